@@ -1,0 +1,1 @@
+"""What runs on a node: measures GEMMs, keeps the node's model, answers questions."""

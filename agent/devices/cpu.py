@@ -1,0 +1,192 @@
+"""The cores of this host as a device: what a machine without a GPU really measures.
+
+Operands are windows of one arena of random numbers, so that no cell pays for allocation or filling. There is no readable power here:
+power columns stay null. A CPU is never ours alone, so the load of others is read from /proc/stat around every cell.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from agent.kernels import Operands, Prepared, blas, carve
+from agent.power import PowerReading
+from agent.timing import Burst, time_burst
+from gemmcast.device import Device
+from gemmcast.errors import MeasurementError
+from gemmcast.gemm import DTYPES, Gemm
+from gemmcast.procedure import Procedure
+
+MIN_BATCH_US = 1000.0
+MAX_LAUNCHES = 20_000
+MAX_ARENA_BYTES = 2**30
+DEFAULT_CACHE_BYTES = 32 * 2**20
+CHARACTERISE_DIM = 1024
+BUSY_SHARE = 0.5
+# of one core that others may use beside ours
+TYPES = {"fp32": np.float32, "fp64": np.float64}
+
+
+class CpuBench:
+    """NumPy on all cores that this process may use."""
+
+    xp: Any = np
+
+    def __init__(self) -> None:
+        self._cores = len(os.sched_getaffinity(0))
+        self._cache_bytes = _last_level_cache_bytes()
+        self._arenas: dict[str, Any] = {}
+        self._rng = np.random.default_rng(20241116)
+        self._made: tuple[Gemm, bool, list[Operands]] | None = None
+        self._busy = _Busy()
+
+    def identify(self) -> Device:
+        return Device(
+            name=_cpu_name(),
+            kind="cpu",
+            uuid=f"CPU-{_machine_id()}",
+            sm_count=self._cores,
+            memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+            l2_bytes=self._cache_bytes,
+            dram_gbps=0.0,
+            launch_overhead_us=0.0,
+            library=f"numpy {np.__version__}, {blas.library()}",
+        )
+
+    def characterise(self) -> Device:
+        blas.set_threads(self._cores)
+        known = self.identify()
+        peaks = {dtype: self._peak_tflops(dtype) for dtype in TYPES}
+        values = {name: getattr(known, name) for name in known.__slots__}
+        return Device(**{**values, "dram_gbps": self._dram_gbps(), "launch_overhead_us": self._launch_overhead_us(), "peak_tflops": peaks})
+
+    def operands(self, gemm: Gemm, *, cold: bool) -> Sequence[Operands]:
+        if self._made and self._made[:2] == (gemm, cold):
+            return self._made[2]
+        sets = -(-3 * self._cache_bytes // gemm.operand_bytes) if cold else 1
+        sets = max(1, min(sets, MAX_ARENA_BYTES // gemm.operand_bytes))
+        a_size, b_size, c_size = (gemm.batch * size for size in (gemm.m * gemm.k, gemm.k * gemm.n, gemm.m * gemm.n))
+        inputs, outputs = self._arena(gemm.dtype, sets * (a_size + b_size)), self._arena(f"{gemm.dtype} C", sets * c_size)
+        made = carve(gemm, inputs, outputs, sets)
+        self._made = (gemm, cold, made)
+        return made
+
+    def burst(self, prepared: Prepared, sets: int, procedure: Procedure) -> tuple[Burst, dict[str, Any]]:
+        turn = 0
+
+        def batch_us(launches: int) -> float:
+            nonlocal turn
+            order = [(turn + i) % sets for i in range(launches)]
+            turn = (turn + launches) % sets
+            launch = prepared.launch
+            start_s = perf_counter()
+            for i in order:
+                launch(i)
+            return (perf_counter() - start_s) * 1e6
+
+        return time_burst(batch_us, procedure, min_batch_us=MIN_BATCH_US, max_launches=MAX_LAUNCHES), {}
+
+    def power(self, prepared: Prepared, sets: int, runtime_us: float, procedure: Procedure) -> PowerReading | None:
+        return None
+
+    def contention(self) -> str | None:
+        others = self._busy.others_cores()
+        if others > BUSY_SHARE:
+            return f"other processes used {others:.1f} of {self._cores} cores"
+        return None
+
+    def _arena(self, name: str, size: int) -> Any:
+        """At least `size` random normals; a larger one replaces it when needed. Inputs are never written, so no result becomes an input."""
+        arena, dtype = self._arenas.get(name), name.split()[0]
+        if arena is None or len(arena) < size:
+            if size * DTYPES[dtype].in_bytes > 0.7 * _available_bytes():
+                raise MeasurementError("out_of_memory", f"operands need {size * DTYPES[dtype].in_bytes / 2**30:.1f} GiB")
+            block = self._rng.standard_normal(min(size, 2**22), dtype=TYPES[dtype])
+            arena = self._arenas[name] = np.resize(block, size)
+        return arena
+
+    def _peak_tflops(self, dtype: str) -> float:
+        gemm = Gemm(m=CHARACTERISE_DIM, n=CHARACTERISE_DIM, k=CHARACTERISE_DIM, dtype=dtype)
+        sets = self.operands(gemm, cold=False)
+        return gemm.flops / (_best_s(lambda: np.matmul(sets[0].a, sets[0].b, out=sets[0].c)) * 1e12)
+
+    def _dram_gbps(self) -> float:
+        """Of a copy, bytes read plus bytes written."""
+        arena = self._arena("fp32", 3 * self._cache_bytes // 4)
+        half = len(arena) // 2
+        target, source = np.empty_like(arena[:half]), arena[:half]
+        return 2 * source.nbytes / (_best_s(lambda: np.copyto(target, source)) * 1e9)
+
+    def _launch_overhead_us(self) -> float:
+        one = np.ones((1, 1), dtype=np.float32)
+
+        def thousand() -> None:
+            for _ in range(1000):
+                np.matmul(one, one, out=one)
+
+        return _best_s(thousand) * 1e3
+
+
+def _best_s(run: Any, times: int = 7) -> float:
+    took = []
+    for _ in range(times):
+        start_s = perf_counter()
+        run()
+        took.append(perf_counter() - start_s)
+    return min(took)
+
+
+class _Busy:
+    """CPU time that others used since the last look, in cores."""
+
+    def __init__(self) -> None:
+        self._last = self._read()
+
+    def _read(self) -> tuple[float, float, float]:
+        user, nice, system, _idle, _wait, irq, soft, *_ = (int(v) for v in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:])
+        busy_s = (user + nice + system + irq + soft) / os.sysconf("SC_CLK_TCK")
+        own = os.times()
+        return perf_counter(), busy_s, own.user + own.system
+
+    def others_cores(self) -> float:
+        then, self._last = self._last, self._read()
+        wall_s, busy_s, own_s = (now - before for now, before in zip(self._last, then, strict=True))
+        if wall_s < 0.1:  # /proc/stat counts in 10 ms ticks: too short a look says nothing
+            self._last = then
+            return 0.0
+        return max(0.0, (busy_s - own_s) / wall_s)
+
+
+def _cpu_name() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return f"{line.partition(':')[2].strip()} ({len(os.sched_getaffinity(0))} cores)"
+    return f"{platform.machine()} ({len(os.sched_getaffinity(0))} cores)"
+
+
+def _machine_id() -> str:
+    path = Path("/etc/machine-id")
+    text = path.read_text().strip() if path.exists() else ""
+    return text or f"{uuid.getnode():012x}"
+
+
+def _last_level_cache_bytes() -> int:
+    sizes = []
+    for path in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size"):
+        text = path.read_text().strip()
+        sizes.append(int(text.rstrip("KM")) * {"K": 2**10, "M": 2**20}.get(text[-1], 1))
+    return max(sizes, default=DEFAULT_CACHE_BYTES)
+
+
+def _available_bytes() -> int:
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith("MemAvailable"):
+            return int(line.split()[1]) * 1024
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")

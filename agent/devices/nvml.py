@@ -1,0 +1,74 @@
+"""One GPU's board through NVML: energy counter, clocks, temperature, throttle reasons, neighbours.
+
+Found by UUID, never by index: Ray sets CUDA_VISIBLE_DEVICES, which CUDA heeds and NVML ignores.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pynvml
+
+from gemmcast.errors import MeasurementError
+
+POWER_CAP_REASONS = pynvml.nvmlClocksThrottleReasonSwPowerCap | pynvml.nvmlClocksThrottleReasonHwPowerBrakeSlowdown
+
+
+class NvmlBoard:
+    """A board; also the `Board` of agent/power.py. Raises MeasurementError where the driver refuses to open it."""
+
+    def __init__(self, uuid: str) -> None:
+        try:
+            pynvml.nvmlInit()
+            self._handle = pynvml.nvmlDeviceGetHandleByUUID(uuid)
+        except pynvml.NVMLError as error:
+            raise MeasurementError("unsupported", f"NVML can't open {uuid}: {error}") from None
+
+    def energy_mj(self) -> float:
+        return float(pynvml.nvmlDeviceGetTotalEnergyConsumption(self._handle))
+
+    def capped(self) -> bool:
+        return bool((self.throttle_reasons() or 0) & POWER_CAP_REASONS)
+
+    def has_energy(self) -> bool:
+        return _or_none(pynvml.nvmlDeviceGetTotalEnergyConsumption, self._handle) is not None
+
+    def clock_mhz(self) -> float | None:
+        return _or_none(pynvml.nvmlDeviceGetClockInfo, self._handle, pynvml.NVML_CLOCK_SM)
+
+    def clock_max_mhz(self) -> float | None:
+        return _or_none(pynvml.nvmlDeviceGetMaxClockInfo, self._handle, pynvml.NVML_CLOCK_SM)
+
+    def temperature_c(self) -> float | None:
+        return _or_none(pynvml.nvmlDeviceGetTemperature, self._handle, pynvml.NVML_TEMPERATURE_GPU)
+
+    def throttle_reasons(self) -> int | None:
+        return _or_none(pynvml.nvmlDeviceGetCurrentClocksThrottleReasons, self._handle)
+
+    def power_w(self) -> float | None:
+        milliwatts = _or_none(pynvml.nvmlDeviceGetPowerUsage, self._handle)
+        return None if milliwatts is None else milliwatts / 1e3
+
+    def power_limit_w(self) -> float | None:
+        milliwatts = _or_none(pynvml.nvmlDeviceGetEnforcedPowerLimit, self._handle)
+        return None if milliwatts is None else milliwatts / 1e3
+
+    def mig(self) -> bool:
+        mode = _or_none(pynvml.nvmlDeviceGetMigMode, self._handle)
+        return bool(mode and mode[0])
+
+    def compute_processes(self) -> int:
+        """Processes that hold a context here, ours included. Counted, not named: a container sees other process ids than NVML."""
+        return len(_or_none(pynvml.nvmlDeviceGetComputeRunningProcesses, self._handle) or ())
+
+    @staticmethod
+    def driver() -> str:
+        return str(pynvml.nvmlSystemGetDriverVersion())
+
+
+def _or_none(call: Any, *args: Any) -> Any:
+    """None where this board or driver does not have the reading."""
+    try:
+        return call(*args)
+    except pynvml.NVMLError:
+        return None

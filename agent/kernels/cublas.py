@@ -1,0 +1,85 @@
+"""cuBLAS with its own choice of kernel: what a program that just calls the library gets.
+
+Called through ctypes, because CuPy refuses its own cuBLAS calls while a stream is being captured. cuBLAS is column-major, so
+C^T = B^T·A^T is computed: operands swapped, a row-major matrix read as its transpose. Workspace of our own, 32 MiB (NVIDIA's advice for sm_90).
+API: docs.nvidia.com/cuda/cublas, cublasGemmStridedBatchedEx.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+import cupy
+
+from agent.kernels import Operands, Prepared
+from gemmcast.config import KernelConfig
+from gemmcast.errors import MeasurementError
+from gemmcast.gemm import Gemm
+
+WORKSPACE_BYTES = 32 * 2**20
+DEFAULT_ALGORITHM = -1
+COMPUTE_32F, COMPUTE_32F_FAST_TF32 = 68, 77
+# cublasComputeType_t
+CUDA_TYPES = {"fp32": 0, "tf32": 0, "fp16": 2, "bf16": 14}
+# cudaDataType_t
+OPERATIONS = {"n": 0, "t": 1}
+
+
+class Cublas:
+    """The library's own choice."""
+
+    @cached_property
+    def _library(self) -> Any:
+        version = cupy.cuda.device.get_cublas_handle() and cupy.cuda.cublas.getVersion(cupy.cuda.device.get_cublas_handle())
+        major = version // 10_000
+        # CuPy has loaded it by now, from wherever it lies: the soname finds that very copy
+        return ctypes.CDLL(f"libcublas.so.{major}")
+
+    @cached_property
+    def _handle(self) -> tuple[ctypes.c_void_p, Any]:
+        handle = ctypes.c_void_p()
+        _must(self._library.cublasCreate_v2(ctypes.byref(handle)), "cublasCreate")
+        return handle, cupy.cuda.alloc(WORKSPACE_BYTES)
+
+    @cached_property
+    def version(self) -> str:
+        number = ctypes.c_int()
+        _must(self._library.cublasGetVersion_v2(self._handle[0], ctypes.byref(number)), "cublasGetVersion")
+        return f"cublas {number.value // 10_000}.{number.value // 100 % 100}.{number.value % 100}"
+
+    def prepare(self, gemm: Gemm, config: KernelConfig, sets: Sequence[Operands]) -> Prepared:
+        handle, workspace = self._handle
+        kind = CUDA_TYPES[gemm.dtype]
+        compute = COMPUTE_32F_FAST_TF32 if gemm.dtype == "tf32" else COMPUTE_32F
+        alpha, beta = ctypes.c_float(gemm.alpha), ctypes.c_float(gemm.beta)
+        lda = gemm.m if gemm.layout[0] == "t" else gemm.k
+        ldb = gemm.k if gemm.layout[1] == "t" else gemm.n
+        size, long, pointer = ctypes.c_int, ctypes.c_longlong, ctypes.c_void_p
+        shared = (handle, OPERATIONS[gemm.layout[1]], OPERATIONS[gemm.layout[0]], size(gemm.n), size(gemm.m), size(gemm.k), ctypes.byref(alpha))
+        call = self._library.cublasGemmStridedBatchedEx
+
+        def launch(i: int) -> None:
+            stream = pointer(cupy.cuda.get_current_stream().ptr)
+            _must(self._library.cublasSetStream_v2(handle, stream), "cublasSetStream")
+            _must(self._library.cublasSetWorkspace_v2(handle, pointer(workspace.ptr), ctypes.c_size_t(WORKSPACE_BYTES)), "cublasSetWorkspace")
+            a, b, c = (pointer(array.data.ptr) for array in (sets[i].a, sets[i].b, sets[i].c))
+            status = call(
+                *shared, b, kind, size(ldb), long(gemm.k * gemm.n), a, kind, size(lda), long(gemm.m * gemm.k), ctypes.byref(beta),
+                c, kind, size(gemm.n), long(gemm.m * gemm.n), size(gemm.batch), compute, DEFAULT_ALGORITHM,
+            )  # fmt: skip
+            _must(status, "cublasGemmStridedBatchedEx")
+
+        return Prepared(launch, {"kernel": config.kernel or "default", "library": self.version})
+
+
+def _must(status: int, call: str) -> None:
+    if status == 15:  # CUBLAS_STATUS_NOT_SUPPORTED
+        raise MeasurementError("unsupported", f"{call}: not supported by this cuBLAS")
+    if status:
+        raise MeasurementError("cuda_error", f"{call} returned cublasStatus_t {status}")
+
+
+FAMILY = Cublas()

@@ -1,0 +1,137 @@
+"""The parent's side of the measuring child: start it, feed it, watch it, kill it, start another.
+
+A cell that runs over its limit costs the child its life and becomes a row "timeout"; time in the queue does not count. A child that
+dies under a cell gets one successor to try it again; twice is a row "crashed". A fault that the child reports itself ("fatal") is a
+row already: it only needs a fresh child. Knows nothing of Ray.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import subprocess
+import sys
+import tempfile
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+from agent.instrument import Row, failed
+from gemmcast.cell import Cell
+from gemmcast.device import Device
+from gemmcast.errors import GemmcastError
+
+log = logging.getLogger(__name__)
+
+START_TIMEOUT_S = 300.0
+# imports, kernels, measured peaks
+TICK_S = 0.2
+MAX_DEATHS = 2
+# of the child under one cell
+ROOT = Path(__file__).resolve().parent.parent
+
+
+class ChildDied(GemmcastError):
+    """The measuring process could not start."""
+
+
+class Worker:
+    """Owns one measuring child.
+
+    Args:
+        spec: kind, agent, model_dir, procedure; for replay also dataset and device_name.
+        timeout_s: a cell's limit.
+    """
+
+    def __init__(self, spec: dict[str, Any], timeout_s: float) -> None:
+        self._spec, self._timeout_s = spec, timeout_s
+        self._process: subprocess.Popen[bytes] | None = None
+        self._pipe: Connection | None = None
+        self._log = tempfile.TemporaryFile()
+        self.device = self._start()
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid if self._process else None
+
+    def measure(self, cells: Sequence[Cell]) -> Iterator[Row | None]:
+        """A row for each cell, in order; None now and then while a long one runs."""
+        todo, deaths = deque(cells), Counter[str]()
+        while todo:
+            if self._process is None:
+                self.device = self._start()
+            assert self._pipe is not None
+            try:
+                self._pipe.send_bytes(json.dumps({"measure": [cell.to_dict() for cell in todo]}).encode())
+                yield from self._listen(self._pipe, todo)
+            except (EOFError, OSError):
+                status = self.stop()
+                deaths[todo[0].cell_id] += 1
+                log.warning("the measuring process died (%s) under %s", status, todo[0].cell_id)
+                if deaths[todo[0].cell_id] >= MAX_DEATHS:
+                    reason = f"the measuring process died with status {status}, {MAX_DEATHS} times: {self._last_words()}"
+                    yield self._failed(todo.popleft(), "crashed", reason)
+
+    def _listen(self, pipe: Connection, todo: deque[Cell]) -> Iterator[Row | None]:
+        deadline_s = monotonic() + self._timeout_s
+        while todo:
+            if not pipe.poll(TICK_S):
+                if monotonic() > deadline_s:
+                    self.stop()
+                    yield self._failed(todo.popleft(), "timeout", f"ran longer than {self._timeout_s:g} s and was killed")
+                    return
+                yield None
+                continue
+            message = json.loads(pipe.recv_bytes())
+            deadline_s = monotonic() + self._timeout_s
+            if "row" in message:
+                todo.popleft()
+                if message["fatal"]:
+                    self.stop()
+                yield message["row"]
+                if message["fatal"]:
+                    return
+
+    def stop(self) -> int | None:
+        """Kill the child; its exit status."""
+        if self._process is None:
+            return None
+        self._process.kill()
+        status = self._process.wait()
+        if self._pipe:
+            self._pipe.close()
+        self._process = self._pipe = None
+        return status
+
+    def _start(self) -> Device:
+        ours, theirs = Pipe()
+        spec = {**self._spec, "parent": os.getpid()}
+        # Ray sets OMP_NUM_THREADS=1 in its workers; how many threads BLAS uses is a knob that we measure
+        env = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+        command = [sys.executable, "-m", "agent.child", str(theirs.fileno()), json.dumps(spec)]
+        env["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+        self._log.seek(0)
+        self._log.truncate()
+        self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log, env=env)
+        theirs.close()
+        self._pipe = ours
+        try:
+            if not ours.poll(START_TIMEOUT_S):
+                raise EOFError
+            return Device.from_json(json.dumps(json.loads(ours.recv_bytes())["ready"]))
+        except (EOFError, OSError):
+            self.stop()
+            raise ChildDied(f"the measuring process of {self._spec['agent']} did not start: {self._last_words()}") from None
+
+    def _failed(self, cell: Cell, status: str, reason: str) -> Row:
+        return failed(cell, self.device, self._spec["agent"], status, reason)
+
+    def _last_words(self) -> str:
+        self._log.seek(0, os.SEEK_END)
+        self._log.seek(max(0, self._log.tell() - 400))
+        return self._log.read().decode(errors="replace").strip() or "it printed nothing"

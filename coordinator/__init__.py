@@ -1,0 +1,1 @@
+"""What runs on the head: plan, lease, ingest, train, publish, push."""

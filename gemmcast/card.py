@@ -1,0 +1,62 @@
+"""What a model version is: its data, its split, its errors beside the baselines, its contract, its hash.
+
+The card travels as JSON beside the model and, without the score tables, inside the ONNX file's metadata.
+Scores always nest target -> method -> metric; percentages are numbers (3.1 is 3.1 %).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from gemmcast.errors import ModelFileError
+
+Scores = Mapping[str, Mapping[str, Mapping[str, float]]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelCard:
+    """One model version."""
+
+    created_at: str
+    # UTC, ISO 8601
+    program_version: str
+    contract: int
+    # version of the ONNX contract, docs/onnx.md
+    targets: tuple[str, ...]
+    # the graph's outputs, in order
+    rows: int
+    # rows with status ok, training and test
+    rows_by_device: Mapping[str, int]
+    store_version: int | None
+    # Delta version of the sample store
+    split: str
+    # how training and test were parted
+    train_rows: int
+    test_rows: int
+    train_shapes: int
+    test_shapes: int
+    scores: Scores = field(default_factory=dict)
+    # on the test rows: target -> method -> mape, median_ape, p90_ape, r2, rows
+    scores_by_family: Mapping[str, Scores] = field(default_factory=dict)
+    parity_max_rel: float | None = None
+    # largest relative difference between ONNX Runtime and scikit-learn, over every row
+    single_p50_us: float | None = None
+    # latency of one question through ONNX Runtime, one thread, where it was trained
+    sha256: str = ""
+    # of the .onnx file
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), indent=1, sort_keys=True)
+
+    @staticmethod
+    def from_json(text: str) -> ModelCard:
+        try:
+            values: dict[str, Any] = json.loads(text)
+            known = {f.name for f in fields(ModelCard)}
+            card = {name: value for name, value in values.items() if name in known}
+            return ModelCard(**{**card, "targets": tuple(card["targets"])})
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise ModelFileError("card", text, f"not a model card ({error})", "publish the model again") from None

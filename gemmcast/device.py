@@ -1,0 +1,62 @@
+"""The measured thing: a GPU, or the cores of a CPU.
+
+The model learns from these descriptors, never from the name, so that it can speak about a device it has not seen. Peaks and
+bandwidth are measured on the node (agent/devices), not copied from a datasheet. Absent readings are None, never 0.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+
+from gemmcast.errors import InputError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Device:
+    """What one device is and what it was measured to do."""
+
+    name: str
+    # the product's name as the driver gives it
+    kind: str
+    # cuda or cpu
+    uuid: str
+    # of the very GPU; of the host on a CPU
+    sm_count: int
+    # streaming multiprocessors; cores this process may use on a CPU
+    clock_max_mhz: float | None = None
+    power_limit_w: float | None = None
+    idle_power_w: float | None = None
+    # None: this machine has no readable power
+    memory_bytes: int
+    l2_bytes: int
+    # L2 of a GPU, last-level cache of a CPU
+    dram_gbps: float
+    # GB/s, bytes read plus bytes written
+    launch_overhead_us: float
+    # a launch of an empty kernel (of the smallest GEMM on a CPU)
+    peak_tflops: Mapping[str, float] = field(default_factory=dict)
+    # dtype -> TFLOP/s of the best large GEMM seen, all cores
+    driver: str | None = None
+    cuda: str | None = None
+    library: str | None = None
+    # of the BLAS: name and version
+    mig: bool = False
+
+    @property
+    def has_power(self) -> bool:
+        return self.idle_power_w is not None
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @staticmethod
+    def from_json(text: str) -> Device:
+        """Raises InputError on anything that `to_json` did not write."""
+        try:
+            values = json.loads(text)
+            known = {f.name for f in fields(Device)}
+            return Device(**{name: value for name, value in values.items() if name in known})
+        except (ValueError, TypeError, AttributeError) as error:
+            raise InputError("device", text, f"not a device description ({error})", "use the JSON that `gemmcast info` prints") from None

@@ -1,0 +1,29 @@
+"""The answer to one question. None stands for what the model was never taught (power, on a machine without a meter)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prediction:
+    """What one GEMM costs with one kernel configuration on one device."""
+
+    runtime_us: float
+    # of one launch in a short burst
+    tflops: float
+    # flops / runtime_us
+    sustained_runtime_us: float | None = None
+    # of one launch in an endless row of them, where a power cap bites
+    power_w: float | None = None
+    # mean board power then, idle draw included
+    energy_mj: float | None = None
+    # of one launch: power_w x sustained_runtime_us
+    model_version: str = ""
+
+    @property
+    def edp_mj_us(self) -> float | None:
+        """Energy-delay product."""
+        if self.energy_mj is None or self.sustained_runtime_us is None:
+            return None
+        return self.energy_mj * self.sustained_runtime_us

@@ -1,0 +1,276 @@
+"""Ask a model what a GEMM costs, in microseconds, in this process.
+
+    predictor = Predictor("model.onnx")            # one file, or a node's model directory, which it then follows
+    predictor.predict(Gemm(m=4096, n=4096, k=512, dtype="bf16"), KernelConfig(family="cublas"))
+
+Needs NumPy and ONNX Runtime, nothing else. All mathematics is in the graph; this file fills one row, runs it and names the answers.
+A predictor of a directory looks for a new version from a thread of its own, so that no prediction ever pays for a swap.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from operator import attrgetter
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Literal, Self, get_args
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime as ort
+
+from gemmcast import modeldir, question
+from gemmcast.config import KernelConfig
+from gemmcast.device import Device
+from gemmcast.errors import InputError, ModelFileError
+from gemmcast.gemm import Gemm
+from gemmcast.prediction import Prediction
+
+log = logging.getLogger(__name__)
+
+Objective = Literal["time", "energy", "edp"]
+METADATA_PREFIX: Final = "gemmcast."
+_knobs = attrgetter(*(name for name in question.CONFIG_FIELDS if name not in ("family", "warm")))
+_tiles = attrgetter("tile_m", "tile_n", "tile_k")
+_OBJECTIVE_OUTPUTS: Final = {"time": ["runtime_us"], "energy": ["energy_mj"], "edp": ["energy_mj", "sustained_runtime_us"]}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """One candidate and what it is predicted to cost."""
+
+    config: KernelConfig
+    prediction: Prediction
+
+
+class _Model:
+    """One loaded version: its session, and buffers bound once for single questions."""
+
+    def __init__(self, data: bytes, source: str, version: str) -> None:
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        try:
+            self.session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # ONNX Runtime raises bare RuntimeErrors and types of its own: all mean "not a model"
+            first_line = str(error).strip().splitlines()[0]
+            raise ModelFileError("model", source, f"ONNX Runtime can't load it ({first_line})", "it is damaged or cut short: fetch it again") from None
+        self.metadata = _metadata(self.session, source)
+        self.version = version
+        self.devices = [Device.from_json(json.dumps(value)) for value in json.loads(self.metadata["devices"])]
+        self.outputs = [output.name for output in self.session.get_outputs()]
+        self.row = np.zeros((1, len(question.FIELDS)), dtype=np.float32)
+        self.answers = np.zeros((len(self.outputs), 1), dtype=np.float32)
+        self.binding = self.session.io_binding()
+        self.binding.bind_ortvalue_input(question.INPUT, ort.OrtValue.ortvalue_from_numpy(self.row))
+        for name, answer in zip(self.outputs, self.answers, strict=True):
+            self.binding.bind_ortvalue_output(name, ort.OrtValue.ortvalue_from_numpy(answer))
+
+    def run(self, rows: question.Rows, names: Sequence[str]) -> list[npt.NDArray[np.float32]]:
+        only = ort.RunOptions()
+        only.only_execute_path_to_fetches = True
+        return self.session.run(list(names), {question.INPUT: rows}, only)  # type: ignore[no-any-return]
+
+
+def _metadata(session: ort.InferenceSession, source: str) -> dict[str, str]:
+    found = session.get_modelmeta().custom_metadata_map
+    metadata = {key.removeprefix(METADATA_PREFIX): value for key, value in found.items() if key.startswith(METADATA_PREFIX)}
+    if "contract" not in metadata:
+        raise ModelFileError("model", source, "an ONNX file of another program (no gemmcast metadata)", "export one: python -m registry export")
+    if metadata["contract"] != str(question.CONTRACT) or json.loads(metadata["fields"]) != list(question.FIELDS):
+        raise ModelFileError(
+            "model", source, f"speaks contract {metadata['contract']}, this gemmcast {question.CONTRACT}", "install the gemmcast that exported it"
+        )
+    return metadata
+
+
+class Predictor:
+    """Predicts the cost of GEMMs with one model.
+
+    Args:
+        source: an .onnx file, or a node's model directory.
+        refresh_s: how often a directory is looked at for a new version.
+
+    Raises:
+        ModelFileError: the file is damaged, foreign, or of another contract.
+    """
+
+    def __init__(self, source: str | Path, *, refresh_s: float = 0.2) -> None:
+        self.source = Path(source)
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+        self._watcher: threading.Thread | None = None
+        if self.source.is_dir():
+            self._model = self._load_current(modeldir.read_current(self.source))
+            self._watcher = threading.Thread(target=self._watch, args=(refresh_s,), name="gemmcast-predictor", daemon=True)
+            self._watcher.start()
+        else:
+            self._model = self._load_file()
+
+    # what it is
+
+    @property
+    def version(self) -> str:
+        return self._model.version
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        return tuple(self._model.outputs)
+
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        """The file's own description: contract, fields, when and from what it was trained."""
+        return self._model.metadata
+
+    @property
+    def devices(self) -> list[Device]:
+        """The devices it knows by name: this node's, then those that it was trained on."""
+        here = modeldir.devices(self.source) if self._watcher else []
+        return here + [device for device in self._model.devices if device.uuid not in {known.uuid for known in here}]
+
+    # what it answers
+
+    def predict(self, gemm: Gemm, config: KernelConfig, device: Device | str | None = None, *, cache: str = "cold") -> Prediction:
+        """The cost of one GEMM with one configuration.
+
+        Args:
+            device: a Device, the name of one that the model knows, or None where it knows only one.
+            cache: "cold" or "warm".
+        """
+        row = question.ask(gemm, config, self._device(device), cache=cache)
+        model = self._model
+        with self._lock:
+            model.row[0] = row
+            model.session.run_with_iobinding(model.binding)
+            values = model.answers[:, 0].tolist()
+        return Prediction(**dict(zip(model.outputs, values, strict=True)), model_version=model.version)
+
+    def predict_batch(
+        self, questions: Sequence[tuple[Gemm, KernelConfig]], device: Device | str | None = None, *, cache: str = "cold"
+    ) -> list[Prediction]:
+        """The costs of many, in their order."""
+        if not questions:
+            return []
+        on = self._device(device)
+        return _predictions(self._model, np.array([question.ask(g, c, on, cache=cache) for g, c in questions], dtype=np.float32))
+
+    def predict_rows(self, rows: question.Rows) -> dict[str, npt.NDArray[np.float32]]:
+        """Raw questions[n_rows, len(FIELDS)] to answers[n_rows] by output name."""
+        model = self._model
+        return dict(zip(model.outputs, model.run(rows, model.outputs), strict=True))
+
+    def pick(
+        self, gemm: Gemm, configs: Sequence[KernelConfig], objective: Objective = "time", device: Device | str | None = None, *, cache: str = "cold"
+    ) -> Choice:
+        """The configuration that is predicted to cost least; see `rank` for the runners-up."""
+        return self.rank(gemm, configs, objective, device, cache=cache, top=1)[0]
+
+    def rank(
+        self,
+        gemm: Gemm,
+        configs: Sequence[KernelConfig],
+        objective: Objective = "time",
+        device: Device | str | None = None,
+        *,
+        cache: str = "cold",
+        top: int | None = None,
+    ) -> list[Choice]:
+        """The `top` cheapest configurations (all when None), cheapest first."""
+        if objective not in get_args(Objective):
+            raise InputError("objective", objective, "unknown objective", f"use one of {', '.join(get_args(Objective))}")
+        if not configs:
+            raise InputError("configs", configs, "nothing to pick from", "name at least one configuration")
+        model = self._model
+        needed = _OBJECTIVE_OUTPUTS[objective]
+        if missing := [name for name in needed if name not in model.outputs]:
+            raise InputError("objective", objective, f"this model was never shown power (no {missing[0]})", 'use "time"')
+        rows = _candidates(gemm, configs, self._device(device), cache)
+        cost = np.prod(model.run(rows, needed), axis=0)
+        best = np.argsort(cost, kind="stable")[:top]
+        return [Choice(config=configs[i], prediction=p) for i, p in zip(best, _predictions(model, rows[best]), strict=True)]
+
+    # life
+
+    def close(self) -> None:
+        """Stop following the directory; predictions still work."""
+        self._stop.set()
+        if self._watcher:
+            self._watcher.join(timeout=5)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def _device(self, device: Device | str | None) -> Device:
+        if isinstance(device, Device):
+            return device
+        known = self.devices if self._watcher or device is not None else self._model.devices
+        matching = [d for d in known if device is None or device in (d.name, d.uuid)]
+        if len({(d.name, d.uuid) for d in matching}) == 1 or (device is not None and matching):
+            return matching[0]
+        names = ", ".join(sorted({d.name for d in known})) or "none"
+        raise InputError("device", device, "the model must know which device you mean", f"name one of: {names}; or give a Device")
+
+    def _load_file(self) -> _Model:
+        try:
+            data = self.source.read_bytes()
+        except OSError as error:
+            raise ModelFileError("model", str(self.source), f"can't be read ({error.strerror})", "name an .onnx file or a model directory") from None
+        return _Model(data, str(self.source), modeldir.sha256(data)[:12])
+
+    def _load_current(self, current: modeldir.Current) -> _Model:
+        for attempt in range(3):
+            try:
+                return _Model(modeldir.read_model(self.source, current), str(self.source / current.file), current.version)
+            except FileNotFoundError:  # displaced by two newer ones since we read `current`
+                if attempt == 2:
+                    raise ModelFileError("model", str(self.source / current.file), "is missing", "push a model again") from None
+                current = modeldir.read_current(self.source)
+        raise AssertionError("unreachable")
+
+    def _watch(self, refresh_s: float) -> None:
+        seen = self._stamp()
+        while not self._stop.wait(refresh_s):
+            stamp = self._stamp()
+            if stamp == seen:
+                continue
+            try:
+                current = modeldir.read_current(self.source)
+                if current.version != self._model.version:
+                    self._model = self._load_current(current)
+                    log.info("model %s from %s", current.version, self.source)
+                seen = stamp
+            except ModelFileError as error:  # keep answering with the model in hand, and look again
+                log.warning("keeping model %s: %s", self._model.version, error)
+                seen = stamp
+
+    def _stamp(self) -> tuple[int, int] | None:
+        with contextlib.suppress(FileNotFoundError):
+            stat = (self.source / modeldir.CURRENT).stat()
+            return stat.st_mtime_ns, stat.st_ino
+        return None
+
+
+def _candidates(gemm: Gemm, configs: Sequence[KernelConfig], device: Device, cache: str) -> question.Rows:
+    rows = np.empty((len(configs), len(question.FIELDS)), dtype=np.float32)
+    rows[:] = question.ask(gemm, configs[0], device, cache=cache)
+    first = question.AT["tile_m"]
+    rows[:, first : first + 3] = [_tiles(config) for config in configs]
+    first = question.AT["family"]
+    rows[:, first] = [question.FAMILY_CODES[config.family] for config in configs]
+    rows[:, first + 1 : question.AT["warm"]] = [_knobs(config) for config in configs]
+    return rows
+
+
+def _predictions(model: _Model, rows: question.Rows) -> list[Prediction]:
+    columns: dict[str, list[Any]] = {name: values.tolist() for name, values in zip(model.outputs, model.run(rows, model.outputs), strict=True)}
+    return [
+        Prediction(**dict(zip(columns, values, strict=True)), model_version=model.version) for values in zip(*columns.values(), strict=True)
+    ]
