@@ -35,8 +35,7 @@ log = logging.getLogger(__name__)
 
 Objective = Literal["time", "energy", "edp"]
 METADATA_PREFIX: Final = "gemmcast."
-_knobs = attrgetter(*(name for name in question.CONFIG_FIELDS if name not in ("family", "warm")))
-_tiles = attrgetter("tile_m", "tile_n", "tile_k")
+_knobs = attrgetter("tile_m", "tile_n", "tile_k", *question.KNOB_FIELDS)
 _OBJECTIVE_OUTPUTS: Final = {"time": ["runtime_us"], "energy": ["energy_mj"], "edp": ["energy_mj", "sustained_runtime_us"]}
 
 
@@ -51,7 +50,7 @@ class Choice:
 class _Model:
     """One loaded version: its session, and buffers bound once for single questions."""
 
-    def __init__(self, data: bytes, source: str, version: str) -> None:
+    def __init__(self, data: bytes, source: str, version: str, here: Sequence[Device] = ()) -> None:
         options = ort.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.log_severity_level = 3
@@ -62,7 +61,9 @@ class _Model:
             raise ModelFileError("model", source, f"ONNX Runtime can't load it ({first_line})", "it is damaged or cut short: fetch it again") from None
         self.metadata = _metadata(self.session, source)
         self.version = version
-        self.devices = [Device.from_json(json.dumps(value)) for value in json.loads(self.metadata["devices"])]
+        trained_on = [Device.from_json(json.dumps(value)) for value in json.loads(self.metadata["devices"])]
+        self.devices = [*here, *(device for device in trained_on if device.uuid not in {known.uuid for known in here})]
+        self.default = self.devices[0] if len({device.name for device in self.devices}) == 1 else here[0] if len({d.name for d in here}) == 1 else None
         self.outputs = [output.name for output in self.session.get_outputs()]
         self.row = np.zeros((1, len(question.FIELDS)), dtype=np.float32)
         self.answers = np.zeros((len(self.outputs), 1), dtype=np.float32)
@@ -130,8 +131,7 @@ class Predictor:
     @property
     def devices(self) -> list[Device]:
         """The devices it knows by name: this node's, then those that it was trained on."""
-        here = modeldir.devices(self.source) if self._watcher else []
-        return here + [device for device in self._model.devices if device.uuid not in {known.uuid for known in here}]
+        return self._model.devices
 
     # what it answers
 
@@ -211,12 +211,12 @@ class Predictor:
     def _device(self, device: Device | str | None) -> Device:
         if isinstance(device, Device):
             return device
-        known = self.devices if self._watcher or device is not None else self._model.devices
-        matching = [d for d in known if device is None or device in (d.name, d.uuid)]
-        if len({(d.name, d.uuid) for d in matching}) == 1 or (device is not None and matching):
-            return matching[0]
-        names = ", ".join(sorted({d.name for d in known})) or "none"
-        raise InputError("device", device, "the model must know which device you mean", f"name one of: {names}; or give a Device")
+        model = self._model
+        found = model.default if device is None else next((known for known in model.devices if device in (known.name, known.uuid)), None)
+        if found is None:
+            names = ", ".join(sorted({known.name for known in model.devices})) or "none"
+            raise InputError("device", device, "the model must know which device you mean", f"name one of: {names}; or give a Device")
+        return found
 
     def _load_file(self) -> _Model:
         try:
@@ -228,7 +228,7 @@ class Predictor:
     def _load_current(self, current: modeldir.Current) -> _Model:
         for attempt in range(3):
             try:
-                return _Model(modeldir.read_model(self.source, current), str(self.source / current.file), current.version)
+                return _Model(modeldir.read_model(self.source, current), str(self.source / current.file), current.version, modeldir.devices(self.source))
             except FileNotFoundError:  # displaced by two newer ones since we read `current`
                 if attempt == 2:
                     raise ModelFileError("model", str(self.source / current.file), "is missing", "push a model again") from None
@@ -259,13 +259,19 @@ class Predictor:
 
 
 def _candidates(gemm: Gemm, configs: Sequence[KernelConfig], device: Device, cache: str) -> question.Rows:
+    """What `question.ask` says of each, computed side by side."""
+    at = question.AT
     rows = np.empty((len(configs), len(question.FIELDS)), dtype=np.float32)
     rows[:] = question.ask(gemm, configs[0], device, cache=cache)
-    first = question.AT["tile_m"]
-    rows[:, first : first + 3] = [_tiles(config) for config in configs]
-    first = question.AT["family"]
-    rows[:, first] = [question.FAMILY_CODES[config.family] for config in configs]
-    rows[:, first + 1 : question.AT["warm"]] = [_knobs(config) for config in configs]
+    knobs = np.array([_knobs(config) for config in configs], dtype=np.float32)
+    rows[:, at["tile_m"] : at["tile_k"] + 1] = np.where(knobs[:, :3] > 0, knobs[:, :3], (gemm.m, gemm.n, gemm.k))
+    rows[:, at["family"]] = [question.FAMILY_CODES[config.family] for config in configs]
+    rows[:, at["warp_m"] : at["warm"]] = knobs[:, 3:]
+    rows[:, at["split_k"]] = np.maximum(rows[:, at["split_k"]], 1)
+    if device.kind == "cpu":
+        threads = rows[:, at["threads"]]
+        workers = np.where(threads > 0, np.minimum(threads, device.sm_count), device.sm_count)
+        rows[:, at["workers"]], rows[:, at["peak_tflops"]] = workers, device.peak_tflops[gemm.dtype] * (workers / device.sm_count)
     return rows
 
 

@@ -2,8 +2,9 @@
 
     question[n_rows, len(FIELDS)] float32  ->  each output[n_rows] float32
 
-One row holds the raw question and nothing derived: every feature is computed inside the graph, so an embedder in any language
-only fills this row. Unknown descriptors and knobs are 0. docs/onnx.md is the public page of this file.
+One row holds the raw question; every feature is computed inside the graph, so an embedder in any language only fills this row, by
+four rules: a tile that is not known is the whole dimension; split_k that is not known is 1; other unknowns are 0; on a CPU `workers`
+and `peak_tflops` are those of the threads that compute. docs/onnx.md is the public page of this file.
 """
 
 from __future__ import annotations
@@ -20,17 +21,19 @@ from gemmcast.errors import InputError
 from gemmcast.gemm import DTYPES, Gemm
 
 CONTRACT: Final = 1
-OPSET: Final = 17
+OPSET: Final = 21
 ML_OPSET: Final = 3
-IR_VERSION: Final = 8
+IR_VERSION: Final = 10
 INPUT: Final = "question"
 OUTPUTS: Final = ("runtime_us", "tflops", "sustained_runtime_us", "power_w", "energy_mj")
 # A model that was never shown power has the first two only.
 
-PROBLEM_FIELDS: Final = ("m", "n", "k", "tile_m", "tile_n", "tile_k", "batch", "in_bytes", "out_bytes", "beta", "dtype", "trans_a", "trans_b")
-CONFIG_FIELDS: Final = ("family", "warp_m", "warp_n", "warp_k", "stages", "split_k", "swizzle", "cluster_m", "cluster_n", "threads", "warm")
-DEVICE_FIELDS: Final = ("sm_count", "peak_tflops", "dram_gbps", "l2_bytes", "clock_max_mhz", "device_launch_us", "power_limit_w", "idle_power_w")
-FIELDS: Final = PROBLEM_FIELDS + CONFIG_FIELDS + DEVICE_FIELDS
+FIELDS: Final = (
+    "m", "n", "k", "tile_m", "tile_n", "tile_k", "batch", "in_bytes", "out_bytes", "beta", "dtype", "trans_a", "trans_b",
+    "family", "warp_m", "warp_n", "warp_k", "stages", "split_k", "swizzle", "cluster_m", "cluster_n", "threads", "warm",
+    "workers", "peak_tflops", "dram_gbps", "l2_bytes", "clock_max_mhz", "device_launch_us", "power_limit_w", "idle_power_w",
+)  # fmt: skip
+KNOB_FIELDS: Final = FIELDS[FIELDS.index("warp_m") : FIELDS.index("warm")]
 AT: Final = {name: i for i, name in enumerate(FIELDS)}
 DTYPE_CODES: Final = {name: float(i) for i, name in enumerate(DTYPES)}
 FAMILY_CODES: Final = {name: float(i) for i, name in enumerate(FAMILIES)}
@@ -40,51 +43,63 @@ Rows = npt.NDArray[np.float32]
 
 
 def ask(gemm: Gemm, config: KernelConfig, device: Device, *, cache: str = "cold") -> tuple[float, ...]:
-    """One question as the numbers of FIELDS, in order."""
-    t = DTYPES[gemm.dtype]
-    return (
-        gemm.m, gemm.n, gemm.k, config.tile_m, config.tile_n, config.tile_k, gemm.batch, t.in_bytes, t.out_bytes,
-        gemm.beta != 0, DTYPE_CODES[gemm.dtype], gemm.layout[0] == "t", gemm.layout[1] == "t",
-        FAMILY_CODES[config.family], config.warp_m, config.warp_n, config.warp_k, config.stages, config.split_k, config.swizzle,
-        config.cluster_m, config.cluster_n, config.threads, cache == "warm",
-        *describe_device(device, gemm.dtype),
-    )  # fmt: skip
+    """One question as the numbers of FIELDS, in order.
 
-
-def describe_device(device: Device, dtype: str) -> tuple[float, ...]:
-    """The numbers of DEVICE_FIELDS. Raises InputError when the device was never measured at this dtype."""
-    peak = device.peak_tflops.get(dtype)
+    Raises:
+        InputError: the device was never measured at this dtype.
+    """
+    peak = device.peak_tflops.get(gemm.dtype)
     if not peak:
         known = ", ".join(sorted(device.peak_tflops)) or "none"
-        raise InputError("dtype", dtype, f"device {device.name} has no measured peak for it (known: {known})", "ask for a known dtype")
+        raise InputError("dtype", gemm.dtype, f"device {device.name} has no measured peak for it (known: {known})", "ask for a known dtype")
+    t = DTYPES[gemm.dtype]
+    workers = min(config.threads, device.sm_count) if device.kind == "cpu" and config.threads else device.sm_count
     return (
-        device.sm_count, peak, device.dram_gbps, device.l2_bytes, device.clock_max_mhz or 0.0,
+        gemm.m, gemm.n, gemm.k, config.tile_m or gemm.m, config.tile_n or gemm.n, config.tile_k or gemm.k, gemm.batch,
+        t.in_bytes, t.out_bytes, gemm.beta != 0, DTYPE_CODES[gemm.dtype], gemm.layout[0] == "t", gemm.layout[1] == "t",
+        FAMILY_CODES[config.family], config.warp_m, config.warp_n, config.warp_k, config.stages, config.split_k or 1, config.swizzle,
+        config.cluster_m, config.cluster_n, config.threads, cache == "warm",
+        workers, peak * (workers / device.sm_count), device.dram_gbps, device.l2_bytes, device.clock_max_mhz or 0.0,
         device.launch_overhead_us, device.power_limit_w or 0.0, device.idle_power_w or 0.0,
     )  # fmt: skip
 
 
 def from_columns(columns: Mapping[str, Sequence[Any]]) -> Rows:
-    """The questions of many samples at once.
+    """The questions of many samples at once: `ask` for every row of the sample schema.
 
     Args:
         columns: the sample columns (gemmcast.sample), each of one length.
     """
-    size = len(columns["m"])
-    rows = np.zeros((size, len(FIELDS)), dtype=np.float32)
-    kinds = [DTYPES[name] for name in columns["dtype"]]
-    layouts = list(columns["layout"])
-    derived: dict[str, Sequence[Any]] = {
-        "in_bytes": [t.in_bytes for t in kinds],
-        "out_bytes": [t.out_bytes for t in kinds],
-        "beta": [value != 0 for value in columns["beta"]],
-        "dtype": [DTYPE_CODES[name] for name in columns["dtype"]],
-        "trans_a": [layout[0] == "t" for layout in layouts],
-        "trans_b": [layout[1] == "t" for layout in layouts],
-        "family": [FAMILY_CODES[name] for name in columns["family"]],
-        "warm": [value == "warm" for value in columns["cache"]],
-    }
+    rows = np.zeros((len(columns["m"]), len(FIELDS)), dtype=np.float32)
+    derived = _derived(columns)
     for i, name in enumerate(FIELDS):
-        values = derived.get(name, columns.get(name))
-        if values is not None:
-            rows[:, i] = np.nan_to_num(np.array([0 if v is None else v for v in values], dtype=np.float64))
+        values = derived[name] if name in derived else _numbers(columns[name])
+        rows[:, i] = values
     return rows
+
+
+def _derived(columns: Mapping[str, Sequence[Any]]) -> dict[str, npt.NDArray[np.float64]]:
+    kinds, layouts = [DTYPES[name] for name in columns["dtype"]], list(columns["layout"])
+    tiles = {f"tile_{d}": np.where(_numbers(columns[f"tile_{d}"]) > 0, _numbers(columns[f"tile_{d}"]), _numbers(columns[d])) for d in "mnk"}
+    cores, threads = _numbers(columns["sm_count"]), _numbers(columns["threads"])
+    on_cpu = np.array([kind == "cpu" for kind in columns["device_kind"]])
+    workers = np.where(on_cpu & (threads > 0), np.minimum(threads, cores), cores)
+    return {
+        **tiles,
+        "in_bytes": np.array([t.in_bytes for t in kinds], dtype=np.float64),
+        "out_bytes": np.array([t.out_bytes for t in kinds], dtype=np.float64),
+        "beta": _numbers([value != 0 for value in columns["beta"]]),
+        "dtype": _numbers([DTYPE_CODES[name] for name in columns["dtype"]]),
+        "trans_a": _numbers([layout[0] == "t" for layout in layouts]),
+        "trans_b": _numbers([layout[1] == "t" for layout in layouts]),
+        "family": _numbers([FAMILY_CODES[name] for name in columns["family"]]),
+        "split_k": np.maximum(_numbers(columns["split_k"]), 1.0),
+        "warm": _numbers([value == "warm" for value in columns["cache"]]),
+        "workers": workers,
+        "peak_tflops": _numbers(columns["peak_tflops"]) * (workers / np.maximum(cores, 1.0)),
+    }
+
+
+def _numbers(values: Sequence[Any]) -> npt.NDArray[np.float64]:
+    """Absent values as 0."""
+    return np.array([0 if value is None else value for value in values], dtype=np.float64)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Final
 
@@ -166,6 +166,30 @@ def describe(gemm: Gemm, config: KernelConfig, device: Device) -> dict[str, Any]
         "library": device.library,
         "mig": device.mig,
     }
+
+
+def device_of(rows: Sequence[Mapping[str, Any]]) -> Device:
+    """The device that rows of one device describe; the inverse of `describe`, over all its dtypes."""
+    first = rows[0]
+    peaks = {row["dtype"]: row["peak_tflops"] for row in rows if row["peak_tflops"]}
+    return Device(
+        name=first["device"],
+        kind=first["device_kind"],
+        uuid=first["gpu_uuid"],
+        sm_count=first["sm_count"],
+        clock_max_mhz=first["clock_max_mhz"],
+        power_limit_w=first["power_limit_w"],
+        idle_power_w=first["idle_power_w"],
+        memory_bytes=first["memory_bytes"] or 0,
+        l2_bytes=first["l2_bytes"] or 0,
+        dram_gbps=first["dram_gbps"] or 0.0,
+        launch_overhead_us=first["device_launch_us"] or 0.0,
+        peak_tflops=peaks,
+        driver=first["driver"],
+        cuda=first["cuda"],
+        library=first["library"],
+        mig=first["mig"],
+    )
 
 
 def digest(value: Mapping[str, Any]) -> str:

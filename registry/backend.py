@@ -1,4 +1,4 @@
-"""MLflow, behind the six calls that the registry makes. The only file that imports it.
+"""MLflow, behind the few calls that the registry makes. The only file that imports it.
 
 A registry is one registered model named gemmcast, in a directory (SQLite and files) or on a tracking server.
 A version's files and tags are written before the version exists: MLflow adds it in one transaction, so nobody sees half of one.
@@ -81,20 +81,14 @@ class Backend:
             model = _or_none(client.get_registered_model, NAME)
             if model is None:
                 raise InputError("registry", self.shown, f"holds no model named {NAME}", "publish one first, or name another registry")
-            records, token = [], None
-            while not records or token:
-                page = client.search_model_versions(f"name='{NAME}'", max_results=PAGE, page_token=token)
-                records += [_record(version) for version in page if version.status == "READY"]
-                token = page.token
-                if not token:
-                    break
+            records = [_record(version) for version in _pages(client) if version.status == "READY"]
         aliases = {alias: str(number) for alias, number in model.aliases.items()}
         return Snapshot(records=tuple(records), aliases=aliases, tags=dict(model.tags))
 
     def add(self, files: Mapping[str, bytes], tags: Mapping[str, str]) -> Record:
         """A new version. The version itself comes last; a run without one is nothing to anybody."""
         client = self._client(create=True)
-        with self._translated(), tempfile.TemporaryDirectory(prefix="gemmcast-publish-") as scratch:
+        with self._translated(), self.exclusive(), tempfile.TemporaryDirectory(prefix="gemmcast-publish-") as scratch:
             _create_unless_there(client.create_registered_model, NAME)
             run = client.create_run(self._experiment(client))
             for name, data in files.items():
@@ -140,7 +134,7 @@ class Backend:
                 client.set_model_version_tag(NAME, number, key, value)
 
     def exclusive(self) -> AbstractContextManager[None]:
-        """Held around reading, deciding and writing. A server has no such lock: there, the later of two writers wins."""
+        """Held around reading, deciding and writing; not nested. A server has no such lock: there, the later of two writers wins."""
         if self._directory is None:
             return nullcontext()
         self._directory.check()
@@ -149,8 +143,9 @@ class Backend:
     def _client(self, *, create: bool = False) -> Any:
         if self._opened is None:
             if self._directory:
-                if create:
-                    self._directory.create(_fill)
+                if create and not self._directory.exists():
+                    with self._translated():
+                        self._directory.create(_fill)
                 self._directory.check()
             with self._translated():
                 self._opened = _connect(sqlite_uri(self._directory.database) if self._directory else str(self._server))
@@ -160,7 +155,8 @@ class Backend:
         """Where new runs keep their files. MLflow can't move an experiment, so a directory that was moved gets another."""
         location = self._directory.artifacts.as_uri() if self._directory else None
         for name in (NAME, f"{NAME} in {location}"):
-            _create_unless_there(client.create_experiment, name, artifact_location=location)
+            if client.get_experiment_by_name(name) is None:
+                _create_unless_there(client.create_experiment, name, artifact_location=location)
             experiment = client.get_experiment_by_name(name)
             if location in (None, experiment.artifact_location):
                 break
@@ -168,24 +164,26 @@ class Backend:
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
-        from mlflow.exceptions import MlflowException
-
         try:
             yield
-        except (MlflowException, OSError) as error:
-            reason = _without_password(str(error).strip().partition("\n")[0])
-            raise WorkspaceError(f"registry {self.shown}: {reason[:300]}") from None
+        except (_mlflow().MlflowException, OSError) as error:
+            reason = _without_password(" ".join(str(error).split()))
+            raise WorkspaceError(f"registry {self.shown}: {reason[:400]}") from None
 
 
-def _connect(uri: str) -> Any:
-    """An MLflow client. The first import takes a second and more, hence here."""
+def _mlflow() -> Any:
+    """MLflow, quiet and without telemetry. Its import takes a second and more, hence here."""
     os.environ.update(NO_TELEMETRY)
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
-    from mlflow import MlflowClient
+    import mlflow
 
     logging.getLogger("mlflow").setLevel(logging.WARNING)
-    return MlflowClient(tracking_uri=uri, registry_uri=uri)
+    return mlflow
+
+
+def _connect(uri: str) -> Any:
+    return _mlflow().MlflowClient(tracking_uri=uri, registry_uri=uri)
 
 
 def _fill(uri: str) -> None:
@@ -193,23 +191,29 @@ def _fill(uri: str) -> None:
     _connect(uri).search_registered_models(max_results=1)
 
 
-def _or_none(call: Any, *arguments: Any) -> Any:
-    from mlflow.exceptions import MlflowException
+def _pages(client: Any) -> Iterator[Any]:
+    token = None
+    while True:
+        page = client.search_model_versions(f"name='{NAME}'", max_results=PAGE, page_token=token)
+        yield from page
+        token = page.token
+        if not token:
+            return
 
+
+def _or_none(call: Any, *arguments: Any) -> Any:
     try:
         return call(*arguments)
-    except MlflowException as error:
+    except _mlflow().MlflowException as error:
         if error.error_code == NOT_THERE:
             return None
         raise
 
 
 def _create_unless_there(call: Any, *arguments: Any, **options: Any) -> None:
-    from mlflow.exceptions import MlflowException
-
     try:
         call(*arguments, **options)
-    except MlflowException as error:
+    except _mlflow().MlflowException as error:
         if error.error_code != THERE_ALREADY:
             raise
 

@@ -21,8 +21,8 @@ from pathlib import Path
 from gemmcast.errors import InputError, WorkspaceError
 
 BUSY_S = 20.0
-UNUSABLE = "%?#"
-# SQLAlchemy unquotes a database's path, MLflow doesn't
+UNUSABLE = "%?"
+# in a database's path: SQLAlchemy unquotes and splits at them, MLflow does not
 
 
 class Directory:
@@ -74,7 +74,10 @@ class Directory:
     @contextmanager
     def lock(self) -> Iterator[None]:
         """One writer at a time, over processes and threads; a killed holder lets go."""
-        handle = os.open(self.root / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            handle = os.open(self.root / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
+        except OSError as error:
+            raise WorkspaceError(f"registry {self.root} can't be written ({error.strerror}): run as a user who may write there") from None
         try:
             fcntl.flock(handle, fcntl.LOCK_EX)
             yield

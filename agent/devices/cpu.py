@@ -1,13 +1,15 @@
 """The cores of this host as a device: what a machine without a GPU really measures.
 
 Operands are windows of one arena of random numbers, so that no cell pays for allocation or filling. There is no readable power here:
-power columns stay null. A CPU is never ours alone, so the load of others is read from /proc/stat around every cell.
+power columns stay null. A CPU is never ours alone: a batch in which the kernel took a core away from us (involuntary context
+switches) says nothing about the GEMM and is timed again.
 """
 
 from __future__ import annotations
 
 import os
 import platform
+import resource
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,8 +31,8 @@ MAX_LAUNCHES = 20_000
 MAX_ARENA_BYTES = 2**30
 DEFAULT_CACHE_BYTES = 32 * 2**20
 CHARACTERISE_DIM = 1024
-BUSY_SHARE = 0.5
-# of one core that others may use beside ours
+MAX_PREEMPTED = 40
+# batches of one burst that were interrupted by other processes, before the cell is given up
 TYPES = {"fp32": np.float32, "fp64": np.float64}
 
 
@@ -45,7 +47,6 @@ class CpuBench:
         self._arenas: dict[str, Any] = {}
         self._rng = np.random.default_rng(20241116)
         self._made: tuple[Gemm, bool, list[Operands]] | None = None
-        self._busy = _Busy()
 
     def identify(self) -> Device:
         return Device(
@@ -79,17 +80,23 @@ class CpuBench:
         return made
 
     def burst(self, prepared: Prepared, sets: int, procedure: Procedure) -> tuple[Burst, dict[str, Any]]:
-        turn = 0
+        turn = preempted = 0
 
         def batch_us(launches: int) -> float:
-            nonlocal turn
-            order = [(turn + i) % sets for i in range(launches)]
-            turn = (turn + launches) % sets
-            launch = prepared.launch
-            start_s = perf_counter()
-            for i in order:
-                launch(i)
-            return (perf_counter() - start_s) * 1e6
+            nonlocal turn, preempted
+            while True:
+                order = [(turn + i) % sets for i in range(launches)]
+                turn = (turn + launches) % sets
+                launch, before = prepared.launch, _preemptions()
+                start_s = perf_counter()
+                for i in order:
+                    launch(i)
+                took_us = (perf_counter() - start_s) * 1e6
+                if _preemptions() == before:
+                    return took_us
+                preempted += 1
+                if preempted > MAX_PREEMPTED:
+                    raise MeasurementError("contended", f"other processes interrupted {preempted} batches")
 
         return time_burst(batch_us, procedure, min_batch_us=MIN_BATCH_US, max_launches=MAX_LAUNCHES), {}
 
@@ -97,10 +104,7 @@ class CpuBench:
         return None
 
     def contention(self) -> str | None:
-        others = self._busy.others_cores()
-        if others > BUSY_SHARE:
-            return f"other processes used {others:.1f} of {self._cores} cores"
-        return None
+        return None  # seen batch by batch, in `burst`
 
     def _arena(self, name: str, size: int) -> Any:
         """At least `size` random normals; a larger one replaces it when needed. Inputs are never written, so no result becomes an input."""
@@ -143,25 +147,8 @@ def _best_s(run: Any, times: int = 7) -> float:
     return min(took)
 
 
-class _Busy:
-    """CPU time that others used since the last look, in cores."""
-
-    def __init__(self) -> None:
-        self._last = self._read()
-
-    def _read(self) -> tuple[float, float, float]:
-        user, nice, system, _idle, _wait, irq, soft, *_ = (int(v) for v in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:])
-        busy_s = (user + nice + system + irq + soft) / os.sysconf("SC_CLK_TCK")
-        own = os.times()
-        return perf_counter(), busy_s, own.user + own.system
-
-    def others_cores(self) -> float:
-        then, self._last = self._last, self._read()
-        wall_s, busy_s, own_s = (now - before for now, before in zip(self._last, then, strict=True))
-        if wall_s < 0.1:  # /proc/stat counts in 10 ms ticks: too short a look says nothing
-            self._last = then
-            return 0.0
-        return max(0.0, (busy_s - own_s) / wall_s)
+def _preemptions() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
 
 
 def _cpu_name() -> str:

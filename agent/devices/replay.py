@@ -15,9 +15,8 @@ import pyarrow.parquet as pq
 from agent.instrument import Outcome, failed
 from gemmcast.arrow import conform
 from gemmcast.cell import Cell
-from gemmcast.device import Device
 from gemmcast.errors import InputError
-from gemmcast.sample import digest
+from gemmcast.sample import device_of, digest
 
 _KEY = (
     "m", "n", "k", "batch", "dtype", "layout", "alpha", "beta", "family", "tile_m", "tile_n", "tile_k", "warp_m", "warp_n", "warp_k", "stages",
@@ -45,7 +44,7 @@ class ReplayInstrument:
         self._rows: dict[str, list[dict[str, Any]]] = defaultdict(list)
         for row in rows:
             self._rows[_key(row)].append(row)
-        self.device = recorded_device(rows)
+        self.device = device_of(rows)
 
     def measure(self, cell: Cell) -> Outcome:
         asked = {**cell.to_dict()["gemm"], **cell.to_dict()["config"], "cache": cell.cache}
@@ -55,30 +54,6 @@ class ReplayInstrument:
         # the best match first: a row with power where power is asked for, and the same number of threads
         ranked = sorted(found, key=lambda row: (cell.power and row["power_w"] is None, row["threads"] != cell.config.threads))
         return Outcome({**ranked[cell.repeat], "cell_id": cell.cell_id, "agent": self._agent, "sample_id": uuid4().hex})
-
-
-def recorded_device(rows: list[dict[str, Any]]) -> Device:
-    """The device that rows of one device describe."""
-    first = rows[0]
-    peaks = {row["dtype"]: row["peak_tflops"] for row in rows if row["peak_tflops"]}
-    return Device(
-        name=first["device"],
-        kind=first["device_kind"],
-        uuid=first["gpu_uuid"],
-        sm_count=first["sm_count"],
-        clock_max_mhz=first["clock_max_mhz"],
-        power_limit_w=first["power_limit_w"],
-        idle_power_w=first["idle_power_w"],
-        memory_bytes=first["memory_bytes"] or 0,
-        l2_bytes=first["l2_bytes"] or 0,
-        dram_gbps=first["dram_gbps"] or 0.0,
-        launch_overhead_us=first["device_launch_us"] or 0.0,
-        peak_tflops=peaks,
-        driver=first["driver"],
-        cuda=first["cuda"],
-        library=first["library"],
-        mig=first["mig"],
-    )
 
 
 def _key(values: Any) -> str:

@@ -1,0 +1,88 @@
+"""The methods that the model must beat, in every table; written down so that nobody picks a weak opponent.
+
+    lookup        the value of the nearest training shape (Euclidean in log m, n, k) with the same configuration
+    roofline      max(flops / measured peak, bytes / measured bandwidth), times one factor per family fitted on the training rows
+    paper_forest  RandomForestRegressor(n_estimators=100, max_depth=6, random_state=0) per target on raw m, n, k, tile m/n/k,
+                  flops/bytes, bytes, flops, as in arXiv 2411.16954
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from sklearn.ensemble import RandomForestRegressor
+
+from coordinator.dataset import Dataset
+from coordinator.features import FLOOR_UNITS, NAMES, features
+from gemmcast.config import KNOBS
+from gemmcast.question import AT
+
+Values = npt.NDArray[np.float64]
+_SHAPE = ("m", "n", "k")
+_CONFIG = ("family", "kernel", *KNOBS, "dtype", "layout", "batch", "cache", "device")
+
+
+def lookup(train: Dataset, test: Dataset, target: str) -> Values:
+    """Where the configuration was never measured, the nearest shape of any configuration."""
+    known = ~np.isnan(train.measured[target])
+    values, rows = train.measured[target][known], train.questions[known]
+    by_config: dict[tuple[Any, ...], list[int]] = defaultdict(list)
+    for i, key in enumerate(_config_keys(train.table.filter(pa.array(known)))):
+        by_config[key].append(i)
+    shapes, asked = _log_shapes(rows), _log_shapes(test.questions)
+    everything = list(range(len(rows)))
+    nearest = []
+    for key, shape in zip(_config_keys(test.table), asked, strict=True):
+        among = by_config.get(key, everything)
+        nearest.append(among[int(np.argmin(np.sum((shapes[among] - shape) ** 2, axis=1)))])
+    return values[nearest]
+
+
+def roofline(train: Dataset, test: Dataset, target: str) -> Values:
+    """For power, the device's limit in place of the roofline; energy and throughput follow from their definitions."""
+    known = ~np.isnan(train.measured[target])
+    raw, measured = _raw(train, target)[known], train.measured[target][known]
+    families = train.questions[known][:, AT["family"]]
+    factors = {family: float(np.exp(np.median(np.log(measured[families == family] / raw[families == family])))) for family in set(families.tolist())}
+    overall = float(np.exp(np.median(np.log(measured / raw))))
+    return _raw(test, target) * np.array([factors.get(family, overall) for family in test.questions[:, AT["family"]].tolist()])
+
+
+def paper_forest(train: Dataset, test: Dataset, target: str) -> Values:
+    known = ~np.isnan(train.measured[target])
+    forest = RandomForestRegressor(n_estimators=100, max_depth=6, random_state=0).fit(_paper_features(train)[known], train.measured[target][known])
+    return np.asarray(forest.predict(_paper_features(test)), dtype=np.float64)
+
+
+BASELINES: dict[str, Callable[[Dataset, Dataset, str], Values]] = {"lookup": lookup, "roofline": roofline, "paper_forest": paper_forest}
+
+
+def _raw(data: Dataset, target: str) -> Values:
+    q = data.questions.astype(np.float64)
+    columns = features(data.questions)[1]
+    times_us = columns[:, [NAMES.index("compute_time"), NAMES.index("bytes_time")]] * FLOOR_UNITS
+    time_us = np.max(times_us, axis=1).astype(np.float64)
+    limit_w = np.maximum(q[:, AT["power_limit_w"]], 1.0)
+    flops = 2 * q[:, AT["m"]] * q[:, AT["n"]] * q[:, AT["k"]] * q[:, AT["batch"]]
+    return {"power_w": limit_w, "energy_mj": limit_w * time_us * 1e-3, "tflops": flops / (time_us * 1e6)}.get(target, time_us)
+
+
+def _config_keys(table: pa.Table) -> list[tuple[Any, ...]]:
+    return list(zip(*(table[name].to_pylist() for name in _CONFIG), strict=True))
+
+
+def _log_shapes(rows: Any) -> Values:
+    return np.log(rows[:, [AT[name] for name in _SHAPE]].astype(np.float64))
+
+
+def _paper_features(data: Dataset) -> Values:
+    q = data.questions.astype(np.float64)
+    m, n, k, batch = (q[:, AT[name]] for name in (*_SHAPE, "batch"))
+    flops = 2 * m * n * k * batch
+    moved = batch * ((m * k + k * n) * q[:, AT["in_bytes"]] + m * n * q[:, AT["out_bytes"]])
+    return np.column_stack([m, n, k, *(q[:, AT[name]] for name in ("tile_m", "tile_n", "tile_k")), flops / moved, moved, flops])

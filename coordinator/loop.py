@@ -1,0 +1,258 @@
+"""The loop: lease cells to agents, commit what comes back, train when there is enough, push what wins.
+
+It holds no state that the store does not: which cells are done is what the store has committed, so it may be killed at any moment and
+started again. One thread; training and publishing happen elsewhere (coordinator/training.py) and are looked at between two polls.
+
+A CPU that trains can't measure: agents of this very host's CPU get no cells while a training waits or runs.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from time import monotonic
+from typing import Protocol
+from uuid import uuid4
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from agent.instrument import failed
+from coordinator.cells import plan_cells
+from coordinator.fleet import Ended, Event, Fleet, Ready, Samples
+from coordinator.plan import Plan
+from coordinator.store import Batch, SampleStore
+from gemmcast.arrow import to_table
+from gemmcast.cell import Cell
+from gemmcast.device import Device
+from gemmcast.errors import GemmcastError
+
+log = logging.getLogger(__name__)
+
+POLL_S = 0.2
+LEASE_CELLS = 32
+LEASES_PER_AGENT = 2
+# one that runs and one that waits, so that an agent is never idle between two
+MAX_DEATHS = 3
+# of agents under one cell, before it is a row "agent_lost"
+MAX_FAILURES = 3
+# of an agent in a row without one sample, before it gets no more
+
+
+class Trainer(Protocol):
+    """Trains and publishes elsewhere, one at a time."""
+
+    @property
+    def busy(self) -> bool: ...
+
+    def start(self, table: pa.Table, store_version: int) -> None: ...
+
+    def finished(self) -> tuple[bytes, str] | None:
+        """A model that passed the gate and its version, once."""
+
+
+@dataclass(slots=True)
+class _Agent:
+    device: Device
+    shares_our_cpu: bool
+    leases: dict[int, list[Cell]] = field(default_factory=dict)
+    queued_at_death: set[int] = field(default_factory=set)
+    # leases that waited behind the one under which it died: their cells are innocent
+    failures: int = 0
+
+
+@dataclass(slots=True)
+class Progress:
+    """What a run looks like now; the terminal shows it."""
+
+    cells: int = 0
+    done: int = 0
+    # committed, in this run or earlier
+    committed_now: int = 0
+    # in this run
+    statuses: Counter[str] = field(default_factory=Counter)
+    agents: int = 0
+    training: bool = False
+
+
+class Loop:
+    """One run of a plan over a store."""
+
+    def __init__(
+        self, plan: Plan, store: SampleStore, fleet: Fleet, trainer: Trainer | None, *, cells: Sequence[Cell] | None = None, trained_rows: int = 0
+    ) -> None:
+        self._plan, self._store, self._fleet, self._trainer = plan, store, fleet, trainer
+        self._only = cells
+        # a given list in place of the plan's own cells
+        self._trained_rows = trained_rows
+        # with status ok, that the newest version was made from
+        self._agents: dict[str, _Agent] = {}
+        self._queues: dict[str, deque[Cell]] = {}
+        # device name or UUID -> cells not leased
+        self._life = uuid4().hex[:12]
+        self._numbers = Counter[str]()
+        self._deaths = Counter[str]()
+        self._lease = 0
+        self._trained_at = 0
+        self.progress = Progress()
+
+    def run(self, *, stop: Callable[[], bool], show: Callable[[Progress], None] = lambda _: None) -> bool:
+        """Until every cell is committed or `stop()`; whether all are.
+
+        Raises:
+            GemmcastError: every agent has failed.
+        """
+        while not stop():
+            self._take(self._fleet.poll(POLL_S))
+            self._take_model()
+            self._start_training(final=False)
+            show(self.progress)
+            if self._agents and self._finished():
+                return True
+            self._hand_out()
+        return False
+
+    def train_once_more(self, *, stop: Callable[[], bool], show: Callable[[Progress], None] = lambda _: None) -> None:
+        """After the last cell: wait for a training that runs, then train on everything."""
+        if self._trainer is None or not self._plan.train.at_end:
+            return
+        started = False
+        while not stop():
+            self._take_model()
+            if not self._trainer.busy:
+                if started or not self._start_training(final=True):
+                    return
+                started = True
+            show(self.progress)
+            self._fleet.poll(POLL_S)
+
+    # what came
+
+    def _take(self, events: Sequence[Event]) -> None:
+        batches = []
+        for event in events:
+            if isinstance(event, Samples):
+                batches.append(self._batch(event.agent, event.table))
+        if batches:
+            self._commit(batches)
+        # the end of a lease is looked at when its last samples are committed
+        for event in events:
+            if isinstance(event, Ready):
+                self._join(event)
+            elif isinstance(event, Ended):
+                self._end(event)
+
+    def _commit(self, batches: Sequence[Batch]) -> None:
+        rows = self._store.append(batches)
+        for batch in batches:
+            if batch.sender.partition("@")[0] in self._agents:
+                self._agents[batch.sender.partition("@")[0]].failures = 0
+        self.progress.statuses.update(rows["status"].to_pylist())
+        self.progress.committed_now += len(rows)
+        self.progress.done += len(rows)
+
+    def _batch(self, agent: str, table: pa.Table) -> Batch:
+        sender = f"{agent}@{self._life}"
+        self._numbers[sender] += 1
+        return Batch(sender, self._numbers[sender], table)
+
+    def _join(self, event: Ready) -> None:
+        device = event.device
+        target = device.uuid if self._plan.devices.spread == "each" else device.name
+        if target not in self._queues:
+            cells = plan_cells(self._plan, device).cells if self._only is None else [cell for cell in self._only if cell.target == target]
+            todo = [cell for cell in cells if cell.cell_id not in self._store.committed]
+            self._queues[target] = deque(todo)
+            self.progress.cells += len(cells)
+            self.progress.done += len(cells) - len(todo)
+        self._agents[event.agent] = _Agent(device=device, shares_our_cpu=event.local and device.kind == "cpu")
+        self.progress.agents = len(self._agents)
+        log.info("agent %s measures %s (%s)", event.agent, device.name, device.uuid)
+
+    def _end(self, event: Ended) -> None:
+        agent = self._agents.get(event.agent)
+        if agent is None:
+            self._count_start_failure(event)
+            return
+        left = [cell for cell in agent.leases.pop(event.lease, []) if cell.cell_id not in self._store.committed]
+        if event.error is None or not left:
+            self._give_back(left)
+            return
+        agent.failures += 1
+        if event.lease in agent.queued_at_death:
+            agent.queued_at_death.discard(event.lease)
+        else:
+            agent.queued_at_death |= {lease for lease in agent.leases if lease > event.lease}
+            self._deaths[left[0].cell_id] += 1
+            if self._deaths[left[0].cell_id] >= MAX_DEATHS:
+                cell = left.pop(0)
+                row = failed(cell, agent.device, event.agent, "agent_lost", f"{MAX_DEATHS} agents died under it: {event.error}")
+                self._commit([self._batch(event.agent, to_table([row]))])
+        self._give_back(left)
+        if agent.failures >= MAX_FAILURES * LEASES_PER_AGENT and self._all_failed():
+            raise GemmcastError(f"every agent has failed, the last with: {event.error}")
+
+    def _count_start_failure(self, event: Ended) -> None:
+        self._deaths[event.agent] += 1
+        if self._deaths[event.agent] >= MAX_FAILURES and not self._agents:
+            raise GemmcastError(f"agent {event.agent} can't start: {event.error}")
+
+    def _all_failed(self) -> bool:
+        return all(agent.failures >= MAX_FAILURES * LEASES_PER_AGENT for agent in self._agents.values())
+
+    def _give_back(self, cells: Sequence[Cell]) -> None:
+        for cell in reversed(cells):
+            self._queues[cell.target].appendleft(cell)
+
+    # what goes out
+
+    def _hand_out(self) -> None:
+        held = self._training_due() or (self._trainer is not None and self._trainer.busy)
+        for name, agent in self._agents.items():
+            if (held and agent.shares_our_cpu) or agent.failures >= MAX_FAILURES * LEASES_PER_AGENT:
+                continue
+            while len(agent.leases) < LEASES_PER_AGENT and (cells := self._next_cells(agent)):
+                self._lease += 1
+                agent.leases[self._lease] = cells
+                self._fleet.lease(name, self._lease, cells)
+
+    def _next_cells(self, agent: _Agent) -> list[Cell]:
+        for target in (agent.device.uuid, agent.device.name):
+            queue = self._queues.get(target)
+            if queue:
+                alike = sum(target in (other.device.uuid, other.device.name) for other in self._agents.values())
+                size = max(1, min(LEASE_CELLS, len(queue) // (alike * LEASES_PER_AGENT) or 1))
+                return [queue.popleft() for _ in range(size)]
+        return []
+
+    def _finished(self) -> bool:
+        return not any(self._queues.values()) and not any(agent.leases for agent in self._agents.values())
+
+    # models
+
+    def _training_due(self) -> bool:
+        ok = self.progress.statuses["ok"]
+        return self._trainer is not None and ok - self._trained_at >= self._plan.train.every and ok >= self._plan.train.min_rows
+
+    def _start_training(self, *, final: bool) -> bool:
+        if self._trainer is None or self._trainer.busy or not (final or self._training_due()):
+            return False
+        if any(agent.leases for agent in self._agents.values() if agent.shares_our_cpu):
+            return False
+        table = self._store.read()
+        rows = pc.sum(pc.equal(table["status"], "ok")).as_py() or 0
+        self._trained_at = self.progress.statuses["ok"]
+        if rows < self._plan.train.min_rows or rows == self._trained_rows:
+            return False
+        self._trained_rows = rows
+        self._trainer.start(table, self._store.version)
+        return True
+
+    def _take_model(self) -> None:
+        if self._trainer is None:
+            return
+        self.progress.training = self._trainer.busy
+        if found := self._trainer.finished():
+            self._fleet.push(*found)

@@ -1,0 +1,93 @@
+"""What the coordinator's commands print: progress while it runs, tables when it is done, one line for bad input.
+
+With --json the last line is the result as one JSON object, and nothing else goes to standard output.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NoReturn
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from coordinator.loop import Progress as Run
+from coordinator.scores import table as score_rows
+from gemmcast.card import ModelCard, Scores
+
+console = Console(stderr=True)
+out = Console()
+BAD_INPUT, INTERRUPTED = 2, 130
+
+
+def fail(error: Exception, code: int = BAD_INPUT) -> NoReturn:
+    """One line, and the exit code."""
+    console.print(f"[red]error:[/red] {_escape(str(error))}", soft_wrap=True, highlight=False)
+    sys.exit(code)
+
+
+def result(values: dict[str, Any], *, as_json: bool, text: Callable[[], None]) -> None:
+    if as_json:
+        sys.stdout.write(json.dumps(values, default=str) + "\n")
+    else:
+        text()
+
+
+def show_scores(scores: Scores, title: str) -> None:
+    """target x method, errors in per cent."""
+    table = Table(title=title, title_justify="left")
+    for name, where in (("target", "left"), ("method", "left"), ("median %", "right"), ("mean %", "right"), ("p90 %", "right"), ("R²", "right"), ("rows", "right")):
+        table.add_column(name, justify=where)  # type: ignore[arg-type]
+    for row in score_rows(dict(scores)):
+        table.add_row(*row, style="bold" if row[1] == "model" else None)
+    out.print(table)
+
+
+def show_rows(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    table = Table(title=title, title_justify="left")
+    for i, name in enumerate(columns):
+        table.add_column(name, justify="left" if i == 0 else "right")
+    for row in rows:
+        table.add_row(*row)
+    out.print(table)
+
+
+class ModelLine:
+    """The newest model version and its error, for the progress bar."""
+
+    def __init__(self) -> None:
+        self.text = "no model yet"
+
+    def told(self, card: ModelCard, number: str | None) -> None:
+        error = card.scores["runtime_us"]["model"]
+        name = f"model {number}" if number else "challenger"
+        self.text = f"{name}: runtime {error['median_ape']:.1f} % median, {error['mape']:.1f} % mean on unseen shapes"
+
+
+@contextmanager
+def progress(model: ModelLine, *, label: str = "measuring") -> Iterator[Callable[[Run], None]]:
+    """A bar of cells done of all, samples a second, failures, and the model's error so far."""
+    bar = Progress(
+        SpinnerColumn(), TextColumn("{task.description}"), BarColumn(bar_width=30), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"),
+        TextColumn("{task.fields[model]}"), TimeElapsedColumn(), console=console, transient=not console.is_terminal,
+    )  # fmt: skip
+    with bar:
+        task = bar.add_task(label, total=None, rate="starting agents", model="")
+
+        def show(run: Run) -> None:
+            elapsed_s = bar.tasks[0].elapsed or 0.0
+            rate = f"{run.committed_now / elapsed_s:.1f}/s" if elapsed_s and run.committed_now else "starting agents"
+            failed = sum(count for status, count in run.statuses.items() if status != "ok")
+            rate += f", {failed} failed" if failed else ""
+            words = "training ..." if run.training else model.text
+            bar.update(task, total=run.cells or None, completed=run.done, rate=rate, model=words)
+
+        yield show
+
+
+def _escape(text: str) -> str:
+    return text.replace("[", "\\[")

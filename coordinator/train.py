@@ -1,0 +1,140 @@
+"""From samples to a candidate: split, fit, score beside the baselines, export, prove parity, measure latency.
+
+The held-out shapes are never trained on, by this version or another, so the scores in the card are of shapes never seen and a
+candidate meets the champion on equal terms. Knows nothing of Ray or the registry; runs in a Ray task, or in this process.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+import pyarrow as pa
+
+from coordinator.baselines import BASELINES
+from coordinator.dataset import TARGETS, Dataset, dataset, held_out
+from coordinator.export import export
+from coordinator.model import CostModel
+from coordinator.plan import Train
+from coordinator.scores import score
+from gemmcast import __version__, modeldir
+from gemmcast.card import ModelCard
+from gemmcast.device import Device
+from gemmcast.errors import InputError
+from gemmcast.question import CONTRACT, INPUT
+from gemmcast.sample import device_of
+
+PARITY_LIMIT = 1e-5
+# relative, on every row
+LATENCY_RUNS = 2000
+MIN_SHAPES = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """A model that may become a version."""
+
+    model: bytes
+    card: ModelCard
+
+
+def train(table: pa.Table, settings: Train, *, store_version: int | None = None) -> Candidate:
+    """Fit on what is not held out, and say how good it is on what is.
+
+    Args:
+        table: samples, of the sample schema.
+
+    Raises:
+        InputError: too few usable rows or shapes.
+    """
+    data = dataset(table)
+    test_rows = held_out(data.shapes, settings.holdout)
+    shapes = len(set(data.shapes))
+    if len(data) < settings.min_rows or shapes < MIN_SHAPES or not 0 < test_rows.sum() < len(data):
+        rule = f"a model needs {settings.min_rows} rows with status ok over {MIN_SHAPES} shapes, here are {len(data)} over {shapes}"
+        raise InputError("samples", len(table), rule, "measure more, or lower train.min_rows in the plan")
+    training, test = data.take(~test_rows), data.take(test_rows)
+    model = CostModel().fit_dataset(training)
+    exported = export(model, devices_of(data))
+    session = open_session(exported)
+    predicted = model.predict(test.questions)
+    return Candidate(
+        model=exported,
+        card=ModelCard(
+            created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+            program_version=__version__,
+            contract=CONTRACT,
+            targets=tuple(model.outputs_),
+            rows=len(data),
+            rows_by_device=dict(Counter(data.table["device"].to_pylist())),
+            store_version=store_version,
+            split=f"by shape: {settings.holdout:.0%} of the shapes, chosen by a hash of the shape, are never trained on",
+            train_rows=len(training),
+            test_rows=len(test),
+            train_shapes=len(set(training.shapes)),
+            test_shapes=len(set(test.shapes)),
+            scores=compare(training, test, predicted),
+            scores_by_family=_by_family(training, test, predicted),
+            parity_max_rel=parity(model, session, data),
+            single_p50_us=single_p50_us(session, data.questions[:1]),
+            sha256=modeldir.sha256(exported),
+        ),
+    )
+
+
+def compare(training: Dataset, test: Dataset, predicted: dict[str, Any]) -> dict[str, dict[str, dict[str, float]]]:
+    """target -> method -> metric, on the test rows where the target was read; every method sees the training rows alone."""
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    for target in TARGETS:
+        known = ~np.isnan(test.measured[target])
+        if target not in predicted or not known.any():
+            continue
+        subset, measured = test.take(known), test.measured[target][known]
+        methods = {"model": predicted[target][known], **{name: method(training, subset, target) for name, method in BASELINES.items()}}
+        found[target] = {name: score(measured, values) for name, values in methods.items()}
+    return found
+
+
+def parity(model: CostModel, session: ort.InferenceSession, data: Dataset) -> float:
+    """Largest relative difference between ONNX Runtime and scikit-learn, over every row and output."""
+    names = [output.name for output in session.get_outputs()]
+    got = dict(zip(names, session.run(None, {INPUT: data.questions}), strict=True))
+    want = model.predict(data.questions)
+    return max(float(np.max(np.abs(got[name] / want[name] - 1))) for name in names)
+
+
+def single_p50_us(session: ort.InferenceSession, question: Any) -> float:
+    """Median time of one question, one thread."""
+    took = []
+    for _ in range(LATENCY_RUNS):
+        start_s = perf_counter()
+        session.run(None, {INPUT: question})
+        took.append(perf_counter() - start_s)
+    return float(np.median(took)) * 1e6
+
+
+def open_session(model: bytes) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+def devices_of(data: Dataset) -> list[Device]:
+    """One description per type of device in the data."""
+    rows = data.table.to_pylist()
+    names = dict.fromkeys(row["device"] for row in rows)
+    return [device_of([row for row in rows if row["device"] == name]) for name in names]
+
+
+def _by_family(training: Dataset, test: Dataset, predicted: dict[str, Any]) -> dict[str, Any]:
+    families = test.column("family")
+    found = {}
+    for family in sorted(set(families)):
+        rows = families == family
+        found[str(family)] = compare(training, test.take(rows), {name: values[rows] for name, values in predicted.items()})
+    return found

@@ -1,0 +1,79 @@
+"""Training in the background: fit in a Ray task, gate and publish in a thread, hand the winner to the loop.
+
+The thread waits and writes to the registry; the arithmetic runs in another process, so the loop goes on leasing and committing.
+What loses at the gate is published as challenger. A crash anywhere here loses one candidate and nothing else.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Callable
+
+import pyarrow as pa
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from coordinator.plan import Train
+from gemmcast.card import ModelCard
+from gemmcast.errors import GemmcastError
+from registry.store import Registry
+
+log = logging.getLogger(__name__)
+
+
+def fit_and_judge(table: pa.Table, settings: Train, store_version: int, champion: bytes | None) -> tuple[bytes, ModelCard, str | None]:
+    """The candidate's model and card, and the gate's objection to it."""
+    from coordinator.gate import objection
+    from coordinator.train import train
+
+    candidate = train(table, settings, store_version=store_version)
+    return candidate.model, candidate.card, objection(candidate, champion, table, settings.holdout)
+
+
+def publish(registry: Registry, model: bytes, card: ModelCard, why_not: str | None) -> str | None:
+    """Into the registry, as champion or, with an objection, as challenger; the version if it is champion now."""
+    version = registry.publish(model, card)
+    if why_not is None:
+        registry.promote(version.number)
+        return version.number
+    registry.challenge(version.number)
+    log.warning("version %s stays challenger: %s", version.number, why_not)
+    return None
+
+
+class RayTrainer:
+    """One training at a time, on the host that we run on."""
+
+    def __init__(self, settings: Train, registry: Registry, *, told: Callable[[ModelCard, str | None], None] = lambda *_: None) -> None:
+        self._settings, self._registry, self._told = settings, registry, told
+        self._thread: threading.Thread | None = None
+        self._finished: tuple[bytes, str] | None = None
+        where = NodeAffinitySchedulingStrategy(node_id=ray.get_runtime_context().get_node_id(), soft=False)
+        # Ray gives a task one OpenMP thread; the trees may have all cores
+        threads = {"env_vars": {"OMP_NUM_THREADS": str(os.cpu_count() or 1)}}
+        self._fit = ray.remote(num_cpus=0, max_retries=1)(fit_and_judge).options(scheduling_strategy=where, runtime_env=threads)
+
+    @property
+    def busy(self) -> bool:
+        return self._thread is not None and self._thread.is_alive()
+
+    def start(self, table: pa.Table, store_version: int) -> None:
+        self._thread = threading.Thread(target=self._work, args=(table, store_version), name="trainer", daemon=True)
+        self._thread.start()
+
+    def finished(self) -> tuple[bytes, str] | None:
+        found, self._finished = self._finished, None
+        return found
+
+    def _work(self, table: pa.Table, store_version: int) -> None:
+        try:
+            champion = self._registry.load("champion")[0] if self._registry.champion() else None
+            model, card, why_not = ray.get(self._fit.remote(table, self._settings, store_version, champion))
+            number = publish(self._registry, model, card, why_not)
+            self._told(card, number)
+            if number is not None:
+                self._finished = (model, number)
+        except (GemmcastError, ray.exceptions.RayError) as error:
+            log.warning("training failed, measuring goes on: %s", error)

@@ -1,0 +1,137 @@
+"""`python -m registry`: what it prints, as text and as JSON, and how it ends."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from registry.cli import main
+from registry.store import Registry
+
+MakeModel = Callable[..., bytes]
+ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")  # inside MLflow 3.17 with SQLAlchemy 2.1
+
+
+@pytest.fixture
+def ask(directory: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Runs a command on the copied registry and gives what it printed."""
+
+    def run(*arguments: str) -> str:
+        assert main([*arguments, "--workspace", str(directory.parent)]) == 0
+        captured = capsys.readouterr()
+        assert captured.err == ""
+        return captured.out
+
+    return run
+
+
+@pytest.fixture
+def ask_json(ask: Callable[..., str]) -> Callable[..., Any]:
+    return lambda *arguments: json.loads(ask(*arguments, "--json").splitlines()[-1])
+
+
+def test_list(ask: Callable[..., str], ask_json: Callable[..., Any]) -> None:
+    lines = [line.split()[:2] for line in ask("list").splitlines() if line.strip()]
+    assert lines[0] == ["version", "status"]
+    assert lines[2:] == [["3", "challenger"], ["2", "champion"], ["1", "retired"]]
+    versions = ask_json("list")["versions"]
+    assert [(version["number"], version["aliases"]) for version in versions] == [("3", ["challenger"]), ("2", ["champion"]), ("1", [])]
+
+
+def test_show(ask: Callable[..., str], ask_json: Callable[..., Any]) -> None:
+    text = ask("show", "challenger")
+    assert "version   3 challenger" in text
+    assert "NVIDIA H100 80GB HBM3 (22683)" in text
+    for row in (["runtime_us", "lookup", "31", "3", "11.25", "0.98", "4683"], ["roofline", "40", "3", "11.25", "0.98", "4683"]):
+        assert row in [line.split() for line in text.splitlines()]
+    assert "family cutlass" in text
+    shown = ask_json("show")
+    assert shown["version"]["number"] == "2"
+    assert shown["card"]["scores"]["runtime_us"]["model"]["mape"] == 4.7
+    assert shown["card"]["sha256"] == shown["version"]["sha256"]
+
+
+def test_promote_and_rollback(ask: Callable[..., str], ask_json: Callable[..., Any], directory: Path) -> None:
+    assert ask("promote", "challenger") == "version 3 is the champion\n"
+    assert Registry(directory).resolve("champion").number == "3"
+    assert ask_json("rollback")["version"]["number"] == "2"
+    assert ask("rollback") == "version 1 is the champion again\n"
+    assert ask_json("promote", "2")["version"]["aliases"] == ["champion"]
+
+
+def test_verify(ask: Callable[..., str], ask_json: Callable[..., Any]) -> None:
+    assert ask("verify").startswith("version 2 is whole (SHA-256 ")
+    assert ask_json("verify", "1")["verified"] is True
+
+
+def test_export(ask: Callable[..., str], ask_json: Callable[..., Any], tmp_path: Path, make_model: MakeModel) -> None:
+    target = tmp_path / "model.onnx"
+    assert str(target) in ask("export", "champion", str(target))
+    assert target.read_bytes() == make_model(2)
+    assert ask_json("export", "1", str(target))["path"] == str(target)
+    assert target.read_bytes() == make_model(1)
+
+
+def test_registry_option_goes_before_workspace(directory: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", "--workspace", str(tmp_path / "none"), "--registry", str(directory), "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)["versions"]) == 3
+
+
+WRONG = [
+    (["promote", "9"], "version = '9': no such version; name one of: champion, challenger, 3, 2, 1"),
+    (["promote"], "Missing argument 'REF'."),
+    (["export", "1"], "Missing argument 'FILE'."),
+    (["list", "--what"], "No such option: --what"),
+    (["delete"], "No such command 'delete'."),
+    ([], "Missing command."),
+    (
+        ["list", "--registry", "sqlite:///x"],
+        "registry = 'sqlite:///x': neither a directory nor a tracking server; name a directory, or http(s)://HOST:PORT",
+    ),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), WRONG, ids=[" ".join(arguments) or "nothing" for arguments, _ in WRONG])
+def test_wrong_input_is_one_line_and_exit_code_2(
+    arguments: list[str], message: str, directory: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(directory.parents[1])
+    assert main(arguments) == 2
+    captured = capsys.readouterr()
+    assert (captured.out, captured.err) == ("", f"registry: {message}\n")
+
+
+def test_damage_is_one_line_and_exit_code_2(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for path in directory.rglob("model.onnx"):
+        path.write_bytes(path.read_bytes()[:-1])
+    assert main(["verify", "--registry", str(directory), "--json"]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.count("\n") == 1 and "damaged" in captured.err
+
+
+def run_module(*arguments: str, flags: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, *flags, "-m", "registry", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_help_does_not_import_what_is_heavy() -> None:
+    ran = run_module("--help", flags=("-X", "importtime"))
+    imported = {line.rpartition("|")[2].strip() for line in ran.stderr.splitlines()}
+    assert ran.returncode == 0
+    assert "rollback" in ran.stdout
+    assert "registry.cli" in imported
+    assert not {"mlflow", "sqlalchemy", "onnx", "onnxruntime", "numpy"} & imported
+
+
+def test_nothing_there_ends_with_2_and_creates_nothing(tmp_path: Path) -> None:
+    ran = run_module("list", "--workspace", str(tmp_path / "none"), flags=("-X", "importtime"))
+    assert ran.returncode == 2
+    assert ran.stderr.splitlines()[-1].startswith("registry: registry = ")
+    assert list(tmp_path.iterdir()) == []
