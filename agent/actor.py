@@ -26,7 +26,9 @@ BATCH_S = 0.4
 BATCH_ROWS = 500
 
 
-@ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=0, concurrency_groups={"measure": 1, "control": 2})
+@ray.remote(  # type: ignore[call-overload]  # its stubs know no concurrency groups
+    num_cpus=0, max_restarts=-1, max_task_retries=0, concurrency_groups={"measure": 1, "control": 2}
+)
 class Agent:
     """One device of one node.
 

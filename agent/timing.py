@@ -32,7 +32,9 @@ class Burst:
     # launches timed
 
 
-def time_burst(batch_us: BatchUs, procedure: Procedure, *, min_batch_us: float, max_launches: int, now_s: Callable[[], float] = perf_counter) -> Burst:
+def time_burst(
+    batch_us: BatchUs, procedure: Procedure, *, min_batch_us: float, max_launches: int, now_s: Callable[[], float] = perf_counter
+) -> Burst:
     """The median time of a launch.
 
     Args:

@@ -52,7 +52,7 @@ class Worker:
         self._spec, self._timeout_s = spec, timeout_s
         self._process: subprocess.Popen[bytes] | None = None
         self._pipe: Connection | None = None
-        self._log = tempfile.TemporaryFile()
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115, lives as long as we do
         self.device = self._start()
 
     @property

@@ -1,9 +1,9 @@
 """The methods that the model must beat, in every table; written down so that nobody picks a weak opponent.
 
-    lookup        the value of the nearest training shape (Euclidean in log m, n, k) with the same configuration
-    roofline      max(flops / measured peak, bytes / measured bandwidth), times one factor per family fitted on the training rows
-    paper_forest  RandomForestRegressor(n_estimators=100, max_depth=6, random_state=0) per target on raw m, n, k, tile m/n/k,
-                  flops/bytes, bytes, flops, as in arXiv 2411.16954
+lookup        the value of the nearest training shape (Euclidean in log m, n, k) with the same configuration
+roofline      max(flops / measured peak, bytes / measured bandwidth), times one factor per family fitted on the training rows
+paper_forest  RandomForestRegressor(n_estimators=100, max_depth=6, random_state=0) per target on raw m, n, k, tile m/n/k,
+              flops/bytes, bytes, flops, as in arXiv 2411.16954
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def lookup(train: Dataset, test: Dataset, target: str) -> Values:
     for key, shape in zip(_config_keys(test.table), asked, strict=True):
         among = by_config.get(key, everything)
         nearest.append(among[int(np.argmin(np.sum((shapes[among] - shape) ** 2, axis=1)))])
-    return values[nearest]
+    return np.asarray(values[nearest])
 
 
 def roofline(train: Dataset, test: Dataset, target: str) -> Values:
@@ -50,7 +50,7 @@ def roofline(train: Dataset, test: Dataset, target: str) -> Values:
     families = train.questions[known][:, AT["family"]]
     factors = {family: float(np.exp(np.median(np.log(measured[families == family] / raw[families == family])))) for family in set(families.tolist())}
     overall = float(np.exp(np.median(np.log(measured / raw))))
-    return _raw(test, target) * np.array([factors.get(family, overall) for family in test.questions[:, AT["family"]].tolist()])
+    return np.asarray(_raw(test, target)) * np.array([factors.get(family, overall) for family in test.questions[:, AT["family"]].tolist()])
 
 
 def paper_forest(train: Dataset, test: Dataset, target: str) -> Values:
@@ -69,7 +69,8 @@ def _raw(data: Dataset, target: str) -> Values:
     time_us = np.max(times_us, axis=1).astype(np.float64)
     limit_w = np.maximum(q[:, AT["power_limit_w"]], 1.0)
     flops = 2 * q[:, AT["m"]] * q[:, AT["n"]] * q[:, AT["k"]] * q[:, AT["batch"]]
-    return {"power_w": limit_w, "energy_mj": limit_w * time_us * 1e-3, "tflops": flops / (time_us * 1e6)}.get(target, time_us)
+    found: Values = {"power_w": limit_w, "energy_mj": limit_w * time_us * 1e-3, "tflops": flops / (time_us * 1e6)}.get(target, time_us)
+    return found
 
 
 def _config_keys(table: pa.Table) -> list[tuple[Any, ...]]:
@@ -77,7 +78,8 @@ def _config_keys(table: pa.Table) -> list[tuple[Any, ...]]:
 
 
 def _log_shapes(rows: Any) -> Values:
-    return np.log(rows[:, [AT[name] for name in _SHAPE]].astype(np.float64))
+    shapes: Values = np.log(rows[:, [AT[name] for name in _SHAPE]].astype(np.float64))
+    return shapes
 
 
 def _paper_features(data: Dataset) -> Values:

@@ -38,7 +38,7 @@ class Places:
 
 
 class Stop:
-    """Whether SIGINT or SIGTERM has come."""
+    """Whether SIGINT or SIGTERM has come; a second one interrupts at once."""
 
     def __init__(self) -> None:
         self._event = threading.Event()
@@ -46,21 +46,22 @@ class Stop:
     def __call__(self) -> bool:
         return self._event.is_set()
 
-    def set(self, *_: Any) -> None:
+    def listen(self) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._handle)
+
+    def _handle(self, _number: int, _frame: FrameType | None) -> None:
+        if self._event.is_set():
+            raise KeyboardInterrupt
         self._event.set()
 
 
 @contextmanager
 def stopping() -> Iterator[Stop]:
-    """Signals set a flag while this is open; a second one interrupts at once."""
+    """Signals set a flag while this is open."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     stop = Stop()
-
-    def handler(number: int, frame: FrameType | None) -> None:
-        if stop():
-            raise KeyboardInterrupt
-        stop.set()
-
-    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
+    stop.listen()
     try:
         yield stop
     finally:
@@ -88,9 +89,7 @@ class Campaign:
             self.store = SampleStore.open(self.places.store or self.workspace.samples, create=True)
             self.registry = Registry(self.places.registry or self.workspace.registry)
             connect(self._address)
-            # ray.init installs a handler of its own
-            signal.signal(signal.SIGTERM, lambda number, frame: stop.set())
-            signal.signal(signal.SIGINT, lambda number, frame: stop.set())
+            stop.listen()  # ray.init has put a handler of its own in place of ours
             self.fleet = RayFleet(self.plan, self.model_dir)
             self._trained_rows = self._push_champion()
             try:

@@ -97,7 +97,9 @@ def train(
     from gemmcast import modeldir
     from registry.store import Registry
 
-    settings = parse_plan({"name": "train", "train": {"min_rows": min_rows, "holdout": holdout}, "sweep": [{"family": "blas", "shapes": {"sample": 1}}]}).train
+    settings = parse_plan(
+        {"name": "train", "train": {"min_rows": min_rows, "holdout": holdout}, "sweep": [{"family": "blas", "shapes": {"sample": 1}}]}
+    ).train
     place = Workspace(workspace)
     if store is None:
         place.must_exist()

@@ -144,5 +144,9 @@ def _floor32(values: Any) -> Any:
 
 
 update_registered_converter(
-    HistGradientBoostingRegressor, "GemmcastHistGradientBoostingRegressor", calculate_linear_regressor_output_shapes, _convert_boosting, overwrite=True
+    HistGradientBoostingRegressor,
+    "GemmcastHistGradientBoostingRegressor",
+    calculate_linear_regressor_output_shapes,
+    _convert_boosting,
+    overwrite=True,
 )

@@ -70,6 +70,9 @@ Event = Ready | Samples | Ended
 class Fleet(Protocol):
     """What the loop needs of a cluster. Its fake, for tests, measures in this process."""
 
+    def known(self) -> list[Ready]:
+        """The agents that have said already that they are ready, for a loop that begins now."""
+
     def poll(self, timeout_s: float) -> list[Event]:
         """What happened; waits up to that long for something to happen."""
 
@@ -89,6 +92,7 @@ class _Member:
     node_id: str
     ready: Any
     # the pending answer to describe(), None once it came
+    said: Ready | None = None
     streams: dict[int, Any] = field(default_factory=dict)
 
 
@@ -101,6 +105,9 @@ class RayFleet:
         self._model: tuple[Any, str] | None = None
         self._looked_s = -LOOK_FOR_NODES_S
         self._here = ray.get_runtime_context().get_node_id()
+
+    def known(self) -> list[Ready]:
+        return [member.said for member in self._members.values() if member.said is not None]
 
     def poll(self, timeout_s: float) -> list[Event]:
         self._look_for_nodes()
@@ -148,7 +155,8 @@ class RayFleet:
         member.ready = None
         if self._model:
             member.actor.take_model.remote(*self._model)
-        return Ready(agent=name, device=Device.from_json(said["device"]), host=said["host"], local=member.node_id == self._here)
+        member.said = Ready(agent=name, device=Device.from_json(said["device"]), host=said["host"], local=member.node_id == self._here)
+        return member.said
 
     def _next(self, name: str, lease: int) -> Event:
         member = self._members[name]
@@ -166,7 +174,8 @@ class RayFleet:
         if monotonic() - self._looked_s < LOOK_FOR_NODES_S:
             return
         self._looked_s = monotonic()
-        for node in ray.nodes():
+        nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+        for node in nodes:
             if node["Alive"]:
                 for name, kind, gpus in self._wanted(node):
                     if name not in self._members:
@@ -187,11 +196,13 @@ class RayFleet:
     def _spawn(self, name: str, kind: str, gpus: int, node_id: str) -> _Member:
         devices = self._plan.devices
         procedure = asdict(self._plan.measure.procedure())
-        spec = {"kind": kind, "agent": name, "model_dir": str(self._model_dir), "procedure": procedure}
+        spec: dict[str, Any] = {"kind": kind, "agent": name, "model_dir": str(self._model_dir), "procedure": procedure}
         if kind == "replay":
             spec |= {"dataset": devices.dataset, "device_name": devices.device_name}
         where = NodeAffinitySchedulingStrategy(node_id=node_id, soft=False)
-        actor = Agent.options(num_gpus=gpus, scheduling_strategy=where).remote(spec, self._plan.measure.timeout_s)
+        actor = Agent.options(  # type: ignore[attr-defined]
+            num_gpus=gpus, scheduling_strategy=where
+        ).remote(spec, self._plan.measure.timeout_s)
         return _Member(actor=actor, node_id=node_id, ready=actor.describe.remote())
 
 
@@ -212,7 +223,9 @@ def connect(address: str | None) -> None:
     try:
         ray.init(address=target, **options)
     except (ConnectionError, ray.exceptions.RayError, RuntimeError) as error:
-        raise GemmcastError(f"--address = {target!r}: no Ray cluster answers there ({_first_line(error)}); start one with `ray start --head`") from None
+        raise GemmcastError(
+            f"--address = {target!r}: no Ray cluster answers there ({_first_line(error)}); start one with `ray start --head`"
+        ) from None
 
 
 def _first_line(error: BaseException) -> str:

@@ -12,7 +12,6 @@ import logging
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from time import monotonic
 from typing import Protocol
 from uuid import uuid4
 
@@ -104,6 +103,7 @@ class Loop:
         Raises:
             GemmcastError: every agent has failed.
         """
+        self._take(self._fleet.known())
         while not stop():
             self._take(self._fleet.poll(POLL_S))
             self._take_model()

@@ -89,5 +89,3 @@ class CostModel(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             random_state=0,
         )
         return trees.fit(columns, np.log(ratio.astype(np.float64)))
-
-

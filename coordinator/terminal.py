@@ -40,7 +40,15 @@ def result(values: dict[str, Any], *, as_json: bool, text: Callable[[], None]) -
 def show_scores(scores: Scores, title: str) -> None:
     """target x method, errors in per cent."""
     table = Table(title=title, title_justify="left")
-    for name, where in (("target", "left"), ("method", "left"), ("median %", "right"), ("mean %", "right"), ("p90 %", "right"), ("R²", "right"), ("rows", "right")):
+    for name, where in (
+        ("target", "left"),
+        ("method", "left"),
+        ("median %", "right"),
+        ("mean %", "right"),
+        ("p90 %", "right"),
+        ("R²", "right"),
+        ("rows", "right"),
+    ):
         table.add_column(name, justify=where)  # type: ignore[arg-type]
     for row in score_rows(dict(scores)):
         table.add_row(*row, style="bold" if row[1] == "model" else None)

@@ -7,6 +7,7 @@ candidate meets the champion on equal terms. Knows nothing of Ray or the registr
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from time import perf_counter
@@ -31,7 +32,6 @@ from gemmcast.sample import device_of
 
 PARITY_LIMIT = 1e-5
 # relative, on every row
-LATENCY_RUNS = 2000
 MIN_SHAPES = 10
 
 
@@ -74,6 +74,7 @@ def train(table: pa.Table, settings: Train, *, store_version: int | None = None)
             rows_by_device=dict(Counter(data.table["device"].to_pylist())),
             store_version=store_version,
             split=f"by shape: {settings.holdout:.0%} of the shapes, chosen by a hash of the shape, are never trained on",
+            holdout=settings.holdout,
             train_rows=len(training),
             test_rows=len(test),
             train_shapes=len(set(training.shapes)),
@@ -81,7 +82,8 @@ def train(table: pa.Table, settings: Train, *, store_version: int | None = None)
             scores=compare(training, test, predicted),
             scores_by_family=_by_family(training, test, predicted),
             parity_max_rel=parity(model, session, data),
-            single_p50_us=single_p50_us(session, data.questions[:1]),
+            single_p50_us=p50_us(lambda: session.run(None, {INPUT: data.questions[:1]}), 2000),
+            sklearn_single_p50_us=p50_us(lambda: model.predict(data.questions[:1]), 50),
             sha256=modeldir.sha256(exported),
         ),
     )
@@ -108,12 +110,12 @@ def parity(model: CostModel, session: ort.InferenceSession, data: Dataset) -> fl
     return max(float(np.max(np.abs(got[name] / want[name] - 1))) for name in names)
 
 
-def single_p50_us(session: ort.InferenceSession, question: Any) -> float:
-    """Median time of one question, one thread."""
+def p50_us(run: Callable[[], object], runs: int) -> float:
+    """Median time of a call."""
     took = []
-    for _ in range(LATENCY_RUNS):
+    for _ in range(runs):
         start_s = perf_counter()
-        session.run(None, {INPUT: question})
+        run()
         took.append(perf_counter() - start_s)
     return float(np.median(took)) * 1e6
 

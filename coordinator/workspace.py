@@ -1,11 +1,11 @@
 """A workspace: one directory with everything that a run leaves behind.
 
-    lock         held by the one process that writes here
-    samples/     the sample store (Delta Lake), unless a URI puts it elsewhere
-    registry/    model versions (MLflow: SQLite and files), unless a URI puts them elsewhere
-    node/        this node's model directory, which predictors follow
-    plan.json    the plan as it was resolved at the last run
-    report.html  what `report` made
+lock         held by the one process that writes here
+samples/     the sample store (Delta Lake), unless a URI puts it elsewhere
+registry/    model versions (MLflow: SQLite and files), unless a URI puts them elsewhere
+node/        this node's model directory, which predictors follow
+plan.json    the plan as it was resolved at the last run
+report.html  what `report` made
 """
 
 from __future__ import annotations
@@ -70,7 +70,9 @@ class Workspace:
             except OSError:
                 file.seek(0)
                 holder = file.read().strip() or "unknown"
-                raise WorkspaceError(f"workspace {self.path} is in use by process {holder}: wait for it, stop it, or take another --workspace") from None
+                raise WorkspaceError(
+                    f"workspace {self.path} is in use by process {holder}: wait for it, stop it, or take another --workspace"
+                ) from None
             file.truncate(0)
             file.write(str(os.getpid()))
             file.flush()

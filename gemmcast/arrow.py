@@ -35,7 +35,9 @@ def conform(table: pa.Table, source: str) -> pa.Table:
         try:
             columns.append(table[field.name].cast(field.type))
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-            raise InputError(field.name, str(table[field.name].type), f"{source}: can't be read as {field.type} ({error})", "see docs/schema.md") from None
+            raise InputError(
+                field.name, str(table[field.name].type), f"{source}: can't be read as {field.type} ({error})", "see docs/schema.md"
+            ) from None
     return pa.table(columns, schema=SCHEMA)
 
 

@@ -34,6 +34,8 @@ class ModelCard:
     # Delta version of the sample store
     split: str
     # how training and test were parted
+    holdout: float
+    # share of the shapes that are never trained on
     train_rows: int
     test_rows: int
     train_shapes: int
@@ -45,6 +47,8 @@ class ModelCard:
     # largest relative difference between ONNX Runtime and scikit-learn, over every row
     single_p50_us: float | None = None
     # latency of one question through ONNX Runtime, one thread, where it was trained
+    sklearn_single_p50_us: float | None = None
+    # of the same model through scikit-learn, in the same run
     sha256: str = ""
     # of the .onnx file
 

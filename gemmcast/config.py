@@ -11,7 +11,6 @@ from typing import Final
 from gemmcast.errors import InputError
 
 
-
 @dataclass(frozen=True, slots=True)
 class FamilyFacts:
     """Where a kernel family runs and what it multiplies."""

@@ -100,5 +100,7 @@ def read_model(directory: Path, current: Current) -> bytes:
     """Raises FileNotFoundError when a newer model has displaced it: read `current` again."""
     data = (directory / current.file).read_bytes()
     if sha256(data) != current.sha256:
-        raise ModelFileError("model", str(directory / current.file), "does not match its SHA-256", "delete the directory; the next push writes it anew")
+        raise ModelFileError(
+            "model", str(directory / current.file), "does not match its SHA-256", "delete the directory; the next push writes it anew"
+        )
     return data

@@ -56,14 +56,18 @@ class _Model:
         options.log_severity_level = 3
         try:
             self.session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # ONNX Runtime raises bare RuntimeErrors and types of its own: all mean "not a model"
+        except Exception as error:  # noqa: BLE001, ONNX Runtime raises bare RuntimeErrors and types of its own: all mean "not a model"
             first_line = str(error).strip().splitlines()[0]
-            raise ModelFileError("model", source, f"ONNX Runtime can't load it ({first_line})", "it is damaged or cut short: fetch it again") from None
+            raise ModelFileError(
+                "model", source, f"ONNX Runtime can't load it ({first_line})", "it is damaged or cut short: fetch it again"
+            ) from None
         self.metadata = _metadata(self.session, source)
         self.version = version
         trained_on = [Device.from_json(json.dumps(value)) for value in json.loads(self.metadata["devices"])]
         self.devices = [*here, *(device for device in trained_on if device.uuid not in {known.uuid for known in here})]
-        self.default = self.devices[0] if len({device.name for device in self.devices}) == 1 else here[0] if len({d.name for d in here}) == 1 else None
+        self.default = (
+            self.devices[0] if len({device.name for device in self.devices}) == 1 else here[0] if len({d.name for d in here}) == 1 else None
+        )
         self.outputs = [output.name for output in self.session.get_outputs()]
         self.row = np.zeros((1, len(question.FIELDS)), dtype=np.float32)
         self.answers = np.zeros((len(self.outputs), 1), dtype=np.float32)
@@ -228,7 +232,9 @@ class Predictor:
     def _load_current(self, current: modeldir.Current) -> _Model:
         for attempt in range(3):
             try:
-                return _Model(modeldir.read_model(self.source, current), str(self.source / current.file), current.version, modeldir.devices(self.source))
+                return _Model(
+                    modeldir.read_model(self.source, current), str(self.source / current.file), current.version, modeldir.devices(self.source)
+                )
             except FileNotFoundError:  # displaced by two newer ones since we read `current`
                 if attempt == 2:
                     raise ModelFileError("model", str(self.source / current.file), "is missing", "push a model again") from None
@@ -277,6 +283,4 @@ def _candidates(gemm: Gemm, configs: Sequence[KernelConfig], device: Device, cac
 
 def _predictions(model: _Model, rows: question.Rows) -> list[Prediction]:
     columns: dict[str, list[Any]] = {name: values.tolist() for name, values in zip(model.outputs, model.run(rows, model.outputs), strict=True)}
-    return [
-        Prediction(**dict(zip(columns, values, strict=True)), model_version=model.version) for values in zip(*columns.values(), strict=True)
-    ]
+    return [Prediction(**dict(zip(columns, values, strict=True)), model_version=model.version) for values in zip(*columns.values(), strict=True)]

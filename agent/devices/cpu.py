@@ -11,7 +11,7 @@ import os
 import platform
 import resource
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -33,7 +33,7 @@ DEFAULT_CACHE_BYTES = 32 * 2**20
 CHARACTERISE_DIM = 1024
 MAX_PREEMPTED = 40
 # batches of one burst that were interrupted by other processes, before the cell is given up
-TYPES = {"fp32": np.float32, "fp64": np.float64}
+TYPES: dict[str, Any] = {"fp32": np.float32, "fp64": np.float64}
 
 
 class CpuBench:
@@ -108,7 +108,7 @@ class CpuBench:
 
     def _arena(self, name: str, size: int) -> Any:
         """At least `size` random normals; a larger one replaces it when needed. Inputs are never written, so no result becomes an input."""
-        arena, dtype = self._arenas.get(name), name.split()[0]
+        arena, dtype = self._arenas.get(name), name.split(maxsplit=1)[0]
         if arena is None or len(arena) < size:
             if size * DTYPES[dtype].in_bytes > 0.7 * _available_bytes():
                 raise MeasurementError("out_of_memory", f"operands need {size * DTYPES[dtype].in_bytes / 2**30:.1f} GiB")
@@ -126,7 +126,7 @@ class CpuBench:
         arena = self._arena("fp32", 3 * self._cache_bytes // 4)
         half = len(arena) // 2
         target, source = np.empty_like(arena[:half]), arena[:half]
-        return 2 * source.nbytes / (_best_s(lambda: np.copyto(target, source)) * 1e9)
+        return float(2 * source.nbytes) / (_best_s(lambda: np.copyto(target, source)) * 1e9)
 
     def _launch_overhead_us(self) -> float:
         one = np.ones((1, 1), dtype=np.float32)
@@ -138,7 +138,7 @@ class CpuBench:
         return _best_s(thousand) * 1e3
 
 
-def _best_s(run: Any, times: int = 7) -> float:
+def _best_s(run: Callable[[], object], times: int = 7) -> float:
     took = []
     for _ in range(times):
         start_s = perf_counter()

@@ -155,7 +155,7 @@ class CudaBench:
 
     def _arena(self, name: str, size: int) -> Any:
         """At least `size` random normals. Inputs are never written, so no result becomes an input."""
-        arena, dtype = self._arenas.get(name), name.split()[0]
+        arena, dtype = self._arenas.get(name), name.split(maxsplit=1)[0]
         if arena is None or arena.size < size:
             needed = size * DTYPES[dtype].in_bytes
             self._made = self._arenas[name] = arena = None

@@ -34,16 +34,17 @@ class NvmlBoard:
         return _or_none(pynvml.nvmlDeviceGetTotalEnergyConsumption, self._handle) is not None
 
     def clock_mhz(self) -> float | None:
-        return _or_none(pynvml.nvmlDeviceGetClockInfo, self._handle, pynvml.NVML_CLOCK_SM)
+        return _number(pynvml.nvmlDeviceGetClockInfo, self._handle, pynvml.NVML_CLOCK_SM)
 
     def clock_max_mhz(self) -> float | None:
-        return _or_none(pynvml.nvmlDeviceGetMaxClockInfo, self._handle, pynvml.NVML_CLOCK_SM)
+        return _number(pynvml.nvmlDeviceGetMaxClockInfo, self._handle, pynvml.NVML_CLOCK_SM)
 
     def temperature_c(self) -> float | None:
-        return _or_none(pynvml.nvmlDeviceGetTemperature, self._handle, pynvml.NVML_TEMPERATURE_GPU)
+        return _number(pynvml.nvmlDeviceGetTemperature, self._handle, pynvml.NVML_TEMPERATURE_GPU)
 
     def throttle_reasons(self) -> int | None:
-        return _or_none(pynvml.nvmlDeviceGetCurrentClocksThrottleReasons, self._handle)
+        mask = _number(pynvml.nvmlDeviceGetCurrentClocksThrottleReasons, self._handle)
+        return None if mask is None else int(mask)
 
     def power_w(self) -> float | None:
         milliwatts = _or_none(pynvml.nvmlDeviceGetPowerUsage, self._handle)
@@ -64,6 +65,11 @@ class NvmlBoard:
     @staticmethod
     def driver() -> str:
         return str(pynvml.nvmlSystemGetDriverVersion())
+
+
+def _number(call: Any, *args: Any) -> float | None:
+    value = _or_none(call, *args)
+    return None if value is None else float(value)
 
 
 def _or_none(call: Any, *args: Any) -> Any:

@@ -95,7 +95,7 @@ def _blocked(blocks: list[list[Block]]) -> Any:
             if first:
                 np.matmul(a, b, out=c)
             else:
-                c += a @ b
+                np.add(c, a @ b, out=c)
 
     return launch
 

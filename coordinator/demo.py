@@ -1,0 +1,173 @@
+"""The whole circle once, as a stranger's first minute: measure, train, publish, push; then predict shapes that were never
+measured, measure them, and set the predictions beside the truth and the baselines.
+
+The shapes of the second part are drawn with another seed and are predicted by the node's own model file before they are measured.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import pyarrow.compute as pc
+
+from coordinator import terminal
+from coordinator.campaign import Campaign, Places, Stop
+from coordinator.cells import plan_cells
+from coordinator.dataset import Dataset, dataset, held_out
+from coordinator.plan import Plan, read_plan
+from coordinator.report import write_report
+from coordinator.train import compare
+from coordinator.workspace import Workspace
+from gemmcast import Predictor, modeldir
+from gemmcast.cell import Cell
+from gemmcast.errors import GemmcastError, InputError
+from gemmcast.sample import config_of, gemm_of
+
+PLAN = Path(__file__).resolve().parent.parent / "examples" / "demo.toml"
+UNSEEN_SHAPES = 44
+SEED_STEP = 1000
+MARK = ".gemmcast-demo"
+SHOWN = 12
+
+
+def run_demo(directory: Path, *, as_json: bool) -> None:
+    started_s = perf_counter()
+    _make_anew(directory)
+    plan = read_plan(PLAN)
+    campaign = Campaign(plan, Workspace(directory / "workspace"), Places(), None)
+    with campaign.open() as stop:
+        terminal.console.print("[bold]1[/bold] measure, train, publish, push")
+        swept = campaign.run(stop)
+        _must_go_on(stop)
+        terminal.console.print(f"  {campaign.model_line.text}")
+        terminal.console.print("[bold]2[/bold] predict shapes that were never measured, then measure them")
+        cells = _unseen_cells(campaign)
+        predicted = _predict(campaign.model_dir, cells)
+        measured = campaign.run(stop, cells=cells, train=False, label="measuring the unseen")
+        _must_go_on(stop)
+    training, unseen = _parts(campaign, plan, cells)
+    scores = compare(training, unseen, _in_order(predicted, unseen))
+    _, card, version = campaign.registry.load("champion")
+    write_report(campaign.workspace.report, campaign.store.read(), campaign.registry.load("champion"))
+    summary = {
+        "cells_ok": swept["statuses"].get("ok", 0),
+        "cells_failed": sum(count for status, count in swept["statuses"].items() if status != "ok"),
+        "model_version": version.number,
+        "seconds": round(perf_counter() - started_s, 1),
+        "unseen": scores,
+        "unseen_shapes": len(set(unseen.shapes)),
+        "unseen_failed": len(cells) - measured["statuses"].get("ok", 0),
+        "latency": {"onnx_single_p50_us": card.single_p50_us, "sklearn_single_p50_us": card.sklearn_single_p50_us},
+        "device": sorted(set(unseen.table["device"].to_pylist())),
+    }
+    (directory / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
+    terminal.result(summary, as_json=as_json, text=lambda: _show(summary, unseen, predicted, campaign))
+
+
+def _make_anew(directory: Path) -> None:
+    """Only ever deletes what a demo made."""
+    if directory.exists():
+        if not (directory / MARK).exists() and any(directory.iterdir()):
+            raise InputError("--directory", str(directory), "is not empty and was not made by a demo", "name a new directory")
+        shutil.rmtree(directory)
+    directory.mkdir(parents=True)
+    (directory / MARK).touch()
+
+
+def _must_go_on(stop: Stop) -> None:
+    if stop():
+        raise KeyboardInterrupt
+
+
+def _unseen_cells(campaign: Campaign) -> list[Cell]:
+    """The plan's sweeps over other shapes, on the devices that took part."""
+    table = campaign.store.read()
+    known = set(dataset(table).shapes)
+    sweeps = [
+        sweep.model_copy(
+            update={"shapes": sweep.shapes.model_copy(update={"sample": UNSEEN_SHAPES, "seed": campaign.plan.seed + SEED_STEP}), "repeats": 1}
+        )
+        for sweep in campaign.plan.sweep
+    ]
+    plan = campaign.plan.model_copy(update={"sweep": tuple(sweeps)})
+    names = set(table["device"].to_pylist())
+    devices = {device.name: device for device in modeldir.devices(campaign.model_dir) if device.name in names}
+    return [cell for device in devices.values() for cell in plan_cells(plan, device).cells if cell.gemm.shape_key not in known]
+
+
+def _predict(model_dir: Path, cells: list[Cell]) -> dict[str, dict[str, float]]:
+    """cell id -> output -> value, by the model that the agents pushed to this node."""
+    answers: dict[str, dict[str, float]] = {}
+    with Predictor(model_dir) as predictor:
+        for cell in cells:
+            prediction = predictor.predict(cell.gemm, cell.config, cell.target, cache=cell.cache)
+            answers[cell.cell_id] = {name: getattr(prediction, name) for name in predictor.outputs}
+    return answers
+
+
+def _parts(campaign: Campaign, plan: Plan, cells: list[Cell]) -> tuple[Dataset, Dataset]:
+    """What the model was trained on, and the unseen rows."""
+    table = campaign.store.read()
+    ids = {cell.cell_id for cell in cells}
+    is_unseen = np.array([cell_id in ids for cell_id in table["cell_id"].to_pylist()])
+    first = dataset(table.filter(pc.invert(is_unseen)))
+    unseen = dataset(table.filter(is_unseen))
+    if not len(unseen):
+        raise GemmcastError("not one of the unseen cells could be measured; `python -m coordinator status --workspace demo/workspace` says why")
+    return first.take(~held_out(first.shapes, plan.train.holdout)), unseen
+
+
+def _in_order(predicted: dict[str, dict[str, float]], data: Dataset) -> dict[str, Any]:
+    rows = [predicted[cell_id] for cell_id in data.table["cell_id"].to_pylist()]
+    return {name: np.array([row[name] for row in rows]) for name in rows[0]}
+
+
+def _show(summary: dict[str, Any], unseen: Dataset, predicted: dict[str, dict[str, float]], campaign: Campaign) -> None:
+    path = campaign.workspace.path
+    devices = ", ".join(summary["device"])
+    rows = [_example(row, predicted[row["cell_id"]]["runtime_us"]) for row in _spread(unseen.table.to_pylist())]
+    terminal.show_rows(f"GEMMs that the model never saw, on {devices}", ("GEMM", "kernel", "predicted us", "measured us", "error %"), rows)
+    terminal.show_scores(summary["unseen"], f"All {len(unseen)} of them, {summary['unseen_shapes']} shapes: absolute error in per cent")
+    latency = summary["latency"]
+    terminal.out.print(
+        f"one question: {latency['onnx_single_p50_us']:.0f} us through ONNX Runtime, "
+        f"{latency['sklearn_single_p50_us']:.0f} us through scikit-learn (median, one thread)\n"
+        f"{summary['cells_ok']} cells measured, {summary['cells_failed']} failed; "
+        f"model version {summary['model_version']}; {summary['seconds']:.0f} s\n\n"
+        f"workspace  {path}\nreport     {campaign.workspace.report}\nmodel      {campaign.model_dir}\n\nTry next:\n"
+        + "\n".join(f"  {command}" for command in _next_commands(campaign, unseen)),
+        soft_wrap=True,
+        highlight=False,
+    )
+
+
+def _example(row: dict[str, Any], predicted_us: float) -> tuple[str, ...]:
+    error = 100 * (predicted_us / row["runtime_us"] - 1)
+    return str(gemm_of(row)), str(config_of(row)), f"{predicted_us:.1f}", f"{row['runtime_us']:.1f}", f"{error:+.1f}"
+
+
+def _spread(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A few rows from the smallest to the largest, not the best ones."""
+    ordered = sorted(rows, key=lambda row: row["runtime_us"])
+    return [ordered[int(i)] for i in np.linspace(0, len(ordered) - 1, min(SHOWN, len(ordered)))]
+
+
+def _next_commands(campaign: Campaign, unseen: Dataset) -> list[str]:
+    config = "cublas" if "cublas" in unseen.column("family") else "blas:kernel=numpy,threads=1"
+    others = "tiled:tile_m=16,tile_n=16,tile_k=16" if config == "cublas" else "blas:kernel=blocked,threads=1,tile_m=128,tile_n=128,tile_k=128"
+    model = _short(campaign.model_dir)
+    return [
+        f"{_short(Path(sys.executable))} -m gemmcast predict 700 800 900 --config {config} --model {model}",
+        f"{_short(Path(sys.executable))} -m gemmcast pick 700 800 900 {config} {others} --model {model}",
+        f"{_short(Path(sys.executable))} -m registry show --workspace {_short(campaign.workspace.path)}",
+    ]
+
+
+def _short(path: Path) -> str:
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
