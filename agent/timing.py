@@ -64,10 +64,12 @@ def relative_standard_error(times_us: list[float]) -> float:
 
 
 def _size(batch_us: BatchUs, min_batch_us: float, max_launches: int) -> int:
-    """Launches that fill a batch, by doubling estimates; the first reading of a cold clock is never trusted alone."""
+    """Launches that fill a batch, estimated from ever longer ones; a long reading is never trusted alone: it may have been interrupted."""
     launches = 1
     for _ in range(8):
         took_us = batch_us(launches)
+        if took_us >= min_batch_us:
+            took_us = min(took_us, batch_us(launches))
         wanted = int(np.ceil(launches * 1.1 * min_batch_us / max(took_us, 1e-3)))
         if took_us >= min_batch_us or launches >= max_launches:
             break

@@ -13,6 +13,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import weakref
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from multiprocessing import Pipe
@@ -33,11 +34,14 @@ START_TIMEOUT_S = 300.0
 TICK_S = 0.2
 MAX_DEATHS = 2
 # of the child under one cell
+MAX_CRASHED_IN_A_ROW = 4
+# cells, before the fault is taken to be the node's and not theirs
+LAST_BREATH_S = 1.0
 ROOT = Path(__file__).resolve().parent.parent
 
 
 class ChildDied(GemmcastError):
-    """The measuring process could not start."""
+    """The measuring process can't start, or dies under every cell."""
 
 
 class Worker:
@@ -53,6 +57,7 @@ class Worker:
         self._process: subprocess.Popen[bytes] | None = None
         self._pipe: Connection | None = None
         self._log = tempfile.TemporaryFile()  # noqa: SIM115, lives as long as we do
+        weakref.finalize(self, self._log.close)
         self.device = self._start()
 
     @property
@@ -61,21 +66,30 @@ class Worker:
 
     def measure(self, cells: Sequence[Cell]) -> Iterator[Row | None]:
         """A row for each cell, in order; None now and then while a long one runs."""
-        todo, deaths = deque(cells), Counter[str]()
-        while todo:
-            if self._process is None:
-                self.device = self._start()
-            assert self._pipe is not None
-            try:
-                self._pipe.send_bytes(json.dumps({"measure": [cell.to_dict() for cell in todo]}).encode())
-                yield from self._listen(self._pipe, todo)
-            except (EOFError, OSError):
-                status = self.stop()
-                deaths[todo[0].cell_id] += 1
-                log.warning("the measuring process died (%s) under %s", status, todo[0].cell_id)
-                if deaths[todo[0].cell_id] >= MAX_DEATHS:
-                    reason = f"the measuring process died with status {status}, {MAX_DEATHS} times: {self._last_words()}"
-                    yield self._failed(todo.popleft(), "crashed", reason)
+        todo, deaths, crashed = deque(cells), Counter[str](), 0
+        try:
+            while todo:
+                if self._process is None:
+                    self.device = self._start()
+                assert self._pipe is not None
+                try:
+                    self._pipe.send_bytes(json.dumps({"measure": [cell.to_dict() for cell in todo]}).encode())
+                    for row in self._listen(self._pipe, todo):
+                        crashed = crashed if row is None else 0
+                        yield row
+                except (EOFError, OSError):
+                    status = self.stop(LAST_BREATH_S)
+                    deaths[todo[0].cell_id] += 1
+                    log.warning("the measuring process died (%s) under %s", status, todo[0].cell_id)
+                    if deaths[todo[0].cell_id] >= MAX_DEATHS:
+                        reason = f"the measuring process died with status {status}, {MAX_DEATHS} times: {self._last_words()}"
+                        crashed += 1
+                        if crashed > MAX_CRASHED_IN_A_ROW:
+                            raise ChildDied(f"{crashed} cells in a row crashed on {self._spec['agent']}, the last one: {reason}")
+                        yield self._failed(todo.popleft(), "crashed", reason)
+        finally:
+            if todo:  # the caller left early: what the child still sends would be taken for the next call's rows
+                self.stop()
 
     def _listen(self, pipe: Connection, todo: deque[Cell]) -> Iterator[Row | None]:
         deadline_s = monotonic() + self._timeout_s
@@ -97,12 +111,15 @@ class Worker:
                 if message["fatal"]:
                     return
 
-    def stop(self) -> int | None:
-        """Kill the child; its exit status."""
+    def stop(self, grace_s: float = 0.0) -> int | None:
+        """End the child, by force after `grace_s`; its exit status."""
         if self._process is None:
             return None
-        self._process.kill()
-        status = self._process.wait()
+        try:
+            status = self._process.wait(grace_s)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            status = self._process.wait()
         if self._pipe:
             self._pipe.close()
         self._process = self._pipe = None

@@ -50,7 +50,9 @@ def roofline(train: Dataset, test: Dataset, target: str) -> Values:
     families = train.questions[known][:, AT["family"]]
     factors = {family: float(np.exp(np.median(np.log(measured[families == family] / raw[families == family])))) for family in set(families.tolist())}
     overall = float(np.exp(np.median(np.log(measured / raw))))
-    return np.asarray(_raw(test, target)) * np.array([factors.get(family, overall) for family in test.questions[:, AT["family"]].tolist()])
+    factor: Values = np.array([factors.get(family, overall) for family in test.questions[:, AT["family"]].tolist()])
+    scaled: Values = _raw(test, target) * factor
+    return scaled
 
 
 def paper_forest(train: Dataset, test: Dataset, target: str) -> Values:

@@ -88,7 +88,7 @@ class Campaign:
             write_atomically(self.workspace.plan, self.plan.model_dump_json(indent=1).encode())
             self.store = SampleStore.open(self.places.store or self.workspace.samples, create=True)
             self.registry = Registry(self.places.registry or self.workspace.registry)
-            connect(self._address)
+            ours = connect(self._address)
             stop.listen()  # ray.init has put a handler of its own in place of ours
             self.fleet = RayFleet(self.plan, self.model_dir)
             self._trained_rows = self._push_champion()
@@ -96,7 +96,9 @@ class Campaign:
                 yield stop
             finally:
                 self.fleet.close()
-                ray.shutdown()
+                # a cluster of our own ends with this process: the kernel kills it (PR_SET_PDEATHSIG), quicker than ray.shutdown() can
+                if not (ours and stop()):
+                    ray.shutdown()
 
     def run(self, stop: Stop, *, cells: Sequence[Cell] | None = None, train: bool = True, label: str = "measuring") -> dict[str, Any]:
         """Measure, and train as the plan says; a summary."""

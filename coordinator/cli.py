@@ -49,7 +49,7 @@ def run(
         found = campaign.run(stop, train=train)
     terminal.result(found, as_json=json, text=lambda: _show_run(found, campaign.model_line.text, campaign.workspace.path))
     if not found["complete"]:
-        sys.exit(terminal.INTERRUPTED)
+        terminal.leave_now()
 
 
 @app.command()

@@ -49,7 +49,10 @@ class Dataset:
 
 def dataset(table: pa.Table) -> Dataset:
     """The usable rows of a table of samples: status ok, a runtime, and a device that was measured at the row's dtype."""
-    usable = table.filter(pc.and_(pc.equal(table["status"], "ok"), pc.and_(pc.is_valid(table["runtime_us"]), pc.is_valid(table["peak_tflops"]))))
+    wanted = pc.equal(table["status"], "ok")
+    for name in ("runtime_us", "peak_tflops", "dram_gbps", "sm_count"):  # without these there is no floor to learn from
+        wanted = pc.and_(wanted, pc.greater(pc.fill_null(table[name], 0), 0))
+    usable = table.filter(wanted)
     columns = {name: usable[name].to_pylist() for name in usable.column_names}
     measured = {name: np.array(columns[name], dtype=np.float64) for name in TARGETS if name != "tflops"}
     rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]

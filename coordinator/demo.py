@@ -82,7 +82,7 @@ def _make_anew(directory: Path) -> None:
 
 def _must_go_on(stop: Stop) -> None:
     if stop():
-        raise KeyboardInterrupt
+        terminal.leave_now()
 
 
 def _unseen_cells(campaign: Campaign) -> list[Cell]:

@@ -206,8 +206,8 @@ class RayFleet:
         return _Member(actor=actor, node_id=node_id, ready=actor.describe.remote())
 
 
-def connect(address: str | None) -> None:
-    """Join the cluster at `address` ("auto" for the one this machine belongs to), or start one in this process.
+def connect(address: str | None) -> bool:
+    """Join the cluster at `address` ("auto" for the one this machine belongs to), or start one in this process; whether it is our own.
 
     Raises:
         GemmcastError: no cluster answers there.
@@ -226,6 +226,7 @@ def connect(address: str | None) -> None:
         raise GemmcastError(
             f"--address = {target!r}: no Ray cluster answers there ({_first_line(error)}); start one with `ray start --head`"
         ) from None
+    return target == "local"
 
 
 def _first_line(error: BaseException) -> str:

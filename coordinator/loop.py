@@ -224,6 +224,8 @@ class Loop:
             if queue:
                 alike = sum(target in (other.device.uuid, other.device.name) for other in self._agents.values())
                 size = max(1, min(LEASE_CELLS, len(queue) // (alike * LEASES_PER_AGENT) or 1))
+                if self._deaths[queue[0].cell_id]:
+                    size = 1  # an agent died under it or under one close behind it: alone, it shows which
                 return [queue.popleft() for _ in range(size)]
         return []
 

@@ -18,6 +18,8 @@ from gemmcast.procedure import Procedure
 
 Dim = Annotated[int, Field(ge=1, le=MAX_DIM)]
 Knob = Annotated[int, Field(ge=0, lt=2**24)]
+Seed = Annotated[int, Field(ge=0)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
 DEFAULT = Procedure()
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
@@ -72,7 +74,7 @@ class Shapes(Table):
     max: Dim = 4096
     max_gflop: Annotated[float, Field(gt=0)] | None = None
     # sampled shapes above it are drawn again
-    seed: int | None = None
+    seed: Seed | None = None
     # of the sample; the plan's by default, so that sweeps share their shapes
     m: tuple[Dim, ...] = ()
     n: tuple[Dim, ...] = ()
@@ -88,6 +90,8 @@ class Shapes(Table):
             raise ValueError("no shapes: give sample = NUMBER, or m, n and k, or list = [[m, n, k], ...]")
         if self.min > self.max:
             raise ValueError(f"min = {self.min} is above max = {self.max}")
+        if self.sample and self.max_gflop is not None and 2e-9 * self.min**3 > self.max_gflop:
+            raise ValueError(f"max_gflop = {self.max_gflop:g} leaves no shape: the smallest, min = {self.min}, has {2e-9 * self.min**3:.3g}")
         return self
 
 
@@ -96,13 +100,13 @@ class Sweep(Table):
 
     family: str
     kernel: str = ""
-    dtypes: tuple[str, ...] = ("fp32",)
-    layouts: tuple[str, ...] = ("nn",)
-    batch: tuple[Dim, ...] = (1,)
-    alpha: float = 1.0
-    beta: float = 0.0
+    dtypes: Annotated[tuple[str, ...], Field(min_length=1)] = ("fp32",)
+    layouts: Annotated[tuple[str, ...], Field(min_length=1)] = ("nn",)
+    batch: Annotated[tuple[Dim, ...], Field(min_length=1)] = (1,)
+    alpha: Finite = 1.0
+    beta: Finite = 0.0
     shapes: Shapes
-    knobs: dict[str, tuple[Knob, ...]] = Field(default_factory=dict)
+    knobs: dict[str, Annotated[tuple[Knob, ...], Field(min_length=1)]] = Field(default_factory=dict)
     # knob -> values; `tile` sets tile_m, tile_n and tile_k together
     power_share: Share = 0.0
     # of the cells that are metered for power too
@@ -151,7 +155,7 @@ class Plan(Table):
     """All of it."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
-    seed: int = 0
+    seed: Seed = 0
     devices: Devices = Devices()
     measure: Measure = Measure()
     train: Train = Train()

@@ -42,7 +42,7 @@ class SampleStore:
     def __init__(self, table: DeltaTable) -> None:
         self._table = table
         self._commits = 0
-        self.committed: set[str] = set(self._query("select cell_id from samples")["cell_id"].to_pylist())
+        self.committed: set[str] = set(_query(self._table, "select cell_id from samples")["cell_id"].to_pylist())
 
     @staticmethod
     def open(uri: Path | str, *, create: bool) -> SampleStore:
@@ -85,19 +85,21 @@ class SampleStore:
             self._table.create_checkpoint()
         return rows
 
-    def read(self) -> pa.Table:
-        """Every sample, with the columns of SCHEMA, in an order that does not depend on how they were committed."""
-        return self._query("select * from samples").select(SCHEMA.names).cast(SCHEMA).sort_by("cell_id")
+    def read(self, *, version: int | None = None) -> pa.Table:
+        """Every sample (as of a version of the table), with the columns of SCHEMA, in an order that does not depend on how they were committed."""
+        table = self._table if version is None else DeltaTable(self._table.table_uri, version=version)
+        return _query(table, "select * from samples").select(SCHEMA.names).cast(SCHEMA).sort_by("cell_id")
 
     def counts(self) -> dict[str, int]:
         """Rows by status."""
-        table = self._query("select status from samples")
+        table = _query(self._table, "select status from samples")
         return {entry["values"]: entry["counts"] for entry in pc.value_counts(table["status"].combine_chunks()).to_pylist()}
 
     def _last_number(self, sender: str) -> int:
         number = self._table.transaction_version(sender)
         return -1 if number is None else number
 
-    def _query(self, sql: str) -> pa.Table:
-        # to_pyarrow_table() aborts the process at exit in half of the runs (deltalake 1.6 with pyarrow 25); this way does not
-        return pa.table(QueryBuilder().register("samples", self._table).execute(sql).read_all())
+
+def _query(table: DeltaTable, sql: str) -> pa.Table:
+    # to_pyarrow_table() aborts the process at exit in half of the runs (deltalake 1.6 with pyarrow 25); this way does not
+    return pa.table(QueryBuilder().register("samples", table).execute(sql).read_all())

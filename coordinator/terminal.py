@@ -6,6 +6,7 @@ With --json the last line is the result as one JSON object, and nothing else goe
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -28,6 +29,13 @@ def fail(error: Exception, code: int = BAD_INPUT) -> NoReturn:
     """One line, and the exit code."""
     console.print(f"[red]error:[/red] {_escape(str(error))}", soft_wrap=True, highlight=False)
     sys.exit(code)
+
+
+def leave_now() -> NoReturn:
+    """After a signal, with everything committed: without the exit hooks of libraries, which take seconds."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(INTERRUPTED)
 
 
 def result(values: dict[str, Any], *, as_json: bool, text: Callable[[], None]) -> None:

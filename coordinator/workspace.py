@@ -63,7 +63,10 @@ class Workspace:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """For every writer. The lock ends with the process, however it ends."""
-        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise WorkspaceError(f"workspace {self.path} can't be made ({error.strerror}): name a directory that can be written") from None
         with (self.path / "lock").open("a+") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -38,6 +38,8 @@ def conform(table: pa.Table, source: str) -> pa.Table:
             raise InputError(
                 field.name, str(table[field.name].type), f"{source}: can't be read as {field.type} ({error})", "see docs/schema.md"
             ) from None
+        if columns[-1].null_count and not field.nullable:
+            raise InputError("column", field.name, f"{source} has {columns[-1].null_count} nulls in it", "every sample needs it (docs/schema.md)")
     return pa.table(columns, schema=SCHEMA)
 
 

@@ -17,11 +17,16 @@ from gemmcast.config import FAMILIES, KNOBS, KernelConfig
 from gemmcast.device import Device
 from gemmcast.errors import GemmcastError, InputError
 from gemmcast.gemm import DTYPES, LAYOUTS, Gemm
-from gemmcast.prediction import Prediction
+from gemmcast.prediction import Objective, Prediction
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    args = _parser().parse_args(argv)
+    parser = _parser()
+    args, rest = parser.parse_known_args(argv)
+    if args.command is pick and not any(word.startswith("-") for word in rest):
+        args.configs += rest  # argparse takes a list of positionals in one piece only, before the options or after
+    elif rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
     try:
         answer, text = args.command(args)
     except GemmcastError as error:
@@ -82,7 +87,10 @@ def _gemm(args: argparse.Namespace) -> Gemm:
 
 def _device(text: str | None) -> Device | str | None:
     if text is not None and Path(text).is_file():
-        return Device.from_json(Path(text).read_text())
+        try:
+            return Device.from_json(Path(text).read_text())
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError("--device", text, f"can't be read ({error})", "name a file with a device description in JSON") from None
     return text
 
 
@@ -127,8 +135,6 @@ def _parser() -> argparse.ArgumentParser:
         if command is predict:
             sub.add_argument("--config", required=True, metavar="FAMILY[:KNOB=VALUE,...]", help=f"families: {', '.join(FAMILIES)}")
         else:
-            from gemmcast.predictor import Objective
-
             sub.add_argument("--objective", default="time", help=", ".join(get_args(Objective)))
             sub.add_argument("--top", type=int, default=3)
             sub.add_argument("--configs-file", type=Path, help="a JSON list of configurations")

@@ -9,8 +9,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
+from math import inf
+from numbers import Real
+from typing import Final
 
 from gemmcast.errors import InputError
+
+KINDS: Final = ("cuda", "cpu")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,7 +25,7 @@ class Device:
     name: str
     # the product's name as the driver gives it
     kind: str
-    # cuda or cpu
+    # one of KINDS
     uuid: str
     # of the very GPU; of the host on a CPU
     sm_count: int
@@ -44,6 +49,17 @@ class Device:
     # of the BLAS: name and version
     mig: bool = False
 
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise InputError("kind", self.kind, "unknown kind of device", f"use one of {', '.join(KINDS)}")
+        for name in ("sm_count", "memory_bytes", "l2_bytes", "dram_gbps", "launch_overhead_us"):
+            _check(name, getattr(self, name))
+        for name in ("clock_max_mhz", "power_limit_w", "idle_power_w"):
+            if getattr(self, name) is not None:
+                _check(name, getattr(self, name))
+        for dtype, peak in self.peak_tflops.items():
+            _check(f"peak_tflops[{dtype!r}]", peak)
+
     @property
     def has_power(self) -> bool:
         return self.idle_power_w is not None
@@ -59,4 +75,10 @@ class Device:
             known = {f.name for f in fields(Device)}
             return Device(**{name: value for name, value in values.items() if name in known})
         except (ValueError, TypeError, AttributeError) as error:
-            raise InputError("device", text, f"not a device description ({error})", "use the JSON that `gemmcast info` prints") from None
+            rule, way_out = f"not a device description ({error})", "use one of the devices that `gemmcast info --json` prints"
+            raise InputError("device", text, rule, way_out) from None
+
+
+def _check(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= float(value) < inf:
+        raise InputError(name, value, "must be a finite number, not negative", "correct the device description")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import isfinite
+from numbers import Real
 from typing import Final
 
 from gemmcast.errors import InputError
@@ -63,8 +64,11 @@ class Gemm:
         if self.layout not in LAYOUTS:
             raise InputError("layout", self.layout, "unknown layout", f"use one of {', '.join(LAYOUTS)}")
         for field in ("alpha", "beta"):
-            if not isfinite(getattr(self, field)):
-                raise InputError(field, getattr(self, field), "must be finite", "give a number")
+            value = getattr(self, field)
+            if type(value) is not float and isinstance(value, Real):  # 1 and 1.0 are one problem, so they must give one cell_id
+                object.__setattr__(self, field, value := float(value))
+            if not isinstance(value, float) or not isfinite(value):
+                raise InputError(field, value, "must be finite", "give a number")
 
     @property
     def flops(self) -> int:

@@ -20,8 +20,8 @@ from gemmcast.device import Device
 from gemmcast.errors import ModelFileError
 
 CURRENT = "current.json"
-KEEP = 3
-# models kept: a reader may be about to open the one before
+KEEP, GRACE_S = 3, 10.0
+# models kept, and how long each stays at least: a reader may be about to open the one before, another writer about to name its own
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +64,8 @@ def put_model(directory: Path, model: bytes, version: str) -> Current:
     write_atomically(directory / CURRENT, json.dumps(asdict(current)).encode())
     models = sorted(directory.glob("model-*.onnx"), key=_mtime, reverse=True)
     for old in models[KEEP:]:
-        old.unlink(missing_ok=True)
+        if _mtime(old) < _mtime(target) - GRACE_S:
+            old.unlink(missing_ok=True)
     return current
 
 

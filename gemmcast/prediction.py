@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
+
+Objective = Literal["time", "energy", "edp"]
+# what a choice of configurations minimises: runtime_us, energy_mj, or their product sustained (energy-delay)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Literal, Self, get_args
+from typing import Any, Final, Self, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -29,12 +29,13 @@ from gemmcast.config import KernelConfig
 from gemmcast.device import Device
 from gemmcast.errors import InputError, ModelFileError
 from gemmcast.gemm import Gemm
-from gemmcast.prediction import Prediction
+from gemmcast.prediction import Objective, Prediction
 
 log = logging.getLogger(__name__)
 
-Objective = Literal["time", "energy", "edp"]
 METADATA_PREFIX: Final = "gemmcast."
+METADATA: Final = frozenset({"contract", "fields", "outputs", "devices", "dtypes", "families", "created_at", "program_version"})
+# every file has all of them; they come last in it, so that one cut short inside them still loads as a graph
 _knobs = attrgetter("tile_m", "tile_n", "tile_k", *question.KNOB_FIELDS)
 _OBJECTIVE_OUTPUTS: Final = {"time": ["runtime_us"], "energy": ["energy_mj"], "edp": ["energy_mj", "sustained_runtime_us"]}
 
@@ -50,20 +51,19 @@ class Choice:
 class _Model:
     """One loaded version: its session, and buffers bound once for single questions."""
 
-    def __init__(self, data: bytes, source: str, version: str, here: Sequence[Device] = ()) -> None:
+    def __init__(self, data: bytes, source: str, current: modeldir.Current, here: Sequence[Device] = ()) -> None:
         options = ort.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
-        options.log_severity_level = 3
+        options.log_severity_level = 4  # what it would print comes as an exception too
         try:
-            self.session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+            self.session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"], enable_fallback=0)
         except Exception as error:  # noqa: BLE001, ONNX Runtime raises bare RuntimeErrors and types of its own: all mean "not a model"
             first_line = str(error).strip().splitlines()[0]
             raise ModelFileError(
                 "model", source, f"ONNX Runtime can't load it ({first_line})", "it is damaged or cut short: fetch it again"
             ) from None
-        self.metadata = _metadata(self.session, source)
-        self.version = version
-        trained_on = [Device.from_json(json.dumps(value)) for value in json.loads(self.metadata["devices"])]
+        self.metadata, trained_on = _description(self.session, source)
+        self.current, self.version = current, current.version
         self.devices = [*here, *(device for device in trained_on if device.uuid not in {known.uuid for known in here})]
         self.default = (
             self.devices[0] if len({device.name for device in self.devices}) == 1 else here[0] if len({d.name for d in here}) == 1 else None
@@ -82,12 +82,26 @@ class _Model:
         return self.session.run(list(names), {question.INPUT: rows}, only)  # type: ignore[no-any-return]
 
 
+def _description(session: ort.InferenceSession, source: str) -> tuple[dict[str, str], list[Device]]:
+    """The file's metadata, and the devices that it was trained on."""
+    try:
+        metadata = _metadata(session, source)
+        return metadata, [Device.from_json(json.dumps(value)) for value in json.loads(metadata["devices"])]
+    except ModelFileError:
+        raise
+    except (ValueError, TypeError) as error:
+        raise ModelFileError("model", source, f"its metadata can't be read ({error})", "it is damaged or cut short: fetch it again") from None
+
+
 def _metadata(session: ort.InferenceSession, source: str) -> dict[str, str]:
     found = session.get_modelmeta().custom_metadata_map
     metadata = {key.removeprefix(METADATA_PREFIX): value for key, value in found.items() if key.startswith(METADATA_PREFIX)}
     if "contract" not in metadata:
         raise ModelFileError("model", source, "an ONNX file of another program (no gemmcast metadata)", "export one: python -m registry export")
-    if metadata["contract"] != str(question.CONTRACT) or json.loads(metadata["fields"]) != list(question.FIELDS):
+    known = metadata["contract"] == str(question.CONTRACT)
+    if known and (missing := METADATA - set(metadata)):
+        raise ModelFileError("model", source, f"has no metadata {', '.join(sorted(missing))}", "it is damaged or cut short: fetch it again")
+    if not known or json.loads(metadata["fields"]) != list(question.FIELDS):
         raise ModelFileError(
             "model", source, f"speaks contract {metadata['contract']}, this gemmcast {question.CONTRACT}", "install the gemmcast that exported it"
         )
@@ -111,8 +125,9 @@ class Predictor:
         self._stop = threading.Event()
         self._watcher: threading.Thread | None = None
         if self.source.is_dir():
+            seen = self._stamp()  # before it is read: a push in between is then found by the first look
             self._model = self._load_current(modeldir.read_current(self.source))
-            self._watcher = threading.Thread(target=self._watch, args=(refresh_s,), name="gemmcast-predictor", daemon=True)
+            self._watcher = threading.Thread(target=self._watch, args=(refresh_s, seen), name="gemmcast-predictor", daemon=True)
             self._watcher.start()
         else:
             self._model = self._load_file()
@@ -146,13 +161,13 @@ class Predictor:
             device: a Device, the name of one that the model knows, or None where it knows only one.
             cache: "cold" or "warm".
         """
-        row = question.ask(gemm, config, self._device(device), cache=cache)
-        model = self._model
-        with self._lock:
-            model.row[0] = row
-            model.session.run_with_iobinding(model.binding)
-            values = model.answers[:, 0].tolist()
+        model, values = self._one(question.ask(gemm, config, self._device(device), cache=cache))
         return Prediction(**dict(zip(model.outputs, values, strict=True)), model_version=model.version)
+
+    def predict_question(self, row: Sequence[float] | question.Rows) -> dict[str, float]:
+        """One raw question[len(FIELDS)] to its answers by output name: the shortest way through the graph."""
+        model, values = self._one(row)
+        return dict(zip(model.outputs, values, strict=True))
 
     def predict_batch(
         self, questions: Sequence[tuple[Gemm, KernelConfig]], device: Device | str | None = None, *, cache: str = "cold"
@@ -189,6 +204,8 @@ class Predictor:
             raise InputError("objective", objective, "unknown objective", f"use one of {', '.join(get_args(Objective))}")
         if not configs:
             raise InputError("configs", configs, "nothing to pick from", "name at least one configuration")
+        if top is not None and top < 1:
+            raise InputError("top", top, "must be 1 or more", "leave it out to rank all")
         model = self._model
         needed = _OBJECTIVE_OUTPUTS[objective]
         if missing := [name for name in needed if name not in model.outputs]:
@@ -212,6 +229,14 @@ class Predictor:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
+    def _one(self, row: Any) -> tuple[_Model, list[float]]:
+        """Through the buffers that were bound once; one caller at a time."""
+        model = self._model
+        with self._lock:
+            model.row[0] = row
+            model.session.run_with_iobinding(model.binding)
+            return model, model.answers[:, 0].tolist()
+
     def _device(self, device: Device | str | None) -> Device:
         if isinstance(device, Device):
             return device
@@ -227,38 +252,38 @@ class Predictor:
             data = self.source.read_bytes()
         except OSError as error:
             raise ModelFileError("model", str(self.source), f"can't be read ({error.strerror})", "name an .onnx file or a model directory") from None
-        return _Model(data, str(self.source), modeldir.sha256(data)[:12])
+        digest = modeldir.sha256(data)
+        return _Model(data, str(self.source), modeldir.Current(file=self.source.name, sha256=digest, version=digest[:12]))
 
     def _load_current(self, current: modeldir.Current) -> _Model:
         for attempt in range(3):
             try:
-                return _Model(
-                    modeldir.read_model(self.source, current), str(self.source / current.file), current.version, modeldir.devices(self.source)
-                )
+                return _Model(modeldir.read_model(self.source, current), str(self.source / current.file), current, modeldir.devices(self.source))
             except FileNotFoundError:  # displaced by two newer ones since we read `current`
                 if attempt == 2:
                     raise ModelFileError("model", str(self.source / current.file), "is missing", "push a model again") from None
                 current = modeldir.read_current(self.source)
         raise AssertionError("unreachable")
 
-    def _watch(self, refresh_s: float) -> None:
-        seen = self._stamp()
+    def _watch(self, refresh_s: float, seen: tuple[int, int] | None) -> None:
         while not self._stop.wait(refresh_s):
             stamp = self._stamp()
             if stamp == seen:
                 continue
             try:
                 current = modeldir.read_current(self.source)
-                if current.version != self._model.version:
+                if current != self._model.current:
                     self._model = self._load_current(current)
                     log.info("model %s from %s", current.version, self.source)
                 seen = stamp
-            except ModelFileError as error:  # keep answering with the model in hand, and look again
+            except InputError as error:  # keep answering with the model in hand until the next push
                 log.warning("keeping model %s: %s", self._model.version, error)
                 seen = stamp
+            except OSError as error:  # too many open files, a stale handle: it may pass, so look again
+                log.warning("keeping model %s: %s", self._model.version, error)
 
     def _stamp(self) -> tuple[int, int] | None:
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(OSError):
             stat = (self.source / modeldir.CURRENT).stat()
             return stat.st_mtime_ns, stat.st_ino
         return None

@@ -33,6 +33,7 @@ FIELDS: Final = (
     "family", "warp_m", "warp_n", "warp_k", "stages", "split_k", "swizzle", "cluster_m", "cluster_n", "threads", "warm",
     "workers", "peak_tflops", "dram_gbps", "l2_bytes", "clock_max_mhz", "device_launch_us", "power_limit_w", "idle_power_w",
 )  # fmt: skip
+CACHES: Final = ("cold", "warm")
 KNOB_FIELDS: Final = FIELDS[FIELDS.index("warp_m") : FIELDS.index("warm")]
 AT: Final = {name: i for i, name in enumerate(FIELDS)}
 DTYPE_CODES: Final = {name: float(i) for i, name in enumerate(DTYPES)}
@@ -46,12 +47,11 @@ def ask(gemm: Gemm, config: KernelConfig, device: Device, *, cache: str = "cold"
     """One question as the numbers of FIELDS, in order.
 
     Raises:
-        InputError: the device was never measured at this dtype.
+        InputError: the device was never measured, or not at this dtype; or `cache` is neither cold nor warm.
     """
     peak = device.peak_tflops.get(gemm.dtype)
-    if not peak:
-        known = ", ".join(sorted(device.peak_tflops)) or "none"
-        raise InputError("dtype", gemm.dtype, f"device {device.name} has no measured peak for it (known: {known})", "ask for a known dtype")
+    if not (peak and device.sm_count and device.dram_gbps and cache in CACHES):
+        raise _refusal(gemm, device, cache)
     t = DTYPES[gemm.dtype]
     workers = min(config.threads, device.sm_count) if device.kind == "cpu" and config.threads else device.sm_count
     return (
@@ -62,6 +62,16 @@ def ask(gemm: Gemm, config: KernelConfig, device: Device, *, cache: str = "cold"
         workers, peak * (workers / device.sm_count), device.dram_gbps, device.l2_bytes, device.clock_max_mhz or 0.0,
         device.launch_overhead_us, device.power_limit_w or 0.0, device.idle_power_w or 0.0,
     )  # fmt: skip
+
+
+def _refusal(gemm: Gemm, device: Device, cache: str) -> InputError:
+    if cache not in CACHES:
+        return InputError("cache", cache, "unknown cache state", f"use one of {', '.join(CACHES)}")
+    if not device.peak_tflops.get(gemm.dtype):
+        known = ", ".join(sorted(device.peak_tflops)) or "none"
+        return InputError("dtype", gemm.dtype, f"device {device.name} has no measured peak for it (known: {known})", "ask for a known dtype")
+    field = "dram_gbps" if device.sm_count else "sm_count"
+    return InputError(field, getattr(device, field), f"device {device.name} was never measured", "describe it with its measured values")
 
 
 def from_columns(columns: Mapping[str, Sequence[Any]]) -> Rows:

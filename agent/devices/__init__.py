@@ -1,7 +1,7 @@
 """The seam of devices: a bench holds operands, launches what a family prepared, and reads the instruments.
 
 cpu.py     NumPy on this host's cores; no readable power
-cuda.py    one GPU through CuPy, NVML found by UUID
+cuda.py    one GPU through CuPy, NVML found by PCI bus id
 replay.py  no bench: answers from a recorded dataset
 """
 

@@ -48,9 +48,8 @@ class CudaBench:
 
     def __init__(self) -> None:
         properties = cupy.cuda.runtime.getDeviceProperties(0)
-        self._uuid = _uuid(bytes(properties["uuid"]))
         self._properties = properties
-        self.board = NvmlBoard(self._uuid)
+        self.board = NvmlBoard(cupy.cuda.runtime.deviceGetPCIBusId(0))
         self._neighbours = self.board.compute_processes()  # before we hold a context of our own
         cupy.cuda.Device(0).use()
         self._stream = cupy.cuda.Stream(non_blocking=True)
@@ -70,7 +69,7 @@ class CudaBench:
         return Device(
             name=self._properties["name"].decode(),
             kind="cuda",
-            uuid=self._uuid,
+            uuid=self.board.uuid,
             sm_count=int(self._properties["multiProcessorCount"]),
             clock_max_mhz=self.board.clock_max_mhz(),
             power_limit_w=self.board.power_limit_w(),
@@ -261,8 +260,3 @@ class _Load:
         while self._queued and self._queued[0].done:
             self._done = self._queued.popleft()
             self._count += 1
-
-
-def _uuid(raw: bytes) -> str:
-    text = raw.hex()
-    return f"GPU-{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"

@@ -1,6 +1,7 @@
 """One GPU's board through NVML: energy counter, clocks, temperature, throttle reasons, neighbours.
 
-Found by UUID, never by index: Ray sets CUDA_VISIBLE_DEVICES, which CUDA heeds and NVML ignores.
+Found by PCI bus id, never by index: Ray sets CUDA_VISIBLE_DEVICES, which CUDA heeds and NVML ignores. (Not by the UUID of CuPy's
+device properties either: CuPy 14 cuts those 16 bytes off at the first zero among them. The UUID is NVML's.)
 """
 
 from __future__ import annotations
@@ -17,12 +18,13 @@ POWER_CAP_REASONS = pynvml.nvmlClocksThrottleReasonSwPowerCap | pynvml.nvmlClock
 class NvmlBoard:
     """A board; also the `Board` of agent/power.py. Raises MeasurementError where the driver refuses to open it."""
 
-    def __init__(self, uuid: str) -> None:
+    def __init__(self, bus_id: str) -> None:
         try:
             pynvml.nvmlInit()
-            self._handle = pynvml.nvmlDeviceGetHandleByUUID(uuid)
+            self._handle = pynvml.nvmlDeviceGetHandleByPciBusId(bus_id)
+            self.uuid = str(pynvml.nvmlDeviceGetUUID(self._handle))
         except pynvml.NVMLError as error:
-            raise MeasurementError("unsupported", f"NVML can't open {uuid}: {error}") from None
+            raise MeasurementError("unsupported", f"NVML can't open the GPU at {bus_id}: {error}") from None
 
     def energy_mj(self) -> float:
         return float(pynvml.nvmlDeviceGetTotalEnergyConsumption(self._handle))

@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from agent.instrument import Outcome, failed
 from gemmcast.arrow import conform
 from gemmcast.cell import Cell
+from gemmcast.config import KernelConfig
 from gemmcast.errors import InputError
 from gemmcast.sample import device_of, digest
 
@@ -35,10 +37,14 @@ class ReplayInstrument:
     def __init__(self, path: Path, agent: str, name: str | None = None) -> None:
         if not path.is_file():
             raise InputError("dataset", str(path), "no such file", "name a Parquet file of samples")
-        table = conform(pq.read_table(path), str(path))
+        table = conform(_read(path), str(path))
         names = sorted(set(table["device"].to_pylist()))
+        if not names:
+            raise InputError("dataset", str(path), "holds no samples", "name a Parquet file of samples")
         if name is None and len(names) > 1:
-            raise InputError("device", name, f"{path} holds several devices: {', '.join(names)}", "name one")
+            raise InputError("device_name", name, f"{path} holds several devices: {', '.join(names)}", "name one")
+        if name is not None and name not in names:
+            raise InputError("device_name", name, f"{path} holds other devices: {', '.join(names)}", "name one of them")
         rows = [row for row in table.to_pylist() if row["device"] == (name or names[0])]
         self._source, self._agent = path.name, agent
         self._rows: dict[str, list[dict[str, Any]]] = defaultdict(list)
@@ -48,12 +54,24 @@ class ReplayInstrument:
 
     def measure(self, cell: Cell) -> Outcome:
         asked = {**cell.to_dict()["gemm"], **cell.to_dict()["config"], "cache": cell.cache}
-        found = self._rows.get(_key(asked), [])
+        found = [row for row in self._rows.get(_key(asked), []) if _is(row, cell.config)]
         if cell.repeat >= len(found):
             return Outcome(failed(cell, self.device, self._agent, "not_recorded", f"{self._source} has no such cell"))
-        # the best match first: a row with power where power is asked for, and the same number of threads
-        ranked = sorted(found, key=lambda row: (cell.power and row["power_w"] is None, row["threads"] != cell.config.threads))
+        # where power is asked for, a row with power first
+        ranked = sorted(found, key=lambda row: cell.power and row["power_w"] is None)
         return Outcome({**ranked[cell.repeat], "cell_id": cell.cell_id, "agent": self._agent, "sample_id": uuid4().hex})
+
+
+def _read(path: Path) -> pa.Table:
+    try:
+        return pq.read_table(path)
+    except pa.ArrowInvalid as error:
+        raise InputError("dataset", str(path), f"not a Parquet file ({error})", "name a Parquet file of samples") from None
+
+
+def _is(row: dict[str, Any], asked: KernelConfig) -> bool:
+    """A row says which kernel ran on how many threads, also where a cell leaves that open."""
+    return asked.threads in (0, row["threads"]) and asked.kernel in ("", row["kernel"])
 
 
 def _key(values: Any) -> str:

@@ -58,8 +58,14 @@ class Family(Protocol):
 
 
 def load(name: str) -> Family:
-    """The family of that name. Its file imports CUDA (or not) when it is first asked for."""
-    family: Family = importlib.import_module(f"agent.kernels.{name}").FAMILY
+    """The family of that name. Its file imports CUDA (or not) when it is first asked for. Raises MeasurementError where there is none."""
+    module = f"agent.kernels.{name}"
+    try:
+        family: Family = importlib.import_module(module).FAMILY
+    except ModuleNotFoundError as error:
+        if error.name != module:
+            raise
+        raise MeasurementError("unsupported", f"family {name} can be recorded and predicted, but this version has no kernel for it") from None
     return family
 
 

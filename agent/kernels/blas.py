@@ -28,11 +28,17 @@ def _controller() -> ThreadpoolController:
     return ThreadpoolController().select(user_api="blas")
 
 
+@cache
+def _own_threads() -> tuple[int, ...]:
+    """What each library chose by itself, read before the first cell sets a number."""
+    return tuple(pool.num_threads or 1 for pool in _controller().lib_controllers)
+
+
 def set_threads(threads: int) -> int:
-    """Threads that BLAS then reports. 0 leaves the number as it is."""
+    """Threads that BLAS then reports. 0 is the library's own choice, whatever an earlier cell has set."""
     pools = _controller().lib_controllers
-    for pool in pools if threads else ():
-        pool.set_num_threads(threads)
+    for pool, own in zip(pools, _own_threads(), strict=True):
+        pool.set_num_threads(threads or own)
     return max((pool.num_threads or 1 for pool in pools), default=1)
 
 

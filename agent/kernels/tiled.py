@@ -23,18 +23,18 @@ MAX_GRID_YZ = 65535
 SOURCE = r"""
 extern "C" __global__ void tiled(const float* __restrict__ a, const float* __restrict__ b, float* __restrict__ c,
                                  int m, int n, int k, float alpha, float beta) {
-    __shared__ float tile_a[T][T], tile_b[T][T];
+    __shared__ float tile_a[TILE][TILE], tile_b[TILE][TILE];
     a += (size_t)blockIdx.z * m * k;
     b += (size_t)blockIdx.z * k * n;
     c += (size_t)blockIdx.z * m * n;
-    const int row = blockIdx.y * T + threadIdx.y, col = blockIdx.x * T + threadIdx.x;
+    const int row = blockIdx.y * TILE + threadIdx.y, col = blockIdx.x * TILE + threadIdx.x;
     float sum = 0.0f;
-    for (int p = 0; p < k; p += T) {
+    for (int p = 0; p < k; p += TILE) {
         tile_a[threadIdx.y][threadIdx.x] = row < m && p + threadIdx.x < k ? a[(size_t)row * k + p + threadIdx.x] : 0.0f;
         tile_b[threadIdx.y][threadIdx.x] = p + threadIdx.y < k && col < n ? b[(size_t)(p + threadIdx.y) * n + col] : 0.0f;
         __syncthreads();
 #pragma unroll
-        for (int i = 0; i < T; ++i) sum += tile_a[threadIdx.y][i] * tile_b[i][threadIdx.x];
+        for (int i = 0; i < TILE; ++i) sum += tile_a[threadIdx.y][i] * tile_b[i][threadIdx.x];
         __syncthreads();
     }
     if (row < m && col < n) {
@@ -47,8 +47,11 @@ extern "C" __global__ void tiled(const float* __restrict__ a, const float* __res
 
 @cache
 def _kernel(tile: int) -> tuple[Any, dict[str, Any]]:
-    kernel = cupy.RawKernel(SOURCE, "tiled", options=(f"-DT={tile}",))
-    kernel.compile()
+    kernel = cupy.RawKernel(SOURCE, "tiled", options=(f"-DTILE={tile}",))
+    try:
+        kernel.compile()
+    except cupy.cuda.compiler.CompileException as error:
+        raise MeasurementError("cuda_error", f"NVRTC can't compile tile {tile}: {str(error).strip().splitlines()[0]}") from None
     blocks = cupy.cuda.driver.occupancyMaxActiveBlocksPerMultiprocessor(kernel.kernel.ptr, tile * tile, 0)
     resident = cupy.cuda.runtime.getDeviceProperties(cupy.cuda.runtime.getDevice())["maxThreadsPerMultiProcessor"]
     return kernel, {

@@ -1,0 +1,54 @@
+# The two commands: `make demo` (the main job) and `make test`. Each makes .venv/ when there is none.
+# `make demo PYTHON=/path/to/python` uses that Python as it is and installs nothing.
+
+SHELL := /bin/bash
+# the first Python on the path that runs and is new enough
+BOOTSTRAP ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
+	$$p -c 'import sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && command -v $$p && break; done)
+# CUDA's major version as the driver reports it; empty without a GPU, so such a machine installs no CUDA wheels
+CUDA := $(shell nvidia-smi 2>/dev/null | sed -n 's/.*CUDA[^:]*Version: *\([0-9]*\).*/\1/p' | head -1)
+LOCK := requirements$(if $(filter 12,$(CUDA)),-cuda12,$(if $(CUDA),-cuda13)).lock
+
+ifdef PYTHON
+ENV :=
+else
+PYTHON := .venv/bin/python
+ENV := .venv/.ready-$(LOCK)
+endif
+
+.PHONY: env demo test check format lock clean
+
+demo: $(ENV)
+	$(PYTHON) -m coordinator demo
+
+test: $(ENV)
+	$(PYTHON) -m pytest
+
+check: $(ENV)
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m ruff format --check .
+	$(PYTHON) -m mypy
+	$(PYTHON) -m pytest -q tests/test_imports.py
+
+format: $(ENV)
+	$(PYTHON) -m ruff check --fix .
+	$(PYTHON) -m ruff format .
+
+.venv/.ready-$(LOCK): $(LOCK) requirements.lock
+	@test -n "$(BOOTSTRAP)" || { echo "gemmcast needs Python 3.11 or newer with venv; none was found on the PATH"; exit 1; }
+	@echo "making .venv/ from $(LOCK) with $(BOOTSTRAP) (about a minute) ..."
+	@test -x .venv/bin/python || $(BOOTSTRAP) -m venv .venv
+	@.venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.lock $(if $(CUDA),-r $(LOCK))
+	@touch $@
+
+# The locks: one for everybody, the CUDA ones on top of it. No index address in them.
+UV = uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate --no-emit-index-url
+lock:
+	$(UV) --extra fleet --extra dev pyproject.toml -o requirements.lock
+	$(UV) --extra cuda13 -c requirements.lock pyproject.toml -o requirements-cuda13.lock
+	$(UV) --extra cuda12 -c requirements.lock pyproject.toml -o requirements-cuda12.lock
+
+env: $(ENV)
+
+clean:
+	rm -rf .venv demo dist build .mypy_cache .ruff_cache .pytest_cache

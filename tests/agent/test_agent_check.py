@@ -1,0 +1,160 @@
+"""The check, over kernels that are right and kernels that are wrong in one place, in every dtype that NumPy can carry."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from agent.check import check, tolerance
+from agent.kernels import Operands, Prepared, carve
+from agent.numbers import CARRIERS, narrow, widen
+from gemmcast.errors import MeasurementError
+from gemmcast.gemm import LAYOUTS, Gemm
+
+Spoil = Callable[[Any], None]
+# of c[batch, m, n] as float32, before it is stored
+
+
+class FakeKernel:
+    """Multiplies as hardware does: operands of the dtype, products summed in float32 (float64 for fp64), C rounded to the dtype."""
+
+    def __init__(self, gemm: Gemm, *, spoil: Spoil = lambda _: None, seed: int = 0, beta: float | None = None, untouched: Any = None) -> None:
+        self.gemm, self._spoil, self._beta, self._untouched = gemm, spoil, gemm.beta if beta is None else beta, untouched
+        rng = np.random.default_rng(seed)
+        inputs, outputs = gemm.batch * (gemm.m * gemm.k + gemm.k * gemm.n), gemm.batch * gemm.m * gemm.n
+        carry = (lambda x: x) if gemm.dtype == "fp64" else (lambda x: narrow(np, x.astype(np.float32), gemm.dtype))
+        self.operands: Operands = carve(gemm, carry(rng.standard_normal(inputs)), carry(rng.standard_normal(outputs)), 1)[0]
+
+    def _wide(self, stored: Any, layout: str) -> Any:
+        plain = widen(np, stored.swapaxes(-1, -2) if layout == "t" else stored, self.gemm.dtype)
+        if self.gemm.dtype == "tf32":  # the multiplier sees ten bits of the mantissa
+            plain = (plain.astype(np.float32).view(np.uint32) + 0x1000 & 0xFFFFE000).view(np.float32)
+        return plain if self.gemm.dtype == "fp64" else plain.astype(np.float32)
+
+    def launch(self, _: int) -> None:
+        s, gemm = self.operands, self.gemm
+        before = widen(np, s.c, gemm.dtype) * self._beta if self._beta else 0.0
+        c = gemm.alpha * np.matmul(self._wide(s.a, gemm.layout[0]), self._wide(s.b, gemm.layout[1])) + before
+        self._spoil(c)
+        kept = None if self._untouched is None else s.c[self._untouched].copy()
+        s.c[...] = c if gemm.dtype == "fp64" else narrow(np, np.ascontiguousarray(c, dtype=np.float32), gemm.dtype)
+        if kept is not None:
+            s.c[self._untouched] = kept
+
+    def check(self) -> float:
+        return check(np, self.gemm, self.operands, Prepared(self.launch))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", CARRIERS)
+@pytest.mark.parametrize(("m", "n", "k", "batch"), [(1, 1, 1, 1), (70, 33, 129, 1), (200, 130, 40, 3)])
+def test_a_right_result_passes(dtype: str, layout: str, m: int, n: int, k: int, batch: int) -> None:
+    error = FakeKernel(Gemm(m=m, n=n, k=k, batch=batch, dtype=dtype, layout=layout)).check()
+    assert 0 <= error <= 0.5 * tolerance(dtype, k)
+
+
+@pytest.mark.parametrize("dtype", CARRIERS)
+def test_a_right_result_passes_where_k_is_long(dtype: str) -> None:
+    assert FakeKernel(Gemm(m=66, n=20, k=20_000, dtype=dtype)).check() <= 0.5 * tolerance(dtype, 20_000)
+
+
+def _zeroed(c: Any) -> None:
+    c[-1, 17:33, 32:48] = 0
+
+
+def _shifted(c: Any) -> None:
+    c[-1, 17:33, 32:48] = np.roll(c[-1, 17:33, 32:48], 1, axis=1)
+
+
+def _one_k_step_short(c: Any) -> None:
+    c[-1, 17:33, 32:48] *= 0.8
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("dtype", CARRIERS)
+@pytest.mark.parametrize("spoil", [_zeroed, _shifted, _one_k_step_short])
+def test_one_wrong_tile_is_found(dtype: str, spoil: Spoil, batch: int) -> None:
+    kernel = FakeKernel(Gemm(m=300, n=200, k=100, batch=batch, dtype=dtype), spoil=spoil)
+    with pytest.raises(MeasurementError, match="largest relative error .* is over") as caught:
+        kernel.check()
+    assert caught.value.status == "incorrect"
+
+
+@pytest.mark.parametrize("row", [0, 1, 149, 299])  # of 300, the first and the last are compared element by element
+@pytest.mark.parametrize("dtype", CARRIERS)
+def test_one_wrong_element_is_found(dtype: str, row: int) -> None:
+    def spoil(c: Any) -> None:
+        c[0, row, 77] += 5 * np.sqrt(100)
+
+    with pytest.raises(MeasurementError, match="incorrect"):
+        FakeKernel(Gemm(m=300, n=200, k=100, dtype=dtype), spoil=spoil).check()
+
+
+@pytest.mark.parametrize("row", [0, 1, 299])
+@pytest.mark.parametrize("dtype", CARRIERS)
+def test_an_element_that_was_not_written_is_found(dtype: str, row: int) -> None:
+    kernel = FakeKernel(Gemm(m=300, n=200, k=100, dtype=dtype), untouched=(0, row, 199))
+    with pytest.raises(MeasurementError, match="nan"):
+        kernel.check()
+
+
+@pytest.mark.parametrize("dtype", CARRIERS)
+def test_alpha_and_beta_are_part_of_the_result(dtype: str) -> None:
+    gemm = Gemm(m=100, n=60, k=50, dtype=dtype, alpha=2.0, beta=0.5)
+    assert FakeKernel(gemm).check() <= tolerance(dtype, 50)
+    with pytest.raises(MeasurementError, match="incorrect"):
+        FakeKernel(gemm, beta=0.0).check()
+
+
+def test_beta_zero_must_not_read_c() -> None:
+    class ReadsC(FakeKernel):
+        def launch(self, i: int) -> None:
+            before = self.operands.c.copy()
+            super().launch(i)
+            self.operands.c[...] += 0 * before
+
+    with pytest.raises(MeasurementError, match="nan"):
+        ReadsC(Gemm(m=40, n=40, k=40)).check()
+
+
+@pytest.mark.parametrize("dtype", CARRIERS)
+def test_the_limit_is_the_tolerance(dtype: str) -> None:
+    gemm = Gemm(m=64, n=50, k=64, dtype=dtype)
+    scale = 8 * tolerance(dtype, 64)  # C's elements have a standard deviation of sqrt(64)
+
+    with pytest.raises(MeasurementError, match="incorrect"):
+        FakeKernel(gemm, spoil=_more(20 * scale)).check()
+    FakeKernel(gemm, spoil=_more(0.3 * scale)).check()
+
+
+def _more(by: float) -> Spoil:
+    def add(c: Any) -> None:
+        c[0, 10, 10] += by
+
+    return add
+
+
+def test_a_dtype_with_fewer_bits_may_err_more() -> None:
+    limits = [tolerance(dtype, 1024) for dtype in ("fp64", "fp32", "fp16", "bf16")]
+    assert limits == sorted(limits) and len(set(limits)) == 4
+    assert tolerance("tf32", 1024) == tolerance("fp16", 1024)
+    assert tolerance("fp64", 4096) < 1e-12
+    assert tolerance("fp32", 4 * 4096) == pytest.approx(2 * tolerance("fp32", 4096), rel=0.02)
+
+
+def test_fp32_that_was_multiplied_as_tf32_is_found() -> None:
+    class Tf32(FakeKernel):
+        def _wide(self, stored: Any, layout: str) -> Any:
+            return (super()._wide(stored, layout).view(np.uint32) + 0x1000 & 0xFFFFE000).view(np.float32)
+
+    with pytest.raises(MeasurementError, match="incorrect"):
+        Tf32(Gemm(m=64, n=64, k=64)).check()
+
+
+@pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning", "ignore:invalid value encountered:RuntimeWarning")
+def test_a_result_that_overflows_its_dtype_is_wrong() -> None:
+    with pytest.raises(MeasurementError, match="incorrect"):
+        FakeKernel(Gemm(m=40, n=40, k=40, dtype="fp16", alpha=1e6)).check()

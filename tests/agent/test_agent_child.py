@@ -1,0 +1,189 @@
+"""The worker and its measuring child, as real processes: what a kill, a hang or a death of the parent costs, and what it does not."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from agent.worker import ChildDied, Worker
+from gemmcast import modeldir
+from gemmcast.arrow import to_table
+from gemmcast.cell import Cell
+from gemmcast.procedure import Procedure
+
+pytestmark = pytest.mark.cluster
+MakeCell = Callable[..., Cell]
+MakeRow = Callable[..., dict[str, Any]]
+MakeWorker = Callable[..., Worker]
+MEASURED = ("ok", "contended")
+# on a CPU that we share, a row may end either way
+
+
+@pytest.fixture
+def long_cell(make_cell: MakeCell) -> Cell:
+    """A second and more, on one thread of any CPU."""
+    return make_cell(4096, 4096, 4096)
+
+
+def _rows(worker: Worker, cells: list[Cell], on_wait: Callable[[], None] = lambda: None) -> Iterator[dict[str, Any]]:
+    """Rows; `on_wait` is called while a cell has run for a fifth of a second."""
+    for row in worker.measure(cells):
+        if row is None:
+            on_wait()
+        else:
+            yield row
+
+
+def _kill(pid: int | None) -> None:
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+
+
+def test_rows_come_in_the_order_of_the_cells(make_worker: MakeWorker, make_cell: MakeCell) -> None:
+    worker = make_worker()
+    cells = [make_cell(m=8 * i, layout=layout) for i, layout in enumerate(("nn", "nt", "tn", "tt", "nn"), 1)]
+    cells.insert(2, make_cell(dtype="bf16"))
+    rows = list(_rows(worker, cells))
+    assert [row["cell_id"] for row in rows] == [cell.cell_id for cell in cells]
+    assert rows[2]["status"] == "unsupported"
+    assert all(row["status"] in MEASURED for row in rows[:2] + rows[3:])
+    assert {row["agent"] for row in rows} == {"me"}
+    assert list(worker.measure([])) == []
+
+
+def test_the_device_is_characterised_once_and_then_remembered(make_worker: MakeWorker, model_dir: Path) -> None:
+    first, second = make_worker(), make_worker()
+    device = first.device
+    assert device.kind == "cpu" and set(device.peak_tflops) == {"fp32", "fp64"}
+    assert all(value > 0 for value in (*device.peak_tflops.values(), device.dram_gbps, device.launch_overhead_us))
+    assert second.device == device
+    assert modeldir.devices(model_dir) == [device]
+
+
+def test_a_child_that_is_killed_under_a_cell_loses_nothing(make_worker: MakeWorker, make_cell: MakeCell) -> None:
+    worker = make_worker()
+    cells = [make_cell(m=8), make_cell(2048, 2048, 2048), make_cell(m=24)]
+    killed: list[int | None] = []
+
+    def kill_once() -> None:
+        if not killed:
+            killed.append(worker.pid)
+            _kill(worker.pid)
+
+    rows = list(_rows(worker, cells, kill_once))
+    assert killed and worker.pid not in killed
+    assert [row["cell_id"] for row in rows] == [cell.cell_id for cell in cells]
+    assert all(row["status"] in MEASURED for row in rows)
+
+
+def test_a_child_that_dies_between_two_calls_is_replaced(make_worker: MakeWorker, make_cell: MakeCell) -> None:
+    worker = make_worker()
+    _kill(worker.pid)
+    rows = list(_rows(worker, [make_cell(m=8), make_cell(m=16)]))
+    assert [row["status"] in MEASURED for row in rows] == [True, True]
+
+
+def test_a_cell_that_kills_two_children_is_a_row_crashed(make_worker: MakeWorker, make_cell: MakeCell, long_cell: Cell) -> None:
+    worker = make_worker()
+    killed: set[int | None] = set()
+
+    def kill_each_once() -> None:
+        if worker.pid not in killed and len(killed) < 2:
+            killed.add(worker.pid)
+            _kill(worker.pid)
+
+    after = make_cell(m=8)
+    rows = list(_rows(worker, [long_cell, after], kill_each_once))
+    assert len(killed) == 2
+    assert [row["cell_id"] for row in rows] == [long_cell.cell_id, after.cell_id]
+    assert (rows[0]["status"], rows[0]["runtime_us"]) == ("crashed", None)
+    assert "died with status -9, 2 times" in rows[0]["reason"]
+    assert rows[1]["status"] in MEASURED
+
+
+def test_a_cell_over_its_limit_is_a_row_timeout_and_the_next_goes_on(make_worker: MakeWorker, make_cell: MakeCell, long_cell: Cell) -> None:
+    worker = make_worker(0.6)
+    first = worker.pid
+    cells = [make_cell(m=8), long_cell, make_cell(m=16)]
+    rows = list(_rows(worker, cells))
+    assert [row["cell_id"] for row in rows] == [cell.cell_id for cell in cells]
+    assert (rows[1]["status"], rows[1]["reason"], rows[1]["runtime_us"]) == ("timeout", "ran longer than 0.6 s and was killed", None)
+    assert rows[0]["status"] in MEASURED and rows[2]["status"] in MEASURED
+    assert worker.pid != first
+
+
+def test_time_in_the_queue_does_not_count(make_worker: MakeWorker, make_cell: MakeCell) -> None:
+    limit_s = 1.0
+    worker = make_worker(limit_s, procedure=Procedure(burst_s=0.25, target_rse=1e-9))
+    cells = [make_cell(m=128, n=120 + i) for i in range(8)]
+    start_s = time.monotonic()
+    rows = []
+    for row in _rows(worker, cells):
+        rows.append(row)
+        if len(rows) == 1:
+            time.sleep(1.2 * limit_s)  # a consumer that is held back
+    assert time.monotonic() - start_s > 1.2 * limit_s
+    assert [row["cell_id"] for row in rows] == [cell.cell_id for cell in cells]
+    assert all(row["status"] in MEASURED for row in rows)
+
+
+def test_a_caller_that_leaves_early_does_not_disturb_the_next(make_worker: MakeWorker, make_cell: MakeCell) -> None:
+    worker = make_worker()
+    left = _rows(worker, [make_cell(m=8 * i) for i in range(1, 20)])
+    next(left)
+    left.close()
+    cells = [make_cell(m=8 * i + 1) for i in range(1, 5)]
+    assert [row["cell_id"] for row in _rows(worker, cells)] == [cell.cell_id for cell in cells]
+
+
+PARENT = """
+import json, sys
+from agent.worker import Worker
+from gemmcast.cell import Cell
+spec, cell = json.loads(sys.argv[1]), Cell.from_dict(json.loads(sys.argv[2]))
+worker = Worker(spec, 60.0)
+for row in worker.measure([cell]):
+    print(worker.pid, flush=True)
+"""
+
+
+def test_the_child_dies_with_its_parent(
+    model_dir: Path, long_cell: Cell, alive: Callable[[int], bool], python_env: dict[str, str], tmp_path: Path
+) -> None:
+    spec = {"kind": "cpu", "agent": "me", "model_dir": str(model_dir), "procedure": {"burst_s": 30.0, "target_rse": 1e-9}}
+    command = [sys.executable, "-c", PARENT, json.dumps(spec), json.dumps(long_cell.to_dict())]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=python_env, cwd=tmp_path) as parent:
+        assert parent.stdout is not None
+        child = int(parent.stdout.readline())  # its first word comes from the middle of the cell
+        assert alive(child)
+        parent.kill()
+    deadline_s = time.monotonic() + 5
+    while alive(child) and time.monotonic() < deadline_s:
+        time.sleep(0.02)
+    assert not alive(child)
+
+
+def test_a_child_that_cannot_start_says_why(make_worker: MakeWorker, tmp_path: Path) -> None:
+    with pytest.raises(ChildDied, match=r"(?s)process of me did not start:.*nowhere.parquet.*no such file"):
+        make_worker(kind="replay", dataset=str(tmp_path / "nowhere.parquet"))
+
+
+def test_a_replay_child_answers_from_its_file(make_worker: MakeWorker, make_cell: MakeCell, make_row: MakeRow, tmp_path: Path) -> None:
+    cells = [make_cell(m=8 * i) for i in range(1, 31)]
+    pq.write_table(to_table([make_row(cell, runtime_us=float(i)) for i, cell in enumerate(cells[:-1])]), tmp_path / "recorded.parquet")
+    worker = make_worker(kind="replay", dataset=str(tmp_path / "recorded.parquet"))
+    rows = list(_rows(worker, cells))
+    assert [row["cell_id"] for row in rows] == [cell.cell_id for cell in cells]
+    assert [row["runtime_us"] for row in rows] == [*map(float, range(29)), None]
+    assert rows[-1]["status"] == "not_recorded"
+    assert worker.device.name == "Paper CPU (2 cores)"

@@ -1,0 +1,107 @@
+"""The CPU's bench: how operands are laid out, cold and warm, and how bursts walk over them. Nothing here is timed for its own sake."""
+
+from __future__ import annotations
+
+from itertools import count
+
+import numpy as np
+import pytest
+
+from agent.devices import cpu
+from agent.devices.cpu import MAX_ARENA_BYTES, CpuBench
+from agent.kernels import Prepared, load
+from gemmcast.config import KernelConfig
+from gemmcast.errors import MeasurementError
+from gemmcast.gemm import LAYOUTS, Gemm
+from gemmcast.procedure import Procedure
+
+
+@pytest.fixture(scope="module")
+def bench() -> CpuBench:
+    return CpuBench()
+
+
+def test_it_says_what_it_is(bench: CpuBench) -> None:
+    device = bench.identify()
+    assert (device.kind, device.has_power, device.mig) == ("cpu", False, False)
+    assert device.sm_count >= 1 and device.memory_bytes > 2**28 and device.l2_bytes >= 2**18
+    assert f"({device.sm_count} cores)" in device.name
+    assert device.uuid.startswith("CPU-") and device.uuid == CpuBench().identify().uuid
+
+
+def test_cold_operands_go_far_beyond_the_cache(bench: CpuBench) -> None:
+    gemm = Gemm(m=512, n=512, k=512)
+    sets = bench.operands(gemm, cold=True)
+    assert len(sets) * gemm.operand_bytes >= min(3 * bench.identify().l2_bytes, MAX_ARENA_BYTES - gemm.operand_bytes)
+    starts = sorted((array.__array_interface__["data"][0], array.nbytes) for s in sets for array in (s.a, s.b, s.c))
+    assert all(at + size <= following for (at, size), (following, _) in zip(starts, starts[1:], strict=False))
+
+
+def test_a_warm_operand_set_is_one(bench: CpuBench) -> None:
+    assert len(bench.operands(Gemm(m=512, n=512, k=512), cold=False)) == 1
+
+
+def test_one_cold_set_is_enough_where_it_exceeds_the_cache_itself(bench: CpuBench) -> None:
+    side = int(np.sqrt(bench.identify().l2_bytes / 4)) + 1
+    gemm = Gemm(m=side, n=side, k=side)
+    if gemm.operand_bytes > MAX_ARENA_BYTES:
+        pytest.skip("this cache is huge")
+    assert len(bench.operands(gemm, cold=True)) == 1
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_operands_have_the_layout_that_was_asked_for(bench: CpuBench, layout: str) -> None:
+    (operands,) = bench.operands(Gemm(m=6, n=5, k=4, batch=3, layout=layout, dtype="fp64"), cold=False)
+    assert operands.a.shape == ((3, 4, 6) if layout[0] == "t" else (3, 6, 4))
+    assert operands.b.shape == ((3, 5, 4) if layout[1] == "t" else (3, 4, 5))
+    assert operands.c.dtype == np.float64
+
+
+def test_the_same_question_gives_the_same_operands(bench: CpuBench) -> None:
+    gemm = Gemm(m=64, n=64, k=64)
+    first = bench.operands(gemm, cold=False)
+    assert bench.operands(gemm, cold=False) is first
+    assert bench.operands(gemm, cold=True) is not first
+
+
+def test_no_result_ever_becomes_an_input(bench: CpuBench) -> None:
+    for gemm in (Gemm(m=300, n=200, k=400), Gemm(m=64, n=700, k=512), Gemm(m=900, n=900, k=900)):
+        sets = bench.operands(gemm, cold=False)
+        inputs = [array for s in sets for array in (s.a, s.b)]
+        before = [array.copy() for array in inputs]
+        prepared = load("blas").prepare(gemm, KernelConfig(family="blas", threads=1), sets)
+        for i in range(len(sets)):
+            prepared.launch(i)
+        assert all(np.array_equal(array, old) for array, old in zip(inputs, before, strict=True))
+        assert all(abs(float(array.mean())) < 0.05 and abs(float(array.std()) - 1) < 0.05 for array in inputs)  # products are far larger
+
+
+def test_a_shape_that_does_not_fit_is_refused_before_it_is_allocated(bench: CpuBench) -> None:
+    gemm = Gemm(m=2**22, n=2**22, k=2**10)
+    with pytest.raises(MeasurementError, match="operands need") as caught:
+        bench.operands(gemm, cold=True)
+    assert caught.value.status == "out_of_memory"
+    assert len(bench.operands(Gemm(m=8, n=8, k=8), cold=False)) == 1  # and the bench goes on
+
+
+def test_a_burst_walks_over_all_sets_and_goes_on_where_it_stopped(bench: CpuBench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu, "_preemptions", lambda: 0)  # this machine may be busy
+    order: list[int] = []
+    burst, conditions = bench.burst(Prepared(order.append), 7, Procedure(burst_s=0.002))
+    assert order == [i % 7 for i in range(len(order))]
+    assert 0 < burst.runtime_us < 100
+    assert burst.repeats <= len(order)
+    assert conditions == {}
+
+
+def test_batches_that_others_interrupt_are_not_believed(bench: CpuBench, monkeypatch: pytest.MonkeyPatch) -> None:
+    never_alone = count()
+    monkeypatch.setattr(cpu, "_preemptions", lambda: next(never_alone))
+    with pytest.raises(MeasurementError, match="other processes interrupted") as caught:
+        bench.burst(Prepared(lambda _: None), 1, Procedure(burst_s=0.002))
+    assert caught.value.status == "contended"
+
+
+def test_a_cpu_has_no_readable_power(bench: CpuBench) -> None:
+    assert bench.power(Prepared(lambda _: None), 1, 10.0, Procedure()) is None
+    assert bench.contention() is None

@@ -1,0 +1,128 @@
+"""The device that answers from a file: row for row, and honest about what the file does not hold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from agent.devices.replay import ReplayInstrument
+from gemmcast.arrow import to_table
+from gemmcast.cell import Cell
+from gemmcast.device import Device
+from gemmcast.errors import InputError
+
+MakeCell = Callable[..., Cell]
+MakeRow = Callable[..., dict[str, Any]]
+OURS = ("cell_id", "agent", "sample_id")
+
+
+def _write(path: Path, rows: list[dict[str, Any]]) -> Path:
+    pq.write_table(to_table(rows), path)
+    return path
+
+
+@pytest.fixture
+def recorded(tmp_path: Path, make_cell: MakeCell, make_row: MakeRow) -> Path:
+    """Two shapes on one and two threads; one of them metered, and one measured twice; one that failed."""
+    rows = [make_row(make_cell(m=m, threads=threads), runtime_us=m / threads, threads=threads) for m in (32, 64) for threads in (1, 2)]
+    rows.append(make_row(make_cell(m=32), runtime_us=33.0, power_w=80.0, sustained_runtime_us=34.0, energy_mj=2.72))
+    rows.append({**make_row(make_cell(m=128), status="incorrect", reason="largest relative error 0.4"), "runtime_us": None})
+    return _write(tmp_path / "recorded.parquet", rows)
+
+
+def test_a_recorded_row_comes_back_as_it_was(recorded: Path, make_cell: MakeCell) -> None:
+    instrument = ReplayInstrument(recorded, "replayer")
+    by_cell = {(row["m"], row["threads"], row["power_w"]): row for row in pq.read_table(recorded).to_pylist()}
+    for m in (32, 64):
+        for threads in (1, 2):
+            cell = make_cell(m=m, threads=threads, target="whatever")
+            outcome = instrument.measure(cell)
+            want = by_cell[m, threads, None]
+            assert not outcome.fatal
+            assert {name: value for name, value in outcome.row.items() if name not in OURS} == {n: v for n, v in want.items() if n not in OURS}
+            assert (outcome.row["cell_id"], outcome.row["agent"]) == (cell.cell_id, "replayer")
+            assert outcome.row["sample_id"] != want["sample_id"]
+
+
+def test_the_device_is_the_recorded_one(recorded: Path, device: Device) -> None:
+    found = ReplayInstrument(recorded, "replayer").device
+    assert found == replace(device, peak_tflops={"fp32": 0.2})
+
+
+def test_a_recorded_failure_is_replayed_too(recorded: Path, make_cell: MakeCell) -> None:
+    row = ReplayInstrument(recorded, "replayer").measure(make_cell(m=128)).row
+    assert (row["status"], row["reason"], row["runtime_us"]) == ("incorrect", "largest relative error 0.4", None)
+
+
+def test_a_row_with_power_answers_a_cell_with_power(recorded: Path, make_cell: MakeCell) -> None:
+    instrument = ReplayInstrument(recorded, "replayer")
+    assert instrument.measure(make_cell(m=32, power=True)).row["power_w"] == 80.0
+    assert instrument.measure(make_cell(m=64, power=True)).row["power_w"] is None
+    assert instrument.measure(make_cell(m=32, power=False)).row["power_w"] is None
+
+
+def test_repeats_are_different_rows_while_there_are_some(recorded: Path, make_cell: MakeCell) -> None:
+    instrument = ReplayInstrument(recorded, "replayer")
+    rows = [instrument.measure(make_cell(m=32, repeat=repeat)).row for repeat in range(3)]
+    assert [row["status"] for row in rows] == ["ok", "ok", "not_recorded"]
+    assert {row["runtime_us"] for row in rows[:2]} == {32.0, 33.0}
+
+
+def test_cells_that_ask_nothing_of_threads_and_kernel_get_what_there_is(recorded: Path, make_cell: MakeCell) -> None:
+    row = ReplayInstrument(recorded, "replayer").measure(make_cell(m=64, threads=0, kernel="")).row
+    assert (row["status"], row["kernel"]) == ("ok", "numpy")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"m": 33}, {"m": 64, "k": 65}, {"m": 64, "dtype": "fp64"}, {"m": 64, "layout": "nt"}, {"m": 64, "cache": "cold"}, {"m": 64, "batch": 2},
+        {"m": 64, "beta": 1.0}, {"m": 64, "tile_m": 16}, {"m": 64, "repeat": 1}, {"m": 64, "threads": 4}, {"m": 64, "kernel": "blocked"},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_what_was_not_recorded_is_said_to_be_so(recorded: Path, make_cell: MakeCell, options: dict[str, Any]) -> None:
+    cell = make_cell(**options)
+    row = ReplayInstrument(recorded, "replayer").measure(cell).row
+    assert (row["status"], row["reason"], row["runtime_us"]) == ("not_recorded", "recorded.parquet has no such cell", None)
+    assert (row["cell_id"], row["m"], row["agent"]) == (cell.cell_id, cell.gemm.m, "replayer")
+
+
+def test_one_of_several_devices_must_be_named(tmp_path: Path, make_cell: MakeCell, make_row: MakeRow, device: Device) -> None:
+    other = replace(device, name="Another CPU", uuid="CPU-other")
+    path = _write(tmp_path / "two.parquet", [make_row(make_cell(), 10.0), make_row(make_cell(), 20.0, device=other)])
+    with pytest.raises(InputError, match="holds several devices: Another CPU, Paper CPU"):
+        ReplayInstrument(path, "replayer")
+    with pytest.raises(InputError, match=r"device_name = 'A third'.*holds other devices: Another CPU, Paper CPU"):
+        ReplayInstrument(path, "replayer", "A third")
+    instrument = ReplayInstrument(path, "replayer", "Another CPU")
+    assert instrument.device == replace(other, peak_tflops={"fp32": 0.2})
+    assert [instrument.measure(make_cell(repeat=i)).row["status"] for i in range(2)] == ["ok", "not_recorded"]
+    assert instrument.measure(make_cell()).row["runtime_us"] == 20.0
+
+
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such file"):
+        ReplayInstrument(tmp_path / "nowhere.parquet", "replayer")
+
+
+def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:
+    text = tmp_path / "text.parquet"
+    text.write_text("m,n,k\n1,2,3\n")
+    with pytest.raises(InputError, match=r"text.parquet.*not a Parquet file"):
+        ReplayInstrument(text, "replayer")
+    foreign = tmp_path / "foreign.parquet"
+    pq.write_table(pa.table({"passenger": [1], "fare": [2.5]}), foreign)
+    with pytest.raises(InputError, match="column = 'fare'.*the schema does not know"):
+        ReplayInstrument(foreign, "replayer")
+
+
+def test_a_file_without_samples_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="holds no samples"):
+        ReplayInstrument(_write(tmp_path / "empty.parquet", []), "replayer")

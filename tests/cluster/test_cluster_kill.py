@@ -1,0 +1,82 @@
+"""kill -9 of every process there is, in mid-run: each cell is committed exactly once all the same."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import pytest
+
+from coordinator.store import SampleStore
+
+pytestmark = pytest.mark.cluster
+CELLS = 220
+Start = Callable[..., Any]
+
+
+def every_cell_once(workspace: Path) -> None:
+    table = SampleStore.open(workspace / "samples", create=False).read()
+    ids = table["cell_id"].to_pylist()
+    assert len(ids) == len(set(ids)) == CELLS
+    assert len(set(table["sample_id"].to_pylist())) == CELLS
+    # a neighbour on the test machine may cost a cell its reading, a kill may not
+    assert set(table["status"].to_pylist()) <= {"ok", "contended"}
+
+
+def test_killed_child_and_killed_agent(start: Start, workspace: Path) -> None:
+    run = start()
+    run.wait_for(30)
+    first = run.child()
+    os.kill(first, signal.SIGKILL)
+    run.wait_for(run.committed() + 30)
+    second = run.child()
+    assert second != first
+    agent = int(Path(f"/proc/{second}/stat").read_text().rpartition(")")[2].split()[1])
+    assert "ray::Agent" in Path(f"/proc/{agent}/cmdline").read_text()
+    os.kill(agent, signal.SIGKILL)
+    found = run.result()
+    assert found["complete"]
+    assert found["done"] == CELLS
+    every_cell_once(workspace)
+    # the child died with its agent
+    assert not Path(f"/proc/{second}").exists()
+
+
+def test_terminated_then_killed_coordinator_goes_on(start: Start, workspace: Path) -> None:
+    run = start()
+    run.wait_for(20)
+    asked_s = monotonic()
+    run.process.send_signal(signal.SIGTERM)
+    run.process.communicate(timeout=20)
+    assert monotonic() - asked_s < 2.0
+    assert run.process.returncode == 130
+    after_term = run.committed()
+    assert 20 <= after_term < CELLS
+
+    run = start()
+    run.wait_for(after_term + 30)
+    run.process.send_signal(signal.SIGKILL)
+    run.process.communicate(timeout=20)
+    after_kill = run.committed()
+    assert after_term + 30 <= after_kill < CELLS
+
+    found = start().result()
+    assert found["complete"]
+    assert found["committed_now"] == CELLS - after_kill
+    every_cell_once(workspace)
+
+
+def test_a_second_coordinator_is_refused(start: Start, workspace: Path) -> None:
+    run = start()
+    run.wait_for(1)
+    other = start()
+    _, err = other.process.communicate(timeout=60)
+    assert other.process.returncode == 2
+    assert f"is in use by process {run.process.pid}" in err.replace("\n", " ")
+    run.process.send_signal(signal.SIGINT)
+    run.process.communicate(timeout=20)
+    assert run.process.returncode == 130

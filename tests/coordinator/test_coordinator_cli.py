@@ -1,0 +1,174 @@
+"""`python -m coordinator plan | train | status | report`, as a user runs them, on a workspace that no cluster has made."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from coordinator.cli import main
+from coordinator.store import Batch, SampleStore
+from gemmcast import Predictor
+from gemmcast.config import KernelConfig
+from gemmcast.gemm import Gemm
+
+Ended = subprocess.CompletedProcess[str]
+Coordinator = Callable[..., Ended]
+REPLAY = """
+name = "replayed"
+[devices]
+kind = "replay"
+dataset = "recorded.parquet"
+[[sweep]]
+family = "blas"
+kernel = "numpy"
+dtypes = ["fp32", "bf16"]
+shapes = { sample = 100, max = 1024 }
+knobs = { threads = [1, 2] }
+repeats = 2
+[[sweep]]
+family = "cublas"
+shapes = { list = [[8, 8, 8]] }
+"""
+
+
+@pytest.fixture(scope="module")
+def coordinator() -> Coordinator:
+    """In this process, because MLflow takes seconds to import; test_coordinator_plan.py and _workspace.py start it as its own."""
+
+    def run(*arguments: str | Path) -> Ended:
+        out, err, code = StringIO(), StringIO(), 0
+        with redirect_stdout(out), redirect_stderr(err), pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "argv", ["coordinator", *map(str, arguments)])
+            patch.setenv("COLUMNS", "200")
+            try:
+                main()
+            except SystemExit as leaving:
+                code = int(leaving.code or 0)
+        return Ended(sys.argv, code, out.getvalue(), err.getvalue())
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory, cpu_samples: pa.Table) -> Path:
+    """Samples written straight into the store."""
+    path = tmp_path_factory.mktemp("made by hand") / "workspace"
+    SampleStore.open(path / "samples", create=True).append([Batch("hand", 1, cpu_samples)])
+    return path
+
+
+@pytest.fixture(scope="module")
+def trained(coordinator: Coordinator, workspace: Path) -> dict[str, Any]:
+    """What `train --json` says of the first version."""
+    return _json(coordinator("train", "--workspace", workspace, "--json"))
+
+
+def _json(ended: Ended) -> dict[str, Any]:
+    assert ended.returncode == 0, ended.stderr
+    (line,) = ended.stdout.splitlines()
+    found: dict[str, Any] = json.loads(line)
+    return found
+
+
+def _refused(ended: Ended) -> str:
+    """The one line of a refusal."""
+    assert (ended.returncode, ended.stdout) == (2, ""), ended.stderr
+    (line,) = ended.stderr.splitlines()
+    assert line.startswith("error: ")
+    return line
+
+
+def test_train_publishes_and_makes_it_this_nodes_model(trained: dict[str, Any], workspace: Path) -> None:
+    assert (trained["version"], trained["objection"], trained["rows"]) == ("1", None, 300)
+    assert set(trained["scores"]) == {"runtime_us", "tflops"}
+    assert set(trained["scores"]["runtime_us"]) == {"model", "lookup", "roofline", "paper_forest"}
+    with Predictor(workspace / "node") as predictor:
+        assert predictor.version == "1"
+        answer = predictor.predict(Gemm(m=512, n=512, k=512), KernelConfig(family="blas", threads=2))
+    assert 0.3 < answer.runtime_us / (2 * 512**3 / 0.2e6) < 5
+
+
+def test_train_again_is_a_second_version(trained: dict[str, Any], coordinator: Coordinator, workspace: Path) -> None:
+    ended = coordinator("train", "--workspace", workspace)
+    assert ended.returncode == 0
+    assert "model 2: errors on" in ended.stdout and "unseen shapes" in ended.stdout
+    assert "lookup" in ended.stdout and "paper_forest" in ended.stdout
+
+
+def test_status_says_what_there_is(trained: dict[str, Any], coordinator: Coordinator, workspace: Path) -> None:
+    found = _json(coordinator("status", "--workspace", workspace, "--json"))
+    assert (found["workspace"], found["store_version"], found["samples"]) == (str(workspace), 1, {"ok": 300})
+    assert int(found["champion"]) == found["versions"] >= 1
+    assert "{'ok': 300}" in coordinator("status", "--workspace", workspace).stdout
+
+
+def test_report_is_one_file(trained: dict[str, Any], coordinator: Coordinator, workspace: Path, tmp_path: Path) -> None:
+    assert _json(coordinator("report", "--workspace", workspace, "--json")) == {"report": str(workspace / "report.html")}
+    html = (workspace / "report.html").read_text()
+    assert "Model version" in html and "data:image/png;base64," in html and "http" not in html
+    ended = coordinator("report", "--workspace", workspace, "--out", tmp_path / "other.html")
+    assert ended.stdout == f"report: {tmp_path / 'other.html'}\n"
+    assert (tmp_path / "other.html").exists()
+
+
+def test_a_workspace_without_a_model_has_a_status_and_a_report(coordinator: Coordinator, tmp_path: Path, cpu_samples: pa.Table) -> None:
+    SampleStore.open(tmp_path / "samples", create=True).append([Batch("hand", 1, cpu_samples.slice(0, 9))])
+    found = _json(coordinator("status", "--workspace", tmp_path, "--json"))
+    assert (found["samples"], found["champion"], found["versions"]) == ({"ok": 9}, None, 0)
+    assert "No model yet." in Path(_json(coordinator("report", "--workspace", tmp_path, "--json"))["report"]).read_text()
+    assert not (tmp_path / "registry").exists()  # looking creates nothing
+
+
+def test_too_few_samples_are_refused_and_nothing_is_published(coordinator: Coordinator, tmp_path: Path, cpu_samples: pa.Table) -> None:
+    SampleStore.open(tmp_path / "samples", create=True).append([Batch("hand", 1, cpu_samples.slice(0, 60))])
+    said = _refused(coordinator("train", "--workspace", tmp_path))
+    assert "samples = 60: a model needs 100 rows with status ok over 10 shapes, here are 60 over 30" in said
+    assert not (tmp_path / "registry").exists() and not (tmp_path / "node").exists()
+
+
+@pytest.mark.parametrize("command", ["status", "train", "report"])
+def test_a_workspace_that_is_not_there_is_refused_and_not_made(coordinator: Coordinator, tmp_path: Path, command: str) -> None:
+    said = _refused(coordinator(command, "--workspace", tmp_path / "nowhere"))
+    assert "holds no samples; run a plan there first: python -m coordinator run PLAN.toml" in said
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_settings_out_of_bounds_are_refused(coordinator: Coordinator, workspace: Path) -> None:
+    assert "train.holdout = 0.95: input should be less than 0.9" in _refused(coordinator("train", "--workspace", workspace, "--holdout", "0.95"))
+
+
+@pytest.fixture
+def replay(tmp_path: Path, cpu_samples: pa.Table) -> Path:
+    pq.write_table(cpu_samples, tmp_path / "recorded.parquet")
+    (tmp_path / "plan.toml").write_text(REPLAY)
+    return tmp_path / "plan.toml"
+
+
+def test_plan_counts_cells_and_measures_nothing(coordinator: Coordinator, replay: Path) -> None:
+    found = _json(coordinator("plan", replay, "--json"))
+    assert (found["device"], found["cells"], found["shapes"], found["cells_with_power"]) == ("Paper CPU (2 cores)", 400, 100, 0)
+    assert found["refused"] == {"family blas has no bf16": 400, "family cublas needs a cuda device; this is cpu": 1}
+    assert found["estimated_minutes"] > 0 and found["memory_mib"] > 0
+    assert sorted(path.name for path in replay.parent.iterdir()) == ["plan.toml", "recorded.parquet"]
+
+
+def test_plan_prints_the_resolved_plan_and_a_table(coordinator: Coordinator, replay: Path) -> None:
+    ended = coordinator("plan", replay)
+    assert ended.returncode == 0
+    assert '"target_rse": 0.005' in ended.stderr
+    assert "plan replayed" in ended.stdout and "refused: 400 cells, family blas has no bf16" in ended.stdout
+
+
+def test_plan_of_a_dataset_that_is_none_is_refused(coordinator: Coordinator, replay: Path) -> None:
+    (replay.parent / "recorded.parquet").write_text("not a table")
+    assert "recorded.parquet': not a Parquet file" in _refused(coordinator("plan", replay))

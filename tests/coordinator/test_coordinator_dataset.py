@@ -1,0 +1,138 @@
+"""Samples as arrays, the split by shape, and the scores."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from coordinator.dataset import TARGETS, dataset, held_out
+from coordinator.scores import score, table
+from gemmcast.arrow import SCHEMA, to_table
+from gemmcast.cell import Cell
+from gemmcast.config import KernelConfig
+from gemmcast.device import Device
+from gemmcast.gemm import Gemm
+from gemmcast.question import FIELDS, ask
+
+Measure = Callable[..., dict[str, Any]]
+
+
+def _cell(m: int, batch: int = 1, **options: Any) -> Cell:
+    config = KernelConfig(family="blas", kernel="numpy", threads=options.pop("threads", 1))
+    return Cell(gemm=Gemm(m=m, n=64, k=32, batch=batch, **options), config=config, target="x")
+
+
+def test_only_rows_that_teach_something_are_used(measure: Measure, cpu: Device) -> None:
+    good = [measure(_cell(m), cpu) for m in (8, 16)]
+    bad = [
+        measure(_cell(24), cpu, status="timeout", reason="ran longer"),
+        measure(_cell(32), cpu, runtime_us=None),
+        measure(_cell(40), cpu, peak_tflops=None),
+    ]
+    data = dataset(to_table([bad[0], good[0], *bad[1:], good[1]]))
+    assert len(data) == 2
+    assert data.shapes.tolist() == ["8x64x32x1", "16x64x32x1"]
+    assert data.measured["runtime_us"].tolist() == [row["runtime_us"] for row in good]
+
+
+def test_questions_are_those_that_a_predictor_asks(cpu_samples: pa.Table, cpu_cells: list[Cell], cpu: Device) -> None:
+    data = dataset(cpu_samples)
+    assert data.questions.dtype == np.float32
+    want = np.array([ask(cell.gemm, cell.config, cpu, cache=cell.cache) for cell in cpu_cells], dtype=np.float32)
+    assert np.array_equal(data.questions, want)
+
+
+def test_throughput_is_computed_and_power_is_nan_where_it_was_not_read(power_samples: pa.Table, cpu_samples: pa.Table) -> None:
+    data = dataset(power_samples)
+    rows = power_samples.to_pylist()
+    flops = [2 * row["m"] * row["n"] * row["k"] * row["batch"] for row in rows]
+    assert set(data.measured) == set(TARGETS)
+    np.testing.assert_allclose(data.measured["tflops"], [work / row["runtime_us"] * 1e-6 for work, row in zip(flops, rows, strict=True)])
+    assert not np.isnan(data.measured["power_w"]).any()
+    assert np.isnan(dataset(cpu_samples).measured["power_w"]).all()
+
+
+def test_a_part_keeps_everything_together(cpu_samples: pa.Table) -> None:
+    data = dataset(cpu_samples)
+    mask = np.arange(len(data)) % 3 == 1
+    part, same = data.take(mask), data.take(np.flatnonzero(mask))
+    for one in (part, same):
+        assert len(one) == mask.sum()
+        assert np.array_equal(one.questions, data.questions[mask])
+        assert one.table["cell_id"].to_pylist() == data.column("cell_id")[mask].tolist()
+        assert np.array_equal(one.measured["runtime_us"], data.measured["runtime_us"][mask])
+        assert one.shapes.tolist() == data.shapes[mask].tolist()
+
+
+def test_no_rows_are_a_dataset_too() -> None:
+    data = dataset(SCHEMA.empty_table())
+    assert (len(data), data.questions.shape) == (0, (0, len(FIELDS)))
+
+
+# the split
+
+SHAPES = np.array([f"{m}x{n}x{k}x1" for m in range(1, 21) for n in range(1, 21) for k in range(1, 6)], dtype=object)
+
+
+@pytest.mark.parametrize("share", [0.05, 0.15, 0.5])
+def test_about_the_share_that_was_asked_for_is_held_out(share: float) -> None:
+    assert held_out(SHAPES, share).mean() == pytest.approx(share, abs=0.03)
+
+
+def test_a_shape_is_held_out_with_all_its_rows() -> None:
+    repeated = np.repeat(SHAPES[:200], 5)
+    assert np.array_equal(held_out(repeated, 0.2).reshape(200, 5), np.repeat(held_out(SHAPES[:200], 0.2)[:, None], 5, axis=1))
+
+
+def test_a_shape_that_is_held_out_once_is_held_out_for_ever() -> None:
+    few, many = held_out(SHAPES[:100], 0.15), held_out(SHAPES, 0.15)
+    assert np.array_equal(few, many[:100])
+    assert np.array_equal(held_out(SHAPES[::-1], 0.15), many[::-1])
+    assert not (many & ~held_out(SHAPES, 0.3)).any()  # a larger share holds out more, and the same
+
+
+def test_another_process_holds_out_the_same(python_env: dict[str, str]) -> None:
+    code = (
+        "import numpy as np, sys; from coordinator.dataset import held_out; print(held_out(np.array(sys.argv[1:], object), .3).astype(int).tolist())"
+    )
+    command = [sys.executable, "-c", code, *SHAPES[:50]]
+    there = subprocess.run(command, capture_output=True, text=True, env={**python_env, "PYTHONHASHSEED": "3"}, check=True).stdout
+    assert there.strip() == str(held_out(SHAPES[:50], 0.3).astype(int).tolist())
+
+
+# scores
+
+
+def test_scores_by_hand() -> None:
+    found = score(np.array([10.0, 20.0, 30.0, 40.0]), np.array([11.0, 20.0, 24.0, 80.0]))
+    assert found == pytest.approx({"mape": 32.5, "median_ape": 15.0, "p90_ape": 76.0, "r2": 1 - (1 + 0 + 36 + 1600) / 500, "rows": 4})
+
+
+def test_a_perfect_prediction_has_no_error() -> None:
+    values = np.array([1.0, 5.0, 7.0])
+    assert score(values, values) == {"mape": 0.0, "median_ape": 0.0, "p90_ape": 0.0, "r2": 1.0, "rows": 3}
+
+
+def test_r2_alone_would_accept_a_bad_model() -> None:
+    measured = np.array([1.0, 1.0, 1.0, 1.0, 1000.0])
+    found = score(measured, np.array([3.0, 3.0, 3.0, 3.0, 1000.0]))
+    assert found["r2"] > 0.99 and found["median_ape"] == pytest.approx(200.0)
+
+
+def test_nothing_to_score_is_nan_and_one_value_has_no_r2() -> None:
+    nothing = score(np.zeros(0), np.zeros(0))
+    assert nothing["rows"] == 0 and all(np.isnan(nothing[name]) for name in ("mape", "median_ape", "p90_ape", "r2"))
+    assert np.isnan(score(np.array([2.0, 2.0]), np.array([1.0, 3.0]))["r2"])
+
+
+def test_the_table_is_text() -> None:
+    one = score(np.array([10.0, 20.0]), np.array([11.0, 20.0]))
+    assert table({"runtime_us": {"model": one, "lookup": one}}) == [
+        ["runtime_us", method, "5.0", "5.0", "9.0", "0.980", "2"] for method in ("model", "lookup")
+    ]

@@ -1,0 +1,73 @@
+"""docs/plan.md says what the models say: every key with its default, and no key that there is not."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic_core import PydanticUndefined
+
+from agent.kernels import load
+from coordinator import plan
+from coordinator.plan import Devices, Measure, Plan, Shapes, Sweep, Table, Train
+from gemmcast.config import FAMILIES, KNOBS
+from gemmcast.errors import MeasurementError
+from gemmcast.gemm import DTYPES, LAYOUTS, MAX_DIM
+
+DOCS = Path(__file__).parent.parent.parent / "docs"
+SECTIONS = {
+    "Top level": Plan, "[devices]": Devices, "[measure]": Measure, "[train]": Train, "[[sweep]]": Sweep, "[sweep.shapes]": Shapes,
+}  # fmt: skip
+
+
+def _section(title: str) -> str:
+    return (DOCS / "plan.md").read_text().partition(f"## {title}\n")[2].partition("\n## ")[0]
+
+
+def _documented(title: str) -> dict[str, str]:
+    """key -> default, as the table says."""
+    rows = [[cell.strip(" `") for cell in line.split("|")] for line in _section(title).splitlines() if line.startswith("| `")]
+    return {row[1]: row[3] for row in rows}
+
+
+def _shown(default: Any) -> str:
+    if default is PydanticUndefined:
+        return "required"
+    if default is None:
+        return "none"
+    return "" if isinstance(default, Table) else json.dumps(default)
+
+
+def test_every_table_of_the_plan_has_its_section() -> None:
+    tables = {found for found in vars(plan).values() if isinstance(found, type) and issubclass(found, Table)} - {Table}
+    assert tables == set(SECTIONS.values())
+
+
+@pytest.mark.parametrize("title", SECTIONS)
+def test_every_key_is_documented_with_its_default(title: str) -> None:
+    fields = SECTIONS[title].model_fields
+    assert _documented(title) == {name: _shown(field.get_default(call_default_factory=True)) for name, field in fields.items()}
+
+
+def test_every_name_that_may_be_written_is_documented() -> None:
+    sweep = _section("[[sweep]]")
+    for name in (*FAMILIES, *DTYPES, *LAYOUTS, *KNOBS, "tile"):
+        assert f"`{name}`" in sweep or f'`"{name}"`' in sweep
+    assert str(MAX_DIM) in _section("[sweep.shapes]")
+
+
+def test_the_architecture_page_names_files_that_there_are() -> None:
+    page = (DOCS / "architecture.md").read_text()
+    named = set(re.findall(r"`((?:agent|coordinator|gemmcast|registry)/[\w/.]*)`", page))
+    assert len(named) >= 10
+    assert [name for name in named if not (DOCS.parent / name).exists()] == []
+
+
+def test_a_family_without_a_kernel_here_is_unsupported() -> None:
+    for name in FAMILIES:
+        if not (DOCS.parent / "agent" / "kernels" / f"{name}.py").exists():
+            with pytest.raises(MeasurementError, match=f"unsupported: family {name} can be recorded and predicted"):
+                load(name)

@@ -1,0 +1,191 @@
+"""The exported file: the same answers as scikit-learn on every row, in the units and under the names of the contract."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import pyarrow as pa
+import pytest
+from skl2onnx import to_onnx
+from skl2onnx.common.data_types import FloatTensorType
+from sklearn.ensemble import HistGradientBoostingRegressor
+
+from coordinator.dataset import Dataset, dataset
+from coordinator.export import export
+from coordinator.features import NAMES, features
+from coordinator.model import MIN_POWER_ROWS, CostModel
+from coordinator.train import PARITY_LIMIT, devices_of, open_session, parity
+from gemmcast import Predictor
+from gemmcast.device import Device
+from gemmcast.question import AT, CONTRACT, DTYPE_CODES, FAMILY_CODES, FIELDS, INPUT, IR_VERSION, ML_OPSET, OPSET, OUTPUTS
+from gemmcast.sample import config_of, gemm_of
+
+Fitted = tuple[Dataset, CostModel, bytes]
+
+
+def _fit(table: pa.Table) -> Fitted:
+    data = dataset(table)
+    model = CostModel().fit_dataset(data)
+    return data, model, export(model, devices_of(data))
+
+
+@pytest.fixture(scope="module")
+def plain(cpu_samples: pa.Table) -> Fitted:
+    return _fit(cpu_samples)
+
+
+@pytest.fixture(scope="module")
+def metered(power_samples: pa.Table) -> Fitted:
+    return _fit(power_samples)
+
+
+@pytest.fixture(params=["plain", "metered"])
+def fitted(request: pytest.FixtureRequest) -> Fitted:
+    found: Fitted = request.getfixturevalue(request.param)
+    return found
+
+
+def _strange(questions: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Questions that nobody measured: every field of another row."""
+    rng = np.random.default_rng(2)
+    return np.column_stack([questions[rng.integers(0, len(questions), 2000), i] for i in range(questions.shape[1])])
+
+
+def test_the_file_agrees_with_scikit_learn_on_every_row(fitted: Fitted) -> None:
+    data, model, exported = fitted
+    assert parity(model, open_session(exported), data) <= PARITY_LIMIT
+
+
+def test_it_agrees_on_questions_unlike_any_row(fitted: Fitted) -> None:
+    data, model, exported = fitted
+    questions = _strange(data.questions)
+    got, want = open_session(exported).run(list(model.outputs_), {INPUT: questions}), model.predict(questions)
+    for name, values in zip(model.outputs_, got, strict=True):
+        np.testing.assert_allclose(values, want[name], rtol=PARITY_LIMIT, err_msg=name)
+
+
+def test_every_output_is_one_float32_a_row(fitted: Fitted) -> None:
+    data, model, exported = fitted
+    session = open_session(exported)
+    assert [output.name for output in session.get_outputs()] == list(model.outputs_)
+    assert all(len(output.shape) == 1 for output in session.get_outputs())
+    for rows in (data.questions[:1], data.questions[:7]):
+        assert all(values.dtype == np.float32 and values.shape == (len(rows),) for values in session.run(None, {INPUT: rows}))
+
+
+def test_outputs_cannot_contradict_each_other(metered: Fitted) -> None:
+    data, _, exported = metered
+    answers = dict(zip(OUTPUTS, open_session(exported).run(list(OUTPUTS), {INPUT: data.questions}), strict=True))
+    flops = 2 * np.prod(data.questions[:, [AT[name] for name in ("m", "n", "k", "batch")]].astype(np.float64), axis=1)
+    np.testing.assert_allclose(answers["tflops"] * answers["runtime_us"] * 1e6, flops, rtol=1e-5)
+    np.testing.assert_allclose(answers["energy_mj"], answers["power_w"] * answers["sustained_runtime_us"] * 1e-3, rtol=1e-5)
+
+
+def test_opset_and_versions_are_those_of_the_contract(fitted: Fitted) -> None:
+    exported = onnx.load_model_from_string(fitted[2])
+    onnx.checker.check_model(exported, full_check=True)
+    assert {opset.domain: opset.version for opset in exported.opset_import} == {"": OPSET, "ai.onnx.ml": ML_OPSET}
+    assert exported.ir_version == IR_VERSION
+    assert {node.domain for node in exported.graph.node} <= {"", "ai.onnx.ml"}
+    assert [(value.name, len(value.type.tensor_type.shape.dim)) for value in exported.graph.input] == [(INPUT, 2)]
+
+
+def test_the_file_says_all_that_an_embedder_needs(fitted: Fitted, cpu: Device, gpu: Device) -> None:
+    data, model, exported = fitted
+    said = {entry.key: entry.value for entry in onnx.load_model_from_string(exported).metadata_props}
+    assert all(key.startswith("gemmcast.") for key in said)
+    assert said["gemmcast.contract"] == str(CONTRACT)
+    assert json.loads(said["gemmcast.fields"]) == list(FIELDS)
+    assert json.loads(said["gemmcast.outputs"]) == list(model.outputs_)
+    assert (json.loads(said["gemmcast.dtypes"]), json.loads(said["gemmcast.families"])) == (DTYPE_CODES, FAMILY_CODES)
+    (device,) = json.loads(said["gemmcast.devices"])
+    known = cpu if device["kind"] == "cpu" else gpu
+    peaks = {dtype: known.peak_tflops[dtype] for dtype in set(data.column("dtype"))}
+    assert device == {**asdict(known), "peak_tflops": peaks}
+
+
+def test_an_embedder_gets_what_the_trainer_saw(fitted: Fitted, tmp_path: Path) -> None:
+    data, model, exported = fitted
+    (tmp_path / "model.onnx").write_bytes(exported)
+    want = model.predict(data.questions)
+    with Predictor(tmp_path / "model.onnx") as predictor:
+        for i in range(0, len(data), 37):
+            row: dict[str, Any] = data.table.slice(i, 1).to_pylist()[0]
+            answer = predictor.predict(gemm_of(row), config_of(row), row["device"], cache=row["cache"])
+            assert {name: getattr(answer, name) for name in model.outputs_} == pytest.approx({n: want[n][i] for n in model.outputs_}, rel=1e-5)
+
+
+def _branches(exported: bytes, name: str) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    """Modes and thresholds of a target's tree node, in the order of its trees."""
+    trees = [node for node in onnx.load_model_from_string(exported).graph.node if node.op_type == "TreeEnsembleRegressor"]
+    (node,) = [node for node in trees if node.input[0].startswith(name)] or [trees[0]]
+    values = {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute}
+    return np.array(values["nodes_modes"]), np.array(values["nodes_values"])
+
+
+def test_thresholds_are_rounded_down_to_float32(plain: Fitted) -> None:
+    _, model, exported = plain
+    nodes = np.concatenate([predictor.nodes for (predictor,) in model.trees_["runtime"]._predictors])
+    modes, stored = _branches(exported, "runtime")
+    branch = ~nodes["is_leaf"].astype(bool)
+    assert np.array_equal(modes == b"BRANCH_LEQ", branch)
+    exact, stored = nodes["num_threshold"][branch], stored[branch].astype(np.float32)
+    assert (stored.astype(np.float64) <= exact).all()
+    assert (np.nextafter(stored, np.float32(np.inf)).astype(np.float64) > exact).all()
+    assert (stored.astype(np.float64) < exact).any() and (stored != exact.astype(np.float32)).any()  # some would have been rounded up
+
+
+def test_values_at_a_threshold_and_beside_it_fall_on_the_right_side() -> None:
+    rng = np.random.default_rng(4)
+    x = np.exp(rng.uniform(-5, 15, (400, 3))).astype(np.float32)
+    trees = HistGradientBoostingRegressor(max_iter=30, max_leaf_nodes=15, min_samples_leaf=2, early_stopping=False, random_state=0)
+    trees.fit(x, np.log(x[:, 0]) - np.sin(x[:, 1]) + rng.standard_normal(400))
+    nodes = np.concatenate([predictor.nodes for (predictor,) in trees._predictors])
+    thresholds = nodes["num_threshold"][~nodes["is_leaf"].astype(bool)].astype(np.float32)
+    near = np.concatenate([thresholds, np.nextafter(thresholds, np.float32(np.inf)), np.nextafter(thresholds, np.float32(-np.inf))])
+    asked = near[rng.integers(0, len(near), (5000, 3))]
+    model = to_onnx(trees, initial_types=[("x", FloatTensorType([None, 3]))], target_opset={"": OPSET, "ai.onnx.ml": ML_OPSET})
+    (got,) = open_session(model.SerializeToString()).run(None, {"x": asked})
+    np.testing.assert_allclose(got[:, 0], trees.predict(asked), atol=2e-5)
+
+
+# the model itself
+
+
+def test_a_model_that_was_hardly_shown_power_has_none(power_samples: pa.Table) -> None:
+    data = dataset(power_samples)
+    for known, outputs in ((MIN_POWER_ROWS - 1, OUTPUTS[:2]), (MIN_POWER_ROWS, OUTPUTS)):
+        measured = {name: values.copy() for name, values in data.measured.items()}
+        for name in ("power_w", "sustained_runtime_us", "energy_mj"):
+            measured[name][known:] = np.nan
+        model = CostModel(iterations=5).fit(data.questions, measured)
+        assert model.outputs_ == outputs
+        assert not any(np.isnan(values).any() for values in model.predict(data.questions).values())
+
+
+def test_rows_without_power_still_teach_runtime(power_samples: pa.Table) -> None:
+    data = dataset(power_samples)
+    measured = {name: values.copy() for name, values in data.measured.items()}
+    whole = CostModel().fit(data.questions, measured).predict(data.questions)["runtime_us"]
+    for name in ("power_w", "sustained_runtime_us", "energy_mj"):
+        measured[name][100:] = np.nan
+    assert np.array_equal(CostModel().fit(data.questions, measured).predict(data.questions)["runtime_us"], whole)
+
+
+def test_the_same_rows_give_the_same_model(cpu_samples: pa.Table, plain: Fitted) -> None:
+    again = CostModel().fit_dataset(dataset(cpu_samples)).predict(plain[0].questions)
+    assert all(np.array_equal(values, again[name]) for name, values in plain[1].predict(plain[0].questions).items())
+
+
+def test_without_trees_the_answer_is_the_floor(plain: Fitted) -> None:
+    data, _, _ = plain
+    floor_us, _ = features(data.questions)
+    model = CostModel(iterations=1, learning_rate=1e-9).fit(data.questions, {"runtime_us": floor_us[:, 0].astype(np.float64)})
+    np.testing.assert_allclose(model.predict(data.questions)["runtime_us"], floor_us[:, 0], rtol=1e-6)
+    assert len(NAMES) > len(FIELDS)

@@ -1,0 +1,126 @@
+"""What the tests of gemmcast share: three devices, random questions, and small real models from the trainer's own CostModel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from random import Random
+from typing import cast
+
+import numpy as np
+import pytest
+
+from gemmcast import question
+from gemmcast.config import FAMILIES, KNOBS, KernelConfig
+from gemmcast.device import Device
+from gemmcast.gemm import LAYOUTS, Gemm
+
+Draw = Callable[..., list[tuple[Gemm, KernelConfig]]]
+Edit = Callable[..., bytes]
+
+GPU = Device(
+    name="GPU A", kind="cuda", uuid="GPU-a", sm_count=132, clock_max_mhz=1980.0, power_limit_w=700.0, idle_power_w=71.3, memory_bytes=80 << 30,
+    l2_bytes=50 << 20, dram_gbps=2987.6, launch_overhead_us=2.1, peak_tflops={"fp32": 51.2, "fp16": 743.1}, driver="580.1", cuda="13.0",
+)  # fmt: skip
+OTHER_GPU = replace(GPU, name="GPU B", uuid="GPU-b", sm_count=84, clock_max_mhz=None, power_limit_w=300.0, dram_gbps=611.7)
+CPU = Device(
+    name="CPU C", kind="cpu", uuid="CPU-c", sm_count=7, memory_bytes=16 << 30, l2_bytes=30 << 20, dram_gbps=17.3, launch_overhead_us=0.7,
+    peak_tflops={"fp32": 0.1234567, "fp64": 0.0611111},
+)  # fmt: skip
+
+
+def _draw(device: Device, count: int, seed: int = 0) -> list[tuple[Gemm, KernelConfig]]:
+    """Random problems at the device's dtypes, each with a random configuration: every knob is unknown in a third of them."""
+    rng, config = Random(seed), cast(Callable[..., KernelConfig], KernelConfig)
+
+    def knob() -> int:
+        return rng.choice((0, rng.randint(1, 256), rng.randint(1, 16)))
+
+    def dim() -> int:
+        return int(2 ** rng.uniform(0, 13))
+
+    return [
+        (
+            Gemm(m=dim(), n=dim(), k=dim(), batch=rng.choice((1, 1, 5)), dtype=rng.choice(sorted(device.peak_tflops)),
+                 layout=rng.choice(LAYOUTS), beta=rng.choice((0.0, 0.5))),
+            config(family=rng.choice(list(FAMILIES)), **{name: knob() for name in KNOBS}),
+        )
+        for _ in range(count)
+    ]  # fmt: skip
+
+
+def _export(devices: list[Device], power: bool) -> bytes:
+    from coordinator.export import export
+    from coordinator.model import CostModel
+
+    asked = [question.ask(gemm, config, device) for device in devices for gemm, config in _draw(device, 200)]
+    rows = np.array(asked, dtype=np.float32)
+    work, noise = rows[:, :3].prod(axis=1, dtype=np.float64), np.random.default_rng(0).normal(size=len(rows))
+    runtime_us = (3 + work * 2e-6 / rows[:, question.AT["peak_tflops"]]) * np.exp(0.3 * noise)
+    measured = {"runtime_us": runtime_us}
+    if power:
+        measured |= {"sustained_runtime_us": runtime_us * (1.1 + 0.05 * noise), "power_w": 150 + 20 * np.log(work)}
+    return export(CostModel(iterations=8, leaves=7).fit(rows, measured), devices)
+
+
+def _edit(model: bytes, *, faster: float = 0.0, **metadata: str | None) -> bytes:
+    """The model with each runtime divided by exp(faster), and with metadata set, or taken out where None."""
+    import onnx
+
+    proto = onnx.load_model_from_string(model)
+    for node in proto.graph.node:
+        if node.op_type == "TreeEnsembleRegressor" and node.output[0] == "runtime_log":
+            (base,) = (attribute for attribute in node.attribute if attribute.name == "base_values")
+            base.floats[0] -= faster
+    found = {entry.key: entry.value for entry in proto.metadata_props} | {f"gemmcast.{key}": value for key, value in metadata.items()}
+    del proto.metadata_props[:]
+    onnx.helper.set_model_props(proto, {key: value for key, value in found.items() if value is not None})
+    return bytes(proto.SerializeToString())
+
+
+@pytest.fixture(scope="session")
+def gpu() -> Device:
+    return GPU
+
+
+@pytest.fixture(scope="session")
+def cpu() -> Device:
+    """Seven cores, so that shares of the peak are no round numbers."""
+    return CPU
+
+
+@pytest.fixture(scope="session")
+def draw() -> Draw:
+    return _draw
+
+
+@pytest.fixture(scope="session")
+def edit() -> Edit:
+    return _edit
+
+
+@pytest.fixture(scope="session")
+def power_model() -> bytes:
+    """Knows two GPUs and every output."""
+    return _export([GPU, OTHER_GPU], power=True)
+
+
+@pytest.fixture(scope="session")
+def time_model() -> bytes:
+    """Knows one CPU, and nothing of power."""
+    return _export([CPU], power=False)
+
+
+@pytest.fixture(scope="session")
+def power_file(power_model: bytes, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("models") / "power.onnx"
+    path.write_bytes(power_model)
+    return path
+
+
+@pytest.fixture(scope="session")
+def time_file(time_model: bytes, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("models") / "time.onnx"
+    path.write_bytes(time_model)
+    return path

@@ -1,0 +1,154 @@
+"""docs/onnx.md, docs/schema.md and the examples say what the program does."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import onnx
+import pytest
+
+from gemmcast import Gemm, KernelConfig, Predictor, question
+from gemmcast.arrow import SCHEMA, _missing
+from gemmcast.config import FAMILIES
+from gemmcast.device import Device
+from gemmcast.gemm import DTYPES
+from gemmcast.predictor import METADATA, METADATA_PREFIX
+from gemmcast.sample import SCHEMA_VERSION, STATUSES
+
+ROOT = Path(__file__).parents[2]
+ONNX, SCHEMA_PAGE = ROOT / "docs" / "onnx.md", ROOT / "docs" / "schema.md"
+TILES = (4, 8, 16, 32)
+
+
+def rows(page: Path, first_column: str) -> list[list[str]]:
+    """The cells of every table whose first column has that name, without its head; code marks taken off."""
+    found = []
+    for block in re.findall(r"(?:^\|.*\n)+", page.read_text(), re.MULTILINE):
+        lines = [[cell.strip().strip("`") for cell in line.strip().strip("|").split("|")] for line in block.splitlines()]
+        assert len({len(line) for line in lines}) == 1, lines
+        if lines[0][0] == first_column:
+            found += lines[2:]
+    assert found
+    return found
+
+
+# docs/onnx.md
+
+
+def test_the_page_lists_the_fields_in_order() -> None:
+    table = rows(ONNX, "#")
+    assert [(number, name) for number, name, *_ in table] == [(str(i), name) for i, name in enumerate(question.FIELDS)]
+    assert all(meaning and unknown for _, _, _, meaning, unknown in table)
+
+
+def test_the_page_says_what_to_write_for_the_unknown(gpu: Device) -> None:
+    bare = replace(gpu, clock_max_mhz=None, power_limit_w=None, idle_power_w=None)
+    asked = dict(zip(question.FIELDS, question.ask(Gemm(m=7, n=8, k=9), KernelConfig(family="cublas"), bare), strict=True))
+    unknown = {name: word for _, name, _, _, word in rows(ONNX, "#") if word != "required"}
+    assert {name: asked[name] for name in unknown} == {name: asked[word] if word in asked else float(word) for name, word in unknown.items()}
+
+
+def test_the_page_has_the_codes() -> None:
+    expected = [[name, f"{question.DTYPE_CODES[name]:.0f}", str(t.in_bytes), str(t.out_bytes)] for name, t in DTYPES.items()]
+    assert rows(ONNX, "dtype") == expected
+    assert [row[:2] for row in rows(ONNX, "family")] == [[name, f"{question.FAMILY_CODES[name]:.0f}"] for name in FAMILIES]
+
+
+def test_the_page_has_the_outputs_and_the_metadata(power_model: bytes) -> None:
+    proto = onnx.load_model_from_string(power_model)
+    assert [row[0] for row in rows(ONNX, "output")] == list(question.OUTPUTS) == [output.name for output in proto.graph.output]
+    keys = [row[0] for row in rows(ONNX, "key")]
+    assert keys == [entry.key for entry in proto.metadata_props]
+    assert {key.removeprefix(METADATA_PREFIX) for key in keys} == METADATA
+
+
+def test_the_page_has_the_versions(power_model: bytes) -> None:
+    proto, text = onnx.load_model_from_string(power_model), " ".join(ONNX.read_text().split())
+    assert (proto.ir_version, {entry.domain: entry.version for entry in proto.opset_import}) == (10, {"": 21, "ai.onnx.ml": 3})
+    assert f"ai.onnx {question.OPSET}, ai.onnx.ml {question.ML_OPSET}" in text and f"IR {question.IR_VERSION}" in text
+    assert f"This page is contract **{question.CONTRACT}**" in text
+    assert f"`{question.INPUT}`, float32 `[n, {len(question.FIELDS)}]`" in text
+    assert '"onnxruntime>=1.18"' in (ROOT / "pyproject.toml").read_text() and "1.18 or newer" in text
+
+
+# docs/schema.md
+
+
+def test_the_page_has_every_column_with_its_type() -> None:
+    expected = [[field.name, str(field.type), "yes" if field.nullable else "no"] for field in SCHEMA]
+    assert [row[:3] for row in rows(SCHEMA_PAGE, "column")] == expected
+    assert f"This is `schema_version` {SCHEMA_VERSION}." in SCHEMA_PAGE.read_text()
+
+
+def test_a_unit_in_a_name_is_the_unit_on_the_page() -> None:
+    units = {"us": "us", "mj": "mJ", "w": "W", "mhz": "MHz", "bytes": "bytes", "gbps": "GB/s", "tflops": "TFLOP/s", "c": "°C", "s": "s"}
+    for page, place in ((SCHEMA_PAGE, 3), (ONNX, 2)):
+        for row in rows(page, "column" if page is SCHEMA_PAGE else "#"):
+            name, unit = row[0 if page is SCHEMA_PAGE else 1], row[place]
+            if (suffix := name.rpartition("_")[2]) in units and "_" in name:
+                assert unit == units[suffix], name
+
+
+def test_the_page_has_the_statuses_and_the_defaults() -> None:
+    assert [row[0] for row in rows(SCHEMA_PAGE, "status")] == list(STATUSES)
+    for name, _, null, _, meaning in rows(SCHEMA_PAGE, "column"):
+        default = re.search(r"\(([^()]*)\)$", meaning)
+        if null == "no" and default:
+            (filled,) = _missing(SCHEMA.field(name), 1, "a file").to_pylist()
+            assert {"empty": "", "false": "False"}.get(default[1], default[1].strip("`")) == (
+                f"{filled:g}" if isinstance(filled, float) else str(filled)
+            )
+
+
+# examples
+
+
+def call(*command: object, directory: Path = ROOT) -> list[str]:
+    words = [str(word) for word in command]
+    done = subprocess.run(words, cwd=directory, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout.splitlines()
+
+
+def expected_lines(model: Path) -> list[str]:
+    with Predictor(model) as predictor:
+        device, lines = predictor.devices[0], []
+        for tile in TILES:
+            config = KernelConfig(family="tiled", tile_m=tile, tile_n=tile, tile_k=tile)
+            prediction = predictor.predict(Gemm(m=4096, n=1024, k=1024), config, device)
+            lines.append(f"{config}: {prediction.runtime_us:.1f} us, {prediction.tflops:.2f} TFLOP/s")
+    return lines
+
+
+def test_the_example_with_gemmcast_runs(power_file: Path) -> None:
+    *lines, pick = call(sys.executable, "-W", "error", ROOT / "examples" / "embed.py", power_file)
+    assert lines == expected_lines(power_file)
+    assert pick.startswith("pick: tiled tile_m=")
+    assert len(call(sys.executable, ROOT / "examples" / "embed.py", power_file, "GPU B")) == 5
+
+
+def test_the_example_without_gemmcast_says_the_same(power_file: Path, time_file: Path) -> None:
+    script = ROOT / "examples" / "embed_raw.py"
+    assert "gemmcast" not in re.findall(r"^(?:from|import) (\w+)", script.read_text(), re.MULTILINE)
+    for model in (power_file, time_file):
+        assert call(sys.executable, "-W", "error", script, model) == expected_lines(model)
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="there is no node")
+def test_the_example_in_javascript_says_the_same(power_file: Path, tmp_path: Path) -> None:
+    """With a package found as Node finds it: in node_modules here or above, or in NODE_PATH."""
+    where = subprocess.run(["node", "-p", "require.resolve('onnxruntime-web')"], cwd=ROOT, capture_output=True, text=True, check=False)
+    if where.returncode:
+        pytest.skip("npm package onnxruntime-web is not installed")
+    (modules,) = (parent for parent in Path(where.stdout.strip()).parents if parent.name == "node_modules")
+    (tmp_path / "node_modules").symlink_to(modules)
+    script = Path(shutil.copy(ROOT / "examples" / "embed.mjs", tmp_path))
+    about = tmp_path / "about.json"
+    about.write_text("\n".join(call(sys.executable, "-m", "gemmcast", "info", "--model", power_file, "--json")))
+    assert call("node", script, power_file, about, directory=tmp_path) == expected_lines(power_file)

@@ -1,0 +1,190 @@
+"""The embedded predictor on real, small models: its answers, its choices, its devices, its threads."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gemmcast import Gemm, KernelConfig, Prediction, Predictor, modeldir, question
+from gemmcast.device import Device
+from gemmcast.errors import InputError
+from gemmcast.prediction import Objective
+
+Draw = Callable[..., list[tuple[Gemm, KernelConfig]]]
+GEMM = Gemm(m=1000, n=500, k=2000)
+TILES = [KernelConfig(family="tiled", tile_m=m, tile_n=n, tile_k=16) for m in (4, 8, 16, 32, 64, 128) for n in (4, 16, 64)]
+
+
+@pytest.fixture
+def powered(power_file: Path) -> Iterator[Predictor]:
+    with Predictor(power_file) as predictor:
+        yield predictor
+
+
+@pytest.fixture
+def timed(time_file: Path) -> Iterator[Predictor]:
+    with Predictor(time_file) as predictor:
+        yield predictor
+
+
+# answers
+
+
+def test_a_prediction_is_what_the_graph_says_of_the_question(powered: Predictor, gpu: Device, draw: Draw) -> None:
+    for gemm, config in draw(gpu, 50, seed=3):
+        prediction = powered.predict(gemm, config, gpu, cache="warm")
+        answers = powered.predict_rows(np.array([question.ask(gemm, config, gpu, cache="warm")], dtype=np.float32))
+        assert list(answers) == list(question.OUTPUTS)
+        assert all(getattr(prediction, name) == value for name, (value,) in answers.items())
+        assert prediction.model_version == powered.version
+
+
+def test_outputs_do_not_contradict_one_another(powered: Predictor, gpu: Device, draw: Draw) -> None:
+    for gemm, config in draw(gpu, 50, seed=4):
+        p = powered.predict(gemm, config, gpu)
+        assert p.power_w and p.sustained_runtime_us and p.energy_mj and p.edp_mj_us
+        assert p.tflops == pytest.approx(gemm.flops / p.runtime_us / 1e6, rel=1e-5)
+        assert p.energy_mj == pytest.approx(p.power_w * p.sustained_runtime_us / 1e3, rel=1e-5)
+        assert p.edp_mj_us == p.energy_mj * p.sustained_runtime_us
+
+
+def test_a_batch_is_its_questions_one_by_one(powered: Predictor, gpu: Device, draw: Draw) -> None:
+    drawn = draw(gpu, 300, seed=5)
+    assert powered.predict_batch(drawn, gpu) == [powered.predict(gemm, config, gpu) for gemm, config in drawn]
+    assert powered.predict_batch([], gpu) == []
+
+
+def test_a_model_without_power_answers_time_alone(timed: Predictor) -> None:
+    assert timed.outputs == ("runtime_us", "tflops")
+    prediction = timed.predict(GEMM, KernelConfig(family="blas"))
+    assert prediction.runtime_us > 0 and prediction.tflops > 0
+    assert (prediction.sustained_runtime_us, prediction.power_w, prediction.energy_mj, prediction.edp_mj_us) == (None,) * 4
+
+
+def test_it_says_what_it_is(powered: Predictor, power_model: bytes) -> None:
+    assert powered.version == modeldir.sha256(power_model)[:12]
+    assert powered.metadata["contract"] == str(question.CONTRACT)
+    assert [device.name for device in powered.devices] == ["GPU A", "GPU B"]
+
+
+# choices
+
+
+@pytest.mark.parametrize("objective", ["time", "energy", "edp"])
+def test_a_ranking_has_the_cheapest_first(powered: Predictor, gpu: Device, objective: Objective) -> None:
+    def cost(prediction: Prediction) -> float:
+        found = {"time": prediction.runtime_us, "energy": prediction.energy_mj, "edp": prediction.edp_mj_us}[objective]
+        assert found is not None
+        return found
+
+    ranking = powered.rank(GEMM, TILES, objective, gpu)
+    costs = [cost(choice.prediction) for choice in ranking]
+    assert all(a <= b * (1 + 1e-6) for a, b in pairwise(costs)), "edp is a float32 product in the ranking"
+    assert len({choice.config for choice in ranking}) == len(TILES)
+    assert all(choice.prediction == powered.predict(GEMM, choice.config, gpu) for choice in ranking)
+    assert powered.rank(GEMM, TILES, objective, gpu, top=3) == ranking[:3]
+    assert powered.pick(GEMM, TILES, objective, gpu) == ranking[0]
+    assert powered.pick(GEMM, TILES[:1], objective, gpu).config == TILES[0]
+
+
+def test_a_tie_goes_to_the_one_named_first(powered: Predictor, gpu: Device) -> None:
+    named = [KernelConfig(family="cublas", kernel=name) for name in "abc"]  # the kernel's name is not learned from
+    assert [choice.config.kernel for choice in powered.rank(GEMM, named, device=gpu)] == ["a", "b", "c"]
+
+
+def test_what_can_not_be_chosen_by(timed: Predictor, powered: Predictor, gpu: Device) -> None:
+    for objective, missing in (("energy", "energy_mj"), ("edp", "energy_mj")):
+        with pytest.raises(InputError) as caught:
+            timed.pick(GEMM, TILES, objective)  # type: ignore[arg-type]
+        assert str(caught.value) == f"objective = '{objective}': this model was never shown power (no {missing}); use \"time\""
+    with pytest.raises(InputError, match="objective = 'watts': unknown objective; use one of time, energy, edp"):
+        powered.rank(GEMM, TILES, "watts", gpu)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="nothing to pick from; name at least one configuration"):
+        powered.pick(GEMM, [], device=gpu)
+    for top in (0, -1):
+        with pytest.raises(InputError, match=f"top = {top}: must be 1 or more"):
+            powered.rank(GEMM, TILES, device=gpu, top=top)
+
+
+# devices
+
+
+def test_a_device_is_given_by_name_by_uuid_or_whole(powered: Predictor, gpu: Device) -> None:
+    config = KernelConfig(family="cublas")
+    assert powered.predict(GEMM, config, "GPU A") == powered.predict(GEMM, config, "GPU-a") == powered.predict(GEMM, config, gpu)
+    assert powered.predict(GEMM, config, "GPU B") != powered.predict(GEMM, config, gpu)
+    unseen = replace(gpu, name="a GPU of tomorrow", uuid="GPU-z", sm_count=200, dram_gbps=9000.0)
+    assert math.isfinite(powered.predict(GEMM, config, unseen).runtime_us)
+
+
+def test_a_device_that_is_not_clear_is_asked_for(powered: Predictor) -> None:
+    for name in (None, "GPU Z"):
+        with pytest.raises(InputError) as caught:
+            powered.predict(GEMM, KernelConfig(family="cublas"), name)
+        rule, way_out = "the model must know which device you mean", "name one of: GPU A, GPU B; or give a Device"
+        assert str(caught.value) == f"device = {name!r}: {rule}; {way_out}"
+
+
+def test_one_device_needs_no_name(timed: Predictor, cpu: Device) -> None:
+    config = KernelConfig(family="blas", threads=2)
+    assert timed.predict(GEMM, config) == timed.predict(GEMM, config, cpu) != timed.predict(GEMM, replace(config, threads=1))
+
+
+def test_a_dtype_that_was_never_measured_is_refused(powered: Predictor) -> None:
+    bf16 = replace(GEMM, dtype="bf16")
+    for ask in (lambda: powered.predict(bf16, TILES[0], "GPU A"), lambda: powered.pick(bf16, TILES, device="GPU A")):
+        with pytest.raises(InputError, match=r"dtype = 'bf16': device GPU A has no measured peak for it \(known: fp16, fp32\)"):
+            ask()
+    with pytest.raises(InputError, match="cache = 'hot': unknown cache state"):
+        powered.predict(GEMM, TILES[0], "GPU A", cache="hot")
+
+
+def test_a_directory_answers_as_the_file_does_and_knows_its_own_device(tmp_path: Path, power_model: bytes, powered: Predictor, gpu: Device) -> None:
+    modeldir.put_model(tmp_path, power_model, "7")
+    here = replace(gpu, uuid="GPU-here", dram_gbps=2900.0)
+    modeldir.put_device(tmp_path, here)
+    with Predictor(tmp_path) as predictor:
+        assert (predictor.version, predictor.devices) == ("7", [here, *powered.devices])
+        unnamed = predictor.predict(GEMM, TILES[0])
+        assert unnamed == replace(powered.predict(GEMM, TILES[0], here), model_version="7")
+        assert predictor.predict(GEMM, TILES[0], "GPU A") == unnamed, "this node's own comes first"
+
+
+# threads and life
+
+
+def test_threads_may_share_one_predictor(powered: Predictor, gpu: Device, draw: Draw) -> None:
+    drawn = draw(gpu, 64, seed=6)
+    expected = [powered.predict(gemm, config, gpu) for gemm, config in drawn]
+    ranked = powered.rank(GEMM, TILES, device=gpu)
+    start = threading.Barrier(6)
+
+    def work(number: int) -> bool:
+        start.wait()
+        order = [(i + 11 * number) % len(drawn) for i in range(len(drawn))] * 5
+        right = all(powered.predict(*drawn[i], gpu) == expected[i] for i in order)
+        return right and powered.rank(GEMM, TILES, device=gpu) == ranked and powered.predict_batch(drawn, gpu) == expected
+
+    with ThreadPoolExecutor(6) as pool:
+        assert list(pool.map(work, range(6))) == [True] * 6
+
+
+def test_closed_it_still_answers_and_follows_no_more(tmp_path: Path, power_model: bytes, edit: Callable[..., bytes], gpu: Device) -> None:
+    modeldir.put_model(tmp_path, power_model, "1")
+    before = threading.active_count()
+    with Predictor(tmp_path, refresh_s=0.01) as predictor:
+        assert threading.active_count() == before + 1
+        said = predictor.predict(GEMM, TILES[0], gpu)
+    assert threading.active_count() == before
+    modeldir.put_model(tmp_path, edit(power_model, faster=0.5), "2")
+    threading.Event().wait(0.05)
+    assert predictor.predict(GEMM, TILES[0], gpu) == said
+    predictor.close()

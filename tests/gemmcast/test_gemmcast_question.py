@@ -1,0 +1,92 @@
+"""The question's three writers agree to the bit: `ask` (one), `from_columns` (training), `_candidates` (ranking)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from gemmcast import question
+from gemmcast.config import FAMILIES, KernelConfig
+from gemmcast.device import Device
+from gemmcast.errors import InputError
+from gemmcast.gemm import DTYPES, Gemm
+from gemmcast.predictor import _candidates
+from gemmcast.sample import Sample, describe
+
+Draw = Callable[..., list[tuple[Gemm, KernelConfig]]]
+
+
+@pytest.fixture(params=["gpu", "unmetered gpu", "cpu"])
+def device(request: pytest.FixtureRequest, gpu: Device, cpu: Device) -> Device:
+    unmetered = replace(gpu, clock_max_mhz=None, power_limit_w=None, idle_power_w=None, l2_bytes=2**40 + 1, peak_tflops={"tf32": 1 / 3})
+    return {"gpu": gpu, "unmetered gpu": unmetered, "cpu": cpu}[request.param]
+
+
+def asked(gemm: Gemm, config: KernelConfig, device: Device, cache: str) -> npt.NDArray[np.float32]:
+    return np.array(question.ask(gemm, config, device, cache=cache), dtype=np.float32)
+
+
+def threaded(config: KernelConfig) -> list[KernelConfig]:
+    """With fewer threads than the CPU has cores, as many, more, and not known."""
+    return [config, *(replace(config, threads=threads) for threads in (0, 1, 3, 6, 7, 8, 100))]
+
+
+@pytest.mark.parametrize("cache", question.CACHES)
+def test_columns_of_samples_are_the_same_questions(device: Device, draw: Draw, cache: str) -> None:
+    drawn = [(gemm, each) for gemm, config in draw(device, 100, seed=1) for each in threaded(config)]
+    samples = [Sample(**describe(gemm, config, device), cache=cache).row() for gemm, config in drawn]
+    columns = {name: [row[name] for row in samples] for name in samples[0]}
+    expected = np.array([asked(gemm, config, device, cache) for gemm, config in drawn])
+    np.testing.assert_array_equal(question.from_columns(columns), expected)
+
+
+@pytest.mark.parametrize("cache", question.CACHES)
+def test_candidates_are_the_same_questions(device: Device, draw: Draw, cache: str) -> None:
+    drawn = draw(device, 40, seed=2)
+    configs = [each for _, config in drawn for each in threaded(config)]
+    for gemm, _ in drawn:
+        expected = np.array([asked(gemm, config, device, cache) for config in configs])
+        np.testing.assert_array_equal(_candidates(gemm, configs, device, cache), expected)
+
+
+def test_the_four_rules(gpu: Device, cpu: Device) -> None:
+    gemm = Gemm(m=100, n=200, k=300, dtype="fp32", layout="nt")
+    row = dict(zip(question.FIELDS, question.ask(gemm, KernelConfig(family="tiled", tile_m=16), gpu), strict=True))
+    assert (row["tile_m"], row["tile_n"], row["tile_k"]) == (16, 200, 300)
+    assert (row["split_k"], row["stages"], row["workers"], row["peak_tflops"]) == (1, 0, 132, 51.2)
+    assert (row["trans_a"], row["trans_b"], row["dtype"], row["family"], row["warm"]) == (False, True, 1.0, 1.0, False)
+    row = dict(zip(question.FIELDS, question.ask(gemm, KernelConfig(family="blas", threads=2), cpu, cache="warm"), strict=True))
+    assert (row["workers"], row["threads"], row["warm"], row["power_limit_w"], row["clock_max_mhz"]) == (2, 2, True, 0, 0)
+    assert row["peak_tflops"] == 0.1234567 * (2 / 7)
+
+
+def test_the_contract_stands() -> None:
+    """Files out there speak it: append codes, and raise CONTRACT for anything else."""
+    assert (question.CONTRACT, question.INPUT, question.OPSET, question.ML_OPSET, question.IR_VERSION) == (1, "question", 21, 3, 10)
+    assert len(question.FIELDS) == len(set(question.FIELDS)) == 32
+    assert question.KNOB_FIELDS == ("warp_m", "warp_n", "warp_k", "stages", "split_k", "swizzle", "cluster_m", "cluster_n", "threads")
+    codes = {"fp64": 0, "fp32": 1, "tf32": 2, "fp16": 3, "bf16": 4, "fp8_e4m3": 5}
+    assert {name: question.DTYPE_CODES[name] for name in codes} == codes and set(codes) <= set(DTYPES)
+    codes = {"blas": 0, "tiled": 1, "cublas": 2, "cutlass": 3, "cublaslt": 4}
+    assert {name: question.FAMILY_CODES[name] for name in codes} == codes and set(codes) <= set(FAMILIES)
+
+
+@pytest.mark.parametrize(
+    ("change", "asked_for", "message"),
+    [
+        ({}, {"dtype": "fp64"}, "dtype = 'fp64': device GPU A has no measured peak for it (known: fp16, fp32); ask for a known dtype"),
+        ({"peak_tflops": {}}, {}, "dtype = 'fp32': device GPU A has no measured peak for it (known: none); ask for a known dtype"),
+        ({"sm_count": 0}, {}, "sm_count = 0: device GPU A was never measured; describe it with its measured values"),
+        ({"dram_gbps": 0.0}, {}, "dram_gbps = 0.0: device GPU A was never measured; describe it with its measured values"),
+        ({}, {"cache": "hot"}, "cache = 'hot': unknown cache state; use one of cold, warm"),
+    ],
+)
+def test_what_can_not_be_asked(gpu: Device, change: dict[str, object], asked_for: dict[str, str], message: str) -> None:
+    gemm = Gemm(m=1, n=1, k=1, dtype=asked_for.get("dtype", "fp32"))
+    with pytest.raises(InputError) as caught:
+        question.ask(gemm, KernelConfig(family="tiled"), replace(gpu, **change), cache=asked_for.get("cache", "cold"))  # type: ignore[arg-type]
+    assert str(caught.value) == message
