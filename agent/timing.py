@@ -18,7 +18,10 @@ from gemmcast.procedure import Procedure
 
 BatchUs = Callable[[int], float]
 # microseconds that n launches took
-MIN_BATCHES = 5
+MIN_BATCHES = 7
+# before they may be called settled: of five, three equal ones would do
+MIN_BATCHES_SPENT, MIN_BATCHES_LATE = 5, 3
+# when the time is up, and when four times of it are
 MAX_BATCHES = 200
 
 
@@ -48,9 +51,9 @@ def time_burst(
     while len(times_us) < MAX_BATCHES:
         times_us.append(batch_us(launches) / launches)
         spent = now_s() - start_s > procedure.burst_s
-        if len(times_us) >= MIN_BATCHES and (spent or relative_standard_error(times_us) < procedure.target_rse):
-            break
-        if spent and len(times_us) >= 3 and now_s() - start_s > 4 * procedure.burst_s:
+        settled = len(times_us) >= MIN_BATCHES and relative_standard_error(times_us) < procedure.target_rse
+        overdue = now_s() - start_s > 4 * procedure.burst_s
+        if settled or (spent and len(times_us) >= (MIN_BATCHES_LATE if overdue else MIN_BATCHES_SPENT)):
             break
     return Burst(runtime_us=float(np.median(times_us)), runtime_rse=relative_standard_error(times_us), repeats=launches * len(times_us))
 

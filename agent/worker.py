@@ -85,7 +85,7 @@ class Worker:
                         reason = f"the measuring process died with status {status}, {MAX_DEATHS} times: {self._last_words()}"
                         crashed += 1
                         if crashed > MAX_CRASHED_IN_A_ROW:
-                            raise ChildDied(f"{crashed} cells in a row crashed on {self._spec['agent']}, the last one: {reason}")
+                            raise ChildDied(f"{crashed} cells in a row crashed on {self._spec['agent']}, the last one: {reason}") from None
                         yield self._failed(todo.popleft(), "crashed", reason)
         finally:
             if todo:  # the caller left early: what the child still sends would be taken for the next call's rows

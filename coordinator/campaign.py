@@ -16,13 +16,15 @@ from typing import Any
 
 import ray
 
+from coordinator.cells import plan_cells
 from coordinator.fleet import RayFleet, connect
+from coordinator.local import local_device
 from coordinator.loop import Loop
 from coordinator.plan import Plan
 from coordinator.store import SampleStore
 from coordinator.terminal import ModelLine, progress
 from coordinator.training import RayTrainer
-from coordinator.workspace import Workspace
+from coordinator.workspace import Workspace, inside_job
 from gemmcast.cell import Cell
 from gemmcast.modeldir import write_atomically
 from registry.store import Registry
@@ -84,6 +86,8 @@ class Campaign:
     @contextmanager
     def open(self) -> Iterator[Stop]:
         """The workspace locked, Ray connected, signals caught."""
+        if self._address is None and not inside_job():
+            plan_cells(self.plan, local_device(self.plan))  # what this machine can't measure is refused before anything is written
         with self.workspace.locked(), stopping() as stop:
             write_atomically(self.workspace.plan, self.plan.model_dump_json(indent=1).encode())
             self.store = SampleStore.open(self.places.store or self.workspace.samples, create=True)

@@ -40,7 +40,7 @@ class Planned:
     minutes: float
     # estimated, on one device
     memory_bytes: int
-    # of the largest operand set
+    # of the largest operand set, with the float64 copies that it is checked in
 
 
 def plan_cells(plan: Plan, device: Device) -> Planned:
@@ -53,12 +53,12 @@ def plan_cells(plan: Plan, device: Device) -> Planned:
             if reason := _refusal(sweep, gemm, device):
                 refused[reason] = refused.get(reason, 0) + sweep.repeats
                 continue
-            if gemm.operand_bytes > MEMORY_SHARE * device.memory_bytes:
-                size, room = gemm.operand_bytes / 2**30, device.memory_bytes / 2**30
-                raise InputError(
-                    f"sweep.{index}.shapes", str(gemm), f"its operands need {size:.1f} GiB, {device.name} has {room:.1f}", "take smaller shapes"
-                )
-            largest = max(largest, gemm.operand_bytes)
+            needed = gemm.operand_bytes + _checked_bytes(gemm)
+            if needed > MEMORY_SHARE * device.memory_bytes:
+                size, room = needed / 2**30, device.memory_bytes / 2**30
+                rule = f"its operands and their float64 copies for the check need {size:.1f} GiB, {device.name} has {room:.1f}"
+                raise InputError(f"sweep.{index}.shapes", str(gemm), rule, "take smaller shapes")
+            largest = max(largest, needed)
             for repeat in range(sweep.repeats):
                 cell = _cell(plan, sweep, gemm, config, device, repeat)
                 cells.setdefault(cell.cell_id, cell)
@@ -118,6 +118,10 @@ def _cell(plan: Plan, sweep: Sweep, gemm: Gemm, config: KernelConfig, device: De
     # a share chosen by the cell's own name: the same cells in every run
     metered = int(digest({"power": cell.cell_id}), 16) / 16**16 < sweep.power_share
     return Cell(gemm=gemm, config=config, target=target, cache=plan.measure.cache, repeat=repeat, power=metered)
+
+
+def _checked_bytes(gemm: Gemm) -> int:
+    return 8 * gemm.batch * (gemm.m * gemm.k + gemm.k * gemm.n + gemm.m * gemm.n)
 
 
 def _seconds(plan: Plan, cell: Cell, device: Device) -> float:

@@ -22,6 +22,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from agent.actor import Agent
 from coordinator.plan import Plan
+from coordinator.workspace import inside_job
 from gemmcast.cell import Cell
 from gemmcast.device import Device
 from gemmcast.errors import GemmcastError
@@ -212,12 +213,11 @@ def connect(address: str | None) -> bool:
     Raises:
         GemmcastError: no cluster answers there.
     """
-    inside_job = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
-    target = address or os.environ.get("RAY_ADDRESS") or ("auto" if inside_job else "local")
+    target = address or os.environ.get("RAY_ADDRESS") or ("auto" if inside_job() else "local")
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": False}
     if target == "local":
-        options |= {"include_dashboard": False, "runtime_env": {"env_vars": {"PYTHONPATH": str(ROOT)}}}
-    elif not inside_job:
+        options["include_dashboard"] = False
+    elif not inside_job():
         options["runtime_env"] = {"working_dir": str(ROOT), "excludes": NOT_SHIPPED}
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     try:

@@ -13,7 +13,8 @@ import pyarrow as pa
 
 from coordinator.dataset import Dataset, dataset, held_out
 from coordinator.train import PARITY_LIMIT, Candidate, open_session
-from gemmcast.question import INPUT
+from gemmcast.predictor import METADATA_PREFIX
+from gemmcast.question import CONTRACT, INPUT
 
 MAX_SINGLE_US = 200.0
 
@@ -25,7 +26,7 @@ def objection(candidate: Candidate, champion: bytes | None, table: pa.Table, hol
         return f"ONNX and scikit-learn differ by {card.parity_max_rel}, the limit is {PARITY_LIMIT}"
     if card.single_p50_us is None or not card.single_p50_us <= MAX_SINGLE_US:
         return f"one question takes {card.single_p50_us} us, the limit is {MAX_SINGLE_US}"
-    if champion is None:
+    if champion is None or not _speaks_our_contract(champion):
         return None
     data = dataset(table)
     test = data.take(held_out(data.shapes, holdout))
@@ -36,6 +37,11 @@ def objection(candidate: Candidate, champion: bytes | None, table: pa.Table, hol
             f"mean runtime error on {len(worse)} held-out shapes {new.mean():.2f} %, the champion's is {old.mean():.2f} %: worse by more than chance"
         )
     return None
+
+
+def _speaks_our_contract(model: bytes) -> bool:
+    """A champion of another contract can't be asked our questions: its successor needs no comparison."""
+    return open_session(model).get_modelmeta().custom_metadata_map.get(f"{METADATA_PREFIX}contract") == str(CONTRACT)
 
 
 def _errors(model: bytes, test: Dataset) -> npt.NDArray[np.float64]:

@@ -31,9 +31,9 @@ def score(measured: Values, predicted: Values) -> dict[str, float]:
 
 
 def table(scores: dict[str, Any], metrics: tuple[str, ...] = ("median_ape", "mape", "p90_ape", "r2")) -> list[list[str]]:
-    """Rows of text: target, method, one column a metric."""
+    """Rows of text: target, method (the model first), one column a metric."""
     return [
         [target, method, *(f"{values[metric]:.3f}" if metric == "r2" else f"{values[metric]:.1f}" for metric in metrics), str(int(values["rows"]))]
         for target, methods in scores.items()
-        for method, values in methods.items()
+        for method, values in sorted(methods.items(), key=lambda item: item[0] != "model")
     ]

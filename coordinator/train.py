@@ -55,9 +55,12 @@ def train(table: pa.Table, settings: Train, *, store_version: int | None = None)
     data = dataset(table)
     test_rows = held_out(data.shapes, settings.holdout)
     shapes = len(set(data.shapes))
-    if len(data) < settings.min_rows or shapes < MIN_SHAPES or not 0 < test_rows.sum() < len(data):
+    if len(data) < settings.min_rows or shapes < MIN_SHAPES:
         rule = f"a model needs {settings.min_rows} rows with status ok over {MIN_SHAPES} shapes, here are {len(data)} over {shapes}"
         raise InputError("samples", len(table), rule, "measure more, or lower train.min_rows in the plan")
+    if not 0 < test_rows.sum() < len(data):
+        rule = f"of {shapes} shapes, {settings.holdout:.0%} held out by hash leave one side empty"
+        raise InputError("samples", len(table), rule, "measure more shapes, or change train.holdout in the plan")
     training, test = data.take(~test_rows), data.take(test_rows)
     model = CostModel().fit_dataset(training)
     exported = export(model, devices_of(data))

@@ -22,6 +22,8 @@ from registry.store import Registry
 
 log = logging.getLogger(__name__)
 
+PARALLEL_ROWS = 10_000
+
 
 def fit_and_judge(table: pa.Table, settings: Train, store_version: int, champion: bytes | None) -> tuple[bytes, ModelCard, str | None]:
     """The candidate's model and card, and the gate's objection to it."""
@@ -51,9 +53,7 @@ class RayTrainer:
         self._thread: threading.Thread | None = None
         self._finished: tuple[bytes, str] | None = None
         where = NodeAffinitySchedulingStrategy(node_id=ray.get_runtime_context().get_node_id(), soft=False)
-        # Ray gives a task one OpenMP thread; the trees may have all cores
-        threads = {"env_vars": {"OMP_NUM_THREADS": str(os.cpu_count() or 1)}}
-        self._fit = ray.remote(num_cpus=0, max_retries=1)(fit_and_judge).options(scheduling_strategy=where, runtime_env=threads)
+        self._where = where
 
     @property
     def busy(self) -> bool:
@@ -70,10 +70,15 @@ class RayTrainer:
     def _work(self, table: pa.Table, store_version: int) -> None:
         try:
             champion = self._registry.load("champion")[0] if self._registry.champion() else None
-            model, card, why_not = ray.get(self._fit.remote(table, self._settings, store_version, champion))
+            # Ray gives a task one OpenMP thread; more only pay where trees are large (and hurt on a busy host: they wait for one another)
+            cores = str(os.cpu_count() or 1) if len(table) >= PARALLEL_ROWS else "1"
+            options = {"runtime_env": {"env_vars": {"OMP_NUM_THREADS": cores}}, "scheduling_strategy": self._where}
+            fit = ray.remote(num_cpus=0, max_retries=1, **options)(fit_and_judge)
+            model, card, why_not = ray.get(fit.remote(table, self._settings, store_version, champion))
             number = publish(self._registry, model, card, why_not)
             self._told(card, number)
             if number is not None:
                 self._finished = (model, number)
-        except (GemmcastError, ray.exceptions.RayError) as error:
-            log.warning("training failed, measuring goes on: %s", error)
+        except Exception as error:  # noqa: BLE001, whatever ends a training must not end the measuring
+            expected = isinstance(error, (GemmcastError, ray.exceptions.RayError))
+            log.warning("training failed, measuring goes on: %s", error, exc_info=not expected)

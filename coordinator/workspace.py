@@ -18,8 +18,12 @@ from pathlib import Path
 
 from gemmcast.errors import InputError, WorkspaceError
 
-JOB_VARIABLES = ("RAY_JOB_CONFIG_JSON_ENV_VAR",)
+JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 # set for the entrypoint of a `ray job submit`
+
+
+def inside_job() -> bool:
+    return JOB_VARIABLE in os.environ
 
 
 class Workspace:
@@ -30,7 +34,7 @@ class Workspace:
     """
 
     def __init__(self, path: Path) -> None:
-        if not path.is_absolute() and any(name in os.environ for name in JOB_VARIABLES):
+        if not path.is_absolute() and inside_job():
             raise InputError(
                 "--workspace", str(path), "a relative path inside a Ray job lies in Ray's package cache, which is deleted", "give an absolute path"
             )

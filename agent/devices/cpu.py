@@ -2,7 +2,7 @@
 
 Operands are windows of one arena of random numbers, so that no cell pays for allocation or filling. There is no readable power here:
 power columns stay null. A CPU is never ours alone: a batch in which the kernel took a core away from us (involuntary context
-switches) says nothing about the GEMM and is timed again.
+switches) says nothing about the GEMM and is timed again. Long batches are allowed a few: there are always some, and they hardly cost.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ DEFAULT_CACHE_BYTES = 32 * 2**20
 CHARACTERISE_DIM = 1024
 MAX_PREEMPTED = 40
 # batches of one burst that were interrupted by other processes, before the cell is given up
+UNNOTICED_US = 10_000.0
+# one switch in so long a time is the system's own business; a quiet host shows a few in every 0.1 s, which cost 0.1 to 1 %
 TYPES: dict[str, Any] = {"fp32": np.float32, "fp64": np.float64}
 
 
@@ -92,7 +94,7 @@ class CpuBench:
                 for i in order:
                     launch(i)
                 took_us = (perf_counter() - start_s) * 1e6
-                if _preemptions() == before:
+                if _preemptions() - before <= took_us // UNNOTICED_US:
                     return took_us
                 preempted += 1
                 if preempted > MAX_PREEMPTED:

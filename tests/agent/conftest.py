@@ -24,6 +24,7 @@ DEVICE = Device(
     name="Paper CPU (2 cores)", kind="cpu", uuid="CPU-paper", sm_count=2, memory_bytes=2**34, l2_bytes=2**25, dram_gbps=40.0,
     launch_overhead_us=1.0, peak_tflops={"fp32": 0.2, "fp64": 0.1}, library="openblas 0",
 )  # fmt: skip
+QUICK = Procedure(burst_s=0.005)
 
 
 @pytest.fixture
@@ -65,7 +66,7 @@ def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def make_worker(model_dir: Path) -> Iterator[MakeWorker]:
     made: list[Worker] = []
 
-    def worker(timeout_s: float = 60.0, *, procedure: Procedure = Procedure(burst_s=0.005), **spec: Any) -> Worker:
+    def worker(timeout_s: float = 60.0, *, procedure: Procedure = QUICK, **spec: Any) -> Worker:
         made.append(Worker({"kind": "cpu", "agent": "me", "model_dir": str(model_dir), "procedure": asdict(procedure), **spec}, timeout_s))
         return made[-1]
 

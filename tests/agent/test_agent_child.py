@@ -8,14 +8,15 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 
-from agent.worker import ChildDied, Worker
+from agent.worker import MAX_CRASHED_IN_A_ROW, ChildDied, Worker
 from gemmcast import modeldir
 from gemmcast.arrow import to_table
 from gemmcast.cell import Cell
@@ -35,7 +36,7 @@ def long_cell(make_cell: MakeCell) -> Cell:
     return make_cell(4096, 4096, 4096)
 
 
-def _rows(worker: Worker, cells: list[Cell], on_wait: Callable[[], None] = lambda: None) -> Iterator[dict[str, Any]]:
+def _rows(worker: Worker, cells: list[Cell], on_wait: Callable[[], None] = lambda: None) -> Generator[dict[str, Any]]:
     """Rows; `on_wait` is called while a cell has run for a fifth of a second."""
     for row in worker.measure(cells):
         if row is None:
@@ -68,6 +69,15 @@ def test_the_device_is_characterised_once_and_then_remembered(make_worker: MakeW
     assert all(value > 0 for value in (*device.peak_tflops.values(), device.dram_gbps, device.launch_overhead_us))
     assert second.device == device
     assert modeldir.devices(model_dir) == [device]
+
+
+def test_a_device_whose_library_has_changed_is_measured_anew(make_worker: MakeWorker, model_dir: Path, tmp_path: Path) -> None:
+    now = make_worker().device
+    modeldir.put_device(tmp_path, replace(now, library="an older one", peak_tflops={"fp32": 12345.0, "fp64": 12345.0}))
+    device = make_worker(model_dir=str(tmp_path)).device
+    assert (device.uuid, device.library) == (now.uuid, now.library)
+    assert max(device.peak_tflops.values()) < 12345.0
+    assert modeldir.devices(tmp_path) == [device]
 
 
 def test_a_child_that_is_killed_under_a_cell_loses_nothing(make_worker: MakeWorker, make_cell: MakeCell) -> None:
@@ -109,6 +119,13 @@ def test_a_cell_that_kills_two_children_is_a_row_crashed(make_worker: MakeWorker
     assert (rows[0]["status"], rows[0]["runtime_us"]) == ("crashed", None)
     assert "died with status -9, 2 times" in rows[0]["reason"]
     assert rows[1]["status"] in MEASURED
+
+
+def test_a_node_under_which_every_child_dies_is_given_up(make_worker: MakeWorker, make_cell: MakeCell) -> None:
+    worker = make_worker()
+    rows = _rows(worker, [make_cell(4096, 4096, 4096 + i) for i in range(MAX_CRASHED_IN_A_ROW + 5)], lambda: _kill(worker.pid))
+    with pytest.raises(ChildDied, match=f"{MAX_CRASHED_IN_A_ROW + 1} cells in a row crashed on me, the last one: the measuring process died"):
+        list(rows)
 
 
 def test_a_cell_over_its_limit_is_a_row_timeout_and_the_next_goes_on(make_worker: MakeWorker, make_cell: MakeCell, long_cell: Cell) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -32,8 +32,8 @@ class FakeBench:
 
     xp: Any = np
 
-    def __init__(self, device: Device, busy: Iterator[str | None] = iter(()), fails: Exception | None = None) -> None:
-        self._device, self._busy, self._fails = device, busy, fails
+    def __init__(self, device: Device, busy: Sequence[str] = (), fails: Exception | None = None) -> None:
+        self._device, self._busy, self._fails = device, iter(busy), fails
         self.asked: list[tuple[Gemm, bool]] = []
 
     def identify(self) -> Device:
@@ -169,13 +169,13 @@ def test_what_does_not_go_together_is_unsupported(measure: Measure, make_cell: M
 
 
 def test_a_neighbour_that_stays_makes_a_contended_row(measure: Measure, make_cell: MakeCell, waited: list[float]) -> None:
-    row = measure(make_cell(), busy=iter(["1 other process(es) hold this GPU"] * 100)).row
+    row = measure(make_cell(), busy=["1 other process(es) hold this GPU"] * 100).row
     assert (row["status"], row["reason"], row["runtime_us"]) == ("contended", "1 other process(es) hold this GPU", None)
     assert tuple(waited) == CONTENTION_WAITS_S
 
 
 def test_a_neighbour_that_leaves_is_waited_for(measure: Measure, make_cell: MakeCell, waited: list[float]) -> None:
-    row = measure(make_cell(), busy=iter(["busy", "busy"])).row
+    row = measure(make_cell(), busy=["busy", "busy"]).row
     assert (row["status"], row["runtime_us"]) == ("ok", 12.5)
     assert tuple(waited) == CONTENTION_WAITS_S[:2]
 

@@ -61,7 +61,10 @@ class FakeLoad:
         self.stopped = True
 
 
-def _meter(power_w: float, *, procedure: Procedure = Procedure(), launch_us: float = 1650.0, **board: float) -> tuple[PowerReading, FakeLoad, float]:
+USUAL = Procedure()
+
+
+def _meter(power_w: float, *, procedure: Procedure = USUAL, launch_us: float = 1650.0, **board: float) -> tuple[PowerReading, FakeLoad, float]:
     clock = Clock()
     load = FakeLoad(clock, launch_us)
     reading = meter(FakeBoard(clock, power_w, **board), load, procedure, now_s=clock.now_s, wait=clock.wait)  # type: ignore[arg-type]

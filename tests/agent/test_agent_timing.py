@@ -11,6 +11,8 @@ import pytest
 from agent.timing import MAX_BATCHES, MIN_BATCHES, Burst, relative_standard_error, time_burst
 from gemmcast.procedure import Procedure
 
+USUAL = Procedure()
+
 
 class FakeKernel:
     """Batches of launches of known length: batch i takes `launches` times the i-th of `launch_us`, plus `extra_us`."""
@@ -33,7 +35,7 @@ class FakeKernel:
     def spent_s(self) -> float:
         return self._now_s - 100.0
 
-    def time(self, procedure: Procedure = Procedure(), *, min_batch_us: float = 1000.0, max_launches: int = 20_000) -> Burst:
+    def time(self, procedure: Procedure = USUAL, *, min_batch_us: float = 1000.0, max_launches: int = 20_000) -> Burst:
         return time_burst(self.batch_us, procedure, min_batch_us=min_batch_us, max_launches=max_launches, now_s=self.now_s)
 
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -114,7 +115,7 @@ def test_a_sweep_is_the_product_of_everything(make_plan: MakePlan, cpu: Device) 
 
 def test_cells_of_one_problem_stand_together(make_plan: MakePlan, cpu: Device) -> None:
     gemms = [cell.gemm for cell in _cells(make_plan({"sample": 10}, dtypes=["fp32", "fp64"], knobs={"threads": [1, 2, 4]}), cpu)]
-    changes = sum(one != other for one, other in zip(gemms, gemms[1:], strict=False))
+    changes = sum(one != other for one, other in pairwise(gemms))
     assert changes == 10 * 2 - 1
 
 

@@ -169,6 +169,16 @@ def test_plan_prints_the_resolved_plan_and_a_table(coordinator: Coordinator, rep
     assert "plan replayed" in ended.stdout and "refused: 400 cells, family blas has no bf16" in ended.stdout
 
 
+def test_plan_names_this_machines_cpu(coordinator: Coordinator, tmp_path: Path) -> None:
+    plan = tmp_path / "plan.toml"
+    plan.write_text('name = "here"\ndevices = { kind = "cpu" }\n[[sweep]]\nfamily = "blas"\nshapes = { list = [[64, 64, 64]] }\nrepeats = 2\n')
+    found = _json(coordinator("plan", plan, "--json"))
+    assert found["device"].endswith("cores)")
+    assert (found["cells"], found["shapes"], found["refused"]) == (2, 1, {})
+    plan.write_text(plan.read_text().replace("[64, 64, 64]", "[1000000, 1000000, 1000000]"))
+    assert "sweep.0.shapes = '1000000x1000000x1000000 fp32 nn': its operands need 11175.9 GiB" in _refused(coordinator("plan", plan))
+
+
 def test_plan_of_a_dataset_that_is_none_is_refused(coordinator: Coordinator, replay: Path) -> None:
     (replay.parent / "recorded.parquet").write_text("not a table")
     assert "recorded.parquet': not a Parquet file" in _refused(coordinator("plan", replay))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -376,7 +377,7 @@ def test_training_starts_when_it_is_due_and_the_model_is_pushed(store: SampleSto
     loop = Loop(_training_plan(make_plan), store, agents, trainer)
     assert loop.run(stop=never)
     rows = [rows for rows, _ in trainer.started]
-    assert rows[0] >= 40 and all(later - earlier >= 40 for earlier, later in zip(rows, rows[1:], strict=False))
+    assert rows[0] >= 40 and all(later - earlier >= 40 for earlier, later in pairwise(rows))
     assert len(rows) == 3
     assert [version for _, version in agents.pushed] == ["1", "2", "3"][: len(agents.pushed)]
     assert agents.pushed[0] == (f"model of {rows[0]}".encode(), "1")

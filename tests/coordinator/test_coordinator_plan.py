@@ -13,6 +13,7 @@ from coordinator.plan import parse_plan, read_plan
 from gemmcast.errors import InputError
 from gemmcast.procedure import Procedure
 
+ROOT = Path(__file__).parent.parent.parent
 GOOD = """
 name = "good"
 [[sweep]]
@@ -42,9 +43,12 @@ def test_the_measure_table_becomes_the_procedure() -> None:
     assert procedure == Procedure(target_rse=0.01, burst_s=0.1, timeout_s=5.0, settle_s=0.5, power_steps=8)
 
 
-def test_the_plan_of_the_demo_is_good() -> None:
-    plan = read_plan(Path(__file__).parent.parent.parent / "examples" / "demo.toml")
-    assert {sweep.family for sweep in plan.sweep} == {"blas", "tiled", "cublas"}
+@pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.toml")), ids=lambda path: path.name)
+def test_the_plans_in_examples_are_good(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    plan = read_plan(path)
+    assert parse_plan(plan.model_dump()) == plan
+    assert (plan.devices.kind == "replay") == (plan.devices.dataset is not None)
 
 
 BAD = [
@@ -181,11 +185,12 @@ def _everything_below(directory: Path) -> dict[str, bytes]:
 @pytest.mark.parametrize(
     ("command", "text", "message"),
     [
-        ("plan", GOOD + "\ncolour = 1\n", "error: sweep.0.colour = 1: unknown key; remove it or correct its spelling (docs/plan.md)"),
+        ("plan", GOOD + "\ntiles = [1]\n", "error: sweep.0.tiles = [1]: unknown key; remove it or correct its spelling (docs/plan.md)"),
         ("plan", GOOD.replace("5", "0"), "error: sweep.0.shapes = {'sample': 0}: no shapes: give sample = NUMBER"),
         ("run", GOOD.replace("blas", "magma"), "error: sweep.0.family = 'magma': unknown kernel family; use one of blas"),
         ("run", GOOD + '\n[devices]\nkind = "replay"\ndataset = "../x.parquet"\n', "leads out of the plan's folder and of the project"),
     ],
+    ids=["plan-unknown-key", "plan-no-shapes", "run-unknown-family", "run-path-escape"],
 )
 def test_a_bad_plan_ends_with_one_line_and_exit_code_2(tmp_path: Path, python_env: dict[str, str], command: str, text: str, message: str) -> None:
     plan, workspace = tmp_path / "plan.toml", tmp_path / "workspace"
@@ -205,7 +210,7 @@ def test_a_bad_plan_ends_with_one_line_and_exit_code_2(tmp_path: Path, python_en
 
 
 def test_the_examples_in_the_documentation_are_plans(tmp_path: Path) -> None:
-    page = (Path(__file__).parent.parent.parent / "docs" / "plan.md").read_text()
+    page = (ROOT / "docs" / "plan.md").read_text()
     examples = [part.partition("```")[0] for part in page.split("```toml\n")[1:]]
     assert len(examples) >= 2
     for i, example in enumerate(examples):

@@ -16,8 +16,8 @@ import pytest
 from coordinator.report import write_report
 from coordinator.train import Candidate
 from gemmcast.arrow import SCHEMA, to_table
-from gemmcast.cell import Cell
 from gemmcast.card import ModelCard
+from gemmcast.cell import Cell
 from gemmcast.device import Device
 from registry.store import Version
 

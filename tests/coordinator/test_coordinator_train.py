@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from gemmcast.card import ModelCard
 from gemmcast.errors import InputError
 from gemmcast.modeldir import sha256
 from gemmcast.question import CONTRACT, INPUT, OUTPUTS
+from registry.store import Registry
 
 HOLDOUT = Train().holdout
 
@@ -159,31 +161,15 @@ def test_a_candidate_that_is_as_good_passes(candidate: Candidate, cpu_samples: p
 # what happens to it
 
 
-class FakeRegistry:
-    """Versions in a list; who is champion and who challenger."""
-
-    def __init__(self) -> None:
-        self.published: list[tuple[bytes, ModelCard]] = []
-        self.aliases: dict[str, str] = {}
-
-    def publish(self, model: bytes, card: ModelCard) -> Any:
-        self.published.append((model, card))
-        return type("Version", (), {"number": str(len(self.published))})()
-
-    def promote(self, ref: str) -> None:
-        self.aliases["champion"] = ref
-
-    def challenge(self, ref: str) -> None:
-        self.aliases["challenger"] = ref
-
-
-def test_a_winner_becomes_champion_and_a_loser_challenger(candidate: Candidate, caplog: pytest.LogCaptureFixture) -> None:
-    registry: Any = FakeRegistry()
+def test_a_winner_becomes_champion_and_a_loser_challenger(candidate: Candidate, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    registry = Registry(tmp_path / "registry")
     assert publish(registry, candidate.model, candidate.card, None) == "1"
     with caplog.at_level(logging.WARNING):
         assert publish(registry, candidate.model, candidate.card, "too slow") is None
-    assert registry.aliases == {"champion": "1", "challenger": "2"}
     assert "version 2 stays challenger: too slow" in caplog.text
+    assert (registry.resolve("champion").number, registry.resolve("challenger").number) == ("1", "2")
+    assert publish(registry, candidate.model, candidate.card, None) == "3"
+    assert registry.load("champion")[:2] == (candidate.model, candidate.card)
 
 
 def test_fit_and_judge_is_train_and_gate(cpu_samples: pa.Table, candidate: Candidate) -> None:
