@@ -41,7 +41,8 @@ def objection(candidate: Candidate, champion: bytes | None, table: pa.Table, hol
 
 def _speaks_our_contract(model: bytes) -> bool:
     """A champion of another contract can't be asked our questions: its successor needs no comparison."""
-    return open_session(model).get_modelmeta().custom_metadata_map.get(f"{METADATA_PREFIX}contract") == str(CONTRACT)
+    found = open_session(model).get_modelmeta().custom_metadata_map.get(f"{METADATA_PREFIX}contract")
+    return bool(found == str(CONTRACT))
 
 
 def _errors(model: bytes, test: Dataset) -> npt.NDArray[np.float64]:

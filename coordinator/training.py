@@ -10,6 +10,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable
+from typing import Any
 
 import pyarrow as pa
 import ray
@@ -72,13 +73,13 @@ class RayTrainer:
             champion = self._registry.load("champion")[0] if self._registry.champion() else None
             # Ray gives a task one OpenMP thread; more only pay where trees are large (and hurt on a busy host: they wait for one another)
             cores = str(os.cpu_count() or 1) if len(table) >= PARALLEL_ROWS else "1"
-            options = {"runtime_env": {"env_vars": {"OMP_NUM_THREADS": cores}}, "scheduling_strategy": self._where}
+            options: dict[str, Any] = {"runtime_env": {"env_vars": {"OMP_NUM_THREADS": cores}}, "scheduling_strategy": self._where}
             fit = ray.remote(num_cpus=0, max_retries=1, **options)(fit_and_judge)
             model, card, why_not = ray.get(fit.remote(table, self._settings, store_version, champion))
             number = publish(self._registry, model, card, why_not)
             self._told(card, number)
             if number is not None:
                 self._finished = (model, number)
-        except Exception as error:  # noqa: BLE001, whatever ends a training must not end the measuring
+        except Exception as error:
             expected = isinstance(error, (GemmcastError, ray.exceptions.RayError))
             log.warning("training failed, measuring goes on: %s", error, exc_info=not expected)

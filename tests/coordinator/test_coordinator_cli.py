@@ -176,7 +176,9 @@ def test_plan_names_this_machines_cpu(coordinator: Coordinator, tmp_path: Path) 
     assert found["device"].endswith("cores)")
     assert (found["cells"], found["shapes"], found["refused"]) == (2, 1, {})
     plan.write_text(plan.read_text().replace("[64, 64, 64]", "[1000000, 1000000, 1000000]"))
-    assert "sweep.0.shapes = '1000000x1000000x1000000 fp32 nn': its operands need 11175.9 GiB" in _refused(coordinator("plan", plan))
+    assert "sweep.0.shapes = '1000000x1000000x1000000 fp32 nn': its operands and their float64 copies for the check need 33527.6 GiB" in _refused(
+        coordinator("plan", plan)
+    )
 
 
 def test_plan_of_a_dataset_that_is_none_is_refused(coordinator: Coordinator, replay: Path) -> None:

@@ -242,7 +242,7 @@ def test_each_gpu_measures_everything_when_the_plan_says_so(store: SampleStore, 
 
 
 def test_a_shape_that_no_device_can_hold_ends_the_run(store: SampleStore, fleet: MakeFleet, make_plan: MakePlan) -> None:
-    with pytest.raises(InputError, match=r"sweep.0.shapes = '60000x60000x60000 fp32 nn': its operands need"):
+    with pytest.raises(InputError, match=r"sweep.0.shapes = '60000x60000x60000 fp32 nn': its operands and their float64 copies"):
         Loop(make_plan({"list": [[60_000] * 3]}), store, fleet(), None).run(stop=never)
     assert store.counts() == {}
 

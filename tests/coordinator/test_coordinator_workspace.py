@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from coordinator.workspace import JOB_VARIABLES, Workspace
+from coordinator.workspace import JOB_VARIABLE, Workspace
 from gemmcast.errors import InputError, WorkspaceError
 
 HOLDER = """
 import sys
 from pathlib import Path
-from coordinator.workspace import Workspace
+from coordinator.workspace import JOB_VARIABLE, Workspace
 with Workspace(Path(sys.argv[1])).locked():
     print("locked", flush=True)
     sys.stdin.read()
@@ -41,15 +41,13 @@ def test_everything_lies_beneath_it(tmp_path: Path) -> None:
 
 
 def test_a_relative_path_is_fine_outside_a_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in JOB_VARIABLES:
-        monkeypatch.delenv(name, raising=False)
+    monkeypatch.delenv(JOB_VARIABLE, raising=False)
     monkeypatch.chdir(tmp_path)
     assert Workspace(Path("workspace")).path == tmp_path / "workspace"
 
 
-@pytest.mark.parametrize("name", JOB_VARIABLES)
-def test_a_relative_path_inside_a_ray_job_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    monkeypatch.setenv(name, "{}")
+def test_a_relative_path_inside_a_ray_job_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(JOB_VARIABLE, "{}")
     with pytest.raises(InputError, match=r"--workspace = 'workspace': a relative path inside a Ray job .*; give an absolute path"):
         Workspace(Path("workspace"))
     assert Workspace(tmp_path / "workspace").path == tmp_path / "workspace"
