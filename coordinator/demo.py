@@ -132,7 +132,7 @@ def _show(summary: dict[str, Any], unseen: Dataset, predicted: dict[str, dict[st
     path = campaign.workspace.path
     devices = ", ".join(summary["device"])
     rows = [_example(row, predicted[row["cell_id"]]["runtime_us"]) for row in _spread(unseen.table.to_pylist())]
-    terminal.show_rows(f"GEMMs that the model never saw, on {devices}", ("GEMM", "kernel", "predicted us", "measured us", "error %"), rows)
+    terminal.show_rows(f"GEMMs that the model never saw, on {devices}", ("GEMM", "kernel", "predicted µs", "measured µs", "error %"), rows)
     terminal.show_scores(summary["unseen"], f"All {len(unseen)} of them, {summary['unseen_shapes']} shapes: absolute error in per cent")
     latency = summary["latency"]
     terminal.out.print(

@@ -31,6 +31,8 @@ log = logging.getLogger(__name__)
 
 BACKPRESSURE = 8
 LOOK_FOR_NODES_S = 5.0
+MAX_STARTS = 3
+# of an agent, before the run goes on without it
 ROOT = Path(__file__).resolve().parent.parent
 NOT_SHIPPED = [".venv", ".git", "datasets", "demo", "workspace", "docs", "tests", "benchmarks"]
 # when we join a cluster from outside a job; a job ships its own working directory
@@ -74,6 +76,9 @@ class Fleet(Protocol):
     def known(self) -> list[Ready]:
         """The agents that have said already that they are ready, for a loop that begins now."""
 
+    def starting(self) -> int:
+        """Agents that have not said yet whether they are ready: their devices may have cells of their own."""
+
     def poll(self, timeout_s: float) -> list[Event]:
         """What happened; waits up to that long for something to happen."""
 
@@ -94,6 +99,7 @@ class _Member:
     ready: Any
     # the pending answer to describe(), None once it came
     said: Ready | None = None
+    failed_starts: int = 0
     streams: dict[int, Any] = field(default_factory=dict)
 
 
@@ -109,6 +115,9 @@ class RayFleet:
 
     def known(self) -> list[Ready]:
         return [member.said for member in self._members.values() if member.said is not None]
+
+    def starting(self) -> int:
+        return sum(member.ready is not None for member in self._members.values())
 
     def poll(self, timeout_s: float) -> list[Event]:
         self._look_for_nodes()
@@ -151,7 +160,9 @@ class RayFleet:
             said = ray.get(member.ready)
         except ray.exceptions.RayError as error:
             log.warning("agent %s can't start: %s", name, _first_line(error))
-            member.ready = member.actor.describe.remote()  # Ray restarts the actor; ask again
+            member.failed_starts += 1
+            # Ray restarts the actor: ask again, but not for ever
+            member.ready = member.actor.describe.remote() if member.failed_starts < MAX_STARTS else None
             return Ended(agent=name, lease=-1, error=_first_line(error))
         member.ready = None
         if self._model:

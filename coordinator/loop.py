@@ -109,7 +109,7 @@ class Loop:
             self._take_model()
             self._start_training(final=False)
             show(self.progress)
-            if self._agents and self._finished():
+            if self._agents and not self._fleet.starting() and self._finished():
                 return True
             self._hand_out()
         return False

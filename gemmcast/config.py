@@ -68,8 +68,10 @@ class KernelConfig:
                 raise InputError(name, value, "must be a whole number, 0 for 'not known'", "correct the configuration")
 
     def __str__(self) -> str:
-        knobs = " ".join(f"{name}={getattr(self, name)}" for name in KNOBS if getattr(self, name))
-        return " ".join(part for part in (self.family, self.kernel, knobs) if part)
+        tile = (self.tile_m, self.tile_n, self.tile_k)
+        square = f"tile={tile[0]}" if tile[0] and len(set(tile)) == 1 else ""
+        knobs = [f"{name}={getattr(self, name)}" for name in KNOBS if getattr(self, name) and not (square and name.startswith("tile_"))]
+        return " ".join(part for part in (self.family, self.kernel, square, *knobs) if part)
 
 
 KNOBS: Final = tuple(f.name for f in fields(KernelConfig) if f.name not in ("family", "kernel"))

@@ -23,7 +23,7 @@ from gemmcast.card import ModelCard, Scores
 from gemmcast.errors import GemmcastError
 from registry.store import Registry, Version
 
-METRICS = ("mape", "median_ape", "p90_ape", "r2", "rows")
+METRICS = {"median_ape": "median %", "mape": "mean %", "p90_ape": "p90 %", "r2": "R²", "rows": "rows"}
 app = typer.Typer(help="Model versions: which there are, which one runs.", add_completion=False, rich_markup_mode=None)
 
 Ref = Annotated[str, typer.Argument(metavar="REF", help="champion, challenger, or a version's number", show_default=False)]
@@ -126,19 +126,22 @@ def _card(version: Version, card: ModelCard) -> Iterator[Table | str]:
 
 
 def _scores(title: str, scores: Scores) -> Table:
-    table = _table("target", "method", *METRICS, title=title)
+    """Errors in per cent, the model's first."""
+    table = _table("target", "method", *METRICS.values(), title=title)
     for target, methods in scores.items():
-        for i, (method, metrics) in enumerate(methods.items()):
-            table.add_row("" if i else target, method, *(_number(metrics.get(metric)) for metric in METRICS))
+        for i, method in enumerate(sorted(methods, key=lambda name: name != "model")):
+            table.add_row("" if i else target, method, *(_number(name, methods[method].get(name)) for name in METRICS))
     return table
 
 
 def _table(*columns: str, title: str | None = None) -> Table:
     table = Table(box=SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False)
     for column in columns:
-        table.add_column(column, justify="right" if column in METRICS else "left", no_wrap=True)
+        table.add_column(column, justify="right" if column in METRICS.values() else "left", no_wrap=True)
     return table
 
 
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4g}" if value < 1e4 else f"{value:.0f}"
+def _number(metric: str, value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.0f}" if metric == "rows" else f"{value:.3f}" if metric == "r2" else f"{value:.1f}"

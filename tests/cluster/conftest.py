@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import secrets
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,6 +22,7 @@ from deltalake import DeltaTable
 from coordinator.store import SampleStore
 
 ROOT = Path(__file__).resolve().parent.parent.parent
+RAY = Path(sys.executable).parent / "ray"
 PLAN = """
 name = "killed"
 seed = 11
@@ -26,9 +31,12 @@ burst_s = 0.02
 [[sweep]]
 family = "blas"
 kernel = "numpy"
-shapes = { sample = 110, min = 16, max = 500 }
-knobs = { threads = [1, 2] }
+shapes = { sample = 220, min = 16, max = 500 }
+knobs = { threads = [1] }
 """
+
+
+CELLS = 220
 
 
 @dataclass(frozen=True)
@@ -83,12 +91,14 @@ def workspace(tmp_path: Path) -> Path:
 @pytest.fixture
 def start(tmp_path: Path, workspace: Path) -> Iterator[object]:
     plan = tmp_path / "plan.toml"
-    plan.write_text(PLAN)
     started: list[subprocess.Popen[str]] = []
 
-    def start_run(*options: str) -> Run:
+    def start_run(*options: str, env: dict[str, str] | None = None, shapes: int = CELLS) -> Run:
+        plan.write_text(PLAN.replace("sample = 220", f"sample = {shapes}"))
         command = [sys.executable, "-m", "coordinator", "run", str(plan), "--workspace", str(workspace), "--no-train", "--json", *options]
-        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=without_ray(os.environ))
+        process = subprocess.Popen(
+            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**without_ray(os.environ), **(env or {})}
+        )
         started.append(process)
         return Run(process, workspace)
 
@@ -102,3 +112,87 @@ def start(tmp_path: Path, workspace: Path) -> Iterator[object]:
 def without_ray(env: object) -> dict[str, str]:
     """So that no cluster of another test is joined."""
     return {name: value for name, value in dict(env).items() if not name.startswith("RAY_")}  # type: ignore[call-overload]
+
+
+class Cluster:
+    """One head node, and the environment of its users."""
+
+    def __init__(self, directory: Path) -> None:
+        self.gcs, self.dashboard = free_port(), free_port()
+        keep = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+        self.env = {**keep, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_ADDRESS": f"http://127.0.0.1:{self.dashboard}"}
+        self.directory = directory
+
+    def start(self) -> None:
+        env = {name: value for name, value in self.env.items() if name != "RAY_ADDRESS"}
+        head = ["--head", f"--port={self.gcs}", "--dashboard-host=127.0.0.1", f"--dashboard-port={self.dashboard}", "--num-cpus=2"]
+        head += [f"--dashboard-agent-listen-port={free_port()}"]  # its default belongs to whoever else runs Ray here
+        done = subprocess.run(
+            [RAY, "start", *head, f"--temp-dir={self.directory}", "--disable-usage-stats"], env=env, capture_output=True, text=True, timeout=120
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    def join(self) -> None:
+        """A second node, on this machine."""
+        env = {name: value for name, value in self.env.items() if name != "RAY_ADDRESS"}
+        words = [f"--address=127.0.0.1:{self.gcs}", "--num-cpus=1", f"--dashboard-agent-listen-port={free_port()}", "--disable-usage-stats"]
+        done = subprocess.run([RAY, "start", *words], env=env, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    def raylets(self) -> list[int]:
+        """The node processes, the head's first."""
+        return [pid for pid in sorted(self._pids()) if "raylet/raylet" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0", 1)[0].decode()]
+
+    def stop(self) -> None:
+        """Only the processes of this head: `ray stop` would end every Ray on the machine."""
+        for pid in self._pids():
+            with contextlib.suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
+
+    def _pids(self) -> list[int]:
+        found = []
+        for path in Path("/proc").glob("[0-9]*/environ"):
+            with contextlib.suppress(OSError):
+                if f"RAY_AUTH_TOKEN={self.env['RAY_AUTH_TOKEN']}".encode() in path.read_bytes():
+                    found.append(int(path.parent.name))
+        return found
+
+    def job(self, *words: str, limit_s: float = 120.0) -> str:
+        deadline_s = monotonic() + 60
+        while True:
+            done = subprocess.run([RAY, "job", *words], env=self.env, capture_output=True, text=True, timeout=limit_s)
+            if "No available agent to submit job" not in done.stderr or monotonic() > deadline_s:  # the head has only just started
+                break
+            sleep(1.0)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def status(self, job: str) -> str:
+        out = self.job("status", job).upper()
+        return next(word for word in ("SUCCEEDED", "FAILED", "STOPPED", "RUNNING", "PENDING") if word in out)
+
+    def wait(self, job: str, limit_s: float) -> str:
+        deadline_s = monotonic() + limit_s
+        while (status := self.status(job)) in ("RUNNING", "PENDING") and monotonic() < deadline_s:
+            sleep(3.0)
+        return status
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    # Ray's sockets need a short path
+    directory = Path("/tmp") / f"ray-{secrets.token_hex(4)}"
+    made = Cluster(directory)
+    try:
+        made.start()
+        yield made
+    finally:
+        made.stop()
+        shutil.rmtree(directory, ignore_errors=True)

@@ -47,6 +47,9 @@ class FakeFleet:
         self.leased: list[tuple[str, list[Cell]]] = []
         self.pushed: list[tuple[bytes, str]] = []
 
+    def starting(self) -> int:
+        return 0
+
     def known(self) -> list[Ready]:
         return [self._ready(name) for name, agent in self.agents.items() if agent.said]
 

@@ -1,0 +1,32 @@
+"""A Ray cluster of two nodes: both measure, one dies in mid-run, and each cell is committed exactly once."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from coordinator.store import SampleStore
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
+CELLS = 110
+
+
+def test_a_node_that_dies_leaves_its_cells_to_the_other(cluster: Any, start: Callable[..., Any], workspace: Path) -> None:
+    cluster.join()
+    head, second = cluster.raylets()
+    address = f"127.0.0.1:{cluster.gcs}"
+    run = start("--address", address, env={name: cluster.env[name] for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN")}, shapes=CELLS)
+    run.wait_for(30, limit_s=120)
+    os.kill(second, signal.SIGKILL)
+    found = run.result(limit_s=200)
+    assert found["complete"]
+    assert Path(f"/proc/{head}").exists()
+    table = SampleStore.open(workspace / "samples", create=False).read()
+    ids = table["cell_id"].to_pylist()
+    assert len(ids) == len(set(ids)) == CELLS
+    assert len(set(table["agent"].to_pylist())) == 2
