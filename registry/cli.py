@@ -116,8 +116,8 @@ def _card(version: Version, card: ModelCard) -> Iterator[Table | str]:
         "rows": f"{card.rows}" + (f" of sample store version {card.store_version}" if card.store_version is not None else ""),
         "devices": ", ".join(f"{device} ({rows})" for device, rows in card.rows_by_device.items()),
         "split": f"{card.split}: {card.train_rows} rows of {card.train_shapes} shapes to train, {card.test_rows} of {card.test_shapes} to test",
-        "parity": _number(card.parity_max_rel),
-        "latency": f"{_number(card.single_p50_us)} us a question",
+        "parity": f"{_shown(card.parity_max_rel)} largest relative difference from scikit-learn",
+        "latency": f"{_shown(card.single_p50_us)} us a question",
     }
     yield "\n".join(f"{name:9} {value}" for name, value in said.items())
     yield _scores("errors on the test rows, percent", card.scores)
@@ -135,10 +135,14 @@ def _scores(title: str, scores: Scores) -> Table:
 
 
 def _table(*columns: str, title: str | None = None) -> Table:
-    table = Table(box=SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False)
+    table = Table(box=SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False, padding=(0, 1, 0, 0))
     for column in columns:
         table.add_column(column, justify="right" if column in METRICS.values() else "left", no_wrap=True)
     return table
+
+
+def _shown(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.2g}"
 
 
 def _number(metric: str, value: float | None) -> str:

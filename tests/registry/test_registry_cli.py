@@ -49,7 +49,7 @@ def test_show(ask: Callable[..., str], ask_json: Callable[..., Any]) -> None:
     text = ask("show", "challenger")
     assert "version   3 challenger" in text
     assert "NVIDIA H100 80GB HBM3 (22683)" in text
-    for row in (["runtime_us", "lookup", "31", "3", "11.25", "0.98", "4683"], ["roofline", "40", "3", "11.25", "0.98", "4683"]):
+    for row in (["lookup", "3.0", "31.0", "11.2", "0.980", "4683"], ["roofline", "3.0", "40.0", "11.2", "0.980", "4683"]):
         assert row in [line.split() for line in text.splitlines()]
     assert "family cutlass" in text
     shown = ask_json("show")
