@@ -5,6 +5,7 @@ R² alone accepts nothing: a method can have R² 0.95 and a mean error of 148 %,
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -15,25 +16,24 @@ Values = npt.NDArray[np.float64]
 
 
 def score(measured: Values, predicted: Values) -> dict[str, float]:
-    """mape, median_ape, p90_ape (per cent), r2 and rows; NaNs where there is nothing to score."""
+    """mape, median_ape, p90_ape (per cent), r2 and rows. What does not exist is left out, because JSON has no NaN: of no rows only
+    `rows` is left, and values that are all alike have no r2."""
     if not len(measured):
-        return {"mape": float("nan"), "median_ape": float("nan"), "p90_ape": float("nan"), "r2": float("nan"), "rows": 0}
+        return {"rows": 0}
     ape = 100 * np.abs(predicted / measured - 1)
     spread = float(np.sum((measured - measured.mean()) ** 2))
-    r2 = 1 - float(np.sum((measured - predicted) ** 2)) / spread if spread > 0 else float("nan")
-    return {
-        "mape": float(ape.mean()),
-        "median_ape": float(np.median(ape)),
-        "p90_ape": float(np.percentile(ape, 90)),
-        "r2": r2,
-        "rows": len(measured),
-    }
+    found = {"mape": float(ape.mean()), "median_ape": float(np.median(ape)), "p90_ape": float(np.percentile(ape, 90)), "rows": len(measured)}
+    return {**found, "r2": 1 - float(np.sum((measured - predicted) ** 2)) / spread} if spread > 0 else found
 
 
-def table(scores: dict[str, Any], metrics: tuple[str, ...] = ("median_ape", "mape", "p90_ape", "r2")) -> list[list[str]]:
-    """Rows of text: target, method (the model first), one column a metric."""
+def table(scores: Mapping[str, Any], metrics: tuple[str, ...] = ("median_ape", "mape", "p90_ape", "r2")) -> list[list[str]]:
+    """Rows of text: target, method (the model first), one column a metric, rows."""
     return [
-        [target, method, *(f"{values[metric]:.3f}" if metric == "r2" else f"{values[metric]:.1f}" for metric in metrics), str(int(values["rows"]))]
+        [target, method, *(_number(metric, values.get(metric)) for metric in metrics), str(int(values["rows"]))]
         for target, methods in scores.items()
         for method, values in sorted(methods.items(), key=lambda item: item[0] != "model")
     ]
+
+
+def _number(metric: str, value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}" if metric == "r2" else f"{value:.1f}"

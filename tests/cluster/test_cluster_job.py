@@ -17,7 +17,7 @@ from coordinator.store import SampleStore
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 ROOT = Path(__file__).resolve().parent.parent.parent
 LEFT_OUT = shutil.ignore_patterns(".git", ".venv*", ".*", "demo", "workspace", "datasets", "tests", "docs", "__pycache__")
-CELLS = 550
+CELLS = 650
 
 
 def committed(workspace: Path) -> int:

@@ -172,7 +172,7 @@ def test_what_a_device_cannot_do_is_counted_and_left_out(cpu: Device, gpu: Devic
         "family cublas needs a cuda device; this is cpu": 320,
     }
     assert {cell.config.family for cell in on_gpu.cells} == {"tiled", "cublas"}
-    assert on_gpu.refused == {"family blas needs a cpu device; this is cuda": 550}
+    assert on_gpu.refused == {"family blas needs a cpu device; this is cuda": 650}
 
 
 def test_a_dtype_that_a_family_lacks_is_counted_with_its_repeats(make_plan: MakePlan, cpu: Device) -> None:
