@@ -160,7 +160,7 @@ def _spread(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _next_commands(campaign: Campaign, unseen: Dataset) -> list[str]:
     config = "cublas" if "cublas" in unseen.column("family") else "blas:kernel=numpy,threads=1"
-    others = "tiled:tile_m=16,tile_n=16,tile_k=16" if config == "cublas" else "blas:kernel=blocked,threads=1,tile_m=128,tile_n=128,tile_k=128"
+    others = "tiled:tile=16" if config == "cublas" else "blas:kernel=blocked,threads=1,tile=128"
     model = _short(campaign.model_dir)
     return [
         f"{_short(Path(sys.executable))} -m gemmcast predict 700 800 900 --config {config} --model {model}",

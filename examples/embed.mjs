@@ -25,4 +25,4 @@ const tiles = [4, 8, 16, 32]
 const rows = Float32Array.from(tiles.flatMap((tile) => question(4096, 1024, 1024, tile)))
 const { runtime_us, tflops } = await session.run({ question: new ort.Tensor("float32", rows, [tiles.length, 32]) }, ["runtime_us", "tflops"])
 tiles.forEach((tile, i) =>
-  console.log(`tiled tile_m=${tile} tile_n=${tile} tile_k=${tile}: ${runtime_us.data[i].toFixed(1)} us, ${tflops.data[i].toFixed(2)} TFLOP/s`))
+  console.log(`tiled tile=${tile}: ${runtime_us.data[i].toFixed(1)} us, ${tflops.data[i].toFixed(2)} TFLOP/s`))

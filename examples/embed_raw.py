@@ -29,4 +29,4 @@ tiles = [4, 8, 16, 32]
 rows = np.array([question(4096, 1024, 1024, tile) for tile in tiles], dtype=np.float32)
 (runtime_us, tflops) = session.run(["runtime_us", "tflops"], {"question": rows})
 for tile, time, speed in zip(tiles, runtime_us, tflops, strict=True):
-    print(f"tiled tile_m={tile} tile_n={tile} tile_k={tile}: {time:.1f} us, {speed:.2f} TFLOP/s")
+    print(f"tiled tile={tile}: {time:.1f} us, {speed:.2f} TFLOP/s")

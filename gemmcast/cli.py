@@ -95,16 +95,19 @@ def _device(text: str | None) -> Device | str | None:
 
 
 def _config(text: str) -> KernelConfig:
-    """`tiled:tile_m=16,tile_n=16` or just `cublas`."""
+    """`tiled:tile=16`, `blas:kernel=blocked,tile_m=64,tile_n=128,tile_k=64` or just `cublas`; `tile` sets all three."""
     family, _, knobs = text.partition(":")
     values: dict[str, Any] = {}
     for knob in filter(None, knobs.split(",")):
         name, equals, value = knob.partition("=")
-        if not equals or name not in (*KNOBS, "kernel"):
-            raise InputError("config", text, f"can't read {knob!r}", f"write family:knob=value,... with knobs {', '.join(KNOBS)}")
+        if not equals or name not in (*KNOBS, "kernel", "tile"):
+            raise InputError("config", text, f"can't read {knob!r}", f"write family:knob=value,... with knobs tile, {', '.join(KNOBS)}")
         if name != "kernel" and not value.isdecimal():
             raise InputError(name, value, "must be a whole number", "correct the configuration")
-        values[name] = value if name == "kernel" else int(value)
+        if name == "tile":
+            values |= dict.fromkeys(("tile_m", "tile_n", "tile_k"), int(value))
+        else:
+            values[name] = value if name == "kernel" else int(value)
     return KernelConfig(family=family, **values)
 
 

@@ -61,6 +61,15 @@ def test_predict_says_what_the_predictor_says(run: Run, power_file: Path) -> Non
     assert answer == {"gemm": asdict(gemm), "config": asdict(config), "prediction": asdict(prediction)}
 
 
+def test_tile_sets_all_three(run: Run, power_file: Path) -> None:
+    short, long = (
+        last(run("predict", 64, 64, 64, "--config", config, "--device", "GPU A", "--model", power_file, "--json"))
+        for config in ("tiled:tile=16", "tiled:tile_m=16,tile_n=16,tile_k=16")
+    )
+    assert short == long
+    assert short["config"]["tile_k"] == 16
+
+
 def test_predict_shows_units_and_leaves_out_what_is_not_known(run: Run, power_file: Path, time_file: Path) -> None:
     text = run("predict", 512, 256, 128, "--config", "cublas", "--device", "GPU A", "--model", power_file)
     assert text.splitlines()[0] == "512x256x128 fp32 nn  cublas"
@@ -127,7 +136,7 @@ def test_info_says_what_a_model_is(run: Run, power_model: bytes, tmp_path: Path)
     [
         (["--config", "cuda"], "family = 'cuda': unknown kernel family; use one of blas"),
         (["--config", ""], "family = '': unknown kernel family"),
-        (["--config", "tiled:tile=3"], "config = 'tiled:tile=3': can't read 'tile=3'; write family:knob=value,... with knobs tile_m"),
+        (["--config", "tiled:tiel=3"], "config = 'tiled:tiel=3': can't read 'tiel=3'; write family:knob=value,... with knobs tile, tile_m"),
         (["--config", "tiled:tile_m"], "config = 'tiled:tile_m': can't read 'tile_m'"),
         (["--config", "tiled:tile_m=-1"], "tile_m = '-1': must be a whole number"),
         (["--config", "tiled:tile_m=16777216"], "tile_m = 16777216: must be a whole number"),

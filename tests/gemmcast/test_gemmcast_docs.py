@@ -129,7 +129,7 @@ def expected_lines(model: Path) -> list[str]:
 def test_the_example_with_gemmcast_runs(power_file: Path) -> None:
     *lines, pick = call(sys.executable, "-W", "error", ROOT / "examples" / "embed.py", power_file)
     assert lines == expected_lines(power_file)
-    assert pick.startswith("pick: tiled tile_m=")
+    assert pick.startswith("pick: tiled tile=")
     assert len(call(sys.executable, ROOT / "examples" / "embed.py", power_file, "GPU B")) == 5
 
 
