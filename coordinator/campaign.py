@@ -16,15 +16,16 @@ from typing import Any
 
 import ray
 
+from coordinator import terminal
 from coordinator.cells import plan_cells
-from coordinator.fleet import RayFleet, connect
+from coordinator.fleet import EMBEDDED, RayFleet, cluster_address, connect
 from coordinator.local import local_device
 from coordinator.loop import Loop
 from coordinator.plan import Plan
 from coordinator.store import SampleStore
 from coordinator.terminal import ModelLine, progress
 from coordinator.training import RayTrainer
-from coordinator.workspace import Workspace, inside_job
+from coordinator.workspace import Workspace
 from gemmcast.cell import Cell
 from gemmcast.modeldir import write_atomically
 from registry.store import Registry
@@ -40,7 +41,7 @@ class Places:
 
 
 class Stop:
-    """Whether SIGINT or SIGTERM has come; a second one interrupts at once."""
+    """Whether SIGINT or SIGTERM has come; a second one interrupts at once, as the first does before `listen`."""
 
     def __init__(self) -> None:
         self._event = threading.Event()
@@ -63,7 +64,8 @@ def stopping() -> Iterator[Stop]:
     """Signals set a flag while this is open."""
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     stop = Stop()
-    stop.listen()
+    for number in before:  # nothing is measured yet that could be lost, and Ray takes seconds to start
+        signal.signal(number, lambda _number, _frame: terminal.leave_now())
     try:
         yield stop
     finally:
@@ -86,14 +88,18 @@ class Campaign:
     @contextmanager
     def open(self) -> Iterator[Stop]:
         """The workspace locked, Ray connected, signals caught."""
-        if self._address is None and not inside_job():
+        target = cluster_address(self._address)
+        if target == EMBEDDED:
             plan_cells(self.plan, local_device(self.plan))  # what this machine can't measure is refused before anything is written
         with self.workspace.locked(), stopping() as stop:
             write_atomically(self.workspace.plan, self.plan.model_dump_json(indent=1).encode())
             self.store = SampleStore.open(self.places.store or self.workspace.samples, create=True)
             self.registry = Registry(self.places.registry or self.workspace.registry)
-            ours = connect(self._address)
-            stop.listen()  # ray.init has put a handler of its own in place of ours
+            try:
+                connect(target)
+            except SystemExit:  # by the SIGTERM handler that Ray puts in place of ours while it starts
+                terminal.leave_now()
+            stop.listen()
             self.fleet = RayFleet(self.plan, self.model_dir)
             self._trained_rows = self._push_champion()
             try:
@@ -101,7 +107,7 @@ class Campaign:
             finally:
                 self.fleet.close()
                 # a cluster of our own ends with this process: the kernel kills it (PR_SET_PDEATHSIG), quicker than ray.shutdown() can
-                if not (ours and stop()):
+                if not (target == EMBEDDED and stop()):
                     ray.shutdown()
 
     def run(self, stop: Stop, *, cells: Sequence[Cell] | None = None, train: bool = True, label: str = "measuring") -> dict[str, Any]:

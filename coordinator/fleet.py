@@ -29,6 +29,8 @@ from gemmcast.errors import GemmcastError
 
 log = logging.getLogger(__name__)
 
+EMBEDDED = "local"
+# Ray's word for a cluster that starts and ends with this process
 BACKPRESSURE = 8
 LOOK_FOR_NODES_S = 5.0
 MAX_STARTS = 3
@@ -218,15 +220,19 @@ class RayFleet:
         return _Member(actor=actor, node_id=node_id, ready=actor.describe.remote())
 
 
-def connect(address: str | None) -> bool:
-    """Join the cluster at `address` ("auto" for the one this machine belongs to), or start one in this process; whether it is our own.
+def cluster_address(asked: str | None) -> str:
+    """Where `connect` is to go: what was asked for, RAY_ADDRESS, the cluster of the job that we are, or a cluster of our own."""
+    return asked or os.environ.get("RAY_ADDRESS") or ("auto" if inside_job() else EMBEDDED)
+
+
+def connect(target: str) -> None:
+    """Join the cluster at `target` ("auto" for the one this machine belongs to), or start one in this process.
 
     Raises:
         GemmcastError: no cluster answers there.
     """
-    target = address or os.environ.get("RAY_ADDRESS") or ("auto" if inside_job() else "local")
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": False}
-    if target == "local":
+    if target == EMBEDDED:
         options["include_dashboard"] = False
     elif not inside_job():
         options["runtime_env"] = {"working_dir": str(ROOT), "excludes": NOT_SHIPPED}
@@ -237,7 +243,6 @@ def connect(address: str | None) -> bool:
         raise GemmcastError(
             f"--address = {target!r}: no Ray cluster answers there ({_first_line(error)}); start one with `ray start --head`"
         ) from None
-    return target == "local"
 
 
 def _first_line(error: BaseException) -> str:

@@ -6,7 +6,7 @@ import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any
 
 import pytest
@@ -80,3 +80,19 @@ def test_a_second_coordinator_is_refused(start: Start, workspace: Path) -> None:
     run.process.send_signal(signal.SIGINT)
     run.process.communicate(timeout=20)
     assert run.process.returncode == 130
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_while_ray_starts_ends_it_as_quickly(start: Start, workspace: Path, number: signal.Signals) -> None:
+    run = start()
+    deadline_s = monotonic() + 30
+    while not (workspace / "samples").exists():  # made just before Ray is started
+        assert monotonic() < deadline_s
+        sleep(0.02)
+    sleep(0.5)
+    asked_s = monotonic()
+    run.process.send_signal(number)
+    run.process.communicate(timeout=20)
+    assert monotonic() - asked_s < 2.0
+    assert run.process.returncode == 130
+    assert run.committed() == 0

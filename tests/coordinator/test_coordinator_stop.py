@@ -14,6 +14,7 @@ from coordinator.campaign import stopping
 def test_a_signal_is_a_wish_and_the_next_an_order(number: signal.Signals) -> None:
     before = signal.getsignal(number)
     with stopping() as stop:
+        stop.listen()
         assert not stop()
         os.kill(os.getpid(), number)
         assert stop()
