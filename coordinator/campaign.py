@@ -61,7 +61,7 @@ class Stop:
 
 @contextmanager
 def stopping() -> Iterator[Stop]:
-    """Signals set a flag while this is open."""
+    """While this is open signals end the process at once, and from `listen` on set a flag."""
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     stop = Stop()
     for number in before:  # nothing is measured yet that could be lost, and Ray takes seconds to start
