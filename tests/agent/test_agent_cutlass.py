@@ -197,6 +197,13 @@ def test_the_command_lists_configurations_and_ends_with_two_on_bad_input(tmp_pat
         assert (done.returncode, done.stderr.count("\n")) == (2, 1) and message in done.stderr
 
 
+def test_building_and_listing_load_neither_cupy_nor_numpy() -> None:
+    """A machine without a GPU can build for those that have one."""
+    code = "import sys, agent.kernels.cutlass, agent.kernels.cutlass.build; print(sorted({'cupy', 'numpy', 'ray', 'typer'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
 def _kit() -> Toolkit:
     given = os.environ.get("CUTLASS_HEADERS")
     try:

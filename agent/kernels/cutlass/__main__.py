@@ -29,7 +29,7 @@ def build(
     out: Annotated[Path | None, typer.Option(help="where agents look, too: $GEMMCAST_CUTLASS [the user's cache]")] = None,
     nvcc: Annotated[Path | None, typer.Option(help="which nvcc [the first on the PATH, else NVIDIA's wheel]")] = None,
     headers: Annotated[Path | None, typer.Option(help="a CUTLASS checkout's include/ [the package nvidia-cutlass]")] = None,
-    jobs: Annotated[int, typer.Option(min=1, help="files compiled at once; each takes about 1 GiB")] = os.cpu_count() or 1,
+    jobs: Annotated[int, typer.Option(min=1, help="files compiled at once; each takes about 0.6 GiB")] = os.cpu_count() or 1,
     json: AsJson = False,
 ) -> None:
     """Compile a set into one shared library; what was compiled before is not compiled again."""

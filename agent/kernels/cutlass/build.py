@@ -27,6 +27,8 @@ from gemmcast.errors import GemmcastError, InputError
 
 FLAGS = ("-std=c++17", "-O3", "-DNDEBUG", "--expt-relaxed-constexpr", "-cudart=static", "-Xcompiler=-fPIC,-fvisibility=hidden")
 LINK_FLAGS = ("-shared", "-cudart=static")
+WHEELS = "nvidia-cuda-nvcc nvidia-cuda-runtime nvidia-cuda-cccl"
+# of one CUDA version; enough to compile and link
 FOLDER_VARIABLE = "GEMMCAST_CUTLASS"
 Progress = Callable[[int, int], None]
 # done, of how many files
@@ -69,7 +71,7 @@ def find_nvcc(path: str | None = None, wheels: Sequence[Path] | None = None) -> 
             return inside[-1]
     raise InputError(
         "nvcc", None, "CUTLASS kernels are compiled with nvcc, and there is none on the PATH",
-        "install the CUDA toolkit (or pip install nvidia-cuda-nvcc), or leave the cutlass family out of the plan: the others need no nvcc",
+        f"install the CUDA toolkit (or pip install {WHEELS}), or leave the cutlass family out of the plan: the others need no nvcc",
     )  # fmt: skip
 
 
@@ -165,14 +167,16 @@ def compile_file(source: Path, kept: Path, arch: str, kit: Toolkit) -> None:
 
 def _link(objects: list[Path], library: Path, scratch: Path, kit: Toolkit) -> None:
     made = scratch / library.name
-    _nvcc(kit, [*LINK_FLAGS, *map(str, objects), "-o", str(made)])
+    beside = kit.nvcc.resolve().parent.parent / "lib"  # where the wheels keep the runtime; nvcc itself looks in lib64
+    _nvcc(kit, [*LINK_FLAGS, f"-L{beside}", *map(str, objects), "-o", str(made)])
     made.replace(library)
 
 
 def _nvcc(kit: Toolkit, arguments: list[str]) -> None:
     done = subprocess.run([kit.nvcc, *arguments], capture_output=True, text=True, check=False)
     if done.returncode:
-        lines = [line for line in (done.stdout + done.stderr).splitlines() if "error" in line.lower()] or [f"exit code {done.returncode}"]
+        said = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()] or [f"exit code {done.returncode}"]
+        lines = [line for line in said if "error" in line.lower()] or said[-1:]
         raise BuildError(f"nvcc {kit.nvcc_version} refused {arguments[-3]}: {lines[0]}")
 
 

@@ -57,8 +57,11 @@ int facts(Facts* found) {
         cudaGetLastError();
         return error;
     }
-    const int smem = dynamic + static_cast<int>(attributes.sharedSizeBytes);
-    *found = {Kernel::kThreadCount, smem, attributes.numRegs, static_cast<int>(attributes.localSizeBytes), blocks};
+    found->threads = Kernel::kThreadCount;
+    found->smem_bytes = dynamic + static_cast<int>(attributes.sharedSizeBytes);
+    found->regs = attributes.numRegs;
+    found->spill_bytes = static_cast<int>(attributes.localSizeBytes);
+    found->blocks_per_sm = blocks;
     return 0;
 }
 
