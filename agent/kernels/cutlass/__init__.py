@@ -132,8 +132,9 @@ class Cutlass:
                 raise MeasurementError("unsupported", f"{chosen.name} (alignment {chosen.alignment}) with split_k={slices}: {_word(status)}")
         needed = int(library.gemmcast_workspace_bytes(chosen.index, gemm.m, gemm.n, gemm.k, slices))
         workspace = cupy.cuda.alloc(needed)
+        resident = cupy.cuda.runtime.getDeviceProperties(device.id)["maxThreadsPerMultiProcessor"]
         facts: dict[str, Any] = dict(chosen.facts())  # loads the kernel, too: nothing is left to load during a capture
-        facts["occupancy"] = facts.pop("blocks_per_sm") * facts["threads"] / device.attributes["MaxThreadsPerMultiProcessor"]
+        facts["occupancy"] = facts.pop("blocks_per_sm") * facts["threads"] / resident
 
         def launch(i: int) -> None:
             if status := library.gemmcast_run(*problems[i], workspace.ptr, needed, cupy.cuda.get_current_stream().ptr):

@@ -126,8 +126,9 @@ def build(
     began = monotonic()
     files = sources(made)
     library = folder / f"{of_set}-{arch}-{content_hash(list(files.values()), arch, kit)}.so"
-    cached = library.is_file()
-    if not cached:
+    if cached := library.is_file():
+        progress(1, 1)
+    else:
         (folder / "objects").mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(dir=folder) as scratch:
             for name, text in files.items():
