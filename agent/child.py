@@ -2,8 +2,9 @@
 
     python -m agent.child FD SPEC      started by agent/worker.py; FD is one end of a pipe, SPEC a JSON object
 
-Every message is one JSON object:  in   {"measure": [cell, ...]}
-                                   out  {"ready": device}, then for each cell {"started": cell_id} and {"row": row, "fatal": bool}
+Every message is one JSON object:  in   {"measure": [cell, ...], "depth": how many at once, null for the device's own}
+                                   out  {"ready": device}, then for each cell {"started": cell_id} and {"row": row, "fatal": bool},
+                                        or {"fault": reason} when the device failed under several cells
 
 It dies with its parent (PR_SET_PDEATHSIG), also in the middle of a kernel that hangs, and when the pipe closes.
 """
@@ -19,7 +20,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from agent.instrument import Instrument, LiveInstrument
+from agent.instrument import Fault, Instrument, LiveInstrument
 from gemmcast import modeldir
 from gemmcast.cell import Cell
 from gemmcast.device import Device
@@ -42,12 +43,13 @@ def main() -> None:
             request = json.loads(pipe.recv_bytes())
         except EOFError:
             return
-        for values in request["measure"]:
-            cell = Cell.from_dict(values)
-            _send(pipe, {"started": cell.cell_id})
-            outcome = instrument.measure(cell)
-            _send(pipe, {"row": outcome.row, "fatal": outcome.fatal})
-            if outcome.fatal:
+        cells = [Cell.from_dict(values) for values in request["measure"]]
+        for event in instrument.measure_all(cells, depth=request["depth"], begun=lambda cell: _send(pipe, {"started": cell.cell_id})):
+            if isinstance(event, Fault):
+                _send(pipe, {"fault": event.reason})
+                return
+            _send(pipe, {"row": event.row, "fatal": event.fatal})
+            if event.fatal:
                 return
 
 

@@ -1,20 +1,25 @@
-"""Measure one cell: prepare, check, time, meter. The order of a measurement stands here and nowhere else.
+"""Measure cells: prepare, check, time, meter. The order of a measurement stands here and nowhere else.
+
+A measurement is a generator that yields whatever it waits for. On a device that works by itself a few cells are under way at once:
+while the device computes for one, the host prepares the next. Their work is enqueued on one queue, so it never overlaps there.
 
 Knows nothing of Ray, processes or plans. Whatever goes wrong with a cell becomes a row with a status; only a broken program raises.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from time import sleep
 from typing import Any, Protocol
 from uuid import uuid4
 
-from agent.check import check
+from agent.check import Reference, verdict
 from agent.devices import Bench
-from agent.kernels import load, refuse
+from agent.kernels import Operands, Prepared, load, refuse
+from agent.timing import Burst, Pending, Rest, Steps
 from gemmcast import __version__
 from gemmcast.cell import Cell
 from gemmcast.device import Device
@@ -35,12 +40,28 @@ class Outcome:
     fatal: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """The device failed under one of several cells that were under way, nobody knows which; the process must not go on."""
+
+    reason: str
+
+
+Event = Outcome | Fault
+
+
 class Instrument(Protocol):
     """Answers cells with rows."""
 
     device: Device
 
-    def measure(self, cell: Cell) -> Outcome: ...
+    def measure_all(self, cells: Sequence[Cell], *, depth: int | None = None, begun: Callable[[Cell], None] = lambda _: None) -> Iterator[Event]:
+        """An outcome for each cell, as they are done. Nothing comes after a fatal outcome or a fault.
+
+        Args:
+            depth: how many may be under way at once, where that is to be fewer than the device's own number.
+            begun: called before anything is done for a cell.
+        """
 
 
 def blank(cell: Cell, device: Device, agent: str) -> Row:
@@ -61,54 +82,181 @@ def failed(cell: Cell, device: Device, agent: str, status: str, reason: str) -> 
     return {**blank(cell, device, agent), "status": status, "reason": reason}
 
 
+@dataclass(slots=True)
+class _Measurement:
+    """A cell under way."""
+
+    cell: Cell
+    row: Row
+    steps: Steps[None]
+    waits_for: Pending | None = None
+    done: bool = False
+    fault: str | None = None
+    # the device's own failure
+
+
+@dataclass(slots=True)
+class _Checked:
+    """What A·B should be, for the operands at hand."""
+
+    sets: Sequence[Operands] | None = None
+    reference: Reference | None = field(default=None)
+
+
 class LiveInstrument:
     """A bench, put to work."""
 
     def __init__(self, bench: Bench, device: Device, procedure: Procedure, agent: str, *, wait: Callable[[float], None] = sleep) -> None:
         self.device = device
         self._bench, self._procedure, self._agent, self._wait = bench, procedure, agent, wait
+        self._checked = _Checked()
+        self._todo: deque[Cell] = deque()
+        self._under_way: deque[_Measurement] = deque()
+        self._begun: Callable[[Cell], None] = lambda _: None
+        self._depth = 1
 
     def measure(self, cell: Cell) -> Outcome:
-        row = blank(cell, self.device, self._agent)
-        try:
-            self._read_alone(cell, row)
-        except MeasurementError as error:
-            row |= {"status": error.status, "reason": error.reason}
-        except MemoryError as error:
-            row |= {"status": "out_of_memory", "reason": str(error)}
-        except RuntimeError as error:
-            if not type(error).__module__.startswith("cupy"):
-                raise
-            return Outcome({**row, "status": "cuda_error", "reason": str(error)}, fatal=True)
-        return Outcome(row)
+        """One cell, alone."""
+        (outcome,) = self.measure_all([cell], depth=1)
+        assert isinstance(outcome, Outcome)  # a fault among several needs several
+        return outcome
 
-    def _read_alone(self, cell: Cell, row: Row) -> None:
+    def measure_all(self, cells: Sequence[Cell], *, depth: int | None = None, begun: Callable[[Cell], None] = lambda _: None) -> Iterator[Event]:
+        self._todo, self._under_way, self._begun = deque(cells), deque(), begun
+        self._depth = min(depth or self._bench.depth, self._bench.depth)
+        while self._todo or self._under_way:
+            if self._begin_one() and self._under_way[-1].fault is None:
+                continue
+            # whose work was enqueued first is done first
+            first = self._under_way.popleft()
+            if first.waits_for is not None:
+                self._go_on(first)
+            if not first.done:
+                self._under_way.append(first)
+                continue
+            if first.fault is not None and self._under_way:
+                yield Fault(first.fault)
+                return
+            yield Outcome(first.row, fatal=first.fault is not None)
+            if first.fault is not None:
+                return
+
+    def _begin_one(self) -> bool:
+        """Start the next cell, if one more may be under way."""
+        if not self._todo or len(self._under_way) >= self._depth:
+            return False
+        cell = self._todo.popleft()
+        self._begun(cell)
+        row = blank(cell, self.device, self._agent)
+        started = _Measurement(cell, row, self._read_alone(cell, row))
+        self._advance(started)
+        self._under_way.append(started)
+        return True
+
+    def _go_on(self, measurement: _Measurement) -> None:
+        assert measurement.waits_for is not None
+        try:
+            measurement.waits_for.wait()
+        except RuntimeError as error:
+            measurement.fault = _device_fault(error)
+            self._end(measurement, "cuda_error", measurement.fault)
+        else:
+            self._advance(measurement)
+
+    def _advance(self, measurement: _Measurement) -> None:
+        """To its next wait, or to its end."""
+        try:
+            measurement.waits_for = next(measurement.steps)
+            return
+        except StopIteration:
+            measurement.waits_for, measurement.done = None, True
+        except MeasurementError as error:
+            self._end(measurement, error.status, error.reason)
+        except MemoryError as error:
+            self._end(measurement, "out_of_memory", str(error))
+        except RuntimeError as error:
+            measurement.fault = _device_fault(error)
+            self._end(measurement, "cuda_error", measurement.fault)
+
+    @staticmethod
+    def _end(measurement: _Measurement, status: str, reason: str) -> None:
+        measurement.row |= {"status": status, "reason": reason}
+        measurement.waits_for, measurement.done = None, True
+
+    def _read_alone(self, cell: Cell, row: Row) -> Steps[None]:
         """Try again while a neighbour computes here too, then give up."""
         for wait_s in (*CONTENTION_WAITS_S, None):
             try:
-                return self._read(cell, row)
+                return (yield from self._read(cell, row))
             except MeasurementError as error:
                 if error.status != "contended" or wait_s is None:
                     raise
-                self._wait(wait_s)
+                yield Rest(wait_s, self._wait)
 
-    def _read(self, cell: Cell, row: Row) -> None:
+    def _read(self, cell: Cell, row: Row) -> Steps[None]:
         if reason := self._bench.contention():
             raise MeasurementError("contended", reason)
         refuse(cell.gemm, cell.config, self.device.kind)
+        try:
+            prepared, sets, errors = self._start(cell, row)
+        except (MeasurementError, MemoryError) as error:
+            if not (self._under_way and getattr(error, "status", "out_of_memory") == "out_of_memory"):
+                raise
+            yield from self._others()  # their operands may be all that is in the way
+            prepared, sets, errors = self._start(cell, row)
+        yield self._bench.pending()
+        row["max_rel_error"] = verdict(cell.gemm, self._bench.read(errors))
+        burst, conditions = yield from self._bench.burst(prepared, sets, self._procedure, cold=cell.cache == "cold")
+        row |= conditions
+        row |= {"runtime_us": burst.runtime_us, "runtime_rse": burst.runtime_rse, "repeats": burst.repeats}
+        row |= {"clock_mhz": burst.clock_mhz, "clock_start_mhz": burst.start_mhz}
+        if burst.held_back:
+            raise MeasurementError("throttled", f"the clock was at {burst.start_mhz:.0f} MHz before the kernel ran, and no rest raised it")
+        if cell.power:
+            self._meter(prepared, sets, burst, row)
+
+    def _start(self, cell: Cell, row: Row) -> tuple[Prepared, int, Any]:
+        """Operands, the kernel, its first launch and what is wrong with the result: all of it enqueued, nothing waited for."""
         sets = self._bench.operands(cell.gemm, cold=cell.cache == "cold")
         prepared = load(cell.config.family).prepare(cell.gemm, cell.config, sets)
         row |= prepared.facts
-        row["max_rel_error"] = check(self._bench.xp, cell.gemm, sets[0], prepared)
-        burst, conditions = self._bench.burst(prepared, len(sets), self._procedure)
-        row |= conditions
-        power = self._bench.power(prepared, len(sets), burst.runtime_us, self._procedure) if cell.power else None
-        row |= {"runtime_us": burst.runtime_us, "runtime_rse": burst.runtime_rse, "repeats": burst.repeats}
-        if power:
-            row |= {
-                "sustained_runtime_us": power.sustained_runtime_us,
-                "power_w": power.power_w,
-                "energy_mj": power.energy_mj,
-                "window_s": power.window_s,
-                "counter_steps": power.counter_steps,
-            }
+        return prepared, len(sets), self._reference(cell, sets).errors(prepared, cell.gemm.alpha, cell.gemm.beta)
+
+    def _meter(self, prepared: Prepared, sets: int, burst: Burst, row: Row) -> None:
+        if reason := self._bench.no_power():
+            raise MeasurementError("unsupported", f"no power reading: {reason}")
+        power = self._bench.power(prepared, sets, burst, self._procedure, step_s=self.device.counter_step_s, meanwhile=self._begin_one)
+        row |= {
+            "sustained_runtime_us": power.sustained_runtime_us,
+            "sustained_clock_mhz": power.clock_mhz,
+            "power_w": power.power_w,
+            "power_instant_w": power.power_instant_w,
+            "energy_mj": power.energy_mj,
+            "window_s": power.window_s,
+            "counter_steps": power.counter_steps,
+        }
+        if power.dispute:
+            raise MeasurementError("power_disputed", power.dispute)
+
+    def _others(self) -> Steps[None]:
+        """Until no other cell is under way."""
+        self._depth, depth = 1, self._depth
+        try:
+            while self._under_way:
+                yield Rest(0.0)
+        finally:
+            self._depth = depth
+
+    def _reference(self, cell: Cell, sets: Sequence[Operands]) -> Reference:
+        if self._checked.sets is not sets or self._checked.reference is None:
+            self._checked = _Checked()  # the old one's memory first
+            self._checked = _Checked(sets, Reference(self._bench.xp, cell.gemm, sets[0]))
+        assert self._checked.reference is not None
+        return self._checked.reference
+
+
+def _device_fault(error: RuntimeError) -> str:
+    """What CUDA said; anything else is a bug of ours and raised."""
+    if not type(error).__module__.startswith(("cupy", "cuda.", "nvmath")):
+        raise error
+    return str(error)

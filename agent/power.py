@@ -1,8 +1,10 @@
 """Meter the energy of one kernel on one GPU.
 
-The board's energy counter moves in steps of about 100 ms and one read costs about 4 ms, so a window is bounded by two steps,
-never by two reads: P = (e_last - e_first) / (t_last - t_first). Between them the GPU's queue is kept fed; the time of one launch in
-the window is the sustained runtime, which differs from the burst where a power cap bites. E = P x sustained runtime.
+The board's energy counter moves in steps of about 100 ms and one read costs 2 to 4 ms, so a window is bounded by two steps, never by
+two reads: P = (e_last - e_first) / (steps x step). The steps come as regularly as a clock and are seen late by up to 30 ms on a busy
+host, so where the step's length was measured beforehand the window is counted in steps, not by the times they were seen. Between them
+the GPU's queue is kept fed; the time of one launch in the window is the sustained runtime, which differs from the burst where a power
+cap bites. E = P x sustained runtime. The board's instantaneous power, integrated over the window, checks the counter.
 Knows nothing of Ray, of shapes, or of what is launched; tests pass a fake board.
 """
 
@@ -23,8 +25,11 @@ class Board(Protocol):
     def energy_mj(self) -> float:
         """Since the driver was loaded; only grows, in steps."""
 
+    def power_instant_w(self) -> float | None:
+        """Now, not averaged; None where the board does not tell."""
+
     def capped(self) -> bool:
-        """Whether the power cap slows the clock now."""
+        """Whether the driver says that the power cap slows the clock now, or did a moment ago."""
 
 
 class Load(Protocol):
@@ -33,10 +38,13 @@ class Load(Protocol):
     def feed(self) -> None:
         """Enqueue until enough is queued; returns at once when it is."""
 
+    def mark(self) -> None: ...
+
     def launch_us(self) -> float:
         """Mean time of a launch since `mark`."""
 
-    def mark(self) -> None: ...
+    def clock_mhz(self) -> float | None:
+        """Mean SM clock since `mark`, read in the queue itself; None where it can't be."""
 
     def stop(self) -> None:
         """Wait until the queue is empty."""
@@ -47,9 +55,13 @@ class PowerReading:
     """One window."""
 
     power_w: float
-    # mean over the window, idle draw included
+    # mean over the window, idle draw included, by the counter
+    power_instant_w: float | None = None
+    # the same by integrating the instantaneous power
     sustained_runtime_us: float
     # of one launch inside the window
+    clock_mhz: float | None = None
+    # mean SM clock inside the window
     window_s: float
     counter_steps: int
 
@@ -57,44 +69,123 @@ class PowerReading:
     def energy_mj(self) -> float:
         return self.power_w * self.sustained_runtime_us * 1e-3
 
+    @property
+    def dispute(self) -> str | None:
+        """Why the reading is in doubt, if it is."""
+        if self.power_instant_w is None or abs(self.power_w / self.power_instant_w - 1) <= MAX_DISAGREEMENT:
+            return None
+        return f"the energy counter says {self.power_w:.1f} W, instantaneous power {self.power_instant_w:.1f} W: over {MAX_DISAGREEMENT:.0%} apart"
+
 
 CAPPED_STEPS = 20
-# at the cap the regulator swings on a scale of one second
+# at the cap the regulator swings with a period of one second (seen on an H100): two of them
+CAPPED_CLOCK = 0.97
+# a mean clock below this share of the burst's is the cap's doing
 STALL_S = 3.0
+MAX_DISAGREEMENT = 0.05
+TICK_S = 0.001
+EARLY_S = 0.015
+# before the next step is due, the counter is looked at again
 
 
 def meter(
-    board: Board, load: Load, procedure: Procedure, *, now_s: Callable[[], float] = monotonic, wait: Callable[[float], None] = sleep
-) -> PowerReading:
+    board: Board, load: Load, procedure: Procedure, *, step_s: float | None = None, burst_mhz: float | None = None,
+    meanwhile: Callable[[], object] = lambda: None, now_s: Callable[[], float] = monotonic, wait: Callable[[float], None] = sleep,
+) -> PowerReading:  # fmt: skip
     """Settle, then read one window between counter steps.
+
+    Args:
+        step_s: length of a counter step, where it was measured.
+        burst_mhz: the clock of this kernel in a short burst; a lower one in the window is a cap.
+        meanwhile: called once while the load settles.
 
     Raises:
         MeasurementError: "unsupported" when the counter does not move.
     """
     settled_s = now_s() + procedure.settle_s
+    load.feed()
+    meanwhile()
     while now_s() < settled_s:
         load.feed()
-        wait(0.001)
-    first_mj, first_s = _next_step(board, load, now_s, wait)
+        wait(TICK_S)
+    window = _Window(board, load, step_s, now_s, wait)
+    window.next_step()
     load.mark()
-    steps = CAPPED_STEPS if board.capped() else procedure.power_steps
-    last_mj, last_s = first_mj, first_s
-    for _ in range(steps):
-        last_mj, last_s = _next_step(board, load, now_s, wait)
-    runtime_us = load.launch_us()
+    window.open()
+    while window.steps < procedure.power_steps:
+        window.next_step()
+    if _capped(board, load, burst_mhz):
+        while window.steps < max(CAPPED_STEPS, procedure.power_steps):
+            window.next_step()
+    runtime_us, clock_mhz = load.launch_us(), load.clock_mhz()
     load.stop()
-    window_s = last_s - first_s
-    return PowerReading(power_w=(last_mj - first_mj) / window_s / 1e3, sustained_runtime_us=runtime_us, window_s=window_s, counter_steps=steps)
+    return PowerReading(
+        power_w=window.energy_mj / window.length_s / 1e3,
+        power_instant_w=window.power_instant_w,
+        sustained_runtime_us=runtime_us,
+        clock_mhz=clock_mhz,
+        window_s=window.length_s,
+        counter_steps=window.steps,
+    )
 
 
-def _next_step(board: Board, load: Load, now_s: Callable[[], float], wait: Callable[[float], None]) -> tuple[float, float]:
-    """Energy (mJ) and time (s) at the counter's next step."""
-    before_mj = board.energy_mj()
-    give_up_s = now_s() + STALL_S
-    while (now_mj := board.energy_mj()) == before_mj:
-        load.feed()
-        if now_s() > give_up_s:
-            load.stop()
-            raise MeasurementError("unsupported", f"the energy counter did not move for {STALL_S:g} s")
-        wait(0.0005)
-    return now_mj, now_s()
+def _capped(board: Board, load: Load, burst_mhz: float | None) -> bool:
+    """By the mean clock; the driver's bit lingers from the kernel before."""
+    clock_mhz = load.clock_mhz()
+    if clock_mhz is None or burst_mhz is None:
+        return board.capped()
+    return clock_mhz < CAPPED_CLOCK * burst_mhz
+
+
+class _Window:
+    """Counter steps, seen one by one while the queue is fed."""
+
+    def __init__(self, board: Board, load: Load, step_s: float | None, now_s: Callable[[], float], wait: Callable[[float], None]) -> None:
+        self._board, self._load, self._step_s, self._now_s, self._wait = board, load, step_s, now_s, wait
+        self._first = self._last = (now_s(), board.energy_mj())
+        self._seen, self._aligned = 0, False
+        self._looked_s = self._watts_s = self._watched_s = 0.0
+
+    def open(self) -> None:
+        self._first, self._seen = self._last, 0
+        self._looked_s, self._watts_s, self._watched_s = self._now_s(), 0.0, 0.0
+
+    def next_step(self) -> None:
+        """Until the counter has moved. A read costs milliseconds: none long before a step is due."""
+        due_s = self._last[0] + (self._step_s - EARLY_S if self._step_s and self._aligned else 0.0)
+        give_up_s = self._now_s() + STALL_S
+        while True:
+            self._load.feed()
+            self._watch_power()
+            if (now_s := self._now_s()) >= due_s and (now_mj := self._board.energy_mj()) != self._last[1]:
+                # the counter has moved while it was read: the middle is the best guess
+                self._last, self._seen, self._aligned = ((now_s + self._now_s()) / 2, now_mj), self._seen + 1, True
+                return
+            if self._now_s() > give_up_s:
+                self._load.stop()
+                raise MeasurementError("unsupported", f"the energy counter did not move for {STALL_S:g} s")
+            self._wait(TICK_S)
+
+    @property
+    def energy_mj(self) -> float:
+        return self._last[1] - self._first[1]
+
+    @property
+    def steps(self) -> int:
+        """As many as fit between the first and the last; one may pass unseen on a busy host."""
+        return round((self._last[0] - self._first[0]) / self._step_s) if self._step_s else self._seen
+
+    @property
+    def length_s(self) -> float:
+        return self.steps * self._step_s if self._step_s else self._last[0] - self._first[0]
+
+    @property
+    def power_instant_w(self) -> float | None:
+        return self._watts_s / self._watched_s if self._watched_s else None
+
+    def _watch_power(self) -> None:
+        watts, now_s = self._board.power_instant_w(), self._now_s()
+        if watts is not None:
+            self._watts_s += watts * (now_s - self._looked_s)
+            self._watched_s += now_s - self._looked_s
+        self._looked_s = now_s

@@ -2,7 +2,8 @@
 
 A cell that runs over its limit costs the child its life and becomes a row "timeout"; time in the queue does not count. A child that
 dies under a cell gets one successor to try it again; twice is a row "crashed". A fault that the child reports itself ("fatal") is a
-row already: it only needs a fresh child. Knows nothing of Ray.
+row already: it only needs a fresh child. Where several cells were under way, nobody knows whose fault it was: each is then measured
+alone, and only what happens there counts. Knows nothing of Ray.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import weakref
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
@@ -44,11 +45,44 @@ class ChildDied(GemmcastError):
     """The measuring process can't start, or dies under every cell."""
 
 
+class _Lease:
+    """The cells of one call that have no row yet. Of several that were under way when a child died, each is tried alone."""
+
+    def __init__(self, cells: Sequence[Cell]) -> None:
+        self.todo = list(cells)
+        self.deaths = Counter[str]()
+        self.under_way: list[Cell] = []
+        self.suspects: list[Cell] = []
+
+    def ask(self) -> list[Cell]:
+        """What the child is to measure now."""
+        self.under_way = []
+        return self.suspects[:1] or self.todo
+
+    def start(self, cell_id: str) -> None:
+        self.under_way.append(next(cell for cell in self.todo if cell.cell_id == cell_id))
+
+    def remove(self, cell_id: str) -> None:
+        for cells in (self.todo, self.under_way, self.suspects):
+            at = next((i for i, cell in enumerate(cells) if cell.cell_id == cell_id), None)
+            if at is not None:
+                del cells[at]
+
+    def culprit(self) -> Cell | None:
+        """The one cell under which the child can have died; None makes suspects of several."""
+        if len(self.under_way) > 1:
+            self.suspects = list(self.under_way)
+            log.warning("%d cells were under way when the measuring process ended; they are tried one by one", len(self.suspects))
+            return None
+        return (self.under_way or self.suspects or self.todo)[0]
+
+
 class Worker:
     """Owns one measuring child.
 
     Args:
-        spec: kind, agent, model_dir, procedure; for replay also dataset and device_name.
+        spec: kind, agent, model_dir, procedure; for replay also dataset and device_name; depth, where fewer cells than the device's own
+            number are to be under way at once.
         timeout_s: a cell's limit.
     """
 
@@ -56,6 +90,7 @@ class Worker:
         self._spec, self._timeout_s = spec, timeout_s
         self._process: subprocess.Popen[bytes] | None = None
         self._pipe: Connection | None = None
+        self._crashed_in_a_row = 0
         self._log = tempfile.TemporaryFile()  # noqa: SIM115, lives as long as we do
         weakref.finalize(self, self._log.close)
         self.device = self._start()
@@ -65,46 +100,69 @@ class Worker:
         return self._process.pid if self._process else None
 
     def measure(self, cells: Sequence[Cell]) -> Iterator[Row | None]:
-        """A row for each cell, in order; None now and then while a long one runs."""
-        todo, deaths, crashed = deque(cells), Counter[str](), 0
+        """A row for each cell, as they are done; None now and then while a long one runs."""
+        lease = _Lease(cells)
         try:
-            while todo:
+            while lease.todo:
                 if self._process is None:
                     self.device = self._start()
                 assert self._pipe is not None
                 try:
-                    self._pipe.send_bytes(json.dumps({"measure": [cell.to_dict() for cell in todo]}).encode())
-                    for row in self._listen(self._pipe, todo):
-                        crashed = crashed if row is None else 0
+                    asked = lease.ask()
+                    depth = 1 if lease.suspects else self._spec.get("depth")
+                    self._pipe.send_bytes(json.dumps({"measure": [cell.to_dict() for cell in asked], "depth": depth}).encode())
+                    for row in self._listen(self._pipe, lease, len(asked)):
+                        if row is not None:
+                            self._crashed_in_a_row = 0
                         yield row
                 except (EOFError, OSError):
-                    status = self.stop(LAST_BREATH_S)
-                    deaths[todo[0].cell_id] += 1
-                    log.warning("the measuring process died (%s) under %s", status, todo[0].cell_id)
-                    if deaths[todo[0].cell_id] >= MAX_DEATHS:
-                        reason = f"the measuring process died with status {status}, {MAX_DEATHS} times: {self._last_words()}"
-                        crashed += 1
-                        if crashed > MAX_CRASHED_IN_A_ROW:
-                            raise ChildDied(f"{crashed} cells in a row crashed on {self._spec['agent']}, the last one: {reason}") from None
-                        yield self._failed(todo.popleft(), "crashed", reason)
+                    if row := self._after_death(lease, self.stop(LAST_BREATH_S)):
+                        yield row
         finally:
-            if todo:  # the caller left early: what the child still sends would be taken for the next call's rows
+            if lease.todo:  # the caller left early: what the child still sends would be taken for the next call's rows
                 self.stop()
 
-    def _listen(self, pipe: Connection, todo: deque[Cell]) -> Iterator[Row | None]:
+    def _after_death(self, lease: _Lease, status: int | None) -> Row | None:
+        """A row "crashed", where it is clear which cell it was."""
+        culprit = lease.culprit()
+        if culprit is None:
+            return None
+        lease.deaths[culprit.cell_id] += 1
+        log.warning("the measuring process died (%s) under %s", status, culprit.cell_id)
+        if lease.deaths[culprit.cell_id] < MAX_DEATHS:
+            return None
+        reason = f"the measuring process died with status {status}, {MAX_DEATHS} times: {self._last_words()}"
+        self._crashed_in_a_row += 1
+        if self._crashed_in_a_row > MAX_CRASHED_IN_A_ROW:
+            raise ChildDied(f"{self._crashed_in_a_row} cells in a row crashed on {self._spec['agent']}, the last one: {reason}")
+        lease.remove(culprit.cell_id)
+        return self._failed(culprit, "crashed", reason)
+
+    def _listen(self, pipe: Connection, lease: _Lease, expected: int) -> Iterator[Row | None]:
         deadline_s = monotonic() + self._timeout_s
-        while todo:
+        while expected:
             if not pipe.poll(TICK_S):
                 if monotonic() > deadline_s:
                     self.stop()
-                    yield self._failed(todo.popleft(), "timeout", f"ran longer than {self._timeout_s:g} s and was killed")
+                    culprit = lease.culprit()
+                    if culprit is not None:
+                        lease.remove(culprit.cell_id)
+                        yield self._failed(culprit, "timeout", f"ran longer than {self._timeout_s:g} s and was killed")
                     return
                 yield None
                 continue
             message = json.loads(pipe.recv_bytes())
             deadline_s = monotonic() + self._timeout_s
-            if "row" in message:
-                todo.popleft()
+            if "started" in message:
+                lease.start(message["started"])
+            elif "fault" in message:
+                log.warning("the device failed: %s", message["fault"])
+                lease.culprit()
+                self.stop()
+                return
+            elif "row" in message:
+                expected -= 1
+                lease.remove(message["row"]["cell_id"])
                 if message["fatal"]:
                     self.stop()
                 yield message["row"]

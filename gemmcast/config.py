@@ -22,7 +22,7 @@ class FamilyFacts:
 FAMILIES: Final = {
     "blas": FamilyFacts("cpu", ("fp32", "fp64")),
     "tiled": FamilyFacts("cuda", ("fp32",)),
-    "cublas": FamilyFacts("cuda", ("fp32", "tf32", "fp16", "bf16")),
+    "cublas": FamilyFacts("cuda", ("fp32", "tf32", "fp16", "bf16", "fp64")),
     "cutlass": FamilyFacts("cuda", ("fp32", "tf32", "fp16", "bf16", "fp8_e4m3")),
     "cublaslt": FamilyFacts("cuda", ("fp32", "tf32", "fp16", "bf16", "fp8_e4m3")),
 }

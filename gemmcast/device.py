@@ -30,6 +30,8 @@ class Device:
     # of the very GPU; of the host on a CPU
     sm_count: int
     # streaming multiprocessors; cores this process may use on a CPU
+    arch: str | None = None
+    # sm_90, ...: what kernels are compiled for; None on a CPU
     clock_max_mhz: float | None = None
     power_limit_w: float | None = None
     idle_power_w: float | None = None
@@ -39,6 +41,8 @@ class Device:
     # L2 of a GPU, last-level cache of a CPU
     dram_gbps: float
     # GB/s, bytes read plus bytes written
+    l2_gbps: float | None = None
+    # GB/s read from L2
     launch_overhead_us: float
     # a launch of an empty kernel (of the smallest GEMM on a CPU)
     peak_tflops: Mapping[str, float] = field(default_factory=dict)
@@ -48,13 +52,15 @@ class Device:
     library: str | None = None
     # of the BLAS: name and version
     mig: bool = False
+    counter_step_s: float | None = None
+    # seconds between two steps of the board's energy counter
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise InputError("kind", self.kind, "unknown kind of device", f"use one of {', '.join(KINDS)}")
         for name in ("sm_count", "memory_bytes", "l2_bytes", "dram_gbps", "launch_overhead_us"):
             _check(name, getattr(self, name))
-        for name in ("clock_max_mhz", "power_limit_w", "idle_power_w"):
+        for name in ("clock_max_mhz", "power_limit_w", "idle_power_w", "l2_gbps", "counter_step_s"):
             if getattr(self, name) is not None:
                 _check(name, getattr(self, name))
         for dtype, peak in self.peak_tflops.items():

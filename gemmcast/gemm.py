@@ -34,6 +34,8 @@ DTYPES: Final[dict[str, DType]] = {
     "bf16": DType(2, 2, 2.0**-8),
     "fp8_e4m3": DType(1, 2, 2.0**-4),  # C is bf16
 }
+RESULTS: Final = {"fp8_e4m3": "bf16"}
+# dtype of C, where it is another than that of A and B
 LAYOUTS: Final = ("nn", "nt", "tn", "tt")
 MAX_DIM: Final = 2**24
 # float32 holds every integer up to here, and the ONNX question is float32
@@ -79,6 +81,10 @@ class Gemm:
         """Bytes of one operand set: A, B and C, each once."""
         t = DTYPES[self.dtype]
         return self.batch * ((self.m * self.k + self.k * self.n) * t.in_bytes + self.m * self.n * t.out_bytes)
+
+    @property
+    def c_dtype(self) -> str:
+        return RESULTS.get(self.dtype, self.dtype)
 
     @property
     def shape_key(self) -> str:

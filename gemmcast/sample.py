@@ -16,7 +16,7 @@ from gemmcast.config import KNOBS, KernelConfig
 from gemmcast.device import Device
 from gemmcast.gemm import Gemm
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 STATUSES: Final = (
     "ok",
     "incorrect",  # the result disagrees with the reference
@@ -29,6 +29,7 @@ STATUSES: Final = (
     "not_recorded",  # a replay dataset has no such cell
     "contended",  # somebody else computes on the device
     "throttled",  # the clock stayed low for a reason other than this kernel
+    "power_disputed",  # the energy counter and the board's instantaneous power disagree by over 5 %
 )
 
 
@@ -67,14 +68,17 @@ class Sample:
     occupancy: float | None = None
     # resident thread blocks a multiprocessor can hold, as share of its thread limit (0..1)
     spill_bytes: int | None = None
+    workspace_bytes: int | None = None
+    # device memory that the kernel needs besides its operands
     # conditions
     cache: str = "cold"
     # cold: operand sets rotate beyond 3x L2; warm: one set
     fill: str = "normal"
     # the operands' values: standard normal
     clock_mhz: float | None = None
-    # mean SM clock while timing
+    # mean SM clock while timing, counted on the SMs themselves
     clock_start_mhz: float | None = None
+    # of an idle-looking kernel just before: what the board allows then
     temperature_c: float | None = None
     throttle_reasons: int | None = None
     # NVML's bit mask while the kernel ran
@@ -88,10 +92,17 @@ class Sample:
     repeats: int | None = None
     # launches timed
     launch_overhead_us: float | None = None
+    # host time of one launch through this program's bindings, the queue never full
+    launch_bound: bool | None = None
+    # whether a loop of such launches takes longer to enqueue than to run
     sustained_runtime_us: float | None = None
     # of one launch in a window of seconds, where a power cap bites
+    sustained_clock_mhz: float | None = None
+    # mean SM clock in that window
     power_w: float | None = None
-    # mean board power in that window, idle draw included
+    # mean board power in that window, idle draw included, by the energy counter
+    power_instant_w: float | None = None
+    # the same by the board's instantaneous power, integrated: a check of the counter
     energy_mj: float | None = None
     # of one launch: power_w x sustained_runtime_us
     window_s: float | None = None
@@ -108,10 +119,12 @@ class Sample:
     device_kind: str = ""
     gpu_uuid: str = ""
     sm_count: int = 0
+    arch: str | None = None
     clock_max_mhz: float | None = None
     memory_bytes: int | None = None
     l2_bytes: int | None = None
     dram_gbps: float | None = None
+    l2_gbps: float | None = None
     device_launch_us: float | None = None
     peak_tflops: float | None = None
     driver: str | None = None
@@ -155,10 +168,12 @@ def describe(gemm: Gemm, config: KernelConfig, device: Device) -> dict[str, Any]
         "device_kind": device.kind,
         "gpu_uuid": device.uuid,
         "sm_count": device.sm_count,
+        "arch": device.arch,
         "clock_max_mhz": device.clock_max_mhz,
         "memory_bytes": device.memory_bytes,
         "l2_bytes": device.l2_bytes,
         "dram_gbps": device.dram_gbps,
+        "l2_gbps": device.l2_gbps,
         "device_launch_us": device.launch_overhead_us,
         "peak_tflops": device.peak_tflops.get(gemm.dtype),
         "driver": device.driver,
@@ -177,12 +192,14 @@ def device_of(rows: Sequence[Mapping[str, Any]]) -> Device:
         kind=first["device_kind"],
         uuid=first["gpu_uuid"],
         sm_count=first["sm_count"],
+        arch=first["arch"],
         clock_max_mhz=first["clock_max_mhz"],
         power_limit_w=first["power_limit_w"],
         idle_power_w=first["idle_power_w"],
         memory_bytes=first["memory_bytes"] or 0,
         l2_bytes=first["l2_bytes"] or 0,
         dram_gbps=first["dram_gbps"] or 0.0,
+        l2_gbps=first["l2_gbps"],
         launch_overhead_us=first["device_launch_us"] or 0.0,
         peak_tflops=peaks,
         driver=first["driver"],

@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from agent.kernels import Operands, Prepared, blas, carve
+from agent.kernels import Operands, Prepared, blas, carve, input_elements, output_elements
 from agent.power import PowerReading
-from agent.timing import Burst, time_burst
+from agent.timing import Batch, Burst, Pending, Steps, size, time_burst
 from gemmcast.device import Device
 from gemmcast.errors import MeasurementError
 from gemmcast.gemm import DTYPES, Gemm
@@ -38,10 +38,24 @@ UNNOTICED_US = 10_000.0
 TYPES: dict[str, Any] = {"fp32": np.float32, "fp64": np.float64}
 
 
+class _Done:
+    """NumPy has finished when it returns."""
+
+    def __init__(self, batches: Sequence[Batch] = ()) -> None:
+        self._batches = batches
+
+    def wait(self) -> None:
+        pass
+
+    def read(self) -> Sequence[Batch]:
+        return self._batches
+
+
 class CpuBench:
     """NumPy on all cores that this process may use."""
 
     xp: Any = np
+    depth = 1
 
     def __init__(self) -> None:
         self._cores = len(os.sched_getaffinity(0))
@@ -75,14 +89,22 @@ class CpuBench:
             return self._made[2]
         sets = -(-3 * self._cache_bytes // gemm.operand_bytes) if cold else 1
         sets = max(1, min(sets, MAX_ARENA_BYTES // gemm.operand_bytes))
-        a_size, b_size, c_size = (gemm.batch * size for size in (gemm.m * gemm.k, gemm.k * gemm.n, gemm.m * gemm.n))
-        inputs, outputs = self._arena(gemm.dtype, sets * (a_size + b_size)), self._arena(f"{gemm.dtype} C", sets * c_size)
+        inputs, outputs = self._arena(gemm.dtype, sets * input_elements(gemm)), self._arena(f"{gemm.dtype} C", sets * output_elements(gemm))
         made = carve(gemm, inputs, outputs, sets)
         self._made = (gemm, cold, made)
         return made
 
-    def burst(self, prepared: Prepared, sets: int, procedure: Procedure) -> tuple[Burst, dict[str, Any]]:
+    def pending(self) -> Pending:
+        return _Done()
+
+    def read(self, array: Any) -> Any:
+        return array
+
+    def burst(self, prepared: Prepared, sets: int, procedure: Procedure, *, cold: bool) -> Steps[tuple[Burst, dict[str, Any]]]:
         turn = preempted = 0
+
+        def batches(launches: int, count: int) -> _Done:
+            return _Done([Batch(took_us=batch_us(launches)) for _ in range(count)])
 
         def batch_us(launches: int) -> float:
             nonlocal turn, preempted
@@ -100,10 +122,16 @@ class CpuBench:
                 if preempted > MAX_PREEMPTED:
                     raise MeasurementError("contended", f"other processes interrupted {preempted} batches")
 
-        return time_burst(batch_us, procedure, min_batch_us=MIN_BATCH_US, max_launches=MAX_LAUNCHES), {}
+        launches = yield from size(batches, MIN_BATCH_US, MAX_LAUNCHES)
+        return (yield from time_burst(batches, launches, procedure)), {}
 
-    def power(self, prepared: Prepared, sets: int, runtime_us: float, procedure: Procedure) -> PowerReading | None:
-        return None
+    def no_power(self) -> str | None:
+        return "a CPU has no energy counter that is ours to read"
+
+    def power(
+        self, prepared: Prepared, sets: int, burst: Burst, procedure: Procedure, *, step_s: float | None, meanwhile: Callable[[], object]
+    ) -> PowerReading:
+        raise MeasurementError("unsupported", str(self.no_power()))
 
     def contention(self) -> str | None:
         return None  # seen batch by batch, in `burst`

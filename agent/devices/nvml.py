@@ -48,9 +48,10 @@ class NvmlBoard:
         mask = _number(pynvml.nvmlDeviceGetCurrentClocksThrottleReasons, self._handle)
         return None if mask is None else int(mask)
 
-    def power_w(self) -> float | None:
-        milliwatts = _or_none(pynvml.nvmlDeviceGetPowerUsage, self._handle)
-        return None if milliwatts is None else milliwatts / 1e3
+    def power_instant_w(self) -> float | None:
+        """Not averaged over a second, as NVML's usual reading is on recent boards."""
+        values = _or_none(pynvml.nvmlDeviceGetFieldValues, self._handle, [pynvml.NVML_FI_DEV_POWER_INSTANT])
+        return None if not values or values[0].nvmlReturn else values[0].value.uiVal / 1e3
 
     def power_limit_w(self) -> float | None:
         milliwatts = _or_none(pynvml.nvmlDeviceGetEnforcedPowerLimit, self._handle)

@@ -6,6 +6,7 @@ What was recorded is returned as it was (readings, device, conditions, when); on
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -13,7 +14,7 @@ from uuid import uuid4
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from agent.instrument import Outcome, failed
+from agent.instrument import Event, Outcome, failed
 from gemmcast.arrow import conform
 from gemmcast.cell import Cell
 from gemmcast.config import KernelConfig
@@ -51,6 +52,11 @@ class ReplayInstrument:
         for row in rows:
             self._rows[_key(row)].append(row)
         self.device = device_of(rows)
+
+    def measure_all(self, cells: Sequence[Cell], *, depth: int | None = None, begun: Callable[[Cell], None] = lambda _: None) -> Iterator[Event]:
+        for cell in cells:
+            begun(cell)
+            yield self.measure(cell)
 
     def measure(self, cell: Cell) -> Outcome:
         asked = {**cell.to_dict()["gemm"], **cell.to_dict()["config"], "cache": cell.cache}

@@ -21,9 +21,10 @@ from gemmcast.gemm import Gemm
 
 WORKSPACE_BYTES = 32 * 2**20
 DEFAULT_ALGORITHM = -1
-COMPUTE_32F, COMPUTE_32F_FAST_TF32 = 68, 77
+COMPUTE_32F = 68
+COMPUTE = {"fp64": 70, "tf32": 77}
 # cublasComputeType_t
-CUDA_TYPES = {"fp32": 0, "tf32": 0, "fp16": 2, "bf16": 14}
+CUDA_TYPES = {"fp64": 1, "fp32": 0, "tf32": 0, "fp16": 2, "bf16": 14}
 # cudaDataType_t
 OPERATIONS = {"n": 0, "t": 1}
 
@@ -52,27 +53,31 @@ class Cublas:
 
     def prepare(self, gemm: Gemm, config: KernelConfig, sets: Sequence[Operands]) -> Prepared:
         handle, workspace = self._handle
-        kind = CUDA_TYPES[gemm.dtype]
-        compute = COMPUTE_32F_FAST_TF32 if gemm.dtype == "tf32" else COMPUTE_32F
-        alpha, beta = ctypes.c_float(gemm.alpha), ctypes.c_float(gemm.beta)
+        kind, compute = CUDA_TYPES[gemm.dtype], COMPUTE.get(gemm.dtype, COMPUTE_32F)
+        scalar = ctypes.c_double if gemm.dtype == "fp64" else ctypes.c_float
+        alpha, beta = ctypes.byref(scalar(gemm.alpha)), ctypes.byref(scalar(gemm.beta))
         lda = gemm.m if gemm.layout[0] == "t" else gemm.k
         ldb = gemm.k if gemm.layout[1] == "t" else gemm.n
         size, long, pointer = ctypes.c_int, ctypes.c_longlong, ctypes.c_void_p
-        shared = (handle, OPERATIONS[gemm.layout[1]], OPERATIONS[gemm.layout[0]], size(gemm.n), size(gemm.m), size(gemm.k), ctypes.byref(alpha))
+        head = (handle, OPERATIONS[gemm.layout[1]], OPERATIONS[gemm.layout[0]], size(gemm.n), size(gemm.m), size(gemm.k), alpha)
+        calls = [
+            (
+                *head, pointer(one.b.data.ptr), kind, size(ldb), long(gemm.k * gemm.n), pointer(one.a.data.ptr), kind, size(lda),
+                long(gemm.m * gemm.k), beta, pointer(one.c.data.ptr), kind, size(gemm.n), long(gemm.m * gemm.n), size(gemm.batch), compute,
+                DEFAULT_ALGORITHM,
+            )
+            for one in sets
+        ]  # fmt: skip
+        stream = cupy.cuda.get_current_stream()
+        _must(self._library.cublasSetStream_v2(handle, pointer(stream.ptr)), "cublasSetStream")  # forgets the workspace
+        _must(self._library.cublasSetWorkspace_v2(handle, pointer(workspace.ptr), ctypes.c_size_t(WORKSPACE_BYTES)), "cublasSetWorkspace")
         call = self._library.cublasGemmStridedBatchedEx
 
         def launch(i: int) -> None:
-            stream = pointer(cupy.cuda.get_current_stream().ptr)
-            _must(self._library.cublasSetStream_v2(handle, stream), "cublasSetStream")
-            _must(self._library.cublasSetWorkspace_v2(handle, pointer(workspace.ptr), ctypes.c_size_t(WORKSPACE_BYTES)), "cublasSetWorkspace")
-            a, b, c = (pointer(array.data.ptr) for array in (sets[i].a, sets[i].b, sets[i].c))
-            status = call(
-                *shared, b, kind, size(ldb), long(gemm.k * gemm.n), a, kind, size(lda), long(gemm.m * gemm.k), ctypes.byref(beta),
-                c, kind, size(gemm.n), long(gemm.m * gemm.n), size(gemm.batch), compute, DEFAULT_ALGORITHM,
-            )  # fmt: skip
-            _must(status, "cublasGemmStridedBatchedEx")
+            if status := call(*calls[i]):
+                _must(status, "cublasGemmStridedBatchedEx")
 
-        return Prepared(launch, {"kernel": config.kernel or "default", "library": self.version})
+        return Prepared(launch, {"kernel": config.kernel or "default", "library": self.version, "workspace_bytes": WORKSPACE_BYTES})
 
 
 def _must(status: int, call: str) -> None:
