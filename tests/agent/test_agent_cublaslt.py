@@ -109,6 +109,7 @@ class FakeLt:
         return tuple(reversed(CAPABILITIES))
 
     def matmul_algo_init(self, handle: int, compute: int, scale: int, a: int, b: int, c: int, d: int, algo: int, blob: int) -> None:
+        self._call("init")
         _at(blob, "u8", 8)[:] = (algo, 0, 1, 0, 0, 0, 0, 0)
 
     def matmul_algo_cap_get_attribute(self, blob: int, attribute: int, buffer: int, size: int, written: int) -> None:
@@ -382,7 +383,9 @@ def test_an_open_knob_takes_the_list_first() -> None:
         ({"create": 1}, "cuda_error", "cublasLtCreate: cublasStatus_t 1 (not initialized)"),
         ({"heuristic": 14}, "cuda_error", "cublasLtMatmulAlgoGetHeuristic: cublasStatus_t 14 (internal error)"),
         ({"heuristic": 7}, "unsupported", "cublasStatus_t 7 (invalid value)"),
-        ({"ids": 13}, "cuda_error", "capabilities of the fp32 algorithms: cublasStatus_t 13"),
+        ({"ids": 13}, "cuda_error", "cublasLtMatmulAlgoGetIds of fp32: cublasStatus_t 13"),
+        ({"init": 3}, "cuda_error", "capabilities of algorithm 0 of fp32: cublasStatus_t 3"),
+        ({"init": 15}, "unsupported", "accepts 0 configurations beyond its list"),
         ({"check": 99}, "cuda_error", "cublasStatus_t 99 (unknown)"),
     ],
 )
@@ -500,6 +503,7 @@ def test_a_real_launch_can_be_captured_into_a_graph() -> None:
     inputs, outputs = (_random(xp, rng, size, "fp16") for size in ((gemm.m + gemm.n) * gemm.k, gemm.m * gemm.n))
     sets = carve(gemm, inputs, outputs, 1)
     prepared = CublasLt().prepare(gemm, _config(), sets)
+    xp.cuda.Device().synchronize()  # the arrays were filled on another stream
     with xp.cuda.Stream(non_blocking=True) as stream:
         prepared.launch(0)
         stream.synchronize()

@@ -61,7 +61,7 @@ class CublasLt:
             return self._given[0]
         try:
             from nvmath.bindings import cublasLt
-        except ImportError as error:
+        except (ImportError, RuntimeError) as error:
             raise MeasurementError("unsupported", f"family cublaslt needs nvmath-python ({error}); install gemmcast[cuda13]") from None
         return cublasLt
 

@@ -198,30 +198,24 @@ class Problem:
 
 
 def algorithms(lt: Any, handle: int, dtype: str) -> list[Algorithm]:
-    """Every algorithm that the library has for the dtype, and starts up on this device."""
-    types = _types(KINDS[dtype])
-    found = []
+    """Every algorithm that the library has for the dtype; one that it refuses to describe is left out."""
+    types, found = _types(KINDS[dtype]), []
     try:
-        for algo in sorted(int(one) for one in lt.matmul_algo_get_ids(handle, *types, MAX_ALGORITHMS)):
-            blob = np.zeros(8, np.uint64)
-            if _initialised(lt, handle, types, algo, blob):
-                found.append(_capabilities(lt, blob, algo))
+        ids = sorted(int(one) for one in lt.matmul_algo_get_ids(handle, *types, MAX_ALGORITHMS))
     except lt.cuBLASLtError as error:
-        raise failed(error, f"capabilities of the {dtype} algorithms") from None
+        raise failed(error, f"cublasLtMatmulAlgoGetIds of {dtype}") from None
+    for algo in ids:
+        try:
+            found.append(_algorithm(lt, handle, types, algo))
+        except lt.cuBLASLtError as error:
+            if int(error.status) not in REFUSALS:
+                raise failed(error, f"capabilities of algorithm {algo} of {dtype}") from None
     return found
 
 
-def _initialised(lt: Any, handle: int, types: tuple[int, ...], algo: int, blob: Blob) -> bool:
-    try:
-        lt.matmul_algo_init(handle, *types, algo, blob.ctypes.data)
-    except lt.cuBLASLtError as error:
-        if int(error.status) in REFUSALS:
-            return False
-        raise
-    return True
-
-
-def _capabilities(lt: Any, blob: Blob, algo: int) -> Algorithm:
+def _algorithm(lt: Any, handle: int, types: tuple[int, ...], algo: int) -> Algorithm:
+    blob = np.zeros(8, np.uint64)
+    lt.matmul_algo_init(handle, *types, algo, blob.ctypes.data)
 
     def can(attribute: tuple[int, Any]) -> int:
         return _get(lt.matmul_algo_cap_get_attribute, blob, attribute)
