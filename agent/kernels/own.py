@@ -168,7 +168,7 @@ def evaluate(field: str, text: str, names: Mapping[str, int]) -> int:
         raise InputError(field, text, f"can't reckon with {ast.unparse(node)}", f"use whole numbers, + - * / ( ) and {', '.join(names)}")
 
     try:
-        tree = ast.parse(text.strip(), mode="eval")
+        tree = ast.parse(" ".join(text.split()), mode="eval")
     except (SyntaxError, ValueError):  # ValueError: a null byte
         raise InputError(field, text, "no arithmetic", f"use whole numbers, + - * / ( ) and {', '.join(names)}") from None
     try:

@@ -7,22 +7,23 @@
 constexpr int THREADS_X = TILE_N / 8, THREADS = THREADS_X * (TILE_M / 8);
 constexpr int LOADS_A = TILE_M * TILE_K / 4 / THREADS, LOADS_B = TILE_K * TILE_N / 4 / THREADS;
 // float4s that one thread fetches of a tile
+constexpr int BLOCKS = THREADS == 256 ? 2 : 384 / THREADS;
+// that share a multiprocessor: it holds NVCC to 128 or 168 registers a thread
 constexpr int PAD = 4;
 // tile_a is stored transposed: without it, the threads of a warp would write to few banks
 static_assert(LOADS_A * 4 * THREADS == TILE_M * TILE_K && LOADS_B * 4 * THREADS == TILE_K * TILE_N, "tiles must divide evenly among the threads");
 
 __device__ __forceinline__ bool aligned(const void* pointer) { return reinterpret_cast<size_t>(pointer) % sizeof(float4) == 0; }
 
-// four neighbours in a row of a rows x cols matrix; 0 beyond its edges
-__device__ __forceinline__ float4 fetch(const float* __restrict__ matrix, bool whole, int row, int col, int rows, int cols) {
+// four neighbours in a row, of which `inside` lie within the matrix; 0 for the others
+__device__ __forceinline__ float4 fetch(const float* __restrict__ at, bool whole, int inside) {
     float4 four = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-    if (row >= rows || col >= cols) return four;
-    const float* at = matrix + (size_t)row * cols + col;
+    if (inside <= 0) return four;
     if (whole) return *reinterpret_cast<const float4*>(at);
     four.x = at[0];
-    if (col + 1 < cols) four.y = at[1];
-    if (col + 2 < cols) four.z = at[2];
-    if (col + 3 < cols) four.w = at[3];
+    if (inside > 1) four.y = at[1];
+    if (inside > 2) four.z = at[2];
+    if (inside > 3) four.w = at[3];
     return four;
 }
 
@@ -30,7 +31,7 @@ __device__ __forceinline__ float updated(float sum, const float* at, float alpha
     return alpha * sum + (beta == 0.0f ? 0.0f : beta * *at);  // with beta = 0, C may hold NaN
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS, 512 / THREADS)
+extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
 gemm(const float* __restrict__ a, const float* __restrict__ b, float* __restrict__ c, int m, int n, int k, float alpha, float beta) {
     __shared__ __align__(16) float tile_a[2][TILE_K][TILE_M + PAD];
     __shared__ __align__(16) float tile_b[2][TILE_K][TILE_N];
@@ -44,17 +45,18 @@ gemm(const float* __restrict__ a, const float* __restrict__ b, float* __restrict
     float4 next_a[LOADS_A], next_b[LOADS_B];
     float sum[8][8] = {};
 
-    // where the i-th float4 of this thread lies in the tile: neighbours in a warp are neighbours in memory
-    auto fetch_tiles = [&](int p) {
+    // `left` of k, from where a and b point; neighbours in a warp fetch neighbours in memory
+    auto fetch_tiles = [&](int left) {
 #pragma unroll
         for (int i = 0; i < LOADS_A; ++i) {
             const int at = i * THREADS + thread, row = at / (TILE_K / 4), col = at % (TILE_K / 4) * 4;
-            next_a[i] = fetch(a, whole_a, row0 + row, p + col, m, k);
+            next_a[i] = fetch(a + (size_t)min(row0 + row, m - 1) * k + col, whole_a, left - col);  // a row beyond m is never stored
         }
 #pragma unroll
         for (int i = 0; i < LOADS_B; ++i) {
             const int at = i * THREADS + thread, row = at / (TILE_N / 4), col = at % (TILE_N / 4) * 4;
-            next_b[i] = fetch(b, whole_b, p + row, col0 + col, k, n);
+            // row < TILE_K: this product fits an int
+            next_b[i] = fetch(b + row * n + col0 + col, whole_b, row < left ? n - col0 - col : 0);
         }
     };
     auto store_tiles = [&](int half) {
@@ -73,13 +75,16 @@ gemm(const float* __restrict__ a, const float* __restrict__ b, float* __restrict
         }
     };
 
-    fetch_tiles(0);
+    fetch_tiles(k);
     store_tiles(0);
     __syncthreads();
     int half = 0;
-    for (int p = 0; p < k; p += TILE_K) {
-        const bool more = p + TILE_K < k;
-        if (more) fetch_tiles(p + TILE_K);
+#pragma unroll 1
+    for (int left = k; left > 0; left -= TILE_K) {
+        const bool more = left > TILE_K;
+        a += TILE_K;
+        b += (size_t)TILE_K * n;
+        if (more) fetch_tiles(left - TILE_K);
 #pragma unroll
         for (int i = 0; i < TILE_K; ++i) {
             const float4 a0 = *reinterpret_cast<const float4*>(&tile_a[half][i][own_row]);
