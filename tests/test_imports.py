@@ -21,7 +21,13 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ("agent", "coordinator", "gemmcast", "registry")
 HEAVY = {
     "ray": {"agent/actor.py", "coordinator/campaign.py", "coordinator/fleet.py", "coordinator/training.py"},
-    "cupy": {"agent/devices/cuda.py", "agent/kernels/cublas.py", "agent/kernels/cutlass/__init__.py", "agent/kernels/tiled.py"},
+    "cupy": {
+        "agent/devices/cuda.py",
+        "agent/kernels/cublas.py",
+        "agent/kernels/cutlass/__init__.py",
+        "agent/kernels/own.py",
+        "agent/kernels/tiled.py",
+    },
     "sklearn": {"coordinator/baselines.py", "coordinator/export.py", "coordinator/model.py"},
     "skl2onnx": {"coordinator/export.py"},
     "ndonnx": {"coordinator/export.py"},

@@ -237,7 +237,7 @@ def test_what_can_not_be_fitted_is_unsupported(
 
 
 def test_the_first_error_is_told_with_its_line() -> None:
-    log = '/tmp/tmpx1/0a.cubin.cu(7): warning #177-D: unused\n/tmp/tmpx1/0a.cubin.cu(46): error: expected a "]"\n      float s[8 = {};\n\n1 error detected'
+    log = '/tmp/x1/0a.cubin.cu(7): warning #177-D: unused\n/tmp/x1/0a.cubin.cu(46): error: expected a "]"\n      float s[8 = {};\n\n1 error'
     assert first_error(log, "my.toml@1") == 'my.toml@1, line 46: error: expected a "]"'
     assert first_error("nvrtc: error: invalid value\nmore", "my.toml@1") == "my.toml@1: nvrtc: error: invalid value"
     assert first_error("", "my.toml@1") == "my.toml@1: no reason given"
