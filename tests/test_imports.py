@@ -24,8 +24,12 @@ HEAVY = {
     "cupy": {
         "agent/devices/cuda.py",
         "agent/kernels/cublas.py",
+        "agent/devices/describe.py",
+        "agent/devices/queue.py",
         "agent/kernels/cublaslt/__init__.py",
         "agent/kernels/cutlass/__init__.py",
+        "agent/kernels/own.py",
+        "agent/kernels/raw.py",
         "agent/kernels/tiled.py",
     },
     "nvmath": {"agent/kernels/cublaslt/__init__.py"},

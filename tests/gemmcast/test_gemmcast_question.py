@@ -71,7 +71,7 @@ def test_the_contract_stands() -> None:
     assert question.KNOB_FIELDS == ("warp_m", "warp_n", "warp_k", "stages", "split_k", "swizzle", "cluster_m", "cluster_n", "threads")
     codes = {"fp64": 0, "fp32": 1, "tf32": 2, "fp16": 3, "bf16": 4, "fp8_e4m3": 5}
     assert {name: question.DTYPE_CODES[name] for name in codes} == codes and set(codes) <= set(DTYPES)
-    codes = {"blas": 0, "tiled": 1, "cublas": 2, "cutlass": 3, "cublaslt": 4}
+    codes = {"blas": 0, "tiled": 1, "cublas": 2, "cutlass": 3, "cublaslt": 4, "own": 5}
     assert {name: question.FAMILY_CODES[name] for name in codes} == codes and set(codes) <= set(FAMILIES)
 
 
