@@ -115,7 +115,7 @@ def time_burst(
     batches: list[Batch] = []
     held: list[Batch] = []
     rests = iter(RESTS_S)
-    while (count := min(_wanted(batches, procedure), at_once)) > 0:
+    while (count := min(_wanted(batches, procedure, at_once), at_once)) > 0:
         running = run(launches, count)
         yield running
         found = running.read()
@@ -160,10 +160,10 @@ def _once(run: RunBatches, launches: int) -> Steps[float]:
     return running.read()[0].took_us
 
 
-def _wanted(batches: Sequence[Batch], procedure: Procedure) -> int:
+def _wanted(batches: Sequence[Batch], procedure: Procedure, at_once: int) -> int:
     """How many more: 0 when settled, or when the time is spent."""
     if not batches:
-        return MIN_BATCHES
+        return max(MIN_BATCHES, at_once)
     times_us = [batch.took_us for batch in batches]
     spent_s = sum(times_us) * 1e-6
     if len(batches) >= MAX_BATCHES or (len(batches) >= MIN_BATCHES and relative_standard_error(times_us) < procedure.target_rse):

@@ -57,6 +57,7 @@ class Measure(Table):
     cache: Literal["cold", "warm"] = "cold"
     target_rse: Annotated[float, Field(gt=0, lt=1)] = DEFAULT.target_rse
     burst_s: Annotated[float, Field(gt=0, le=60)] = DEFAULT.burst_s
+    min_burst_s: Annotated[float, Field(ge=0, le=60)] = DEFAULT.min_burst_s
     timeout_s: Annotated[float, Field(gt=0, le=3600)] = DEFAULT.timeout_s
     settle_s: Annotated[float, Field(ge=0, le=60)] = DEFAULT.settle_s
     power_steps: Annotated[int, Field(ge=2, le=100)] = DEFAULT.power_steps

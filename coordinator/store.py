@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake import CommitProperties, DeltaTable, QueryBuilder, Transaction, write_deltalake
 
-from gemmcast.arrow import SCHEMA
+from gemmcast.arrow import SCHEMA, conform
 from gemmcast.errors import InputError
 
 COMPACT_EVERY = 50
@@ -77,7 +77,7 @@ class SampleStore:
         if not len(rows):
             return rows
         transactions = [Transaction(sender, number) for sender, number in last.items()]
-        write_deltalake(self._table, rows, mode="append", commit_properties=CommitProperties(app_transactions=transactions))
+        write_deltalake(self._table, rows, mode="append", schema_mode="merge", commit_properties=CommitProperties(app_transactions=transactions))
         self.committed |= set(rows["cell_id"].to_pylist())
         self._commits += 1
         if self._commits % COMPACT_EVERY == 0:
@@ -88,7 +88,7 @@ class SampleStore:
     def read(self, *, version: int | None = None) -> pa.Table:
         """Every sample (as of a version of the table), with the columns of SCHEMA, in an order that does not depend on how they were committed."""
         table = self._table if version is None else DeltaTable(self._table.table_uri, version=version)
-        return _query(table, "select * from samples").select(SCHEMA.names).cast(SCHEMA).sort_by("cell_id")
+        return conform(_query(table, "select * from samples"), str(table.table_uri)).sort_by("cell_id")
 
     def counts(self) -> dict[str, int]:
         """Rows by status."""

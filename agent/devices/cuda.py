@@ -22,7 +22,7 @@ from agent.devices.queue import SPIN_CYCLES, GraphBatches, GraphLoad, Queue
 from agent.kernels import Operands, Prepared, carve, input_elements, load, output_elements
 from agent.numbers import CARRIERS, narrow
 from agent.power import PowerReading, meter
-from agent.timing import MIN_BATCHES, Burst, Pending, Steps, time_burst
+from agent.timing import MAX_BATCHES, MIN_BATCHES, Burst, Pending, Steps, time_burst
 from gemmcast.device import Device
 from gemmcast.errors import MeasurementError
 from gemmcast.gemm import DTYPES, Gemm
@@ -33,10 +33,11 @@ DEPTH = 4
 MIN_BATCH_US = 500.0
 MAX_LAUNCHES = 512
 # in one graph
-PROBE_LAUNCHES = 8
-# plain launches that show the host's cost and size the batch
-PROBE_BELOW_US = 1000.0
-PROBE_SPIN = 6 * SPIN_CYCLES
+PROBE_LAUNCHES, PROBE_FEW = 8, 3
+# plain launches that show the host's cost and size the batch; fewer of long kernels
+PROBE_BELOW_US, PROBE_ONCE_US = 1000.0, 20_000.0
+PROBE_SPIN = SPIN_CYCLES
+# cycles a launch: while it spins the host enqueues
 LOAD_GRAPH_US = 5_000.0
 MAX_LOAD_GRAPH_US = 50_000.0
 RANDOM_BLOCK = 2**24
@@ -53,7 +54,7 @@ class CudaBench:
         self.board = NvmlBoard(cupy.cuda.runtime.deviceGetPCIBusId(0))
         self._neighbours = self.board.compute_processes()  # before we hold a context of our own
         cupy.cuda.Device(0).use()
-        self.queue = Queue(int(self._properties["multiProcessorCount"]))
+        self.queue = Queue(int(self._properties["multiProcessorCount"]), self.board.clock_max_mhz())
         self._l2_bytes = int(self._properties["l2CacheSize"])
         self._arenas: dict[str, Any] = {}
         self._made: tuple[Gemm, bool, list[Operands]] | None = None
@@ -111,7 +112,8 @@ class CudaBench:
             elif not cold:
                 prepared.launch(0)
 
-        at_once = min(MIN_BATCHES, max(1, int(procedure.burst_s * 1e6 / (launches * launch_us))))
+        batch_s = launches * launch_us * 1e-6
+        at_once = max(min(MIN_BATCHES, int(procedure.burst_s / batch_s)), min(MAX_BATCHES, ceil(procedure.min_burst_s / batch_s)))
         burst = yield from time_burst(
             lambda _launches, count: GraphBatches(self.queue, graph, count, before),
             launches, procedure, at_once=at_once, full_mhz=lambda: self.queue.full_mhz,
@@ -154,9 +156,10 @@ class CudaBench:
             end = self.queue.event()
             yield _Enqueued(end)
             took_us = float(cupy.cuda.get_elapsed_time(begin, end)) * 1e3 / launches
-            if launches > 1 or took_us >= PROBE_BELOW_US:
+            if launches > 1 or took_us >= PROBE_ONCE_US:
                 return max(took_us, 1e-3), median(host_us)
-            launches, spin = PROBE_LAUNCHES, PROBE_SPIN
+            launches = PROBE_LAUNCHES if took_us < PROBE_BELOW_US else PROBE_FEW
+            spin = launches * PROBE_SPIN
 
     def _arena(self, name: str, dtype: str, size: int) -> Any:
         """At least `size` random normals. Inputs are never written, so no result becomes an input."""

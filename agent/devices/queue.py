@@ -49,11 +49,11 @@ extern "C" __global__ void empty() {}
 class Queue:
     """One stream, and what is measured on it. Becomes the process's current stream."""
 
-    def __init__(self, sm_count: int) -> None:
+    def __init__(self, sm_count: int, clock_max_mhz: float | None) -> None:
         self.stream = cupy.cuda.Stream(non_blocking=True)
         self.stream.use()
         self._copies = cupy.cuda.Stream(non_blocking=True)
-        self._sm_count = sm_count
+        self._sm_count, self._clock_max_mhz = sm_count, clock_max_mhz
         module = cupy.RawModule(code=SOURCE)
         self._spin, self._stamp, self.empty = (module.get_function(name) for name in ("spin", "stamp", "empty"))
         self._unread = cupy.zeros(4, dtype=cupy.int64)
@@ -91,7 +91,7 @@ class Queue:
         return array.get(stream=self._copies)
 
     def saw(self, clock_mhz: float) -> None:
-        self.full_mhz = max(clock_mhz, self.full_mhz or 0.0)
+        self.full_mhz = max(min(clock_mhz, self._clock_max_mhz or clock_mhz), self.full_mhz or 0.0)
 
 
 class GraphBatches:

@@ -19,7 +19,6 @@ from math import prod
 from pathlib import Path
 from typing import Annotated, Any, Final
 
-import numpy as np
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from agent.kernels import Operands, Prepared
@@ -264,12 +263,9 @@ class OwnKernels:
         except InputError as error:
             raise MeasurementError("unsupported", f"{config.kernel}: {error}") from None
         kernel, facts = _compiled(own.source, own.name, own.description.entry, fitted.options, fitted.threads, fitted.smem_bytes)
-        scalar = np.float64 if gemm.dtype == "fp64" else np.float32
-        sizes = (np.int32(gemm.m), np.int32(gemm.n), np.int32(gemm.k), scalar(gemm.alpha), scalar(gemm.beta))
+        from agent.kernels.raw import gemm_arguments, launcher
 
-        def launch(i: int) -> None:
-            kernel(fitted.grid, fitted.block, (sets[i].a, sets[i].b, sets[i].c, *sizes), shared_mem=fitted.smem_bytes)
-
+        launch = launcher(kernel, fitted.grid, fitted.block, gemm_arguments(gemm, sets), fitted.smem_bytes)
         return Prepared(launch, {**fitted.knobs, **facts})
 
 

@@ -11,7 +11,17 @@ from typing import Any
 
 import cupy
 
+from agent.kernels import Operands
+from gemmcast.gemm import Gemm
+
 Triple = tuple[int, int, int]
+
+
+def gemm_arguments(gemm: Gemm, sets: Sequence[Operands]) -> list[tuple[Any, ...]]:
+    """(a, b, c, m, n, k, alpha, beta) for each set; alpha and beta are double where the operands are."""
+    pointer, whole, real = ctypes.c_void_p, ctypes.c_int, ctypes.c_double if gemm.dtype == "fp64" else ctypes.c_float
+    rest = (whole(gemm.m), whole(gemm.n), whole(gemm.k), real(gemm.alpha), real(gemm.beta))
+    return [(pointer(one.a.data.ptr), pointer(one.b.data.ptr), pointer(one.c.data.ptr), *rest) for one in sets]
 
 
 def launcher(kernel: Any, grid: Triple, block: Triple, arguments: Sequence[Sequence[Any]], smem_bytes: int = 0) -> Callable[[int], None]:

@@ -6,7 +6,6 @@ Tile is tile_m = tile_n = tile_k. Layout nn; batches along the grid's z axis.
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Sequence
 from functools import cache
 from typing import Any
@@ -14,7 +13,7 @@ from typing import Any
 import cupy
 
 from agent.kernels import Operands, Prepared
-from agent.kernels.raw import launcher
+from agent.kernels.raw import gemm_arguments, launcher
 from gemmcast.config import KernelConfig
 from gemmcast.errors import MeasurementError
 from gemmcast.gemm import Gemm
@@ -78,10 +77,7 @@ class Tiled:
         if max(grid[1:]) > MAX_GRID_YZ:
             raise MeasurementError("unsupported", f"grid {grid} is over CUDA's limit of {MAX_GRID_YZ} blocks in y and z")
         kernel, facts = _kernel(tile)
-        pointer, whole, real = ctypes.c_void_p, ctypes.c_int, ctypes.c_float
-        sizes = (whole(gemm.m), whole(gemm.n), whole(gemm.k), real(gemm.alpha), real(gemm.beta))
-        arguments = [(*(pointer(array.data.ptr) for array in (one.a, one.b, one.c)), *sizes) for one in sets]
-        return Prepared(launcher(kernel, grid, (tile, tile, 1), arguments), facts)
+        return Prepared(launcher(kernel, grid, (tile, tile, 1), gemm_arguments(gemm, sets)), facts)
 
 
 FAMILY = Tiled()
