@@ -265,7 +265,7 @@ class OwnKernels:
         kernel, facts = _compiled(own.source, own.name, own.description.entry, fitted.options, fitted.threads, fitted.smem_bytes)
         from agent.kernels.raw import gemm_arguments, launcher
 
-        launch = launcher(kernel, fitted.grid, fitted.block, gemm_arguments(gemm, sets), fitted.smem_bytes)
+        launch = launcher(kernel, fitted.grid, (*fitted.block, 1, 1)[:3], gemm_arguments(gemm, sets), fitted.smem_bytes)
         return Prepared(launch, {**fitted.knobs, **facts})
 
 
