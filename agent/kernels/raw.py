@@ -14,7 +14,8 @@ import cupy
 from agent.kernels import Operands
 from gemmcast.gemm import Gemm
 
-Triple = tuple[int, int, int]
+Dims = Sequence[int]
+# along x, y and z
 
 
 def gemm_arguments(gemm: Gemm, sets: Sequence[Operands]) -> list[tuple[Any, ...]]:
@@ -24,7 +25,7 @@ def gemm_arguments(gemm: Gemm, sets: Sequence[Operands]) -> list[tuple[Any, ...]
     return [(pointer(one.a.data.ptr), pointer(one.b.data.ptr), pointer(one.c.data.ptr), *rest) for one in sets]
 
 
-def launcher(kernel: Any, grid: Triple, block: Triple, arguments: Sequence[Sequence[Any]], smem_bytes: int = 0) -> Callable[[int], None]:
+def launcher(kernel: Any, grid: Dims, block: Dims, arguments: Sequence[Sequence[Any]], smem_bytes: int = 0) -> Callable[[int], None]:
     """launch(i) enqueues the kernel with the i-th arguments on the current stream.
 
     Args:
