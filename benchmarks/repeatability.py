@@ -1,7 +1,10 @@
 """How well one GPU agrees with itself: 50 cells measured five times in random order, coefficients of variation in per cent.
 
-    .venv/bin/python benchmarks/repeatability.py [--out samples.parquet] [--json]     on a GPU; about six minutes
+    .venv/bin/python benchmarks/repeatability.py [--out samples.parquet] [--json]     on a GPU; about five minutes
     .venv/bin/python benchmarks/repeatability.py --recorded datasets/h100_repeatability.parquet
+
+Several GPUs share the work: one process each, with its own CUDA_VISIBLE_DEVICES and --share 0/2, 1/2; then --recorded with both files.
+A cell stays on one GPU. What was measured is kept every 20 rows.
 
 A cell is capped when its mean clock in the power window is below 97 % of that of its burst. The coefficient of variation is the
 standard deviation over the mean of the five readings; the table has the median over the cells.
@@ -33,10 +36,11 @@ from gemmcast.gemm import Gemm
 from gemmcast.procedure import Procedure
 
 REPEATS = 5
+KEEP_EVERY = 20
 SEED = 11
 SHAPES = (
-    (128, 128, 128), (512, 512, 512), (1024, 1024, 1024), (2048, 2048, 2048), (16, 4096, 4096), (64, 14336, 4096), (1000, 3000, 2000),
-    (4096, 512, 4096), (333, 777, 1555), (2048, 512, 256),
+    (128, 128, 128), (512, 512, 512), (1024, 1024, 1024), (768, 768, 3072), (16, 4096, 4096), (64, 4096, 1024), (1000, 700, 900),
+    (2048, 512, 1024), (333, 777, 1555), (2048, 512, 256),
 )  # fmt: skip
 BY_FAMILY = (("cublas", "fp32", "nn"), ("cublas", "tf32", "nn"), ("cublas", "fp16", "nn"), ("cublaslt", "bf16", "nt"))
 LARGE = (("cublas", "fp16", 8192), ("cublas", "bf16", 4096), ("cublas", "tf32", 4096), ("cublaslt", "fp16", 6144), ("cublaslt", "bf16", 8192))
@@ -45,17 +49,20 @@ TILED = ((512, 512, 512), (1000, 1000, 1000), (2048, 1024, 512), (300, 4000, 200
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--recorded", type=Path, help="a recording made with --out, instead of a GPU")
+    parser.add_argument("--recorded", type=Path, nargs="+", help="recordings made with --out, instead of a GPU")
+    parser.add_argument("--share", default="0/1", help="measure only the I-th of N shares of the cells: I/N")
     parser.add_argument("--out", type=Path, help="keep the samples in this Parquet file")
     parser.add_argument("--json", action="store_true", help="one JSON object on the last line")
     args = parser.parse_args()
     try:
-        rows = pq.read_table(args.recorded).to_pylist() if args.recorded else measure()
-    except (GemmcastError, OSError) as error:
+        if args.recorded:
+            rows = [row for path in args.recorded for row in pq.read_table(path).to_pylist()]
+        else:
+            index, shares = map(int, args.share.split("/"))
+            rows = measure(index, shares, args.out)
+    except (GemmcastError, OSError, ValueError) as error:
         print(f"repeatability: {error}", file=sys.stderr)
         return 2
-    if args.out:
-        pq.write_table(to_table(rows), args.out, compression="zstd")
     found = variation(rows)
     print(json.dumps(found) if args.json else "\n".join(f"{name:20} {value:8.2f}" for name, value in found.items()))
     return 0
@@ -73,9 +80,10 @@ def cells() -> list[Cell]:
     ]
 
 
-def measure() -> list[dict[str, Any]]:
-    order = np.random.default_rng(SEED).permutation(len(cells()))
-    shuffled = [cells()[i] for i in order]
+def measure(index: int, shares: int, out: Path | None) -> list[dict[str, Any]]:
+    every = cells()
+    order = np.random.default_rng(SEED).permutation(len(every))
+    shuffled = [every[i] for i in order if i // REPEATS % shares == index]
     rows: list[dict[str, Any]] = []
     with TemporaryDirectory() as model_dir:
         worker = Worker({"kind": "cuda", "agent": "repeatability", "model_dir": model_dir, "procedure": asdict(Procedure())}, 60.0)
@@ -84,6 +92,8 @@ def measure() -> list[dict[str, Any]]:
                 if row is not None:
                     rows.append(row)
                     print(f"\r{len(rows)} of {len(shuffled)}", end="", file=sys.stderr, flush=True)
+                    if out and (len(rows) % KEEP_EVERY == 0 or len(rows) == len(shuffled)):
+                        pq.write_table(to_table(rows), out, compression="zstd")
         finally:
             worker.stop()
     print(file=sys.stderr)

@@ -33,12 +33,12 @@ PLAN: dict[str, Any] = {
     "seed": 3,
     "devices": {"kind": "cuda"},
     "sweep": [
-        {"family": "cublas", "dtypes": ["fp32", "tf32", "fp16", "bf16"], "shapes": {"sample": 150, "max": 4096}},
-        {"family": "tiled", "shapes": {"sample": 150, "max": 4096, "max_gflop": 20}, "knobs": {"tile": [8, 16, 32]}},
-        {"family": "cublaslt", "kernel": "default", "dtypes": ["fp16", "bf16"], "shapes": {"sample": 150, "max": 4096}},
+        {"family": "cublas", "dtypes": ["fp32", "tf32", "fp16", "bf16"], "shapes": {"sample": 80, "max": 4096}},
+        {"family": "tiled", "shapes": {"sample": 80, "max": 4096, "max_gflop": 20}, "knobs": {"tile": [8, 16, 32]}},
+        {"family": "cublaslt", "kernel": "default", "dtypes": ["fp16", "bf16"], "shapes": {"sample": 80, "max": 4096}},
     ],
 }
-POWER_SWEEP: dict[str, Any] = {"family": "cublas", "dtypes": ["fp16", "fp32"], "shapes": {"sample": 16, "min": 64, "max": 1024}, "power_share": 1.0}
+POWER_SWEEP: dict[str, Any] = {"family": "cublas", "dtypes": ["fp16", "fp32"], "shapes": {"sample": 8, "min": 64, "max": 1024}, "power_share": 1.0}
 WARM_UP: dict[str, Any] = {"family": "cublas", "dtypes": ["fp32", "fp16"], "shapes": {"sample": 40, "max": 512, "seed": 99}}
 
 
@@ -47,24 +47,31 @@ def main() -> int:
     parser.add_argument("--out", type=Path, help="keep the samples of each run there, as Parquet")
     parser.add_argument("--json", action="store_true", help="one JSON object on the last line")
     parser.add_argument("--gpus", type=int, help=argparse.SUPPRESS)  # one run, in a process of its own: Ray looks at the GPUs once
+    parser.add_argument("--node", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.gpus:
-        print(json.dumps(_run(_uuids()[: args.gpus], args.out)))
+        print(json.dumps(_run(_uuids()[: args.gpus], args.out, args.node)))
         return 0
     uuids = _uuids()
     if not uuids:
         print("sweep_speed: no NVIDIA GPU here", file=sys.stderr)
         return 2
-    one = _in_a_process(1, args.out)
+    with TemporaryDirectory() as node:  # the GPUs are described once
+        found = _compare(len(uuids), args.out, Path(node))
+    print(json.dumps(found) if args.json else "\n".join(f"{name:30} {value:10.3f}" for name, value in found.items()))
+    return 0
+
+
+def _compare(gpus: int, out: Path | None, node: Path) -> dict[str, float]:
+    one = _in_a_process(1, out, node)
     found = {name: one[name] for name in ("runtime_cells_per_s", "power_cells_per_s", "gpu_busy_share")}
-    found |= {"over_the_papers_sweep": one["runtime_cells_per_s"] / PAPER_CELLS_PER_S, "rows_not_ok": one["rows_not_ok"], "gpus": float(len(uuids))}
-    if len(uuids) > 1:
-        everyone = _in_a_process(len(uuids), args.out)
+    found |= {"over_the_papers_sweep": one["runtime_cells_per_s"] / PAPER_CELLS_PER_S, "rows_not_ok": one["rows_not_ok"], "gpus": float(gpus)}
+    if gpus > 1:
+        everyone = _in_a_process(gpus, out, node)
         found["all_gpus_runtime_cells_per_s"] = everyone["runtime_cells_per_s"]
         found["speedup_over_one"] = everyone["runtime_cells_per_s"] / one["runtime_cells_per_s"]
         found["power_speedup_over_one"] = everyone["power_cells_per_s"] / one["power_cells_per_s"]
-    print(json.dumps(found) if args.json else "\n".join(f"{name:30} {value:10.3f}" for name, value in found.items()))
-    return 0
+    return found
 
 
 def _uuids() -> list[str]:
@@ -77,8 +84,8 @@ def _uuids() -> list[str]:
         return []
 
 
-def _in_a_process(gpus: int, out: Path | None) -> dict[str, float]:
-    command = [sys.executable, __file__, "--gpus", str(gpus), *(["--out", str(out)] if out else [])]
+def _in_a_process(gpus: int, out: Path | None, node: Path) -> dict[str, float]:
+    command = [sys.executable, __file__, "--gpus", str(gpus), "--node", str(node), *(["--out", str(out)] if out else [])]
     # in NVML's order, so that the first is the same for both
     env = {**os.environ, "CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": ",".join(map(str, range(gpus)))}
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=env)
@@ -86,7 +93,7 @@ def _in_a_process(gpus: int, out: Path | None) -> dict[str, float]:
     return found
 
 
-def _run(uuids: list[str], out: Path | None) -> dict[str, float]:
+def _run(uuids: list[str], out: Path | None, node: Path) -> dict[str, float]:
     from coordinator.fleet import EMBEDDED, RayFleet, connect
     from coordinator.plan import parse_plan
     from coordinator.store import SampleStore
@@ -95,7 +102,7 @@ def _run(uuids: list[str], out: Path | None) -> dict[str, float]:
     with TemporaryDirectory() as folder:
         connect(EMBEDDED)
         store = SampleStore.open(Path(folder) / "samples", create=True)
-        fleet = RayFleet(runtime, Path(folder) / "node")
+        fleet = RayFleet(runtime, node)
         while len(fleet.known()) < len(uuids):  # the clock starts when every agent is ready
             fleet.poll(0.2)
         _measure(warm_up, store, fleet)

@@ -122,7 +122,10 @@ def test_a_wrong_kernel_a_fault_and_a_hang_cost_no_other_cell(make_gpu_worker: M
 
 def test_several_under_way_read_the_same_as_one_alone(make_gpu_worker: MakeGpuWorker) -> None:
     cells = [_cell(m, 1024, 1024, dtype=dtype) for m in (128, 512, 1024) for dtype in ("fp32", "fp16")]
-    together, alone = _rows(make_gpu_worker(), cells), _rows(make_gpu_worker(depth=1), cells)
+    first = make_gpu_worker()
+    together = _rows(first, cells)
+    first.stop()  # two at once would be each other's neighbours
+    alone = _rows(make_gpu_worker(depth=1), cells)
     apart = sorted(abs(together[cell.cell_id]["runtime_us"] / alone[cell.cell_id]["runtime_us"] - 1) for cell in cells)
     assert apart[len(apart) // 2] < 0.02
 
