@@ -333,3 +333,19 @@ def _check_host_side(library: Any) -> None:
     assert library.gemmcast_workspace_bytes(0, 100, 70, 33, 5) == 2 * 2 * ctypes.sizeof(ctypes.c_int)
     # a workspace too small is refused before anything is launched
     assert library.gemmcast_run(0, 100, 70, 33, 4096, 33, 4096, 70, 4096, 70, 1.0, 0.0, 5, None, 0, None) == 6
+
+
+@pytest.mark.cluster
+@pytest.mark.timeout(600)
+def test_a_compiled_wgmma_library_tells_its_stages_and_limits_without_a_gpu(tmp_path: Path) -> None:
+    (made,) = (one for one in kernels("wide", "sm_90") if one.schedule == "streamk" and (one.dtype, one.layout) == ("fp8_e4m3", "nt"))
+    (one,) = open_library(Path(build([made], "wide", "sm_90", tmp_path, _kit(), jobs=2)["library"]))
+    assert (one.name, one.alignment, one.knobs["cluster_n"]) == (made.name, 16, 2) and one.knobs["stages"] >= 4
+
+    def can(n: int = 64, k: int = 512, a: int = 4096, split_k: int = 1) -> int:
+        return int(one.library.gemmcast_can_implement(0, 100, n, k, a, k, 4096, k, 4096, n, 1.0, 0.0, split_k))
+
+    assert (can(), can(split_k=4), can(n=72)) == (0, 0, 0)
+    assert (can(split_k=5), can(k=520), can(n=68), can(a=4104)) == (4, 1, 1, 1)  # four steps of k; whole 16 bytes
+    # stream-k's plan divides by the number of SMs: without a GPU it must be refused, with one for want of a workspace
+    assert one.library.gemmcast_run(0, 100, 64, 512, 4096, 512, 4096, 512, 4096, 64, 1.0, 0.0, 2, None, 0, None) in (6, 9)
