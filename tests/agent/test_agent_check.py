@@ -261,7 +261,7 @@ def test_a_product_of_zeros_is_compared_as_it_is() -> None:
     kernel = FakeKernel(gemm)
     kernel.operands.a[...] = 0
     assert kernel.check() == 0.0
+    writes_ones = FakeKernel(gemm, spoil=lambda c: c.fill(1.0))
+    writes_ones.operands = kernel.operands
     with pytest.raises(MeasurementError, match="incorrect"):
-        kernel_of_ones = FakeKernel(gemm, spoil=lambda c: c.fill(1.0))
-        kernel_of_ones.operands = kernel.operands
-        kernel_of_ones.check()
+        writes_ones.check()
