@@ -2,8 +2,8 @@
 
 Two looks, both cheap beside the GEMM: up to 64 whole rows of C, spread over all of it, element by element; and every row of every
 batch by Freivalds' test (C·x against A·(B·x) for a random sign vector x), which no wrong tile survives.
-Errors are relative to the root mean square of C's elements. C is poisoned with NaN before the launch, so an element that the
-kernel did not write is an error too. Works on NumPy and CuPy arrays alike; on a GPU nothing here waits for it.
+Errors are relative to the root mean square of C's elements. C is poisoned with NaN before the launch (where beta is 0), so an
+element that the kernel did not write is an error too. Works on NumPy and CuPy arrays alike; on a GPU nothing here waits for it.
 
 What A·B should be is computed once for all configurations of a problem.
 
@@ -17,7 +17,7 @@ from math import sqrt
 from typing import Any
 
 from agent.kernels import Operands, Prepared
-from agent.numbers import poison, widen
+from agent.numbers import narrow, poison, widen
 from gemmcast.errors import MeasurementError
 from gemmcast.gemm import DTYPES, RESULTS, Gemm
 
@@ -46,8 +46,7 @@ class Reference:
         a = operands.a.swapaxes(-1, -2) if gemm.layout[0] == "t" else operands.a
         b = operands.b.swapaxes(-1, -2) if gemm.layout[1] == "t" else operands.b
         self._rows = xp.linspace(0, gemm.m - 1, min(gemm.m, ROWS)).astype(xp.int64)
-        # Knuth's multiplicative hash: fixed, and as good as random
-        self._signs = xp.where(xp.arange(gemm.n) * 2654435761 % 4294967296 < 2147483648, 1.0, -1.0)
+        self._signs = _signs(xp, gemm.n)
         b64 = widen(xp, b, gemm.dtype)
         self._some = xp.matmul(widen(xp, a[:, self._rows], gemm.dtype), b64)
         times_signs = xp.matmul(b64, self._signs)[..., None]
@@ -57,8 +56,11 @@ class Reference:
     def errors(self, prepared: Prepared, alpha: float, beta: float) -> Any:
         """Launch once; [2] the largest element error and row error on the device, relative to the root mean square of C. NaN is an error."""
         xp, gemm = self._xp, self._gemm
-        before = widen(xp, self._c, gemm.c_dtype) * beta if beta else None
-        if before is None:
+        before = None
+        if beta:
+            self._fill()
+            before = widen(xp, self._c, gemm.c_dtype) * beta
+        else:
             poison(self._c, gemm.c_dtype)
         prepared.launch(0)
         c64 = widen(xp, self._c, gemm.c_dtype)
@@ -70,6 +72,20 @@ class Reference:
         by_element = xp.max(xp.abs(c64[:, self._rows] - want))
         by_row = xp.max(xp.abs(xp.matmul(c64, self._signs) - sums)) / sqrt(gemm.n)
         return xp.stack([by_element, by_row]) / scale
+
+    def _fill(self) -> None:
+        """C as large as A·B. What lies there may be infinite: other kernels were launched on it time and again."""
+        xp, gemm = self._xp, self._gemm
+        waves = xp.sin(xp.arange(self._c.size, dtype=xp.float32)) * xp.float32(sqrt(2 * gemm.k))
+        self._c[...] = narrow(xp, waves, gemm.c_dtype).reshape(self._c.shape)
+
+
+def _signs(xp: Any, n: int) -> Any:
+    """+1 or -1, fixed and as good as random: a multiplicative hash alone is nearly periodic (Fibonacci numbers), the shifts mix it."""
+    bits = xp.arange(1, n + 1) * 2654435761 % 2**32
+    for _ in range(2):
+        bits = (bits ^ (bits >> 16)) * 0x45D9F3B % 2**32
+    return xp.where(bits < 2**31, 1.0, -1.0)
 
 
 def verdict(gemm: Gemm, errors: Any) -> float:

@@ -59,7 +59,8 @@ class Instrument(Protocol):
         """An outcome for each cell, as they are done. Nothing comes after a fatal outcome or a fault.
 
         Args:
-            depth: how many may be under way at once, where that is to be fewer than the device's own number.
+            depth: how many may be under way at once, where that is to be fewer than the device's own number. Unless it is 1, one more is
+                begun while power is metered.
             begun: called before anything is done for a cell.
         """
 
@@ -112,6 +113,7 @@ class LiveInstrument:
         self._checked = _Checked()
         self._todo: deque[Cell] = deque()
         self._under_way: deque[_Measurement] = deque()
+        self._short_of_memory: set[object] = set()
         self._begun: Callable[[Cell], None] = lambda _: None
         self._depth = 1
 
@@ -122,15 +124,16 @@ class LiveInstrument:
         return outcome
 
     def measure_all(self, cells: Sequence[Cell], *, depth: int | None = None, begun: Callable[[Cell], None] = lambda _: None) -> Iterator[Event]:
-        self._todo, self._under_way, self._begun = deque(cells), deque(), begun
+        self._todo, self._under_way, self._short_of_memory, self._begun = deque(cells), deque(), set(), begun
         self._depth = min(depth or self._bench.depth, self._bench.depth)
         while self._todo or self._under_way:
-            if self._begin_one() and self._under_way[-1].fault is None:
+            if self._begin_one():
                 continue
             # whose work was enqueued first is done first
-            first = self._under_way.popleft()
+            first = self._under_way[0]
             if first.waits_for is not None:
                 self._go_on(first)
+            self._under_way.popleft()
             if not first.done:
                 self._under_way.append(first)
                 continue
@@ -141,17 +144,22 @@ class LiveInstrument:
             if first.fault is not None:
                 return
 
-    def _begin_one(self) -> bool:
+    def _begin_one(self, beside: int = 0) -> bool:
         """Start the next cell, if one more may be under way."""
-        if not self._todo or len(self._under_way) >= self._depth:
+        if not self._todo or len(self._under_way) >= self._depth + beside or self._short_of_memory or any(one.fault for one in self._under_way):
             return False
         cell = self._todo.popleft()
         self._begun(cell)
         row = blank(cell, self.device, self._agent)
         started = _Measurement(cell, row, self._read_alone(cell, row))
-        self._advance(started)
         self._under_way.append(started)
+        self._advance(started)
         return True
+
+    def _begin_beside(self) -> None:
+        """One more, while power settles; it ends its work on the device before the window opens. Alone stays alone."""
+        if self._depth > 1 and self._begin_one(beside=1):
+            self._bench.pending().wait()
 
     def _go_on(self, measurement: _Measurement) -> None:
         assert measurement.waits_for is not None
@@ -197,13 +205,16 @@ class LiveInstrument:
         if reason := self._bench.contention():
             raise MeasurementError("contended", reason)
         refuse(cell.gemm, cell.config, self.device.kind)
+        started = None
         try:
-            prepared, sets, errors = self._start(cell, row)
+            started = self._start(cell, row)
         except (MeasurementError, MemoryError) as error:
-            if not (self._under_way and getattr(error, "status", "out_of_memory") == "out_of_memory"):
+            if len(self._under_way) == 1 or getattr(error, "status", "out_of_memory") != "out_of_memory":
                 raise
+        if started is None:  # tried again out here: the exception holds on to the memory of the first try
             yield from self._others()  # their operands may be all that is in the way
-            prepared, sets, errors = self._start(cell, row)
+            started = self._start(cell, row)
+        prepared, sets, errors = started
         yield self._bench.pending()
         row["max_rel_error"] = verdict(cell.gemm, self._bench.read(errors))
         burst, conditions = yield from self._bench.burst(prepared, sets, self._procedure, cold=cell.cache == "cold")
@@ -225,7 +236,8 @@ class LiveInstrument:
     def _meter(self, prepared: Prepared, sets: int, burst: Burst, row: Row) -> None:
         if reason := self._bench.no_power():
             raise MeasurementError("unsupported", f"no power reading: {reason}")
-        power = self._bench.power(prepared, sets, burst, self._procedure, step_s=self.device.counter_step_s, meanwhile=self._begin_one)
+        self._bench.pending().wait()  # what the others have enqueued would run into the window
+        power = self._bench.power(prepared, sets, burst, self._procedure, step_s=self.device.counter_step_s, meanwhile=self._begin_beside)
         row |= {
             "sustained_runtime_us": power.sustained_runtime_us,
             "sustained_clock_mhz": power.clock_mhz,
@@ -239,13 +251,14 @@ class LiveInstrument:
             raise MeasurementError("power_disputed", power.dispute)
 
     def _others(self) -> Steps[None]:
-        """Until no other cell is under way."""
-        self._depth, depth = 1, self._depth
+        """Until no other cell is under way, but for those that wait here too; no new one begins meanwhile."""
+        waiting, me = self._short_of_memory, object()
+        waiting.add(me)
         try:
-            while self._under_way:
+            while len(self._under_way) > len(waiting):
                 yield Rest(0.0)
         finally:
-            self._depth = depth
+            waiting.discard(me)
 
     def _reference(self, cell: Cell, sets: Sequence[Operands]) -> Reference:
         if self._checked.sets is not sets or self._checked.reference is None:

@@ -72,7 +72,7 @@ class PowerReading:
     @property
     def dispute(self) -> str | None:
         """Why the reading is in doubt, if it is."""
-        if self.power_instant_w is None or abs(self.power_w / self.power_instant_w - 1) <= MAX_DISAGREEMENT:
+        if self.power_instant_w is None or abs(self.power_w - self.power_instant_w) <= MAX_DISAGREEMENT * self.power_instant_w:
             return None
         return f"the energy counter says {self.power_w:.1f} W, instantaneous power {self.power_instant_w:.1f} W: over {MAX_DISAGREEMENT:.0%} apart"
 
@@ -97,36 +97,39 @@ def meter(
     Args:
         step_s: length of a counter step, where it was measured.
         burst_mhz: the clock of this kernel in a short burst; a lower one in the window is a cap.
-        meanwhile: called once while the load settles.
+        meanwhile: called once while the load settles. What takes it long leaves the queue unfed, so the load settles anew.
 
     Raises:
         MeasurementError: "unsupported" when the counter does not move.
     """
     settled_s = now_s() + procedure.settle_s
-    load.feed()
-    meanwhile()
-    while now_s() < settled_s:
+    try:
         load.feed()
-        wait(TICK_S)
-    window = _Window(board, load, step_s, now_s, wait)
-    window.next_step()
-    load.mark()
-    window.open()
-    while window.steps < procedure.power_steps:
+        meanwhile()
+        if now_s() > settled_s - procedure.settle_s / 2:
+            settled_s = now_s() + procedure.settle_s
+        while now_s() < settled_s:
+            load.feed()
+            wait(TICK_S)
+        window = _Window(board, load, step_s, now_s, wait)
         window.next_step()
-    if _capped(board, load, burst_mhz):
-        while window.steps < max(CAPPED_STEPS, procedure.power_steps):
+        load.mark()
+        window.open()
+        while window.steps < procedure.power_steps:
             window.next_step()
-    runtime_us, clock_mhz = load.launch_us(), load.clock_mhz()
-    load.stop()
-    return PowerReading(
-        power_w=window.energy_mj / window.length_s / 1e3,
-        power_instant_w=window.power_instant_w,
-        sustained_runtime_us=runtime_us,
-        clock_mhz=clock_mhz,
-        window_s=window.length_s,
-        counter_steps=window.steps,
-    )
+        if _capped(board, load, burst_mhz):
+            while window.steps < max(CAPPED_STEPS, procedure.power_steps):
+                window.next_step()
+        return PowerReading(
+            power_w=window.energy_mj / window.length_s / 1e3,
+            power_instant_w=window.power_instant_w,
+            sustained_runtime_us=load.launch_us(),
+            clock_mhz=load.clock_mhz(),
+            window_s=window.length_s,
+            counter_steps=window.steps,
+        )
+    finally:
+        load.stop()
 
 
 def _capped(board: Board, load: Load, burst_mhz: float | None) -> bool:
@@ -162,7 +165,6 @@ class _Window:
                 self._last, self._seen, self._aligned = ((now_s + self._now_s()) / 2, now_mj), self._seen + 1, True
                 return
             if self._now_s() > give_up_s:
-                self._load.stop()
                 raise MeasurementError("unsupported", f"the energy counter did not move for {STALL_S:g} s")
             self._wait(TICK_S)
 

@@ -88,8 +88,10 @@ class CpuBench:
         if self._made and self._made[:2] == (gemm, cold):
             return self._made[2]
         sets = -(-3 * self._cache_bytes // gemm.operand_bytes) if cold else 1
-        sets = max(1, min(sets, MAX_ARENA_BYTES // gemm.operand_bytes))
-        inputs, outputs = self._arena(gemm.dtype, sets * input_elements(gemm)), self._arena(f"{gemm.dtype} C", sets * output_elements(gemm))
+        in_size, out_size = input_elements(gemm), output_elements(gemm)
+        # padding included: a tiny set takes a hundred times its own bytes
+        sets = max(1, min(sets, MAX_ARENA_BYTES // ((in_size + out_size) * DTYPES[gemm.dtype].in_bytes)))
+        inputs, outputs = self._arena(gemm.dtype, sets * in_size), self._arena(f"{gemm.dtype} C", sets * out_size)
         made = carve(gemm, inputs, outputs, sets)
         self._made = (gemm, cold, made)
         return made

@@ -1,16 +1,20 @@
-"""What the agent's tests share: a device on paper, cells and recorded rows, and a real measuring child."""
+"""What the agent's tests share: a device on paper, cells and recorded rows, a bench that plays a device, and a real measuring child."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from agent.instrument import blank
+from agent.kernels import Operands, Prepared, carve, input_elements, output_elements
+from agent.power import PowerReading
+from agent.timing import Burst, Steps
 from agent.worker import Worker
 from gemmcast.cell import Cell
 from gemmcast.config import KernelConfig
@@ -54,6 +58,101 @@ def make_row() -> Callable[..., dict[str, Any]]:
         return {**blank(cell, device, "recorder"), **readings, **columns}
 
     return row
+
+
+class Work:
+    """Enqueued by a cell; what is done after waiting for it is that cell's."""
+
+    def __init__(self, bench: FakeBench, stage: str, m: int) -> None:
+        self._bench, self._stage, self._m = bench, stage, m
+
+    def wait(self) -> None:
+        self._bench.current = self._m
+        self._bench.at(self._stage, self._m)
+
+
+class FakeBench:
+    """NumPy arrays; a launch takes 12.5 us, in the window 15 us at 200 W; neighbours come and go as `busy` says.
+
+    Cells are told apart by their m. Each goes through the stages operands, checked, burst, timed, power, window; the first to hear of
+    it is `trouble`, which may raise.
+    """
+
+    xp: Any = np
+    BURST = Burst(runtime_us=12.5, runtime_rse=0.002, repeats=400, clock_mhz=1755.0, start_mhz=1980.0)
+    POWER = PowerReading(power_w=200.0, power_instant_w=198.0, sustained_runtime_us=15.0, clock_mhz=1500.0, window_s=0.5, counter_steps=5)
+
+    def __init__(
+        self, device: Device, *, depth: int = 1, busy: Sequence[str] = (), trouble: Callable[[str, int], object] = lambda stage, m: None,
+        burst: Burst = BURST, power: PowerReading = POWER, no_power: str | None = None,
+    ) -> None:  # fmt: skip
+        self.depth, self._device, self._busy, self._trouble = depth, device, iter(busy), trouble
+        self._burst, self._power, self._no_power = burst, power, no_power
+        self.log: list[tuple[str, int]] = []
+        self.asked: list[tuple[Gemm, bool]] = []
+        self.steps_s: list[float | None] = []
+        self.current = 0
+        self._unchecked = False
+        self._made: tuple[Gemm, bool, list[Operands]] | None = None
+        self._m_of: dict[int, int] = {}
+
+    def at(self, stage: str, m: int) -> None:
+        self.log.append((stage, m))
+        self._trouble(stage, m)
+
+    def identify(self) -> Device:
+        return self._device
+
+    characterise = identify
+
+    def operands(self, gemm: Gemm, *, cold: bool) -> Sequence[Operands]:
+        self.at("operands", gemm.m)
+        self.asked.append((gemm, cold))
+        self._unchecked = True
+        if self._made is None or self._made[:2] != (gemm, cold):
+            sets, rng = 3 if cold else 1, np.random.default_rng(0)
+            arenas = (rng.standard_normal(sets * size, np.float32) for size in (input_elements(gemm), output_elements(gemm)))
+            self._made = (gemm, cold, carve(gemm, *arenas, sets))
+        return self._made[2]
+
+    def pending(self) -> Work:
+        stage, self._unchecked = "checked" if self._unchecked else "all waited for", False
+        return Work(self, stage, self.asked[-1][0].m)
+
+    def read(self, array: Any) -> Any:
+        return array
+
+    def burst(self, prepared: Prepared, sets: int, procedure: Procedure, *, cold: bool) -> Steps[tuple[Burst, dict[str, Any]]]:
+        m = self._m_of[id(prepared)] = self.current
+        self.at("burst", m)
+        yield Work(self, "timed", m)
+        return self._burst, {"temperature_c": 41.0, "launch_overhead_us": 2.5, "launch_bound": False, "throttle_reasons": 4}
+
+    def no_power(self) -> str | None:
+        return self._no_power
+
+    def power(
+        self, prepared: Prepared, sets: int, burst: Burst, procedure: Procedure, *, step_s: float | None, meanwhile: Callable[[], object]
+    ) -> PowerReading:
+        self.steps_s.append(step_s)
+        self.at("power", self._m_of[id(prepared)])
+        meanwhile()
+        self.at("window", self._m_of[id(prepared)])
+        return self._power
+
+    def contention(self) -> str | None:
+        return next(self._busy, None)
+
+
+@pytest.fixture(scope="session")
+def make_bench() -> Callable[..., Any]:
+    return FakeBench
+
+
+@pytest.fixture(scope="session")
+def device_fault() -> Callable[[str], RuntimeError]:
+    """What CuPy raises when the context is gone."""
+    return type("CUDARuntimeError", (RuntimeError,), {"__module__": "cupy_backends.cuda.api.runtime"})
 
 
 @pytest.fixture(scope="session")

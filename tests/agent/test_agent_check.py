@@ -8,14 +8,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from agent.check import check, tolerance
-from agent.kernels import Operands, Prepared, carve
-from agent.numbers import CARRIERS, narrow, widen
+from agent.check import Reference, check, tolerance, verdict
+from agent.kernels import Operands, Prepared, carve, input_elements, output_elements
+from agent.numbers import CARRIERS, narrow, poison, widen
 from gemmcast.errors import MeasurementError
 from gemmcast.gemm import LAYOUTS, Gemm
 
 Spoil = Callable[[Any], None]
 # of c[batch, m, n] as float32, before it is stored
+
+
+def _carried(values: Any, dtype: str) -> Any:
+    return values if dtype == "fp64" else narrow(np, np.ascontiguousarray(values, dtype=np.float32), dtype)
 
 
 class FakeKernel:
@@ -24,9 +28,8 @@ class FakeKernel:
     def __init__(self, gemm: Gemm, *, spoil: Spoil = lambda _: None, seed: int = 0, beta: float | None = None, untouched: Any = None) -> None:
         self.gemm, self._spoil, self._beta, self._untouched = gemm, spoil, gemm.beta if beta is None else beta, untouched
         rng = np.random.default_rng(seed)
-        inputs, outputs = gemm.batch * (gemm.m * gemm.k + gemm.k * gemm.n), gemm.batch * gemm.m * gemm.n
-        carry = (lambda x: x) if gemm.dtype == "fp64" else (lambda x: narrow(np, x.astype(np.float32), gemm.dtype))
-        self.operands: Operands = carve(gemm, carry(rng.standard_normal(inputs)), carry(rng.standard_normal(outputs)), 1)[0]
+        inputs, outputs = (rng.standard_normal(size) for size in (input_elements(gemm), output_elements(gemm)))
+        self.operands: Operands = carve(gemm, _carried(inputs, gemm.dtype), _carried(outputs, gemm.c_dtype), 1)[0]
 
     def _wide(self, stored: Any, layout: str) -> Any:
         plain = widen(np, stored.swapaxes(-1, -2) if layout == "t" else stored, self.gemm.dtype)
@@ -36,11 +39,11 @@ class FakeKernel:
 
     def launch(self, _: int) -> None:
         s, gemm = self.operands, self.gemm
-        before = widen(np, s.c, gemm.dtype) * self._beta if self._beta else 0.0
+        before = widen(np, s.c, gemm.c_dtype) * self._beta if self._beta else 0.0
         c = gemm.alpha * np.matmul(self._wide(s.a, gemm.layout[0]), self._wide(s.b, gemm.layout[1])) + before
         self._spoil(c)
         kept = None if self._untouched is None else s.c[self._untouched].copy()
-        s.c[...] = c if gemm.dtype == "fp64" else narrow(np, np.ascontiguousarray(c, dtype=np.float32), gemm.dtype)
+        s.c[...] = _carried(c, gemm.c_dtype)
         if kept is not None:
             s.c[self._untouched] = kept
 
@@ -138,8 +141,8 @@ def _more(by: float) -> Spoil:
 
 
 def test_a_dtype_with_fewer_bits_may_err_more() -> None:
-    limits = [tolerance(dtype, 1024) for dtype in ("fp64", "fp32", "fp16", "bf16")]
-    assert limits == sorted(limits) and len(set(limits)) == 4
+    limits = [tolerance(dtype, 1024) for dtype in ("fp64", "fp32", "fp16", "bf16", "fp8_e4m3")]
+    assert limits == sorted(limits) and len(set(limits)) == 5
     assert tolerance("tf32", 1024) == tolerance("fp16", 1024)
     assert tolerance("fp64", 4096) < 1e-12
     assert tolerance("fp32", 4 * 4096) == pytest.approx(2 * tolerance("fp32", 4096), rel=0.02)
@@ -158,3 +161,107 @@ def test_fp32_that_was_multiplied_as_tf32_is_found() -> None:
 def test_a_result_that_overflows_its_dtype_is_wrong() -> None:
     with pytest.raises(MeasurementError, match="incorrect"):
         FakeKernel(Gemm(m=40, n=40, k=40, dtype="fp16", alpha=1e6)).check()
+
+
+def test_an_fp8_product_is_stored_as_bf16() -> None:
+    gemm = Gemm(m=40, n=30, k=20, dtype="fp8_e4m3")
+    operands = FakeKernel(gemm).operands
+    assert (operands.a.dtype, operands.b.dtype, operands.c.dtype) == (np.uint8, np.uint8, np.uint16)
+    assert tolerance("fp8_e4m3", 20) < 1.1 * tolerance("bf16", 20)  # the multiplicands are exact
+
+
+def test_an_fp8_operand_that_is_read_as_another_number_is_found() -> None:
+    class IgnoresSigns(FakeKernel):
+        def _wide(self, stored: Any, layout: str) -> Any:
+            return super()._wide(stored & 0x7F, layout)
+
+    with pytest.raises(MeasurementError, match="incorrect"):
+        IgnoresSigns(Gemm(m=64, n=64, k=64, dtype="fp8_e4m3")).check()
+
+
+@pytest.mark.parametrize("dtype", CARRIERS)
+def test_a_kernel_that_forgets_beta_is_found_where_k_is_long(dtype: str) -> None:
+    gemm = Gemm(m=40, n=30, k=10_000, dtype=dtype, beta=0.5)
+    assert FakeKernel(gemm).check() <= tolerance(dtype, 10_000)
+    with pytest.raises(MeasurementError, match="incorrect"):
+        FakeKernel(gemm, beta=0.0).check()
+
+
+@pytest.mark.parametrize("dtype", CARRIERS)
+def test_what_an_earlier_kernel_left_in_c_is_not_held_against_the_next(dtype: str) -> None:
+    kernel = FakeKernel(Gemm(m=40, n=30, k=20, dtype=dtype, beta=1.0))
+    poison(kernel.operands.c, kernel.gemm.c_dtype)
+    assert kernel.check() <= tolerance(dtype, 20)
+
+
+@pytest.mark.parametrize("width", [8, 34, 55, 144])
+@pytest.mark.parametrize("dtype", CARRIERS)
+def test_a_tile_that_was_written_some_columns_aside_is_found_whatever_the_distance(dtype: str, width: int) -> None:
+    def spoil(c: Any) -> None:
+        c[0, 145:161] = np.roll(c[0, 145:161], width, axis=1)
+
+    gemm = Gemm(m=300, n=600, k=100, dtype=dtype)
+    kernel = FakeKernel(gemm, spoil=spoil)
+    _, by_row = Reference(np, gemm, kernel.operands).errors(Prepared(kernel.launch), 1.0, 0.0)
+    assert by_row > 1.0  # one row's error is about 1.4 where the signs are as good as random
+    with pytest.raises(MeasurementError, match="incorrect"):
+        kernel.check()
+
+
+@pytest.mark.parametrize("dtype", CARRIERS)
+def test_a_bias_over_a_tile_is_found_in_the_rows_that_are_only_summed(dtype: str) -> None:
+    def spoil(c: Any) -> None:
+        c[0, 145:149, 64:128] += 5.0  # half the size of an element
+
+    gemm = Gemm(m=300, n=256, k=100, dtype=dtype)
+    kernel = FakeKernel(gemm, spoil=spoil)
+    _, by_row = Reference(np, gemm, kernel.operands).errors(Prepared(kernel.launch), 1.0, 0.0)
+    assert by_row > tolerance(dtype, 100)
+
+
+def test_one_reference_serves_every_kernel_of_a_problem() -> None:
+    gemm = Gemm(m=70, n=50, k=60, dtype="bf16", layout="tn")
+    right, wrong = FakeKernel(gemm), FakeKernel(gemm, spoil=lambda c: np.multiply(c, 1.1, out=c))
+    wrong.operands = right.operands
+    reference = Reference(np, gemm, right.operands)
+    for _ in range(2):
+        assert verdict(gemm, reference.errors(Prepared(right.launch), 1.0, 0.0)) <= tolerance("bf16", 60)
+        with pytest.raises(MeasurementError, match="incorrect"):
+            verdict(gemm, reference.errors(Prepared(wrong.launch), 1.0, 0.0))
+
+
+def test_a_reference_never_launches_by_itself() -> None:
+    gemm, launched = Gemm(m=20, n=20, k=20), list[int]()
+    kernel = FakeKernel(gemm)
+    reference = Reference(np, gemm, kernel.operands)
+    assert launched == []
+    reference.errors(Prepared(lambda i: (launched.append(i), kernel.launch(i))[1]), 1.0, 0.0)
+    assert launched == [0]
+
+
+@pytest.mark.parametrize("errors", [(float("nan"), 0.0), (0.0, float("nan")), (float("nan"), float("nan")), (float("nan"), 1e9), (1e9, float("nan"))])
+def test_an_error_that_is_no_number_never_passes(errors: tuple[float, float]) -> None:
+    with pytest.raises(MeasurementError, match="nan|1e\\+09") as caught:
+        verdict(Gemm(m=8, n=8, k=8), np.array(errors))
+    assert caught.value.status == "incorrect"
+
+
+def test_the_larger_error_is_the_verdict() -> None:
+    gemm = Gemm(m=8, n=8, k=64)
+    limit = tolerance("fp32", 64)
+    assert verdict(gemm, np.array([limit / 4, limit / 2])) == limit / 2
+    assert verdict(gemm, np.array([limit, limit / 2])) == limit
+    for errors in ([limit * 1.01, 0.0], [0.0, limit * 1.01]):
+        with pytest.raises(MeasurementError, match="is over"):
+            verdict(gemm, np.array(errors))
+
+
+def test_a_product_of_zeros_is_compared_as_it_is() -> None:
+    gemm = Gemm(m=8, n=8, k=8)
+    kernel = FakeKernel(gemm)
+    kernel.operands.a[...] = 0
+    assert kernel.check() == 0.0
+    writes_ones = FakeKernel(gemm, spoil=lambda c: c.fill(1.0))
+    writes_ones.operands = kernel.operands
+    with pytest.raises(MeasurementError, match="incorrect"):
+        writes_ones.check()

@@ -10,7 +10,8 @@ import pytest
 
 from agent.devices import cpu
 from agent.devices.cpu import MAX_ARENA_BYTES, CpuBench
-from agent.kernels import Prepared, load
+from agent.kernels import Prepared, input_elements, load, output_elements
+from agent.timing import Burst, finish
 from gemmcast.config import KernelConfig
 from gemmcast.errors import MeasurementError
 from gemmcast.gemm import LAYOUTS, Gemm
@@ -88,7 +89,7 @@ def test_a_shape_that_does_not_fit_is_refused_before_it_is_allocated(bench: CpuB
 def test_a_burst_walks_over_all_sets_and_goes_on_where_it_stopped(bench: CpuBench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cpu, "_preemptions", lambda: 0)  # this machine may be busy
     order: list[int] = []
-    burst, conditions = bench.burst(Prepared(order.append), 7, Procedure(burst_s=0.002))
+    burst, conditions = finish(bench.burst(Prepared(order.append), 7, Procedure(burst_s=0.002), cold=True))
     assert order == [i % 7 for i in range(len(order))]
     assert 0 < burst.runtime_us < 100
     assert burst.repeats <= len(order)
@@ -99,17 +100,45 @@ def test_batches_that_others_interrupt_are_not_believed(bench: CpuBench, monkeyp
     never_alone = count()
     monkeypatch.setattr(cpu, "_preemptions", lambda: next(never_alone))
     with pytest.raises(MeasurementError, match="other processes interrupted") as caught:
-        bench.burst(Prepared(lambda _: None), 1, Procedure(burst_s=0.002))
+        finish(bench.burst(Prepared(lambda _: None), 1, Procedure(burst_s=0.002), cold=False))
     assert caught.value.status == "contended"
 
 
 def test_a_few_interruptions_of_a_long_batch_are_no_matter(bench: CpuBench, monkeypatch: pytest.MonkeyPatch) -> None:
     switches = count()
     monkeypatch.setattr(cpu, "_preemptions", lambda: next(switches))  # one during every batch
-    burst, _ = bench.burst(Prepared(lambda _: sleep(0.012)), 1, Procedure(burst_s=0.002))
+    burst, _ = finish(bench.burst(Prepared(lambda _: sleep(0.012)), 1, Procedure(burst_s=0.002), cold=False))
     assert burst.runtime_us >= 12_000
 
 
 def test_a_cpu_has_no_readable_power(bench: CpuBench) -> None:
-    assert bench.power(Prepared(lambda _: None), 1, 10.0, Procedure()) is None
+    assert bench.no_power() == "a CPU has no energy counter that is ours to read"
+    burst = Burst(runtime_us=10.0, runtime_rse=0.0, repeats=1)
+    with pytest.raises(MeasurementError, match="no energy counter") as caught:
+        bench.power(Prepared(lambda _: None), 1, burst, Procedure(), step_s=None, meanwhile=lambda: pytest.fail("nothing settles"))
+    assert caught.value.status == "unsupported"
+
+
+def test_a_cpu_works_only_while_its_host_waits(bench: CpuBench) -> None:
+    assert bench.depth == 1
     assert bench.contention() is None
+    bench.pending().wait()  # returns at once
+    array = np.ones(3)
+    assert bench.read(array) is array
+
+
+def test_tiny_operands_that_are_cold_stay_within_the_arena(bench: CpuBench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A set of 12 bytes takes 3 KiB, padded: millions of them, three times the cache, would be many GiB."""
+    monkeypatch.setattr(cpu, "MAX_ARENA_BYTES", 2**22)
+    gemm = Gemm(m=1, n=1, k=1)
+    sets = bench.operands(gemm, cold=True)
+    assert len(sets) == 2**22 // (4 * (input_elements(gemm) + output_elements(gemm)))
+    assert all(one.a.shape == one.b.shape == one.c.shape == (1, 1, 1) for one in sets)
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "fp64"])
+def test_operands_are_aligned_as_matrices_of_their_own(bench: CpuBench, dtype: str) -> None:
+    first, second, *_ = bench.operands(Gemm(m=33, n=17, k=5, dtype=dtype), cold=True)
+    ends = [array.__array_interface__["data"][0] for one in (first, second) for array in (one.a, one.b)]
+    assert {(at - ends[0]) % (256 * first.a.itemsize) for at in ends} == {0}
+    assert (second.c.__array_interface__["data"][0] - first.c.__array_interface__["data"][0]) % (256 * first.c.itemsize) == 0

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
 
+from agent import instrument
+from agent.check import Reference
 from agent.instrument import CONTENTION_WAITS_S, LiveInstrument, Outcome
-from agent.kernels import Operands, Prepared, carve
-from agent.power import PowerReading
-from agent.timing import Burst
+from agent.kernels import Operands, Prepared
 from gemmcast.arrow import SCHEMA, to_table
 from gemmcast.cell import Cell
 from gemmcast.config import FAMILIES, FamilyFacts, KernelConfig
@@ -24,39 +25,11 @@ from gemmcast.procedure import Procedure
 from gemmcast.sample import STATUSES
 
 MakeCell = Callable[..., Cell]
+MakeBench = Any
 Measure = Callable[..., Outcome]
 
 
-class FakeBench:
-    """NumPy arrays; a launch takes 12.5 us, in the window 15 us at 200 W; neighbours come and go as `busy` says."""
-
-    xp: Any = np
-
-    def __init__(self, device: Device, busy: Sequence[str] = (), fails: Exception | None = None) -> None:
-        self._device, self._busy, self._fails = device, iter(busy), fails
-        self.asked: list[tuple[Gemm, bool]] = []
-
-    def identify(self) -> Device:
-        return self._device
-
-    characterise = identify
-
-    def operands(self, gemm: Gemm, *, cold: bool) -> Sequence[Operands]:
-        self.asked.append((gemm, cold))
-        sets, rng = 3 if cold else 1, np.random.default_rng(0)
-        inputs, outputs = sets * gemm.batch * (gemm.m + gemm.n) * gemm.k, sets * gemm.batch * gemm.m * gemm.n
-        return carve(gemm, rng.standard_normal(inputs, np.float32), rng.standard_normal(outputs, np.float32), sets)
-
-    def burst(self, prepared: Prepared, sets: int, procedure: Procedure) -> tuple[Burst, dict[str, Any]]:
-        if self._fails:
-            raise self._fails
-        return Burst(runtime_us=12.5, runtime_rse=0.002, repeats=400 + sets), {"clock_mhz": 1980.0, "temperature_c": 41.0}
-
-    def power(self, prepared: Prepared, sets: int, runtime_us: float, procedure: Procedure) -> PowerReading | None:
-        return PowerReading(power_w=200.0, sustained_runtime_us=15.0, window_s=0.5, counter_steps=5) if self._device.has_power else None
-
-    def contention(self) -> str | None:
-        return next(self._busy, None)
+READINGS_KEPT = ("ok", "throttled", "power_disputed")
 
 
 @pytest.fixture
@@ -65,22 +38,28 @@ def waited() -> list[float]:
 
 
 @pytest.fixture
-def measure(device: Device, waited: list[float]) -> Measure:
+def measure(device: Device, waited: list[float], make_bench: MakeBench) -> Measure:
     """Measures one cell on a fake bench, without ever sleeping."""
 
     def one(cell: Cell, on: Device = device, **bench: Any) -> Outcome:
-        outcome = LiveInstrument(FakeBench(on, **bench), on, Procedure(), "me", wait=waited.append).measure(cell)
-        assert to_table([outcome.row]).schema == SCHEMA
-        assert outcome.row["status"] in STATUSES
-        assert (outcome.row["status"] == "ok") == (outcome.row["reason"] is None) == (outcome.row["runtime_us"] is not None)
+        outcome = LiveInstrument(make_bench(on, **bench), on, Procedure(), "me", wait=waited.append).measure(cell)
+        row = outcome.row
+        assert to_table([row]).schema == SCHEMA
+        assert row["status"] in STATUSES
+        assert (row["status"] == "ok") == (row["reason"] is None)
+        if row["status"] != "unsupported":  # with a runtime where only power is
+            assert (row["runtime_us"] is not None) == (row["status"] in READINGS_KEPT)
         return outcome
 
     return one
 
 
-def _with_power(device: Device) -> Device:
-    values = {name: getattr(device, name) for name in device.__slots__}
-    return Device(**{**values, "idle_power_w": 20.0, "power_limit_w": 250.0})
+def _raise(error: Exception, at: str) -> Callable[[str, int], None]:
+    def trouble(stage: str, m: int) -> None:
+        if stage == at:
+            raise error
+
+    return trouble
 
 
 def test_a_good_row_says_what_was_measured_where_and_how(measure: Measure, make_cell: MakeCell, device: Device) -> None:
@@ -88,10 +67,11 @@ def test_a_good_row_says_what_was_measured_where_and_how(measure: Measure, make_
     outcome = measure(cell)
     row = outcome.row
     assert not outcome.fatal
-    assert (row["status"], row["reason"], row["runtime_us"], row["runtime_rse"], row["repeats"]) == ("ok", None, 12.5, 0.002, 403)
+    assert (row["status"], row["reason"], row["runtime_us"], row["runtime_rse"], row["repeats"]) == ("ok", None, 12.5, 0.002, 400)
     assert (row["cell_id"], row["agent"], row["cache"], row["fill"]) == (cell.cell_id, "me", "cold", "normal")
     assert (row["device"], row["gpu_uuid"], row["sm_count"], row["peak_tflops"]) == (device.name, device.uuid, 2, 0.2)
-    assert (row["kernel"], row["threads"], row["clock_mhz"], row["temperature_c"]) == ("numpy", 1, 1980.0, 41.0)
+    assert (row["kernel"], row["threads"], row["clock_mhz"], row["clock_start_mhz"]) == ("numpy", 1, 1755.0, 1980.0)
+    assert (row["temperature_c"], row["launch_overhead_us"], row["launch_bound"], row["throttle_reasons"]) == (41.0, 2.5, False, 4)
     assert 0 <= row["max_rel_error"] < 1e-5
     assert (row["power_w"], row["energy_mj"]) == (None, None)
 
@@ -103,15 +83,49 @@ def test_every_row_has_a_name_of_its_own(measure: Measure, make_cell: MakeCell) 
     assert first["cell_id"] == second["cell_id"]
 
 
-def test_power_is_metered_where_it_is_asked_for(measure: Measure, make_cell: MakeCell, device: Device) -> None:
-    row = measure(make_cell(power=True), _with_power(device)).row
-    assert (row["power_w"], row["sustained_runtime_us"], row["energy_mj"], row["window_s"], row["counter_steps"]) == (200.0, 15.0, 3.0, 0.5, 5)
-    assert measure(make_cell(power=False), _with_power(device)).row["power_w"] is None
-
-
-def test_a_device_without_a_meter_still_gives_the_runtime(measure: Measure, make_cell: MakeCell) -> None:
+def test_power_is_metered_where_it_is_asked_for(measure: Measure, make_cell: MakeCell) -> None:
     row = measure(make_cell(power=True)).row
-    assert (row["status"], row["runtime_us"], row["power_w"]) == ("ok", 12.5, None)
+    assert (row["status"], row["power_w"], row["power_instant_w"], row["energy_mj"]) == ("ok", 200.0, 198.0, 3.0)
+    assert (row["sustained_runtime_us"], row["sustained_clock_mhz"], row["window_s"], row["counter_steps"]) == (15.0, 1500.0, 0.5, 5)
+    row = measure(make_cell(power=False)).row
+    assert (row["status"], row["power_w"], row["sustained_runtime_us"], row["counter_steps"]) == ("ok", None, None, None)
+
+
+def test_the_meter_is_told_the_length_of_the_counters_step(device: Device, make_cell: MakeCell, make_bench: MakeBench) -> None:
+    for step_s in (None, 0.0987):
+        on = replace(device, counter_step_s=step_s)
+        bench = make_bench(on)
+        LiveInstrument(bench, on, Procedure(), "me").measure(make_cell(power=True))
+        assert bench.steps_s == [step_s]
+
+
+@pytest.mark.parametrize("why", ["a MIG slice shares the board's energy counter with its neighbours", "this board has no total-energy counter"])
+def test_without_a_meter_a_row_says_so_and_keeps_the_runtime(measure: Measure, make_cell: MakeCell, why: str) -> None:
+    row = measure(make_cell(power=True), no_power=why).row
+    assert (row["status"], row["reason"]) == ("unsupported", f"no power reading: {why}")
+    assert (row["runtime_us"], row["clock_mhz"], row["power_w"], row["energy_mj"]) == (12.5, 1755.0, None, None)
+    assert measure(make_cell(power=False), no_power=why).row["status"] == "ok"
+
+
+def test_a_counter_that_stands_still_costs_the_power_and_not_the_runtime(measure: Measure, make_cell: MakeCell) -> None:
+    error = MeasurementError("unsupported", "the energy counter did not move for 3 s")
+    row = measure(make_cell(power=True), trouble=_raise(error, "window")).row
+    assert (row["status"], row["reason"], row["runtime_us"], row["power_w"]) == ("unsupported", error.reason, 12.5, None)
+
+
+def test_a_disputed_power_is_kept_and_said(measure: Measure, make_cell: MakeCell, make_bench: MakeBench) -> None:
+    row = measure(make_cell(power=True), power=replace(make_bench.POWER, power_instant_w=250.0)).row
+    assert row["status"] == "power_disputed"
+    assert row["reason"] == "the energy counter says 200.0 W, instantaneous power 250.0 W: over 5% apart"
+    assert (row["power_w"], row["power_instant_w"], row["energy_mj"], row["runtime_us"], row["counter_steps"]) == (200.0, 250.0, 3.0, 12.5, 5)
+
+
+def test_a_board_that_is_held_back_is_a_row_throttled_with_its_readings(measure: Measure, make_cell: MakeCell, make_bench: MakeBench) -> None:
+    bursts = {"burst": replace(make_bench.BURST, held_back=True, start_mhz=1200.4), "trouble": _raise(AssertionError("no power then"), "power")}
+    row = measure(make_cell(power=True), **bursts).row
+    assert (row["status"], row["reason"]) == ("throttled", "the clock was at 1200 MHz before the kernel ran, and no rest raised it")
+    assert (row["runtime_us"], row["clock_start_mhz"], row["repeats"], row["temperature_c"]) == (12.5, 1200.4, 400, 41.0)
+    assert row["power_w"] is None
 
 
 @pytest.fixture
@@ -181,37 +195,96 @@ def test_a_neighbour_that_leaves_is_waited_for(measure: Measure, make_cell: Make
 
 
 def test_contention_while_timing_is_waited_for_too(measure: Measure, make_cell: MakeCell, waited: list[float]) -> None:
-    row = measure(make_cell(), fails=MeasurementError("contended", "other processes interrupted 41 batches")).row
+    row = measure(make_cell(), trouble=_raise(MeasurementError("contended", "interrupted 41 batches"), "burst")).row
     assert (row["status"], row["runtime_us"]) == ("contended", None)
     assert tuple(waited) == CONTENTION_WAITS_S
 
 
-def test_other_failures_are_not_tried_again(measure: Measure, make_cell: MakeCell, waited: list[float]) -> None:
-    row = measure(make_cell(), fails=MeasurementError("throttled", "the clock stayed at 1200 MHz")).row
-    assert (row["status"], row["reason"], waited) == ("throttled", "the clock stayed at 1200 MHz", [])
+@pytest.mark.parametrize("stage", ["operands", "burst"])
+def test_other_failures_are_not_tried_again(measure: Measure, make_cell: MakeCell, waited: list[float], stage: str) -> None:
+    row = measure(make_cell(), trouble=_raise(MeasurementError("cuda_error", "the library refused"), stage)).row
+    assert (row["status"], row["reason"], waited) == ("cuda_error", "the library refused", [])
 
 
-def test_no_memory_is_a_row(measure: Measure, make_cell: MakeCell) -> None:
-    outcome = measure(make_cell(), fails=MemoryError("out of 80 GiB"))
+@pytest.mark.parametrize("error", [MemoryError("out of 80 GiB"), MeasurementError("out_of_memory", "out of 80 GiB")])
+@pytest.mark.parametrize("stage", ["operands", "burst"])
+def test_no_memory_is_a_row(measure: Measure, make_cell: MakeCell, stage: str, error: Exception) -> None:
+    outcome = measure(make_cell(), trouble=_raise(error, stage))
     assert (outcome.row["status"], outcome.row["reason"], outcome.fatal) == ("out_of_memory", "out of 80 GiB", False)
 
 
-def test_a_cuda_fault_is_a_row_and_the_end_of_the_process(measure: Measure, make_cell: MakeCell) -> None:
-    fault = type("CUDARuntimeError", (RuntimeError,), {"__module__": "cupy_backends.cuda.api.runtime"})
-    outcome = measure(make_cell(), fails=fault("cudaErrorIllegalAddress: an illegal memory access was encountered"))
+@pytest.mark.parametrize("stage", ["operands", "checked", "burst", "timed"])
+def test_a_cuda_fault_is_a_row_and_the_end_of_the_process(measure: Measure, make_cell: MakeCell, device_fault: Any, stage: str) -> None:
+    fault = device_fault("cudaErrorIllegalAddress: an illegal memory access was encountered")
+    outcome = measure(make_cell(), trouble=_raise(fault, stage))
     assert outcome.fatal
     assert (outcome.row["status"], outcome.row["runtime_us"]) == ("cuda_error", None)
     assert "IllegalAddress" in outcome.row["reason"]
 
 
-def test_a_broken_program_is_not_hidden_in_a_row(measure: Measure, make_cell: MakeCell) -> None:
+def test_a_cuda_fault_under_power_is_fatal_and_keeps_what_was_read(
+    device: Device, make_cell: MakeCell, make_bench: MakeBench, device_fault: Any
+) -> None:
+    bench = make_bench(device, trouble=_raise(device_fault("cudaErrorLaunchFailure"), "window"))
+    outcome = LiveInstrument(bench, device, Procedure(), "me").measure(make_cell(power=True))
+    assert outcome.fatal
+    assert (outcome.row["status"], outcome.row["reason"]) == ("cuda_error", "cudaErrorLaunchFailure")
+    assert (outcome.row["runtime_us"], outcome.row["power_w"]) == (12.5, None)
+
+
+@pytest.mark.parametrize("stage", ["operands", "checked", "burst", "timed", "power", "window"])
+def test_a_broken_program_is_not_hidden_in_a_row(measure: Measure, make_cell: MakeCell, stage: str) -> None:
     with pytest.raises(RuntimeError, match="a bug of ours"):
-        measure(make_cell(), fails=RuntimeError("a bug of ours"))
+        measure(make_cell(power=True), trouble=_raise(RuntimeError("a bug of ours"), stage))
 
 
 @pytest.mark.parametrize(("cache", "cold"), [("cold", True), ("warm", False)])
-def test_the_cell_says_whether_the_cache_is_warm(device: Device, make_cell: MakeCell, cache: str, cold: bool) -> None:
-    bench = FakeBench(device)
+def test_the_cell_says_whether_the_cache_is_warm(device: Device, make_cell: MakeCell, make_bench: MakeBench, cache: str, cold: bool) -> None:
+    bench = make_bench(device)
     row = LiveInstrument(bench, device, Procedure(), "me").measure(make_cell(cache=cache)).row
     assert [asked for _, asked in bench.asked] == [cold]
     assert row["cache"] == cache
+
+
+@pytest.fixture
+def references(monkeypatch: pytest.MonkeyPatch) -> list[Gemm]:
+    """The problems whose references were computed, in order."""
+    computed: list[Gemm] = []
+
+    class Counted(Reference):
+        def __init__(self, xp: Any, gemm: Gemm, operands: Operands) -> None:
+            computed.append(gemm)
+            super().__init__(xp, gemm, operands)
+
+    monkeypatch.setattr(instrument, "Reference", Counted)
+    return computed
+
+
+@pytest.mark.parametrize("depth", [1, 3])
+def test_what_the_product_should_be_is_computed_once_for_all_configurations(
+    device: Device, make_cell: MakeCell, make_bench: MakeBench, references: list[Gemm], depth: int
+) -> None:
+    cells = [make_cell(m=m, kernel=kernel, **tile) for m in (24, 40) for kernel, tile in (("numpy", {}), ("blocked", {}), ("blocked", {"tile_m": 8}))]
+    cells.append(make_cell(m=40, layout="tn"))
+    live = LiveInstrument(make_bench(device, depth=depth), device, Procedure(), "me")
+    assert [event.row["status"] for event in live.measure_all(cells)] == ["ok"] * 7
+    assert references == [cells[0].gemm, cells[3].gemm, cells[6].gemm]
+
+
+def test_what_was_computed_for_cold_operands_is_not_taken_for_warm_ones(
+    device: Device, make_cell: MakeCell, make_bench: MakeBench, references: list[Gemm]
+) -> None:
+    live = LiveInstrument(make_bench(device), device, Procedure(), "me")
+    assert {live.measure(make_cell(cache=cache)).row["status"] for cache in ("cold", "warm", "warm")} == {"ok"}
+    assert len(references) == 2
+
+
+def test_a_reference_that_could_not_be_computed_is_tried_again(
+    device: Device, make_cell: MakeCell, make_bench: MakeBench, references: list[Gemm], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live = LiveInstrument(make_bench(device), device, Procedure(), "me")
+    with monkeypatch.context() as patch:
+        patch.setattr(np, "matmul", lambda *_, **__: (_ for _ in ()).throw(MemoryError("no room")))
+        assert live.measure(make_cell()).row["status"] == "out_of_memory"
+    assert live.measure(make_cell()).row["status"] == "ok"
+    assert len(references) == 2

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 
-from agent.kernels import Operands, carve, load, refuse
+from agent.kernels import ALIGNMENT, Operands, carve, input_elements, load, output_elements, refuse
 from agent.kernels.blas import library, set_threads
 from gemmcast.config import KernelConfig
 from gemmcast.errors import MeasurementError
@@ -25,8 +26,7 @@ def _own_threads() -> Iterator[None]:
 
 def _sets(gemm: Gemm, count: int = 2) -> list[Operands]:
     rng = np.random.default_rng(1)
-    sizes = gemm.batch * (gemm.m * gemm.k + gemm.k * gemm.n), gemm.batch * gemm.m * gemm.n
-    inputs, outputs = (rng.standard_normal(count * size).astype(TYPES[gemm.dtype]) for size in sizes)
+    inputs, outputs = (rng.standard_normal(count * size).astype(TYPES[gemm.dtype]) for size in (input_elements(gemm), output_elements(gemm)))
     return carve(gemm, inputs, outputs, count)
 
 
@@ -50,6 +50,27 @@ def test_operands_are_carved_as_they_are_stored(layout: str) -> None:
     arrays = [first.a, first.b, first.c, second.a, second.b, second.c]
     assert not any(np.shares_memory(x, y) for i, x in enumerate(arrays) for y in arrays[i + 1 :])
     assert all(array.flags.c_contiguous for array in arrays)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(("m", "n", "k", "batch"), [(1, 1, 1, 1), (3, 5, 7, 2), (16, 16, 16, 1), (1, 257, 255, 1), (33, 8, 100, 5)])
+def test_every_operand_starts_where_a_matrix_of_its_own_would(m: int, n: int, k: int, batch: int, layout: str) -> None:
+    gemm, sets = Gemm(m=m, n=n, k=k, batch=batch, layout=layout), 3
+    inputs, outputs = np.arange(sets * input_elements(gemm)), np.arange(sets * output_elements(gemm))
+    made = carve(gemm, inputs, outputs, sets)
+    assert [int(array.flat[0]) % ALIGNMENT for one in made for array in (one.a, one.b, one.c)] == [0] * 9
+    assert [(one.a.size, one.b.size, one.c.size) for one in made] == [(batch * m * k, batch * k * n, batch * m * n)] * sets
+    # no arena is larger than need be: the last operand and its padding end it
+    assert -(-(int(made[-1].b.flat[-1]) + 1) // ALIGNMENT) * ALIGNMENT == len(inputs)
+    assert -(-(int(made[-1].c.flat[-1]) + 1) // ALIGNMENT) * ALIGNMENT == len(outputs)
+
+
+def test_an_arena_that_is_too_small_is_not_carved() -> None:
+    gemm = Gemm(m=40, n=40, k=40)
+    arenas = np.zeros(2 * input_elements(gemm)), np.zeros(2 * output_elements(gemm))
+    assert len(carve(gemm, *arenas, 2)) == 2
+    with pytest.raises(ValueError, match="reshape"):
+        carve(gemm, *arenas, 3)
 
 
 @pytest.mark.parametrize("dtype", TYPES)
@@ -127,3 +148,16 @@ def test_a_family_is_refused_where_it_has_no_business() -> None:
         refuse(Gemm(m=4, n=4, k=4), KernelConfig(family="tiled"), "cpu")
     with pytest.raises(MeasurementError, match=r"family blas has no bf16 \(it has fp32, fp64\)"):
         refuse(Gemm(m=4, n=4, k=4, dtype="bf16"), _config(), "cpu")
+
+
+def test_a_family_that_this_version_has_no_kernel_for_is_unsupported() -> None:
+    with pytest.raises(MeasurementError, match="family wmma can be recorded and predicted, but this version has no kernel for it") as caught:
+        load("wmma")
+    assert caught.value.status == "unsupported"
+
+
+def test_a_library_that_a_family_misses_is_not_mistaken_for_a_missing_family(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "threadpoolctl", None)
+    monkeypatch.delitem(sys.modules, "agent.kernels.blas")
+    with pytest.raises(ModuleNotFoundError, match="threadpoolctl"):
+        load("blas")

@@ -1,4 +1,4 @@
-"""bf16 as the uint16 of its bits, against float64 arithmetic: every bf16 and every float32 is exact there."""
+"""bf16 as the uint16 of its bits and fp8 as the uint8 of its, against float64 arithmetic: each of them is exact there."""
 
 from __future__ import annotations
 
@@ -59,3 +59,66 @@ def test_every_carrier_can_be_poisoned_and_widened(dtype: str) -> None:
     assert np.array_equal(widen(np, array, dtype), [1.0, -0.5])
     poison(array, dtype)
     assert np.isnan(widen(np, array, dtype)).all()
+
+
+def _every_e4m3() -> npt.NDArray[np.uint8]:
+    bits = np.arange(2**8, dtype=np.uint8)
+    return bits[(bits & 0x7F) != 0x7F]  # the two NaNs
+
+
+def _e4m3_value(bits: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
+    """By the definition: sign, 4 bits of exponent, 3 of mantissa, bias 7."""
+    exponent, mantissa = (bits >> 3 & 15).astype(np.int64), (bits & 7).astype(np.float64)
+    return np.where(bits >> 7, -1.0, 1.0) * np.where(exponent == 0, np.ldexp(mantissa / 8, -6), np.ldexp(1 + mantissa / 8, exponent - 7))
+
+
+def _to_e4m3(*values: float) -> list[int]:
+    return [int(bits) for bits in narrow(np, np.array(values, dtype=np.float32), "fp8_e4m3")]
+
+
+def test_widening_gives_each_fp8_number_exactly() -> None:
+    bits = _every_e4m3()
+    assert len(bits) == 254
+    assert np.array_equal(widen(np, bits, "fp8_e4m3"), _e4m3_value(bits))
+    assert np.isnan(widen(np, np.array([0x7F, 0xFF], dtype=np.uint8), "fp8_e4m3")).all()
+    assert widen(np, bits, "fp8_e4m3").dtype == np.float64
+
+
+def test_narrowing_takes_back_what_widening_an_fp8_number_gave() -> None:
+    bits = _every_e4m3()
+    back = narrow(np, widen(np, bits, "fp8_e4m3").astype(np.float32), "fp8_e4m3")
+    assert np.array_equal(back, bits)  # minus zero too
+    assert back.dtype == np.uint8
+
+
+@pytest.mark.parametrize(
+    ("value", "bits"),
+    [
+        (0.0, 0x00), (-0.0, 0x80), (1.0, 0x38), (-2.0, 0xC0), (448.0, 0x7E), (-448.0, 0xFE), (2.0**-6, 0x08), (2.0**-9, 0x01), (7 * 2.0**-9, 0x07),
+        (464.0, 0x7E), (1e30, 0x7E), (np.inf, 0x7E), (-np.inf, 0xFE),  # saturates
+        (2.0**-10, 0x00), (-(2.0**-10), 0x80), (1.01 * 2.0**-10, 0x01), (3 * 2.0**-10, 0x02),  # below the smallest: half of it is a tie
+        (1.0625, 0x38), (1.1875, 0x3A), (1.07, 0x39), (432.0, 0x7E), (416.0, 0x7D), (400.0, 0x7C), (1.9375, 0x40),  # ties to even, over a binade too
+        (np.nan, 0x7F),
+    ],
+)  # fmt: skip
+def test_known_values_have_their_fp8_bits(value: float, bits: int) -> None:
+    assert _to_e4m3(value) == [bits]
+
+
+def test_narrowing_to_fp8_rounds_to_the_nearest_and_halves_to_even() -> None:
+    rng = np.random.default_rng(4)
+    magnitudes = _e4m3_value(np.arange(127, dtype=np.uint8))
+    half_way = (magnitudes[1:] + magnitudes[:-1]) / 2
+    values = np.concatenate([rng.standard_normal(20_000) * np.ldexp(1.0, rng.integers(-12, 9, 20_000)), half_way, -half_way]).astype(np.float32)
+    values = values[np.abs(values) <= 448]
+    distance = np.abs(np.abs(values.astype(np.float64))[:, None] - magnitudes)
+    nearest = distance == distance.min(axis=1, keepdims=True)
+    even = nearest & (np.arange(127) % 2 == 0)
+    want = np.where(nearest.sum(axis=1) == 2, even.argmax(axis=1), nearest.argmax(axis=1)) + 128 * np.signbit(values)
+    assert (nearest.sum(axis=1) == 2).sum() >= 2 * 126
+    assert np.array_equal(narrow(np, values, "fp8_e4m3"), want)
+
+
+def test_a_matrix_of_fp8_keeps_its_shape() -> None:
+    matrix = np.random.default_rng(6).standard_normal((2, 3, 5)).astype(np.float32)
+    assert narrow(np, matrix, "fp8_e4m3").shape == widen(np, narrow(np, matrix, "fp8_e4m3"), "fp8_e4m3").shape == (2, 3, 5)

@@ -2,41 +2,89 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import chain, cycle, repeat
 
 import numpy as np
 import pytest
 
-from agent.timing import MAX_BATCHES, MIN_BATCHES, MIN_BATCHES_SPENT, Burst, relative_standard_error, time_burst
+from agent.timing import (
+    LOW_CLOCK,
+    MAX_BATCHES,
+    MIN_BATCHES,
+    MIN_BATCHES_LATE,
+    MIN_BATCHES_SPENT,
+    RESTS_S,
+    Batch,
+    Burst,
+    Rest,
+    Steps,
+    finish,
+    relative_standard_error,
+    size,
+    time_burst,
+)
 from gemmcast.procedure import Procedure
 
 USUAL = Procedure()
+FULL_MHZ = 1980.0
+
+
+@dataclass
+class Started:
+    """Batches that can be read once somebody has waited for them."""
+
+    batches: list[Batch]
+    done: bool = False
+
+    def wait(self) -> None:
+        self.done = True
+
+    def read(self) -> Sequence[Batch]:
+        assert self.done
+        return self.batches
 
 
 class FakeKernel:
-    """Batches of launches of known length: batch i takes `launches` times the i-th of `launch_us`, plus `extra_us`."""
+    """Batch i takes `launches` times the i-th of `launch_us`, plus `extra_us`, at the i-th of `clocks` (before it, while it runs)."""
 
-    def __init__(self, launch_us: Iterator[float], extra_us: Callable[[int], float] = lambda _: 0.0) -> None:
-        self._launch_us, self._extra_us = launch_us, extra_us
+    def __init__(
+        self, launch_us: Iterator[float], extra_us: Callable[[int], float] = lambda _: 0.0, clocks: Iterable[tuple[float | None, float | None]] = ()
+    ) -> None:
+        self._launch_us, self._extra_us, self._clocks = launch_us, extra_us, chain(clocks, repeat((None, None)))
         self.sizes: list[int] = []
-        self._now_s = 100.0
+        self.counts: list[int] = []
+        self.spent_s = 0.0
 
-    def batch_us(self, launches: int) -> float:
+    def run(self, launches: int, count: int) -> Started:
+        self.counts.append(count)
+        return Started([self._batch(launches) for _ in range(count)])
+
+    def _batch(self, launches: int) -> Batch:
         took_us = launches * next(self._launch_us) + self._extra_us(len(self.sizes))
         self.sizes.append(launches)
-        self._now_s += took_us * 1e-6
-        return took_us
-
-    def now_s(self) -> float:
-        return self._now_s
-
-    @property
-    def spent_s(self) -> float:
-        return self._now_s - 100.0
+        self.spent_s += took_us * 1e-6
+        start_mhz, clock_mhz = next(self._clocks)
+        return Batch(took_us=took_us, start_mhz=start_mhz, clock_mhz=clock_mhz)
 
     def time(self, procedure: Procedure = USUAL, *, min_batch_us: float = 1000.0, max_launches: int = 20_000) -> Burst:
-        return time_burst(self.batch_us, procedure, min_batch_us=min_batch_us, max_launches=max_launches, now_s=self.now_s)
+        """As the CPU's bench does it: size, then time, a batch at once."""
+        return finish(time_burst(self.run, finish(size(self.run, min_batch_us, max_launches)), procedure))
+
+
+def rested(steps: Steps[Burst]) -> tuple[Burst, list[float]]:
+    """To the end without sleeping; the burst, and how long it would have rested."""
+    rests = []
+    while True:
+        try:
+            pending = next(steps)
+        except StopIteration as end:
+            return end.value, rests
+        if isinstance(pending, Rest):
+            rests.append(pending.seconds)
+        else:
+            pending.wait()
 
 
 def _unsteady(spread: float = 0.2) -> Iterator[float]:
@@ -53,7 +101,7 @@ def test_a_batch_is_as_long_as_the_clock_needs_and_hardly_longer(launch_us: floa
     assert burst.runtime_us == pytest.approx(launch_us)
     assert batch * launch_us >= 1000.0
     assert batch == 1 or batch * launch_us <= 2 * 1000.0
-    assert burst.repeats == batch * (MIN_BATCHES if launch_us < 5000 else MIN_BATCHES_SPENT)  # five of the long ones use the time up
+    assert burst.repeats == batch * MIN_BATCHES
 
 
 def test_a_batch_never_has_more_launches_than_allowed() -> None:
@@ -69,10 +117,23 @@ def test_a_first_reading_that_was_interrupted_does_not_size_the_batch() -> None:
     assert kernel.sizes[-1] * 7.0 >= 1000.0
 
 
+def test_a_size_is_found_in_few_readings_from_one_launch_up() -> None:
+    kernel = FakeKernel(repeat(0.02))
+    launches = finish(size(kernel.run, 1000.0, 10**6))
+    assert 50_000 <= launches <= 100_000
+    assert kernel.sizes[0] == 1 and kernel.sizes == sorted(kernel.sizes)
+    assert len(kernel.sizes) <= 9
+    assert set(kernel.counts) == {1}
+
+
+def test_a_kernel_that_takes_no_time_is_sized_by_the_bound() -> None:
+    assert finish(size(FakeKernel(repeat(0.0)).run, 1000.0, 300)) == 300
+
+
 def test_a_steady_kernel_needs_the_fewest_batches() -> None:
     kernel = FakeKernel(cycle([100.0, 100.1, 99.9]))
     burst = kernel.time(Procedure(target_rse=0.005, burst_s=10.0))
-    assert kernel.sizes.count(kernel.sizes[-1]) <= MIN_BATCHES + 2  # two may be of the sizing
+    assert burst.repeats == MIN_BATCHES * kernel.sizes[-1]
     assert burst.runtime_rse < 0.005
 
 
@@ -97,11 +158,12 @@ def test_the_number_of_batches_is_bounded_too() -> None:
     assert burst.repeats == MAX_BATCHES * kernel.sizes[-1]
 
 
-def test_a_launch_far_over_the_budget_runs_a_few_times_only() -> None:
-    kernel = FakeKernel(repeat(1e6))
-    burst = kernel.time(Procedure(burst_s=0.03))
-    assert burst.repeats == 3
-    assert kernel.spent_s <= 5.0
+@pytest.mark.parametrize(("launch_us", "batches"), [(1e6, MIN_BATCHES_LATE), (7000.0, MIN_BATCHES_SPENT), (20_000.0, MIN_BATCHES_SPENT)])
+def test_a_launch_near_or_over_the_budget_runs_a_few_times_only(launch_us: float, batches: int) -> None:
+    kernel = FakeKernel(repeat(launch_us))
+    burst = finish(time_burst(kernel.run, 1, Procedure(burst_s=0.03, target_rse=0.0)))
+    assert burst.repeats == batches
+    assert kernel.spent_s == pytest.approx(batches * launch_us * 1e-6)
 
 
 def test_interrupted_batches_do_not_count() -> None:
@@ -109,6 +171,115 @@ def test_interrupted_batches_do_not_count() -> None:
     burst = kernel.time(Procedure(target_rse=1e-4, burst_s=0.2))
     assert burst.runtime_us == pytest.approx(50.0, rel=0.01)
     assert burst.runtime_rse < 0.01
+
+
+@pytest.mark.parametrize("at_once", [1, 2, MIN_BATCHES, 30])
+def test_so_many_batches_are_started_before_anybody_looks(at_once: int) -> None:
+    kernel = FakeKernel(repeat(100.0))
+    burst = finish(time_burst(kernel.run, 10, Procedure(burst_s=10.0), at_once=at_once))
+    assert kernel.counts[0] == at_once and max(kernel.counts) <= at_once
+    assert burst.repeats == 10 * sum(kernel.counts)
+    assert sum(kernel.counts) == max(at_once, -(-MIN_BATCHES // at_once) * at_once)
+
+
+def test_more_batches_are_added_a_few_at_a_time() -> None:
+    kernel = FakeKernel(_unsteady())
+    finish(time_burst(kernel.run, 10, Procedure(target_rse=1e-6, burst_s=0.1), at_once=30))
+    assert kernel.counts[0] == 30 and len(kernel.counts) > 3
+    assert set(kernel.counts[1:]) == {MIN_BATCHES}
+
+
+def test_the_timer_gives_the_turn_away_before_it_reads() -> None:
+    kernel = FakeKernel(repeat(100.0))
+    steps = time_burst(kernel.run, 10, USUAL, at_once=MIN_BATCHES)
+    first = next(steps)
+    assert isinstance(first, Started) and not first.done
+    with pytest.raises(AssertionError):  # whoever resumes it without waiting reads what is not there
+        next(steps)
+
+
+LOW, HIGH = (LOW_CLOCK * FULL_MHZ - 1, 1500.0), (LOW_CLOCK * FULL_MHZ + 1, 1900.0)
+
+
+def _clocked(*clocks: tuple[float | None, float | None], then: tuple[float | None, float | None] = HIGH) -> FakeKernel:
+    """100 us a launch at a high clock, 140 us where it was low before."""
+    seen = [*clocks, *repeat(then, 500)]
+    return FakeKernel((140.0 if start_mhz == LOW[0] else 100.0 for start_mhz, _ in seen), clocks=seen)
+
+
+@pytest.mark.parametrize("at_once", [1, 4, MIN_BATCHES])
+def test_batches_that_began_at_a_low_clock_are_left_out(at_once: int) -> None:
+    kernel = _clocked(LOW)
+    burst, rests = rested(time_burst(kernel.run, 10, USUAL, at_once=at_once, full_mhz=lambda: FULL_MHZ))
+    assert burst == Burst(
+        runtime_us=100.0, runtime_rse=0.0, repeats=10 * (sum(kernel.counts) - 1), clock_mhz=HIGH[1], start_mhz=HIGH[0], held_back=False
+    )
+    assert rests == ([RESTS_S[0]] if at_once == 1 else [])  # one of four is too few to rest for
+
+
+def test_a_rest_is_taken_where_half_of_the_batches_were_low() -> None:
+    kernel = _clocked(*[LOW] * 4, *[HIGH] * 3, *[LOW] * 3)
+    burst, rests = rested(time_burst(kernel.run, 10, USUAL, at_once=MIN_BATCHES, full_mhz=lambda: FULL_MHZ))
+    assert rests == [RESTS_S[0]]
+    assert (burst.runtime_us, burst.held_back, burst.start_mhz) == (100.0, False, HIGH[0])
+
+
+def test_rests_grow_until_one_helps() -> None:
+    kernel = _clocked(*[LOW] * 3 * MIN_BATCHES)
+    burst, rests = rested(time_burst(kernel.run, 10, USUAL, at_once=MIN_BATCHES, full_mhz=lambda: FULL_MHZ))
+    assert tuple(rests) == RESTS_S == (0.1, 0.3, 1.0)
+    assert (burst.runtime_us, burst.repeats, burst.held_back) == (100.0, 10 * MIN_BATCHES, False)
+
+
+@pytest.mark.parametrize("at_once", [1, MIN_BATCHES])
+def test_a_burst_that_no_rest_helps_says_that_it_was_held_back(at_once: int) -> None:
+    kernel = _clocked(then=LOW)
+    burst, rests = rested(time_burst(kernel.run, 10, USUAL, at_once=at_once, full_mhz=lambda: FULL_MHZ))
+    assert tuple(rests) == RESTS_S
+    assert (burst.held_back, burst.runtime_us, burst.start_mhz, burst.clock_mhz) == (True, 140.0, *LOW)
+    assert burst.repeats == 10 * (len(RESTS_S) + 1) * at_once
+
+
+def test_enough_batches_at_a_high_clock_are_kept_though_the_board_ends_low() -> None:
+    kernel = _clocked(*[HIGH] * MIN_BATCHES_LATE, then=LOW)
+    burst, rests = rested(time_burst(kernel.run, 10, USUAL, at_once=1, full_mhz=lambda: FULL_MHZ))
+    assert tuple(rests) == RESTS_S
+    assert (burst.held_back, burst.runtime_us, burst.repeats) == (False, 100.0, 10 * MIN_BATCHES_LATE)
+
+
+def test_too_few_batches_at_a_high_clock_do_not_speak_for_the_kernel() -> None:
+    kernel = _clocked(*[HIGH] * (MIN_BATCHES_LATE - 1), then=LOW)
+    burst, _ = rested(time_burst(kernel.run, 10, USUAL, at_once=1, full_mhz=lambda: FULL_MHZ))
+    assert (burst.held_back, burst.runtime_us, burst.start_mhz) == (True, 140.0, LOW[0])
+
+
+def test_batches_whose_clock_falls_only_while_they_run_are_kept() -> None:
+    kernel = _clocked(then=(FULL_MHZ, 0.6 * FULL_MHZ))
+    burst, rests = rested(time_burst(kernel.run, 10, USUAL, at_once=MIN_BATCHES, full_mhz=lambda: FULL_MHZ))
+    assert (rests, burst.held_back, burst.repeats) == ([], False, 10 * MIN_BATCHES)
+    assert (burst.clock_mhz, burst.start_mhz) == (0.6 * FULL_MHZ, FULL_MHZ)
+
+
+@pytest.mark.parametrize(("start_mhz", "full_mhz"), [(300.0, None), (None, FULL_MHZ), (None, None)])
+def test_nothing_is_low_where_a_clock_is_not_known(start_mhz: float | None, full_mhz: float | None) -> None:
+    kernel = _clocked(then=(start_mhz, None))
+    burst, rests = rested(time_burst(kernel.run, 10, USUAL, at_once=MIN_BATCHES, full_mhz=lambda: full_mhz))
+    assert (rests, burst.held_back, burst.repeats) == ([], False, 10 * MIN_BATCHES)
+    assert (burst.clock_mhz, burst.start_mhz) == (None, start_mhz)
+
+
+def test_low_is_judged_by_the_highest_clock_seen_until_then() -> None:
+    kernel, never = _clocked(then=(1200.0, 1200.0)), Procedure(target_rse=-1.0, burst_s=0.012)
+    steps = time_burst(kernel.run, 10, never, at_once=MIN_BATCHES, full_mhz=lambda: 1200.0 if len(kernel.counts) == 1 else FULL_MHZ)
+    burst, rests = rested(steps)
+    assert tuple(rests) == RESTS_S
+    assert (burst.held_back, burst.repeats) == (False, 10 * MIN_BATCHES)  # those of the first look
+
+
+def test_a_rest_waits_where_it_is_told_to() -> None:
+    slept: list[float] = []
+    Rest(0.3, slept.append).wait()
+    assert slept == [0.3]
 
 
 def test_the_standard_error_is_that_of_medians_of_such_samples() -> None:
