@@ -22,6 +22,8 @@ from gemmcast.errors import MeasurementError
 from gemmcast.gemm import DTYPES, RESULTS, Gemm
 
 ROWS = 64
+MULTIPLIERS = {"tf32": 2.0**-10}
+# unit roundoff, where the hardware may cut operands off instead of rounding them
 ACCUMULATORS = {"fp64": 2.0**-53, "fp8_e4m3": 2.0**-14}
 # unit roundoff, where it is not fp32's; Hopper's fp8 units keep 13 to 14 bits of a sum (DeepSeek-V3, arXiv 2412.19437, section 3.3.2)
 
@@ -30,7 +32,7 @@ def tolerance(dtype: str, k: int) -> float:
     """Of the largest error, relative to the root mean square of C."""
     c_dtype = RESULTS.get(dtype, dtype)
     # fp8 operands are multiplied exactly: what is rounded is C
-    return 8 * DTYPES[c_dtype].unit_roundoff + 8 * ACCUMULATORS.get(dtype, 2.0**-24) * sqrt(k)
+    return 8 * MULTIPLIERS.get(dtype, DTYPES[c_dtype].unit_roundoff) + 8 * ACCUMULATORS.get(dtype, 2.0**-24) * sqrt(k)
 
 
 class Reference:

@@ -28,6 +28,8 @@ from gemmcast.procedure import Procedure
 from gemmcast.sample import Sample, describe
 
 Row = dict[str, Any]
+QUICK = Procedure(burst_s=0.005, min_burst_s=0.0)
+# the burst before power is metered; the one that counts comes after, in the state that the kernel itself has brought the board to
 CONTENTION_WAITS_S = (0.2, 0.5, 1.0, 2.0)
 # how long we wait for a neighbour to leave before the row is marked
 
@@ -214,28 +216,40 @@ class LiveInstrument:
         if started is None:  # tried again out here: the exception holds on to the memory of the first try
             yield from self._others()  # their operands may be all that is in the way
             started = self._start(cell, row)
-        prepared, sets, errors = started
+        prepared, operands, errors = started  # held to the end: a launch knows their addresses alone
+        sets = len(operands)
         yield self._bench.pending()
         row["max_rel_error"] = verdict(cell.gemm, self._bench.read(errors))
-        burst, conditions = yield from self._bench.burst(prepared, sets, self._procedure, cold=cell.cache == "cold")
+        no_power = self._bench.no_power() if cell.power else None
+        doubt = None
+        if cell.power and not no_power:
+            # sizes the load, and shows the clock before any cap
+            first = yield from self._time(prepared, sets, QUICK, cell, row)
+            doubt = self._meter(prepared, sets, first, row)
+        yield from self._time(prepared, sets, self._procedure, cell, row)
+        if no_power:
+            raise MeasurementError("unsupported", f"no power reading: {no_power}")
+        if doubt:
+            raise MeasurementError("power_disputed", doubt)
+
+    def _start(self, cell: Cell, row: Row) -> tuple[Prepared, Sequence[Operands], Any]:
+        """Operands, the kernel, its first launch and what is wrong with the result: all of it enqueued, nothing waited for."""
+        sets = self._bench.operands(cell.gemm, cold=cell.cache == "cold")
+        prepared = load(cell.config.family).prepare(cell.gemm, cell.config, sets)
+        row |= prepared.facts
+        return prepared, sets, self._reference(cell, sets).errors(prepared, cell.gemm.alpha, cell.gemm.beta)
+
+    def _time(self, prepared: Prepared, sets: int, procedure: Procedure, cell: Cell, row: Row) -> Steps[Burst]:
+        burst, conditions = yield from self._bench.burst(prepared, sets, procedure, cold=cell.cache == "cold")
         row |= conditions
         row |= {"runtime_us": burst.runtime_us, "runtime_rse": burst.runtime_rse, "repeats": burst.repeats}
         row |= {"clock_mhz": burst.clock_mhz, "clock_start_mhz": burst.start_mhz}
         if burst.held_back:
             raise MeasurementError("throttled", f"the clock was at {burst.start_mhz:.0f} MHz before the kernel ran, and no rest raised it")
-        if cell.power:
-            self._meter(prepared, sets, burst, row)
+        return burst
 
-    def _start(self, cell: Cell, row: Row) -> tuple[Prepared, int, Any]:
-        """Operands, the kernel, its first launch and what is wrong with the result: all of it enqueued, nothing waited for."""
-        sets = self._bench.operands(cell.gemm, cold=cell.cache == "cold")
-        prepared = load(cell.config.family).prepare(cell.gemm, cell.config, sets)
-        row |= prepared.facts
-        return prepared, len(sets), self._reference(cell, sets).errors(prepared, cell.gemm.alpha, cell.gemm.beta)
-
-    def _meter(self, prepared: Prepared, sets: int, burst: Burst, row: Row) -> None:
-        if reason := self._bench.no_power():
-            raise MeasurementError("unsupported", f"no power reading: {reason}")
+    def _meter(self, prepared: Prepared, sets: int, burst: Burst, row: Row) -> str | None:
+        """Fills the row's power columns; why they are in doubt, if they are."""
         self._bench.pending().wait()  # what the others have enqueued would run into the window
         power = self._bench.power(prepared, sets, burst, self._procedure, step_s=self.device.counter_step_s, meanwhile=self._begin_beside)
         row |= {
@@ -247,8 +261,7 @@ class LiveInstrument:
             "window_s": power.window_s,
             "counter_steps": power.counter_steps,
         }
-        if power.dispute:
-            raise MeasurementError("power_disputed", power.dispute)
+        return power.dispute
 
     def _others(self) -> Steps[None]:
         """Until no other cell is under way, but for those that wait here too; no new one begins meanwhile."""

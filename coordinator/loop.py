@@ -31,7 +31,10 @@ from gemmcast.errors import GemmcastError
 log = logging.getLogger(__name__)
 
 POLL_S = 0.2
-LEASE_CELLS = 128
+LEASE_CELLS = {"cpu": (1, 32), "cuda": (16, 128)}
+# fewest and most, by kind of device: a GPU's agent works on several cells at once and runs dry at the end of a lease
+POWER_CELL = 32
+# one that is metered for power takes as long as so many that are not
 LEASES_PER_AGENT = 2
 # one that runs and one that waits, so that an agent is never idle between two
 MAX_DEATHS = 3
@@ -223,10 +226,10 @@ class Loop:
             queue = self._queues.get(target)
             if queue:
                 alike = sum(target in (other.device.uuid, other.device.name) for other in self._agents.values())
-                size = max(1, min(LEASE_CELLS, len(queue) // (alike * LEASES_PER_AGENT) or 1))
                 if self._deaths[queue[0].cell_id]:
-                    size = 1  # an agent died under it or under one close behind it: alone, it shows which
-                return [queue.popleft() for _ in range(size)]
+                    return [queue.popleft()]  # an agent died under it or under one close behind it: alone, it shows which
+                fewest, most = LEASE_CELLS[agent.device.kind]
+                return _take_worth(queue, min(most, max(fewest, len(queue) // (alike * LEASES_PER_AGENT))))
         return []
 
     def _finished(self) -> bool:
@@ -258,3 +261,12 @@ class Loop:
         self.progress.training = self._trainer.busy
         if found := self._trainer.finished():
             self._fleet.push(*found)
+
+
+def _take_worth(queue: deque[Cell], cells: int) -> list[Cell]:
+    """From the front, as long as that many cells without power take; one at least."""
+    taken: list[Cell] = []
+    while queue and (cells >= 1 or not taken):
+        cells -= POWER_CELL if queue[0].power else 1
+        taken.append(queue.popleft())
+    return taken

@@ -141,7 +141,7 @@ class Sample:
     schema_version: int = SCHEMA_VERSION
 
     def row(self) -> dict[str, Any]:
-        return asdict(self)
+        return {name: getattr(self, name) for name in COLUMNS}
 
 
 COLUMNS: Final[dict[str, str]] = {f.name: str(f.type).replace(" | None", "") for f in fields(Sample)}

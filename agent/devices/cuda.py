@@ -106,14 +106,9 @@ class CudaBench:
         batch_us = max(MIN_BATCH_US, min(LONG_BATCH_US, LONG_BATCH_LAUNCHES * launch_us))
         launches = min(max(1, ceil(batch_us / launch_us)), sets if cold and sets == MAX_LAUNCHES else MAX_LAUNCHES)
         graph = self.queue.capture(prepared, sets, launches)
-        flush = cold and (launches < sets or sets == MAX_LAUNCHES)
-
-        def before() -> None:
-            if flush:
-                cupy.sum(self._flush_buffer, out=self._flush_out)
-            elif not cold:
-                prepared.launch(0)
-
+        before: Callable[[], None] | None = None if cold else lambda: prepared.launch(0)
+        if cold and (launches < sets or sets == MAX_LAUNCHES):
+            before = self._evict
         batch_s = launches * launch_us * 1e-6
         at_once = max(min(MIN_BATCHES, int(procedure.burst_s / batch_s)), min(MAX_BATCHES, ceil(procedure.min_burst_s / batch_s)))
         burst = yield from time_burst(
@@ -143,6 +138,10 @@ class CudaBench:
     def contention(self) -> str | None:
         others = max(self._neighbours, self.board.compute_processes() - 1)
         return f"{others} other process(es) hold this GPU" if others else None
+
+    def _evict(self) -> None:
+        """From L2, by reading something else."""
+        cupy.sum(self._flush_buffer, out=self._flush_out)
 
     def _probe(self, prepared: Prepared, sets: int) -> Steps[tuple[float, float]]:
         """About how long a warm launch runs, and what it costs the host (both us), without a graph."""

@@ -2,21 +2,23 @@
 
 Clocks are counted where they tick: a kernel of a block for every SM writes the SM's cycle counter and the board's nanosecond timer
 before and after what is timed; cycles over nanoseconds is the mean clock in between. (NVML's reading stays at the maximum while
-tensor-core kernels run at 80 % of it.) The short spin before each batch does two things: it keeps the GPU busy while the host enqueues
+tensor-core kernels run at 80 % of it.) The short spin before batches does two things: it keeps the GPU busy while the host enqueues
 what is timed, and it shows the clock that the board allows to a kernel that draws little.
 """
 
 from __future__ import annotations
 
+import ctypes
 from collections import deque
 from collections.abc import Callable, Sequence
-from statistics import median
+from functools import cached_property
 from typing import Any
 
 import cupy
 import numpy as np
 
 from agent.kernels import Prepared
+from agent.kernels.raw import launcher
 from agent.timing import Batch
 
 SPIN_CYCLES = 60_000
@@ -24,11 +26,10 @@ SPIN_CYCLES = 60_000
 STAMP_THREADS = 1024
 STAMP_BLOCKS_PER_SM = 4
 # enough that every SM gets one
-CALIBRATIONS = 15
-MOST_GRAPH_US = 10.0
-LOAD_DEPTH = 12
+LOAD_DEPTH = 6
 # graphs queued ahead while power is metered
-LOAD_SLOTS = 4096
+LOAD_SLOTS = 1024
+# graphs of one load whose clocks are kept: five seconds' worth
 SOURCE = r"""
 __device__ long long now_ns() { long long t; asm volatile("mov.u64 %0, %%globaltimer;" : "=l"(t)); return t; }
 
@@ -62,24 +63,6 @@ class Queue:
         self._unread = cupy.zeros(4, dtype=cupy.int64)
         self.full_mhz: float | None = None
         # the highest clock that a spin has seen
-        self.graph_us = self._graph_us()
-        # what two events around a graph see of the graph itself
-
-    def _graph_us(self) -> float:
-        """The time between two events around a graph that no kernel in it takes: that of one empty kernel, less an empty kernel's share."""
-        prepared = Prepared(lambda _: self.empty((1,), (1,), ()))
-        graphs = [self.capture(prepared, 1, launches) for launches in (1, 65)]
-        few, many = (median(self._graph_took_us(graph) for _ in range(CALIBRATIONS)) for graph in graphs)
-        return min(max(0.0, few - (many - few) / 64), MOST_GRAPH_US)
-
-    def _graph_took_us(self, graph: Any) -> float:
-        graph.launch(self.stream)
-        self.spin()
-        begin = self.event()
-        graph.launch(self.stream)
-        end = self.event()
-        end.synchronize()
-        return float(cupy.cuda.get_elapsed_time(begin, end)) * 1e3
 
     def capture(self, prepared: Prepared, sets: int, launches: int) -> Any:
         """A graph of that many launches, one after the other, rotating over the sets."""
@@ -100,12 +83,21 @@ class Queue:
     def spin(self, cycles: int = SPIN_CYCLES, seen: Any = None) -> None:
         self._spin((1,), (1,), (np.int64(cycles), self._unread if seen is None else seen))
 
-    def stamp(self, seen: Any) -> None:
-        self._stamp((self._sm_count * STAMP_BLOCKS_PER_SM,), (STAMP_THREADS,), (seen,))
+    def stamper(self, seen: Any) -> Callable[[int], None]:
+        """stamp(i) writes clocks to seen[i, sm, 2]; cheap, for there are many."""
+        step = seen.strides[0]
+        slots = [(ctypes.c_void_p(seen.data.ptr + i * step),) for i in range(len(seen))]
+        return launcher(self._stamp, (self._sm_count * STAMP_BLOCKS_PER_SM, 1, 1), (STAMP_THREADS, 1, 1), slots)
 
     def stamps(self, *shape: int) -> Any:
         """int64[*shape, sm, 2], zero where an SM was not met."""
         return cupy.zeros((*shape, self._sm_count, 2), dtype=cupy.int64)
+
+    @cached_property
+    def load_stamps(self) -> tuple[Any, Callable[[int], None]]:
+        """For one load at a time."""
+        stamps = self.stamps(LOAD_SLOTS)
+        return stamps, self.stamper(stamps)
 
     def read(self, array: Any) -> Any:
         """To the host, past what was enqueued later; the array's own work must be done."""
@@ -118,40 +110,46 @@ class Queue:
 class GraphBatches:
     """Batches of one graph, enqueued at once; the `Batches` of agent/timing.py.
 
+    One spin stands before all of them: they take milliseconds, and what a board allows changes ten times a second.
+
     Args:
-        before: enqueued ahead of each batch (evicts L2, or warms it).
+        before: enqueued ahead of each batch (evicts L2, or warms it), if anything.
     """
 
-    def __init__(self, queue: Queue, graph: Any, count: int, before: Callable[[], None]) -> None:
+    def __init__(self, queue: Queue, graph: Any, count: int, before: Callable[[], None] | None) -> None:
         self._queue, self._graph = queue, graph
-        self._spins = cupy.zeros((count, 4), dtype=cupy.int64)
-        self._stamps = queue.stamps(count, 2)
-        self._events = [self._enqueue(i, before) for i in range(count)]
+        self._spin = cupy.zeros(4, dtype=cupy.int64)
+        self._stamps = queue.stamps(2 * count)
+        stamp = queue.stamper(self._stamps)
+        queue.spin(seen=self._spin)
+        self._events = [self._enqueue(i, stamp, before) for i in range(count)]
         self._done = queue.event()
 
-    def _enqueue(self, i: int, before: Callable[[], None]) -> tuple[Any, Any]:
-        queue = self._queue
-        before()
-        queue.spin(seen=self._spins[i])
-        queue.stamp(self._stamps[i, 0])
-        begin = queue.event()
-        self._graph.launch(queue.stream)
-        end = queue.event()
-        queue.stamp(self._stamps[i, 1])
+    def _enqueue(self, i: int, stamp: Callable[[int], None], before: Callable[[], None] | None) -> tuple[Any, Any]:
+        if before is not None:
+            before()
+        stamp(2 * i)
+        begin = self._queue.event()
+        self._graph.launch(self._queue.stream)
+        end = self._queue.event()
+        stamp(2 * i + 1)
         return begin, end
 
     def wait(self) -> None:
         self._done.synchronize()
 
     def read(self) -> Sequence[Batch]:
-        spins, stamps = self._queue.read(self._spins), self._queue.read(self._stamps)
-        found = []
-        for (begin, end), spin, (before, after) in zip(self._events, spins, stamps, strict=True):
-            start_mhz = float(spin[2] - spin[0]) / float(spin[3] - spin[1]) * 1e3
-            self._queue.saw(start_mhz)
-            took_us = float(cupy.cuda.get_elapsed_time(begin, end)) * 1e3 - self._queue.graph_us
-            found.append(Batch(took_us=took_us, clock_mhz=mean_clock_mhz(before, after), start_mhz=start_mhz))
-        return found
+        spin, stamps = self._queue.read(self._spin), self._queue.read(self._stamps)
+        start_mhz = float(spin[2] - spin[0]) / float(spin[3] - spin[1]) * 1e3
+        self._queue.saw(start_mhz)
+        return [
+            Batch(
+                took_us=float(cupy.cuda.get_elapsed_time(begin, end)) * 1e3,
+                clock_mhz=mean_clock_mhz(stamps[2 * i], stamps[2 * i + 1]),
+                start_mhz=start_mhz,
+            )
+            for i, (begin, end) in enumerate(self._events)
+        ]
 
 
 class GraphLoad:
@@ -159,7 +157,7 @@ class GraphLoad:
 
     def __init__(self, queue: Queue, graph: Any, launches: int) -> None:
         self._queue, self._graph, self._launches = queue, graph, launches
-        self._stamps = queue.stamps(LOAD_SLOTS)
+        self._stamps, self._stamp = queue.load_stamps
         self._events: deque[Any] = deque()
         self._enqueued = self._done = self._marked = 0
         self._done_event: Any = None
@@ -168,7 +166,7 @@ class GraphLoad:
     def feed(self) -> None:
         self._collect()
         while len(self._events) < LOAD_DEPTH:
-            self._queue.stamp(self._stamps[self._enqueued % LOAD_SLOTS])
+            self._stamp(self._enqueued % LOAD_SLOTS)
             self._graph.launch(self._queue.stream)
             self._events.append(self._queue.event())
             self._enqueued += 1

@@ -32,7 +32,10 @@ class Operands:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A kernel ready to run. `launch(i)` multiplies operand set i; on a GPU it only enqueues, on the current stream."""
+    """A kernel ready to run. `launch(i)` multiplies operand set i; on a GPU it only enqueues, on the current stream.
+
+    It may know the operands' addresses alone: whoever launches keeps the operands.
+    """
 
     launch: Callable[[int], None]
     facts: dict[str, Any] = field(default_factory=dict)

@@ -143,7 +143,7 @@ def _more(by: float) -> Spoil:
 def test_a_dtype_with_fewer_bits_may_err_more() -> None:
     limits = [tolerance(dtype, 1024) for dtype in ("fp64", "fp32", "fp16", "bf16", "fp8_e4m3")]
     assert limits == sorted(limits) and len(set(limits)) == 5
-    assert tolerance("tf32", 1024) == tolerance("fp16", 1024)
+    assert tolerance("fp16", 1024) < tolerance("tf32", 1024) < 2 * tolerance("fp16", 1024)  # its operands may be cut off
     assert tolerance("fp64", 4096) < 1e-12
     assert tolerance("fp32", 4 * 4096) == pytest.approx(2 * tolerance("fp32", 4096), rel=0.02)
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from agent.check import tolerance
-from agent.kernels import Operands, carve, load
+from agent.kernels import Operands, carve, input_elements, load, output_elements
 from agent.kernels.cublaslt import OFFERS, CublasLt, aligned
 from agent.kernels.cublaslt.library import RESULT, WORKSPACE_BYTES, matrices, row_alignment
 from agent.kernels.cublaslt.names import KNOBS, Algorithm, Ids, Names, parse, scheme, shuffled, table, without
@@ -171,10 +171,17 @@ def _pointing(array: Any) -> Any:
     return SimpleNamespace(data=SimpleNamespace(ptr=array.ctypes.data), array=array)
 
 
+def _aligned(values: Any) -> Any:
+    """As float32, on a boundary of 256 bytes, as CuPy's memory is: the library's lists go by the alignment."""
+    room = np.empty(len(values) + 64, np.float32)
+    start = -(room.ctypes.data // 4) % 64
+    room[start : start + len(values)] = values
+    return room[start : start + len(values)]
+
+
 def _sets(gemm: Gemm, sets: int = 2) -> list[Operands]:
     rng = np.random.default_rng(1)
-    sizes = gemm.batch * (gemm.m * gemm.k + gemm.k * gemm.n), gemm.batch * gemm.m * gemm.n
-    inputs, outputs = (rng.standard_normal(sets * size).astype(np.float32) for size in sizes)
+    inputs, outputs = (_aligned(rng.standard_normal(sets * size)) for size in (input_elements(gemm), output_elements(gemm)))
     return [Operands(*map(_pointing, (one.a, one.b, one.c))) for one in carve(gemm, inputs, outputs, sets)]
 
 
@@ -472,8 +479,8 @@ def test_real_products_are_right(dtype: str, layout: str, batch: int) -> None:
     xp, rng = _gpu(), np.random.default_rng(7)
     gemm = Gemm(m=64, n=96, k=128, batch=batch, dtype=dtype, layout=layout, alpha=0.5, beta=2.0)
     out = "bf16" if dtype == "fp8_e4m3" else dtype
-    inputs = _random(xp, rng, 2 * batch * (gemm.m + gemm.n) * gemm.k, dtype)
-    outputs = _random(xp, rng, 2 * batch * gemm.m * gemm.n, out)
+    inputs = _random(xp, rng, 2 * input_elements(gemm), dtype)
+    outputs = _random(xp, rng, 2 * output_elements(gemm), out)
     sets, before = carve(gemm, inputs, outputs, 2), outputs.copy()
     a, b = (_wide(xp, array, dtype) for array in (sets[1].a, sets[1].b))
     a, b = a.swapaxes(1, 2) if layout[0] == "t" else a, b.swapaxes(1, 2) if layout[1] == "t" else b
@@ -500,7 +507,7 @@ def test_real_products_are_right(dtype: str, layout: str, batch: int) -> None:
 def test_a_real_launch_can_be_captured_into_a_graph() -> None:
     xp, rng = _gpu(), np.random.default_rng(7)
     gemm = Gemm(m=64, n=96, k=128, dtype="fp16")
-    inputs, outputs = (_random(xp, rng, size, "fp16") for size in ((gemm.m + gemm.n) * gemm.k, gemm.m * gemm.n))
+    inputs, outputs = (_random(xp, rng, size, "fp16") for size in (input_elements(gemm), output_elements(gemm)))
     sets = carve(gemm, inputs, outputs, 1)
     prepared = CublasLt().prepare(gemm, _config(), sets)
     xp.cuda.Device().synchronize()  # the arrays were filled on another stream

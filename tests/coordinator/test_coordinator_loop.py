@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
@@ -14,7 +14,7 @@ import pytest
 
 from coordinator.cells import plan_cells
 from coordinator.fleet import Ended, Event, Ready, Samples
-from coordinator.loop import MAX_DEATHS, Loop, Progress
+from coordinator.loop import MAX_DEATHS, POWER_CELL, Loop, Progress, _take_worth
 from coordinator.plan import Plan
 from coordinator.store import SampleStore
 from gemmcast.arrow import to_table
@@ -176,6 +176,15 @@ def test_an_agent_has_two_leases_and_they_shrink_at_the_end(store: SampleStore, 
     sizes = [len(cells) for _, cells in agents.leased]
     assert max(sizes) == 32 and sizes[-1] == 1
     assert sum(sizes) == 200
+
+
+def test_a_cell_with_power_weighs_as_much_as_many_without(make_plan: MakePlan, cpu: Device) -> None:
+    cells = plan_cells(make_plan({"sample": 300, "max": 4096}), cpu).cells
+    metered = [replace(cell, power=True) for cell in cells]
+    for queue, size in ((cells, 128), (metered, 128 // POWER_CELL), ([*metered[:1], *cells], 128 - POWER_CELL + 1)):
+        assert len(_take_worth(deque(queue), 128)) == size
+    assert len(_take_worth(deque(metered), 1)) == 1  # never nothing
+    assert len(_take_worth(deque(cells[:5]), 128)) == 5
 
 
 def test_started_again_it_measures_what_is_missing(store: SampleStore, fleet: MakeFleet, make_plan: MakePlan, cpu: Device) -> None:

@@ -109,7 +109,7 @@ class CublasLt:
             (*before, b, problem.a, a, problem.b, alpha + scalars.itemsize, c, problem.c, c, problem.c, *after)  # operands swapped: C^T = B^T·A^T
             for a, b, c in ((one.a.data.ptr, one.b.data.ptr, one.c.data.ptr) for one in sets)
         ]
-        launch = Launch(self._lt, self._cuda, calls, (problem, chosen, scalars, self._workspace))
+        launch = Launch(self._lt, self._cuda, calls, (problem, chosen, scalars, self._workspace, sets))
         return Prepared(launch, {**offer.knobs(choice), "kernel": choice.name, "library": self.version, "workspace_bytes": chosen.workspace_bytes})
 
     def _offer(self, gemm: Gemm, alignment: tuple[int, int, int]) -> Offer:
