@@ -16,10 +16,14 @@ PYTHON := .venv/bin/python
 ENV := .venv/.ready-$(LOCK)
 endif
 
-.PHONY: env demo test check format lock clean
+.PHONY: env demo demo-h100 test check format lock clean
 
 demo: $(ENV)
 	$(PYTHON) -m coordinator demo
+
+# the same with a recorded H100 in place of this machine, power and energy included
+demo-h100: $(ENV)
+	$(PYTHON) -m coordinator demo --dataset datasets/h100_demo.parquet
 
 test: $(ENV)
 	$(PYTHON) -m pytest

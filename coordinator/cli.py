@@ -165,12 +165,13 @@ def report(
 @app.command()
 def demo(
     directory: Annotated[Path, typer.Option(help="made anew by every demo")] = Path("demo"),
+    dataset: Annotated[Path | None, typer.Option(help="a recorded dataset whose device answers in place of this machine's")] = None,
     json: AsJson = False,
 ) -> None:
     """The whole circle in a minute: measure, train, publish, push, predict shapes never measured, measure them, compare."""
     from coordinator.demo import run_demo
 
-    run_demo(directory.resolve(), as_json=json)
+    run_demo(directory.resolve(), as_json=json, recorded=dataset)
 
 
 def main() -> None:

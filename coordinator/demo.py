@@ -1,7 +1,8 @@
 """The whole circle once, as a stranger's first minute: measure, train, publish, push; then predict shapes that were never
 measured, measure them, and set the predictions beside the truth and the baselines.
 
-The shapes of the second part are drawn with another seed and are predicted by the node's own model file before they are measured.
+The shapes of the second part are drawn with another seed, or kept back of a recorded dataset, and are predicted by the node's own model
+file before they are measured.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from coordinator.campaign import Campaign, Places, Stop
 from coordinator.cells import plan_cells
 from coordinator.dataset import Dataset, dataset, held_out
 from coordinator.plan import Plan, read_plan
+from coordinator.recorded import recorded_cells, replay_plan
 from coordinator.report import write_report
 from coordinator.train import compare
 from coordinator.workspace import Workspace
@@ -36,18 +38,22 @@ MARK = ".gemmcast-demo"
 SHOWN = 12
 
 
-def run_demo(directory: Path, *, as_json: bool) -> None:
+def run_demo(directory: Path, *, as_json: bool, recorded: Path | None = None) -> None:
+    """`recorded`: a dataset whose device answers in place of this machine's."""
     started_s = perf_counter()
+    if recorded is not None and not recorded.is_file():
+        raise InputError("--dataset", str(recorded), "no such file", "name a Parquet file of samples, such as datasets/h100_demo.parquet")
     _make_anew(directory)
-    plan = read_plan(PLAN)
+    plan = replay_plan(recorded.resolve()) if recorded else read_plan(PLAN)
+    first, kept_back = recorded_cells(recorded) if recorded else (None, None)
     campaign = Campaign(plan, Workspace(directory / "workspace"), Places(), None)
     with campaign.open() as stop:
         terminal.console.print("[bold]1[/bold] measure, train, publish, push")
-        swept = campaign.run(stop)
+        swept = campaign.run(stop, cells=first)
         _must_go_on(stop)
         terminal.console.print(f"  {campaign.model_line.text}")
         terminal.console.print("[bold]2[/bold] predict shapes that were never measured, then measure them")
-        cells = _unseen_cells(campaign)
+        cells = kept_back or _unseen_cells(campaign)
         predicted = _predict(campaign.model_dir, cells)
         measured = campaign.run(stop, cells=cells, train=False, label="measuring the unseen")
         _must_go_on(stop)

@@ -31,7 +31,7 @@ from gemmcast.errors import GemmcastError
 log = logging.getLogger(__name__)
 
 POLL_S = 0.2
-LEASE_CELLS = 32
+LEASE_CELLS = 128
 LEASES_PER_AGENT = 2
 # one that runs and one that waits, so that an agent is never idle between two
 MAX_DEATHS = 3

@@ -30,7 +30,8 @@ from gemmcast.procedure import Procedure
 
 DEPTH = 4
 # cells under way: one is timed, one waits to be, two are being prepared
-MIN_BATCH_US = 500.0
+MIN_BATCH_US, LONG_BATCH_US, LONG_BATCH_LAUNCHES = 500.0, 2000.0, 64
+# the host pays for every launch in a graph, not for its length: kernels that need few have longer batches
 MAX_LAUNCHES = 512
 # in one graph
 PROBE_LAUNCHES, PROBE_FEW = 8, 3
@@ -102,7 +103,8 @@ class CudaBench:
 
     def burst(self, prepared: Prepared, sets: int, procedure: Procedure, *, cold: bool) -> Steps[tuple[Burst, dict[str, Any]]]:
         launch_us, overhead_us = yield from self._probe(prepared, sets)
-        launches = min(max(1, ceil(MIN_BATCH_US / launch_us)), sets if cold and sets == MAX_LAUNCHES else MAX_LAUNCHES)
+        batch_us = max(MIN_BATCH_US, min(LONG_BATCH_US, LONG_BATCH_LAUNCHES * launch_us))
+        launches = min(max(1, ceil(batch_us / launch_us)), sets if cold and sets == MAX_LAUNCHES else MAX_LAUNCHES)
         graph = self.queue.capture(prepared, sets, launches)
         flush = cold and (launches < sets or sets == MAX_LAUNCHES)
 

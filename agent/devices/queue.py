@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from statistics import median
 from typing import Any
 
 import cupy
@@ -23,6 +24,8 @@ SPIN_CYCLES = 60_000
 STAMP_THREADS = 1024
 STAMP_BLOCKS_PER_SM = 4
 # enough that every SM gets one
+CALIBRATIONS = 15
+MOST_GRAPH_US = 10.0
 LOAD_DEPTH = 12
 # graphs queued ahead while power is metered
 LOAD_SLOTS = 4096
@@ -59,6 +62,24 @@ class Queue:
         self._unread = cupy.zeros(4, dtype=cupy.int64)
         self.full_mhz: float | None = None
         # the highest clock that a spin has seen
+        self.graph_us = self._graph_us()
+        # what two events around a graph see of the graph itself
+
+    def _graph_us(self) -> float:
+        """The time between two events around a graph that no kernel in it takes: that of one empty kernel, less an empty kernel's share."""
+        prepared = Prepared(lambda _: self.empty((1,), (1,), ()))
+        graphs = [self.capture(prepared, 1, launches) for launches in (1, 65)]
+        few, many = (median(self._graph_took_us(graph) for _ in range(CALIBRATIONS)) for graph in graphs)
+        return min(max(0.0, few - (many - few) / 64), MOST_GRAPH_US)
+
+    def _graph_took_us(self, graph: Any) -> float:
+        graph.launch(self.stream)
+        self.spin()
+        begin = self.event()
+        graph.launch(self.stream)
+        end = self.event()
+        end.synchronize()
+        return float(cupy.cuda.get_elapsed_time(begin, end)) * 1e3
 
     def capture(self, prepared: Prepared, sets: int, launches: int) -> Any:
         """A graph of that many launches, one after the other, rotating over the sets."""
@@ -128,7 +149,7 @@ class GraphBatches:
         for (begin, end), spin, (before, after) in zip(self._events, spins, stamps, strict=True):
             start_mhz = float(spin[2] - spin[0]) / float(spin[3] - spin[1]) * 1e3
             self._queue.saw(start_mhz)
-            took_us = float(cupy.cuda.get_elapsed_time(begin, end)) * 1e3
+            took_us = float(cupy.cuda.get_elapsed_time(begin, end)) * 1e3 - self._queue.graph_us
             found.append(Batch(took_us=took_us, clock_mhz=mean_clock_mhz(before, after), start_mhz=start_mhz))
         return found
 

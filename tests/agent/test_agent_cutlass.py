@@ -13,14 +13,17 @@ import sys
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from agent.kernels import load
 from agent.kernels.cutlass import PROBLEM, Built, Cutlass, choose, leading, open_library
-from agent.kernels.cutlass.build import BuildError, Toolkit, build, content_hash, find_headers, find_nvcc, manifest_path, toolkit
-from agent.kernels.cutlass.generate import KERNELS_PER_FILE, SETS, Kernel, kernels, sources
+from agent.kernels.cutlass.build import BuildError, Toolkit, build, content_hash, find_headers, find_nvcc, flags, manifest_path, toolkit
+from agent.kernels.cutlass.generate import SETS, SMEM_KIB, configs, kernels
+from agent.kernels.cutlass.kernel import Kernel
+from agent.kernels.cutlass.sources import HEADERS, KERNELS_PER_FILE, sources
 from gemmcast.config import KernelConfig
 from gemmcast.errors import InputError, MeasurementError
 from gemmcast.gemm import Gemm
@@ -36,7 +39,7 @@ def _run(*arguments: str, path: str = os.environ["PATH"], **env: str) -> subproc
 
 
 def _built(made: list[Kernel]) -> list[Built]:
-    knobs = ("tile_m", "tile_n", "tile_k", "warp_m", "warp_n", "warp_k", "stages", "swizzle")
+    knobs = ("tile_m", "tile_n", "tile_k", "warp_m", "warp_n", "warp_k", "stages", "swizzle", "cluster_m", "cluster_n")
     return [
         Built(None, i, one.name, one.dtype, one.layout, {knob: getattr(one.config, knob) for knob in knobs}, one.alignment, "")
         for i, one in enumerate(made)
@@ -56,7 +59,7 @@ def test_the_default_set_covers_dtypes_stages_and_swizzles() -> None:
     assert 90 <= len(made) <= 120
     assert {(one.dtype, one.layout) for one in made} == {
         ("fp32", "nn"),
-        *((dtype, layout) for dtype in ("tf32", "fp16", "bf16") for layout in ("nn", "tn")),
+        *((dtype, layout) for dtype in ("tf32", "fp16", "bf16") for layout in ("nn", "nt")),
     }
     assert {one.stages for one in made if not one.simt} == {3, 4, 5}
     assert {one.swizzle for one in made} == {1, 4, 8}
@@ -68,6 +71,8 @@ def test_every_kernel_is_one_name_and_whole_warps(of_set: str) -> None:
     made = kernels(of_set, "sm_90")
     assert len({one.name for one in made}) == len(made)
     for one in made:
+        if one.schedule:
+            continue
         warps = [tile / warp for tile, warp in zip(one.tile, one.warp, strict=True)]
         assert all(count.is_integer() for count in warps) and warps[2] == 1 and warps[0] * warps[1] <= 8
 
@@ -81,7 +86,9 @@ def test_what_does_not_fit_an_architecture_is_left_out() -> None:
 @pytest.mark.parametrize(
     ("of_set", "arch", "message"),
     [
-        ("wide", "sm_90", r"set = 'wide': no such set .*CUTLASS 3\.x kernels are not generated yet.*; use one of paper, default"),
+        ("all", "sm_90", r"set = 'all': no such set of CUTLASS kernels; use one of paper, default, wide"),
+        ("wide", "sm_80", r"arch = 'sm_80': the set wide needs wgmma, which sm_90 alone has; build the set default"),
+        ("wide", "sm_100", r"arch = 'sm_100': .*; build the set default"),
         ("paper", "sm_1", "arch = 'sm_1': .*use one of sm_70"),
         ("default", "sm_75", "arch = 'sm_75': .*came with sm_80; build the set paper"),
     ],
@@ -99,7 +106,59 @@ def test_sources_are_the_same_every_time_and_name_every_kernel_once() -> None:
     assert len(parts) == -(-len(made) // KERNELS_PER_FILE)
     assert sum(text.count("device::Gemm<") for text in parts) == len(made)
     assert all("".join(parts).count(f'\\"{one.name}\\"') == 1 for one in made)
-    assert [name for name in files if name.endswith(".h")] == ["entry.h", "kernel.h", "exports.h"]
+    assert [name for name in files if name.endswith(".h")] == list(HEADERS)
+
+
+def test_the_wide_set_is_the_default_set_and_wgmma() -> None:
+    default, wide = kernels("default", "sm_90"), kernels("wide", "sm_90")
+    more = wide[len(default) :]
+    assert wide[: len(default)] == default and 32 <= len(more) <= 45 and all(one.schedule for one in more)
+    assert {(one.dtype, one.layout) for one in more} == {
+        *((dtype, layout) for dtype in ("fp16", "bf16") for layout in ("nn", "nt")),
+        ("tf32", "nt"),
+        ("fp8_e4m3", "nt"),
+    }
+    assert {one.cluster for one in more} == {(1, 1), (2, 1), (1, 2)}
+    assert {one.schedule for one in more} == {"ws", "pingpong", "coop", "streamk", "pingpongfast", "coopfast"}
+    # a row of a tile is 128 bytes: what one swizzled row of shared memory holds
+    assert {(one.dtype, one.tile[2], one.alignment) for one in more} == {("fp16", 64, 8), ("bf16", 64, 8), ("tf32", 32, 4), ("fp8_e4m3", 128, 16)}
+    # a cooperative tile is shared by two warp groups of 64 rows each
+    assert all(one.tile[0] >= 128 for one in more if one.schedule.startswith(("coop", "streamk")))
+    # the schedule is in the name alone, which is never learned from
+    assert len({(one.dtype, one.layout, replace(one.config, kernel="")) for one in wide}) == len(wide)
+
+
+def test_the_wide_set_compiles_what_the_default_set_has_not() -> None:
+    """Equal files are one object in the cache."""
+    default, wide = sources(kernels("default", "sm_90")), sources(kernels("wide", "sm_90"))
+    assert {name: text for name, text in default.items() if name != "table.cu"}.items() <= wide.items()
+    assert "sm_90a" in flags("sm_90")[-1] and flags("sm_80")[-1].endswith("code=sm_80")
+
+
+@pytest.mark.parametrize("of_set", SETS)
+def test_no_kernel_needs_more_shared_memory_than_its_architecture_has(of_set: str) -> None:
+    for arch in ("sm_90",) if of_set == "wide" else ("sm_80", "sm_89", "sm_90"):
+        assert all(one.smem_bytes <= SMEM_KIB[arch] * 1024 for one in kernels(of_set, arch))
+
+
+def test_configurations_are_given_by_dtype_and_layout() -> None:
+    made = configs("wide", "sm_90", "bf16", "nt")
+    assert [config.kernel for config in made] == [one.name for one in kernels("wide", "sm_90") if (one.dtype, one.layout) == ("bf16", "nt")]
+    assert len(made) == 22 and {config.family for config in made} == {"cutlass"}
+    # as many stages as fit: the compiler finds out
+    assert {config.stages for config in made if config.cluster_m} == {0} and all(config.stages for config in made if not config.cluster_m)
+    assert len(configs("paper", "sm_90", "fp32", "tt")) == 6
+    assert configs("paper", "sm_90", "bf16", "nt") == configs("default", "sm_90", "fp8_e4m3", "nt") == []
+    with pytest.raises(InputError, match="no such set"):
+        configs("all", "sm_90", "bf16", "nt")
+
+
+def test_fp8_is_stored_as_fp8_and_its_result_as_bf16() -> None:
+    (one,) = (one for one in kernels("wide", "sm_90") if one.dtype == "fp8_e4m3" and one.schedule == "streamk")
+    flat = " ".join(sources([one])["part_00.cu"].split())
+    assert "cutlass::float_e4m3_t, cutlass::bfloat16_t, cutlass::layout::RowMajor, cutlass::layout::ColumnMajor, 16, 8," in flat
+    assert "KernelTmaWarpSpecializedCooperative, cutlass::epilogue::TmaWarpSpecializedCooperative, cutlass::gemm::StreamKScheduler, 1>" in flat
+    assert '\\"stages\\": %d' in flat
 
 
 def test_operands_are_typed_as_they_are_stored() -> None:
@@ -156,9 +215,9 @@ def test_a_file_that_nvcc_refuses_is_named_and_leaves_no_library(tmp_path: Path)
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["objects"]
 
 
-@pytest.mark.parametrize("one", [SIMT, *kernels("default", "sm_90")[::7]], ids=lambda one: one.name)
+@pytest.mark.parametrize("one", [SIMT, *kernels("wide", "sm_90")[::7]], ids=lambda one: one.name)
 def test_a_kernels_own_configuration_means_that_kernel(one: Kernel) -> None:
-    built = _built([*kernels("paper", "sm_90"), *kernels("default", "sm_90")])
+    built = _built([*kernels("paper", "sm_90"), *kernels("wide", "sm_90")])
     gemm = Gemm(m=64, n=64, k=64, dtype=one.dtype, layout=one.layout)
     assert choose(built, gemm, one.config).name == one.name
     assert choose(built, gemm, replace(one.config, kernel="", split_k=4)).name == one.name
@@ -178,6 +237,36 @@ def test_none_or_several_kernels_are_unsupported(knobs: dict[str, int], reason: 
     assert caught.value.status == "unsupported"
 
 
+def test_the_row_tells_the_knobs_of_a_kernel_that_was_only_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Through prepare, on a CUDA and a library of paper."""
+
+    class Library:
+        def gemmcast_can_implement(self, *_problem: Any) -> int:
+            return 0
+
+        def gemmcast_workspace_bytes(self, _index: int, m: int, n: int, _k: int, split_k: int) -> int:
+            return m * n * split_k
+
+        def gemmcast_facts(self, _index: int, found: Any) -> int:
+            found[:] = (384, 200_000, 168, 0, 1)
+            return 0
+
+    runtime = SimpleNamespace(getDeviceProperties=lambda _id: {"maxThreadsPerMultiProcessor": 2048})
+    cuda = SimpleNamespace(Device=lambda: SimpleNamespace(id=0, compute_capability="90"), alloc=lambda _size: SimpleNamespace(ptr=1), runtime=runtime)
+    monkeypatch.setitem(sys.modules, "cupy", SimpleNamespace(cuda=cuda))
+    one = kernels("wide", "sm_90")[-1]
+    family = Cutlass(Path("nowhere"))
+    built = replace(_built([one])[0], library=Library(), origin="cutlass 4.2.0, nvcc 13.0.88")
+    monkeypatch.setattr(family, "kernels", lambda _arch: [replace(built, knobs={**built.knobs, "stages": 6})])
+    gemm = Gemm(m=64, n=32, k=256, dtype=one.dtype, layout=one.layout)
+    assert family.prepare(gemm, KernelConfig(family="cutlass", kernel=one.name, split_k=2), []).facts == {
+        "kernel": one.name, "library": "cutlass 4.2.0, nvcc 13.0.88", "threads": 384, "smem_bytes": 200_000, "regs": 168, "spill_bytes": 0,
+        "occupancy": 384 / 2048, "workspace_bytes": 64 * 32 * 2, "tile_m": 128, "tile_n": 128, "tile_k": 128, "stages": 6, "swizzle": 1,
+        "cluster_m": 1, "cluster_n": 2, "split_k": 2,
+    }  # fmt: skip
+    assert family.prepare(gemm, KernelConfig(family="cutlass", kernel=one.name), []).facts["split_k"] == 1
+
+
 @pytest.mark.parametrize(("layout", "strides"), [("nn", (5, 4, 4)), ("tn", (3, 4, 4)), ("nt", (5, 5, 4)), ("tt", (3, 5, 4))])
 def test_leading_dimensions_are_those_of_the_stored_operands(layout: str, strides: tuple[int, int, int]) -> None:
     assert leading(Gemm(m=3, n=4, k=5, layout=layout)) == strides
@@ -192,7 +281,7 @@ def test_where_nothing_was_built_the_reason_says_how_to(tmp_path: Path) -> None:
 def test_the_command_lists_configurations_and_ends_with_two_on_bad_input(tmp_path: Path) -> None:
     listed = _run("list", "--arch", "sm_90", "--set", "paper", "--json")
     assert len(json.loads(listed.stdout.splitlines()[-1])["kernels"]) == 24
-    for arguments, message in ((["--set", "wide"], "set = 'wide'"), (["--headers", str(tmp_path), "--nvcc", "nvcc"], "no CUTLASS headers there")):
+    for arguments, message in ((["--set", "all"], "set = 'all'"), (["--headers", str(tmp_path), "--nvcc", "nvcc"], "no CUTLASS headers there")):
         done = _run("build", "--arch", "sm_90", *arguments)
         assert (done.returncode, done.stderr.count("\n")) == (2, 1) and message in done.stderr
 
@@ -244,3 +333,19 @@ def _check_host_side(library: Any) -> None:
     assert library.gemmcast_workspace_bytes(0, 100, 70, 33, 5) == 2 * 2 * ctypes.sizeof(ctypes.c_int)
     # a workspace too small is refused before anything is launched
     assert library.gemmcast_run(0, 100, 70, 33, 4096, 33, 4096, 70, 4096, 70, 1.0, 0.0, 5, None, 0, None) == 6
+
+
+@pytest.mark.cluster
+@pytest.mark.timeout(600)
+def test_a_compiled_wgmma_library_tells_its_stages_and_limits_without_a_gpu(tmp_path: Path) -> None:
+    (made,) = (one for one in kernels("wide", "sm_90") if one.schedule == "streamk" and (one.dtype, one.layout) == ("fp8_e4m3", "nt"))
+    (one,) = open_library(Path(build([made], "wide", "sm_90", tmp_path, _kit(), jobs=2)["library"]))
+    assert (one.name, one.alignment, one.knobs["cluster_n"]) == (made.name, 16, 2) and one.knobs["stages"] >= 4
+
+    def can(n: int = 64, k: int = 512, a: int = 4096, split_k: int = 1) -> int:
+        return int(one.library.gemmcast_can_implement(0, 100, n, k, a, k, 4096, k, 4096, n, 1.0, 0.0, split_k))
+
+    assert (can(), can(split_k=4), can(n=72)) == (0, 0, 0)
+    assert (can(split_k=5), can(k=520), can(n=68), can(a=4104)) == (4, 1, 1, 1)  # four steps of k; whole 16 bytes
+    # stream-k's plan divides by the number of SMs: without a GPU it must be refused, with one for want of a workspace
+    assert one.library.gemmcast_run(0, 100, 64, 512, 4096, 512, 4096, 512, 4096, 64, 1.0, 0.0, 2, None, 0, None) in (6, 9)

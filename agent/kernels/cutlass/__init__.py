@@ -2,7 +2,7 @@
 
 A configuration's knobs choose among the kernels of the libraries that were built for this GPU: a knob that is 0 is left open, and what
 is left must be one kernel. split_k is a run-time argument (0 and 1: no slices). Where nothing was built, the reason says how to.
-Serial split-k clears its semaphores before every launch; that memset is part of what is timed.
+Serial split-k and stream-k clear their semaphores before every launch; that memset is part of what is timed.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from gemmcast.gemm import Gemm
 
 STATUSES: Final = (
     "success", "misaligned operand", "invalid data type", "invalid layout", "invalid problem", "not supported", "workspace null", "internal error",
-    "architecture mismatch", "insufficient driver", "memory allocation failed",
+    "architecture mismatch", "insufficient driver", "memory allocation failed", "invalid",
 )  # fmt: skip
 # cutlass::Status (cutlass/cutlass.h)
 INTERNAL = 7
@@ -42,10 +42,14 @@ class Built:
     dtype: str
     layout: str
     knobs: dict[str, int]
-    # as KernelConfig names them
+    # as KernelConfig names them; 0 where the kernel has no such choice
     alignment: int
     origin: str
     # versions of CUTLASS and nvcc
+
+    def as_run(self, slices: int) -> dict[str, int]:
+        """The knobs that are known, as columns of the sample: a cell may name the kernel alone."""
+        return {knob: value for knob, value in self.knobs.items() if value} | {"split_k": slices}
 
     def facts(self) -> dict[str, int]:
         """Raises MeasurementError where the GPU can't hold the kernel."""
@@ -66,7 +70,7 @@ def open_library(path: Path, origin: str = "cutlass") -> list[Built]:
 
 
 def _built(library: Any, index: int, told: dict[str, Any], origin: str) -> Built:
-    knobs = {f"{shape}_{axis}": size for shape in ("tile", "warp") for axis, size in zip("mnk", told[shape], strict=True)}
+    knobs = {f"{shape}_{axis}": size for shape in ("tile", "warp", "cluster") for axis, size in zip("mnk", told[shape], strict=False)}
     knobs |= {name: told[name] for name in ("stages", "swizzle")}
     return Built(library, index, told["name"], told["dtype"], told["layout"], knobs, told["alignment"], origin)
 
@@ -135,12 +139,13 @@ class Cutlass:
         resident = cupy.cuda.runtime.getDeviceProperties(device.id)["maxThreadsPerMultiProcessor"]
         facts: dict[str, Any] = dict(chosen.facts())  # loads the kernel, too: nothing is left to load during a capture
         facts["occupancy"] = facts.pop("blocks_per_sm") * facts["threads"] / resident
+        facts |= {"kernel": chosen.name, "library": chosen.origin, "workspace_bytes": needed, **chosen.as_run(slices)}
 
         def launch(i: int) -> None:
             if status := library.gemmcast_run(*problems[i], workspace.ptr, needed, cupy.cuda.get_current_stream().ptr):
                 raise MeasurementError("cuda_error" if status >= INTERNAL else "unsupported", f"{chosen.name}: {_word(status)}")
 
-        return Prepared(launch, {**facts, "kernel": chosen.name, "library": chosen.origin})
+        return Prepared(launch, facts)
 
 
 def _word(status: int) -> str:

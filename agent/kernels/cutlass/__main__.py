@@ -18,7 +18,7 @@ from gemmcast.errors import GemmcastError, InputError
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help="CUTLASS kernels of the agent.")
 
 Arch = Annotated[str, typer.Option("--arch", help="the GPUs' architecture, such as sm_90")]
-Set = Annotated[str, typer.Option("--set", help="paper (SIMT fp32, four layouts) or default (about 100: SIMT and tensor cores)")]
+Set = Annotated[str, typer.Option("--set", help="paper (SIMT fp32), default (about 100: SIMT and tensor cores) or wide (and wgmma, sm_90 alone)")]
 AsJson = Annotated[bool, typer.Option("--json", help="the result as one JSON object on the last line")]
 
 

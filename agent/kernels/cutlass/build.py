@@ -22,7 +22,9 @@ from tempfile import TemporaryDirectory
 from time import monotonic
 from typing import Any
 
-from agent.kernels.cutlass.generate import Kernel, sources
+from agent.kernels.cutlass.generate import HOPPER
+from agent.kernels.cutlass.kernel import Kernel
+from agent.kernels.cutlass.sources import sources
 from gemmcast.errors import GemmcastError, InputError
 
 FLAGS = ("-std=c++17", "-O3", "-DNDEBUG", "--expt-relaxed-constexpr", "-cudart=static", "-Xcompiler=-fPIC,-fvisibility=hidden")
@@ -105,8 +107,9 @@ def toolkit(nvcc: Path, headers: Path) -> Toolkit:
 
 
 def flags(arch: str) -> tuple[str, ...]:
-    """Machine code of this architecture alone: no other could be compared with it."""
-    return (*FLAGS, f"-gencode=arch=compute_{arch.removeprefix('sm_')},code={arch}")
+    """Machine code of this architecture alone: no other could be compared with it. wgmma needs the "a" of sm_90a, which runs where sm_90 does."""
+    number = arch.removeprefix("sm_") + ("a" if arch == HOPPER else "")
+    return (*FLAGS, f"-gencode=arch=compute_{number},code=sm_{number}")
 
 
 def content_hash(texts: Sequence[str], arch: str, kit: Toolkit) -> str:

@@ -1,4 +1,4 @@
-// One row of the library's table: a kernel behind four plain functions. Needs no CUTLASS.
+// One row of the library's table: a kernel behind four plain functions; and how its static facts are read. Needs no CUTLASS.
 #pragma once
 #include <cuda_runtime.h>
 #include <stddef.h>
@@ -20,7 +20,8 @@ struct Facts {
 };
 
 struct Entry {
-    const char* json;
+    const char* json;  // a printf format that wants the stages
+    int stages;
     int (*run)(const Problem&, void* workspace, size_t workspace_bytes, cudaStream_t);
     int (*can_implement)(const Problem&);
     size_t (*workspace_bytes)(const Problem&);
@@ -31,3 +32,21 @@ struct Part {
     const Entry* entries;
     int count;
 };
+
+inline int static_facts(Facts* found, const void* function, int threads, int dynamic) {
+    cudaFuncAttributes attributes;
+    cudaError_t error = cudaFuncGetAttributes(&attributes, function);
+    if (!error && dynamic >= (48 << 10)) error = cudaFuncSetAttribute(function, cudaFuncAttributeMaxDynamicSharedMemorySize, dynamic);
+    int blocks = 0;
+    if (!error) error = cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, function, threads, dynamic);
+    if (error) {
+        cudaGetLastError();
+        return error;
+    }
+    found->threads = threads;
+    found->smem_bytes = dynamic + static_cast<int>(attributes.sharedSizeBytes);
+    found->regs = attributes.numRegs;
+    found->spill_bytes = static_cast<int>(attributes.localSizeBytes);
+    found->blocks_per_sm = blocks;
+    return 0;
+}

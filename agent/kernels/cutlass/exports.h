@@ -1,4 +1,6 @@
 // The library's C interface, included once, after `parts`. Statuses are cutlass::Status; those of facts and occupancy are cudaError_t.
+#include <stdio.h>
+
 #define EXPORT extern "C" __attribute__((visibility("default")))
 #define PROBLEM \
     int m, int n, int k, const void *a, long long lda, const void *b, long long ldb, void *c, long long ldc, float alpha, float beta, int split_k
@@ -19,9 +21,12 @@ EXPORT int gemmcast_count() {
     return count;
 }
 
-EXPORT const char* gemmcast_describe(int index) {
+EXPORT const char* gemmcast_describe(int index) {  // valid until the thread asks again
+    static thread_local char text[1024];
     const Entry* entry = find(index);
-    return entry ? entry->json : nullptr;
+    if (!entry) return nullptr;
+    snprintf(text, sizeof text, entry->json, entry->stages);
+    return text;
 }
 
 EXPORT int gemmcast_can_implement(int index, PROBLEM) {

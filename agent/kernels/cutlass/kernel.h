@@ -46,26 +46,11 @@ int run(const Problem& p, void* workspace, size_t given, cudaStream_t stream) {
 template <class Gemm>
 int facts(Facts* found) {
     using Kernel = typename Gemm::GemmKernel;
-    const auto function = cutlass::Kernel<Kernel>;
     const int dynamic = static_cast<int>(sizeof(typename Kernel::SharedStorage));
-    cudaFuncAttributes attributes;
-    cudaError_t error = cudaFuncGetAttributes(&attributes, function);
-    if (!error && dynamic >= (48 << 10)) error = cudaFuncSetAttribute(function, cudaFuncAttributeMaxDynamicSharedMemorySize, dynamic);
-    int blocks = 0;
-    if (!error) error = cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, function, Kernel::kThreadCount, dynamic);
-    if (error) {
-        cudaGetLastError();
-        return error;
-    }
-    found->threads = Kernel::kThreadCount;
-    found->smem_bytes = dynamic + static_cast<int>(attributes.sharedSizeBytes);
-    found->regs = attributes.numRegs;
-    found->spill_bytes = static_cast<int>(attributes.localSizeBytes);
-    found->blocks_per_sm = blocks;
-    return 0;
+    return static_facts(found, reinterpret_cast<const void*>(cutlass::Kernel<Kernel>), Kernel::kThreadCount, dynamic);
 }
 
 template <class Gemm>
 constexpr Entry entry(const char* json) {
-    return {json, run<Gemm>, can_implement<Gemm>, workspace_bytes<Gemm>, facts<Gemm>};
+    return {json, Gemm::kStages, run<Gemm>, can_implement<Gemm>, workspace_bytes<Gemm>, facts<Gemm>};
 }
