@@ -245,8 +245,9 @@ def test_a_power_cap_is_told_from_other_reasons(fake: FakeNvml, reasons: int, ca
     ("call", "method", "without"),
     [
         ("energy", "has_energy", False), ("fields", "power_instant_w", None), ("instant field", "power_instant_w", None),
-        ("limit", "power_limit_w", None), ("mig", "mig", False), ("processes", "compute_processes", 0), ("clock", "clock_mhz", None), ("max clock", "clock_max_mhz", None),
-        ("temperature", "temperature_c", None), ("reasons", "throttle_reasons", None), ("reasons", "capped", False),
+        ("limit", "power_limit_w", None), ("mig", "mig", False), ("processes", "compute_processes", 0), ("clock", "clock_mhz", None),
+        ("max clock", "clock_max_mhz", None), ("temperature", "temperature_c", None), ("reasons", "throttle_reasons", None),
+        ("reasons", "capped", False),
     ],
 )  # fmt: skip
 def test_a_reading_that_a_board_does_not_have_is_absent_there_and_only_there(fake: FakeNvml, call: str, method: str, without: Any) -> None:
