@@ -16,6 +16,7 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -29,14 +30,15 @@ from gemmcast.procedure import Procedure
 PR_SET_PDEATHSIG = 1
 
 
-def main() -> None:
+def main(open_: Callable[[dict[str, Any]], Instrument] | None = None) -> None:
+    """Answer requests until the pipe closes; `open_` makes the instrument where it is another than `open_instrument`'s."""
     fd, spec = int(sys.argv[1]), json.loads(sys.argv[2])
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != spec["parent"]:
         return  # it died before we asked to be told
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the coordinator's to handle
     pipe = Connection(fd)
-    instrument = open_instrument(spec)
+    instrument = (open_ or open_instrument)(spec)
     _send(pipe, {"ready": json.loads(instrument.device.to_json())})
     while True:
         try:
@@ -76,11 +78,16 @@ def open_instrument(spec: dict[str, Any]) -> Instrument:
 
 def _characterised(found: Device, known: list[Device]) -> Device | None:
     """The description that was measured here before, if neither the device nor its software has changed."""
-    same = ("uuid", "name", "kind", "sm_count", "memory_bytes", "power_limit_w", "driver", "cuda", "library", "mig")
+    same = ("uuid", "name", "kind", "sm_count", "arch", "memory_bytes", "power_limit_w", "driver", "cuda", "library", "mig")
     for device in known:
-        if device.peak_tflops and all(getattr(device, name) == getattr(found, name) for name in same):
+        if _is_complete(device) and all(getattr(device, name) == getattr(found, name) for name in same):
             return device
     return None
+
+
+def _is_complete(device: Device) -> bool:
+    """An older version of this program measured less. (counter_step_s tells nothing: a board without a regular counter has none.)"""
+    return bool(device.peak_tflops) and (device.kind == "cpu" or device.l2_gbps is not None)
 
 
 def _send(pipe: Connection, message: dict[str, Any]) -> None:

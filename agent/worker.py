@@ -84,10 +84,11 @@ class Worker:
         spec: kind, agent, model_dir, procedure; for replay also dataset and device_name; depth, where fewer cells than the device's own
             number are to be under way at once.
         timeout_s: a cell's limit.
+        program: started as the child, with its two arguments.
     """
 
-    def __init__(self, spec: dict[str, Any], timeout_s: float) -> None:
-        self._spec, self._timeout_s = spec, timeout_s
+    def __init__(self, spec: dict[str, Any], timeout_s: float, program: Sequence[str] = (sys.executable, "-m", "agent.child")) -> None:
+        self._spec, self._timeout_s, self._program = spec, timeout_s, program
         self._process: subprocess.Popen[bytes] | None = None
         self._pipe: Connection | None = None
         self._crashed_in_a_row = 0
@@ -144,10 +145,7 @@ class Worker:
             if not pipe.poll(TICK_S):
                 if monotonic() > deadline_s:
                     self.stop()
-                    culprit = lease.culprit()
-                    if culprit is not None:
-                        lease.remove(culprit.cell_id)
-                        yield self._failed(culprit, "timeout", f"ran longer than {self._timeout_s:g} s and was killed")
+                    yield from self._blame(lease, "timeout", f"ran longer than {self._timeout_s:g} s and was killed")
                     return
                 yield None
                 continue
@@ -157,8 +155,8 @@ class Worker:
                 lease.start(message["started"])
             elif "fault" in message:
                 log.warning("the device failed: %s", message["fault"])
-                lease.culprit()
                 self.stop()
+                yield from self._blame(lease, "cuda_error", message["fault"])
                 return
             elif "row" in message:
                 expected -= 1
@@ -168,6 +166,12 @@ class Worker:
                 yield message["row"]
                 if message["fatal"]:
                     return
+
+    def _blame(self, lease: _Lease, status: str, reason: str) -> Iterator[Row]:
+        """A row, where it is clear which cell it was; else there are suspects now."""
+        if (culprit := lease.culprit()) is not None:
+            lease.remove(culprit.cell_id)
+            yield self._failed(culprit, status, reason)
 
     def stop(self, grace_s: float = 0.0) -> int | None:
         """End the child, by force after `grace_s`; its exit status."""
@@ -188,7 +192,7 @@ class Worker:
         spec = {**self._spec, "parent": os.getpid()}
         # Ray sets OMP_NUM_THREADS=1 in its workers; how many threads BLAS uses is a knob that we measure
         env = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
-        command = [sys.executable, "-m", "agent.child", str(theirs.fileno()), json.dumps(spec)]
+        command = [*self._program, str(theirs.fileno()), json.dumps(spec)]
         env["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
         self._log.seek(0)
         self._log.truncate()

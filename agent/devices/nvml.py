@@ -27,7 +27,11 @@ class NvmlBoard:
             raise MeasurementError("unsupported", f"NVML can't open the GPU at {bus_id}: {error}") from None
 
     def energy_mj(self) -> float:
-        return float(pynvml.nvmlDeviceGetTotalEnergyConsumption(self._handle))
+        """Raises MeasurementError where the driver refuses: a row, not the end of the process."""
+        try:
+            return float(pynvml.nvmlDeviceGetTotalEnergyConsumption(self._handle))
+        except pynvml.NVMLError as error:
+            raise MeasurementError("cuda_error", f"NVML can't read the energy counter: {error}") from None
 
     def capped(self) -> bool:
         return bool((self.throttle_reasons() or 0) & POWER_CAP_REASONS)

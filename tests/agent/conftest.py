@@ -165,8 +165,9 @@ def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def make_worker(model_dir: Path) -> Iterator[MakeWorker]:
     made: list[Worker] = []
 
-    def worker(timeout_s: float = 60.0, *, procedure: Procedure = QUICK, **spec: Any) -> Worker:
-        made.append(Worker({"kind": "cpu", "agent": "me", "model_dir": str(model_dir), "procedure": asdict(procedure), **spec}, timeout_s))
+    def worker(timeout_s: float = 60.0, *, procedure: Procedure = QUICK, program: Sequence[str] = (), **spec: Any) -> Worker:
+        spec = {"kind": "cpu", "agent": "me", "model_dir": str(model_dir), "procedure": asdict(procedure), **spec}
+        made.append(Worker(spec, timeout_s, *([program] if program else [])))
         return made[-1]
 
     yield worker

@@ -16,10 +16,12 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from agent import child
 from agent.worker import MAX_CRASHED_IN_A_ROW, ChildDied, Worker
 from gemmcast import modeldir
 from gemmcast.arrow import to_table
 from gemmcast.cell import Cell
+from gemmcast.device import Device
 from gemmcast.procedure import Procedure
 
 pytestmark = pytest.mark.cluster
@@ -78,6 +80,39 @@ def test_a_device_whose_library_has_changed_is_measured_anew(make_worker: MakeWo
     assert (device.uuid, device.library) == (now.uuid, now.library)
     assert max(device.peak_tflops.values()) < 12345.0
     assert modeldir.devices(tmp_path) == [device]
+
+
+def _gpu(**values: Any) -> Device:
+    described = {"arch": "sm_90", "l2_gbps": 5500.0, "counter_step_s": 0.1, "dram_gbps": 3300.0, "peak_tflops": {"fp32": 50.0}, **values}
+    return Device(name="Paper GPU", kind="cuda", uuid="GPU-1", sm_count=132, memory_bytes=2**36, l2_bytes=2**25, launch_overhead_us=2.0, **described)
+
+
+FOUND = _gpu(l2_gbps=None, counter_step_s=None, dram_gbps=0.0, peak_tflops={})
+# as `identify` gives it, nothing measured
+
+
+@pytest.mark.parametrize(
+    ("known", "remembered"),
+    [
+        (_gpu(), True),
+        (_gpu(counter_step_s=None), True),  # a board without a regular counter: measuring again would not help
+        (_gpu(arch=None), False),
+        (_gpu(l2_gbps=None), False),
+        (_gpu(l2_gbps=None, counter_step_s=None, arch=None), False),  # as an older version of this program left it
+        (_gpu(peak_tflops={}), False),
+        (replace(_gpu(), uuid="GPU-2"), False),
+        (replace(_gpu(), driver="580.1"), False),
+        (replace(_gpu(), power_limit_w=500.0), False),
+        (replace(_gpu(), mig=True), False),
+    ],
+)
+def test_a_gpus_description_is_remembered_where_nothing_changed_and_nothing_lacks(known: Device, remembered: bool) -> None:
+    other = replace(_gpu(), uuid="GPU-3")
+    assert child._characterised(FOUND, [other, known]) == (known if remembered else None)
+
+
+def test_a_cpu_lacks_nothing_that_only_gpus_have(device: Device) -> None:
+    assert child._characterised(replace(device, dram_gbps=0.0, peak_tflops={}), [device]) == device
 
 
 def test_a_child_that_is_killed_under_a_cell_loses_nothing(make_worker: MakeWorker, make_cell: MakeCell) -> None:
@@ -181,13 +216,13 @@ def test_the_child_dies_with_its_parent(
     command = [sys.executable, "-c", PARENT, json.dumps(spec), json.dumps(long_cell.to_dict())]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=python_env, cwd=tmp_path) as parent:
         assert parent.stdout is not None
-        child = int(parent.stdout.readline())  # its first word comes from the middle of the cell
-        assert alive(child)
+        pid = int(parent.stdout.readline())  # its first word comes from the middle of the cell
+        assert alive(pid)
         parent.kill()
     deadline_s = time.monotonic() + 5
-    while alive(child) and time.monotonic() < deadline_s:
+    while alive(pid) and time.monotonic() < deadline_s:
         time.sleep(0.02)
-    assert not alive(child)
+    assert not alive(pid)
 
 
 def test_a_child_that_cannot_start_says_why(make_worker: MakeWorker, tmp_path: Path) -> None:
