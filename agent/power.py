@@ -81,6 +81,8 @@ CAPPED_STEPS = 20
 # at the cap the regulator swings with a period of one second (seen on an H100): two of them
 CAPPED_CLOCK = 0.97
 # a mean clock below this share of the burst's is the cap's doing
+AT_THE_LIMIT = 0.97
+# of it
 STALL_S = 3.0
 MAX_DISAGREEMENT = 0.05
 TICK_S = 0.001
@@ -89,7 +91,7 @@ EARLY_S = 0.015
 
 
 def meter(
-    board: Board, load: Load, procedure: Procedure, *, step_s: float | None = None, burst_mhz: float | None = None,
+    board: Board, load: Load, procedure: Procedure, *, step_s: float | None = None, burst_mhz: float | None = None, limit_w: float | None = None,
     meanwhile: Callable[[], object] = lambda: None, now_s: Callable[[], float] = monotonic, wait: Callable[[float], None] = sleep,
 ) -> PowerReading:  # fmt: skip
     """Settle, then read one window between counter steps.
@@ -97,6 +99,7 @@ def meter(
     Args:
         step_s: length of a counter step, where it was measured.
         burst_mhz: the clock of this kernel in a short burst; a lower one in the window is a cap.
+        limit_w: the board's power limit; an H100 passes it by 11 % for most of a second before the cap bites.
         meanwhile: called once while the load settles. What takes it long leaves the queue unfed, so the load settles anew.
 
     Raises:
@@ -117,11 +120,11 @@ def meter(
         window.open()
         while window.steps < procedure.power_steps:
             window.next_step()
-        if _capped(board, load, burst_mhz):
+        if _capped(board, load, burst_mhz) or (limit_w is not None and window.power_w > AT_THE_LIMIT * limit_w):
             while window.steps < max(CAPPED_STEPS, procedure.power_steps):
                 window.next_step()
         return PowerReading(
-            power_w=window.energy_mj / window.length_s / 1e3,
+            power_w=window.power_w,
             power_instant_w=window.power_instant_w,
             sustained_runtime_us=load.launch_us(),
             clock_mhz=load.clock_mhz(),
@@ -169,8 +172,8 @@ class _Window:
             self._wait(TICK_S)
 
     @property
-    def energy_mj(self) -> float:
-        return self._last[1] - self._first[1]
+    def power_w(self) -> float:
+        return (self._last[1] - self._first[1]) / self.length_s / 1e3
 
     @property
     def steps(self) -> int:

@@ -133,7 +133,8 @@ class CudaBench:
         all_sets = min(sets, ceil(MAX_LOAD_GRAPH_US / burst.runtime_us))  # else L2 would keep the first few
         launches = max(1, min(MAX_LAUNCHES, max(round(LOAD_GRAPH_US / burst.runtime_us), all_sets)))
         load_ = GraphLoad(self.queue, self.queue.capture(prepared, sets, launches), launches)
-        return meter(self.board, load_, procedure, step_s=step_s, burst_mhz=burst.clock_mhz, meanwhile=meanwhile)
+        limit_w = self.board.power_limit_w()
+        return meter(self.board, load_, procedure, step_s=step_s, burst_mhz=burst.clock_mhz, limit_w=limit_w, meanwhile=meanwhile)
 
     def contention(self) -> str | None:
         others = max(self._neighbours, self.board.compute_processes() - 1)

@@ -89,12 +89,12 @@ USUAL = Procedure()
 
 def _meter(
     power_w: float, *, procedure: Procedure = USUAL, launch_us: float = 1650.0, clock_mhz: float | None = None, burst_mhz: float | None = None,
-    given_s: float | None = None, late_s: float = 0.0, seed: int = 0, **board: Any,
+    given_s: float | None = None, limit_w: float | None = None, late_s: float = 0.0, seed: int = 0, **board: Any,
 ) -> tuple[PowerReading, FakeLoad, float]:  # fmt: skip
     clock = Clock(late_s, seed)
     load = FakeLoad(clock, launch_us, clock_mhz)
     metered = FakeBoard(clock, power_w, **board)
-    reading = meter(metered, load, procedure, step_s=given_s, burst_mhz=burst_mhz, now_s=clock.now_s, wait=clock.wait_in_company)
+    reading = meter(metered, load, procedure, step_s=given_s, burst_mhz=burst_mhz, limit_w=limit_w, now_s=clock.now_s, wait=clock.wait_in_company)
     assert load.stopped == 1
     return reading, load, clock.now
 
@@ -194,6 +194,12 @@ def test_a_cap_is_judged_by_the_mean_clock_and_metered_for_seconds(
     assert reading.window_s == pytest.approx(steps * 0.1, rel=0.01)
     assert reading.power_w == pytest.approx(700.0, rel=0.01)
     assert reading.clock_mhz == clock_mhz
+
+
+@pytest.mark.parametrize(("power_w", "steps"), [(780.0, CAPPED_STEPS), (0.98 * 700.0, CAPPED_STEPS), (0.96 * 700.0, 5)])
+def test_a_board_at_its_limit_is_metered_for_seconds_though_the_cap_has_not_slowed_it_yet(power_w: float, steps: int) -> None:
+    reading, _, _ = _meter(power_w, clock_mhz=1755.0, burst_mhz=1755.0, limit_w=700.0)
+    assert reading.counter_steps == steps
 
 
 def test_a_capped_window_that_was_to_be_longer_anyway_stays_so() -> None:
