@@ -6,6 +6,7 @@
 Several GPUs share the work: one process each, with its own CUDA_VISIBLE_DEVICES and --share 0/2, 1/2; then --recorded with both files.
 A cell stays on one GPU. What was measured is kept every 20 rows.
 
+The same cells are then measured five times more without power, in another random order: `runtime_only_cv`, as a sweep would have it.
 A cell is capped when its mean clock in the power window is below 97 % of that of its burst. The coefficient of variation is the
 standard deviation over the mean of the five readings; the table has the median over the cells.
 """
@@ -74,15 +75,17 @@ def cells() -> list[Cell]:
     configs += [(Gemm(m=dim, n=dim, k=dim, dtype=dtype), family, {}) for family, dtype, dim in LARGE]
     configs += [(Gemm(m=m, n=n, k=k), "tiled", {"tile_m": 16, "tile_n": 16, "tile_k": 16}) for m, n, k in TILED]
     return [
-        Cell(gemm=gemm, config=KernelConfig(family=family, **knobs), target="here", power=True, repeat=repeat)
+        Cell(gemm=gemm, config=KernelConfig(family=family, **knobs), target="here", power=power, repeat=repeat)
+        for power in (True, False)
         for gemm, family, knobs in configs
         for repeat in range(REPEATS)
     ]
 
 
 def measure(index: int, shares: int, out: Path | None) -> list[dict[str, Any]]:
-    every = cells()
-    order = np.random.default_rng(SEED).permutation(len(every))
+    every, rng = cells(), np.random.default_rng(SEED)
+    half = len(every) // 2
+    order = [*rng.permutation(half), *(half + rng.permutation(half))]
     shuffled = [every[i] for i in order if i // REPEATS % shares == index]
     rows: list[dict[str, Any]] = []
     with TemporaryDirectory() as model_dir:
@@ -105,12 +108,14 @@ def variation(rows: list[dict[str, Any]]) -> dict[str, float]:
     groups = defaultdict(list)
     for row in rows:
         if row["status"] == "ok":
-            groups[tuple(row[name] for name in ("family", "dtype", "layout", "m", "n", "k"))].append(row)
-    whole = [group for group in groups.values() if len(group) == REPEATS]
+            groups[row["power_w"] is None, *(row[name] for name in ("family", "dtype", "layout", "m", "n", "k"))].append(row)
+    whole = [group for key, group in groups.items() if len(group) == REPEATS and not key[0]]
+    unmetered = [group for key, group in groups.items() if len(group) == REPEATS and key[0]]
     capped = [group for group in whole if np.mean([row["sustained_clock_mhz"] / row["clock_mhz"] for row in group]) < CAPPED_CLOCK]
     free = [group for group in whole if not any(group is other for other in capped)]
     return {
         "runtime_cv": _median_cv(whole, "runtime_us"),
+        **({"runtime_only_cv": _median_cv(unmetered, "runtime_us")} if unmetered else {}),
         "sustained_cv": _median_cv(whole, "sustained_runtime_us"),
         "power_cv": _median_cv(free, "power_w"),
         "power_capped_cv": _median_cv(capped, "power_w"),

@@ -33,12 +33,12 @@ PLAN: dict[str, Any] = {
     "seed": 3,
     "devices": {"kind": "cuda"},
     "sweep": [
-        {"family": "cublas", "dtypes": ["fp32", "tf32", "fp16", "bf16"], "shapes": {"sample": 80, "max": 4096}},
-        {"family": "tiled", "shapes": {"sample": 80, "max": 4096, "max_gflop": 20}, "knobs": {"tile": [8, 16, 32]}},
-        {"family": "cublaslt", "kernel": "default", "dtypes": ["fp16", "bf16"], "shapes": {"sample": 80, "max": 4096}},
+        {"family": "cublas", "dtypes": ["fp32", "tf32", "fp16", "bf16"], "shapes": {"sample": 200, "max": 4096}},
+        {"family": "tiled", "shapes": {"sample": 200, "max": 4096, "max_gflop": 20}, "knobs": {"tile": [8, 16, 32]}},
+        {"family": "cublaslt", "kernel": "default", "dtypes": ["fp16", "bf16"], "shapes": {"sample": 200, "max": 4096}},
     ],
 }
-POWER_SWEEP: dict[str, Any] = {"family": "cublas", "dtypes": ["fp16", "fp32"], "shapes": {"sample": 8, "min": 64, "max": 1024}, "power_share": 1.0}
+POWER_SWEEP: dict[str, Any] = {"family": "cublas", "dtypes": ["fp16", "fp32"], "shapes": {"sample": 16, "min": 64, "max": 1024}, "power_share": 1.0}
 WARM_UP: dict[str, Any] = {"family": "cublas", "dtypes": ["fp32", "fp16"], "shapes": {"sample": 40, "max": 512, "seed": 99}}
 
 
