@@ -51,7 +51,7 @@ class Agent:
 
     @ray.method(concurrency_group="measure", num_returns="streaming")
     def measure(self, cells: list[dict[str, Any]]) -> Iterator[pa.Table]:
-        """Tables of samples, in the order of the cells, while measuring goes on."""
+        """Tables of samples, as they are done, while measuring goes on."""
         rows: list[dict[str, Any]] = []
         sent_s = monotonic()
         for row in self._working().measure([Cell.from_dict(cell) for cell in cells]):

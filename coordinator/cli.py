@@ -65,7 +65,8 @@ def plan(plan: PlanPath, json: AsJson = False) -> None:
     planned = plan_cells(resolved, device)
     found = {
         "device": device.name, "cells": len(planned.cells), "cells_with_power": sum(cell.power for cell in planned.cells),
-        "shapes": len({cell.gemm.shape_key for cell in planned.cells}), "estimated_minutes": planned.minutes,
+        "shapes": len({cell.gemm.shape_key for cell in planned.cells}),
+        "configurations": len({cell.config for cell in planned.cells}), "estimated_minutes": planned.minutes,
         "memory_mib": planned.memory_bytes / 2**20, "refused": planned.refused,
     }  # fmt: skip
 

@@ -6,6 +6,7 @@ Reads names and sizes only; peaks that an agent has not measured yet are absent,
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from coordinator.plan import Plan
 from gemmcast.device import Device
@@ -42,8 +43,21 @@ def _first_gpu() -> Device | None:
         kind="cuda",
         uuid=pynvml.nvmlDeviceGetUUID(handle),
         sm_count=0,
+        idle_power_w=_power_w(handle),
+        arch="sm_{}{}".format(*pynvml.nvmlDeviceGetCudaComputeCapability(handle)),
         memory_bytes=int(pynvml.nvmlDeviceGetMemoryInfo(handle).total),
         l2_bytes=0,
         dram_gbps=0.0,
         launch_overhead_us=0.0,
     )
+
+
+def _power_w(handle: Any) -> float | None:
+    """Of now, where power can be metered: plans ask for power only there."""
+    import pynvml
+
+    try:
+        pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)
+        return float(pynvml.nvmlDeviceGetPowerUsage(handle)) / 1e3
+    except pynvml.NVMLError:
+        return None

@@ -73,6 +73,8 @@ class Shapes(Table):
     # shapes drawn log-uniformly between min and max
     min: Dim = 16
     max: Dim = 4096
+    multiple: Dim = 1
+    # sampled sizes are rounded to multiples of it: tensor-core kernels take multiples of 8 or 16 only
     max_gflop: Annotated[float, Field(gt=0)] | None = None
     # sampled shapes above it are drawn again
     seed: Seed | None = None
@@ -91,8 +93,11 @@ class Shapes(Table):
             raise ValueError("no shapes: give sample = NUMBER, or m, n and k, or list = [[m, n, k], ...]")
         if self.min > self.max:
             raise ValueError(f"min = {self.min} is above max = {self.max}")
-        if self.sample and self.max_gflop is not None and 2e-9 * self.min**3 > self.max_gflop:
-            raise ValueError(f"max_gflop = {self.max_gflop:g} leaves no shape: the smallest, min = {self.min}, has {2e-9 * self.min**3:.3g}")
+        if self.sample and self.max // self.multiple * self.multiple < self.min:
+            raise ValueError(f"multiple = {self.multiple} leaves no size between min = {self.min} and max = {self.max}")
+        smallest = -(-self.min // self.multiple) * self.multiple
+        if self.sample and self.max_gflop is not None and 2e-9 * smallest**3 > self.max_gflop:
+            raise ValueError(f"max_gflop = {self.max_gflop:g} leaves no shape: the smallest, min = {smallest}, has {2e-9 * smallest**3:.3g}")
         return self
 
 
@@ -100,15 +105,24 @@ class Sweep(Table):
     """One family over shapes, dtypes and configurations: their product."""
 
     family: str
-    kernel: str = ""
+    kernel: tuple[str, ...] = ("",)
+    # one name or several, each a configuration; empty: the family's usual one
+    candidates: Annotated[int, Field(ge=1, le=1000)] | None = None
+    # cublaslt: its default, the rest of its heuristic's list, and others, so many in all
+    kernel_set: Literal["paper", "default", "wide"] | None = None
+    # cutlass: the kernels of a set that was built for the device's architecture
     dtypes: Annotated[tuple[str, ...], Field(min_length=1)] = ("fp32",)
     layouts: Annotated[tuple[str, ...], Field(min_length=1)] = ("nn",)
     batch: Annotated[tuple[Dim, ...], Field(min_length=1)] = (1,)
     alpha: Finite = 1.0
     beta: Finite = 0.0
+    scalars: Annotated[tuple[tuple[Finite, Finite], ...], Field(min_length=1)] | None = None
+    # pairs of alpha and beta, in place of the two
     shapes: Shapes
     knobs: dict[str, Annotated[tuple[Knob, ...], Field(min_length=1)]] = Field(default_factory=dict)
     # knob -> values; `tile` sets tile_m, tile_n and tile_k together
+    per_shape: Annotated[int, Field(ge=1)] | None = None
+    # only so many configurations of each problem, drawn by a hash; cublaslt's default is always among them
     power_share: Share = 0.0
     # of the cells that are metered for power too
     repeats: Annotated[int, Field(ge=1, le=100)] = 1
@@ -120,6 +134,27 @@ class Sweep(Table):
         if value not in FAMILIES:
             raise ValueError(f"unknown kernel family; use one of {', '.join(FAMILIES)}")
         return value
+
+    @field_validator("kernel", mode="before")
+    @classmethod
+    def _kernel(cls, value: Any) -> Any:
+        if value == []:
+            raise ValueError("no kernel: leave the key out, or name some")
+        return (value,) if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _one_way_to_name_kernels(self) -> Self:
+        named = self.kernel != ("",)
+        for key, given, family in (("candidates", self.candidates is not None, "cublaslt"), ("kernel_set", self.kernel_set is not None, "cutlass")):
+            if given and self.family != family:
+                raise ValueError(f"{key} is for family {family}, not {self.family}")
+            if given and named:
+                raise ValueError(f"{key} names the kernels itself: leave kernel out")
+        if self.kernel_set is not None and set(self.knobs) - {"split_k"}:
+            raise ValueError(f"the kernels of a set differ in all knobs but split_k: leave {', '.join(set(self.knobs) - {'split_k'})} out of knobs")
+        if self.scalars is not None and (self.alpha, self.beta) != (1.0, 0.0):
+            raise ValueError("scalars takes the place of alpha and beta: give one or the other")
+        return self
 
     @field_validator("dtypes", "layouts")
     @classmethod

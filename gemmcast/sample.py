@@ -1,6 +1,7 @@
 """One measurement, flat: the row of the store, of every Parquet file in datasets/ and of every Arrow batch.
 
-A failed measurement is a row too: `status` is not "ok" and `reason` says why; its readings are null. Absent values are null.
+A failed measurement is a row too: `status` is not "ok" and `reason` says why; its readings are null, or as far as they came.
+Absent values are null.
 The fields below are the schema (docs/schema.md repeats them for readers without the source, and a test keeps it true).
 """
 

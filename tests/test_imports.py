@@ -47,6 +47,8 @@ HEAVY = {
 FROM_AGENT = {
     ("coordinator/fleet.py", "agent.actor.Agent"),
     ("coordinator/loop.py", "agent.instrument.failed"),  # the row of a cell that no agent could report
+    ("coordinator/cells.py", "agent.kernels.cutlass.generate.configs"),  # pure text: what a set holds
+    ("coordinator/cells.py", "agent.kernels.own.read_own"),  # an own kernel is named by its content
     ("coordinator/local.py", "agent.devices.replay.ReplayInstrument"),  # `plan` names a device before anything runs
     ("coordinator/local.py", "agent.devices.cpu.CpuBench"),
 }

@@ -17,14 +17,11 @@ import pyarrow.parquet as pq
 from agent.instrument import Event, Outcome, failed
 from gemmcast.arrow import conform
 from gemmcast.cell import Cell
-from gemmcast.config import KernelConfig
+from gemmcast.config import KNOBS, KernelConfig
 from gemmcast.errors import InputError
-from gemmcast.sample import device_of, digest
+from gemmcast.sample import config_of, device_of, digest
 
-_KEY = (
-    "m", "n", "k", "batch", "dtype", "layout", "alpha", "beta", "family", "tile_m", "tile_n", "tile_k", "warp_m", "warp_n", "warp_k", "stages",
-    "split_k", "swizzle", "cluster_m", "cluster_n", "algo_id", "cache",
-)  # fmt: skip
+_KEY = ("m", "n", "k", "batch", "dtype", "layout", "alpha", "beta", "family", "cache")
 
 
 class ReplayInstrument:
@@ -61,6 +58,9 @@ class ReplayInstrument:
     def measure(self, cell: Cell) -> Outcome:
         asked = {**cell.to_dict()["gemm"], **cell.to_dict()["config"], "cache": cell.cache}
         found = [row for row in self._rows.get(_key(asked), []) if _is(row, cell.config)]
+        # an open question may fit several configurations: the closest one that is good, and its repeats
+        found.sort(key=lambda row: (row["status"] != "ok", _left_open(row, cell.config)))
+        found = [row for row in found if config_of(row) == config_of(found[0])]
         if cell.repeat >= len(found):
             return Outcome(failed(cell, self.device, self._agent, "not_recorded", f"{self._source} has no such cell"))
         # where power is asked for, a row with power first
@@ -76,8 +76,14 @@ def _read(path: Path) -> pa.Table:
 
 
 def _is(row: dict[str, Any], asked: KernelConfig) -> bool:
-    """A row says which kernel ran on how many threads, also where a cell leaves that open."""
-    return asked.threads in (0, row["threads"]) and asked.kernel in ("", row["kernel"])
+    """A row tells every knob that the kernel turned out to have, and an own kernel's content; a cell may leave them open."""
+    kernel = row["kernel"]
+    return asked.kernel in ("", kernel, kernel.partition("@")[0]) and all(getattr(asked, knob) in (0, row[knob]) for knob in KNOBS)
+
+
+def _left_open(row: dict[str, Any], asked: KernelConfig) -> int:
+    """Knobs that the row tells and the cell did not ask for."""
+    return sum(getattr(asked, knob) != row[knob] for knob in KNOBS)
 
 
 def _key(values: Any) -> str:

@@ -126,3 +126,47 @@ def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:
 def test_a_file_without_samples_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="holds no samples"):
         ReplayInstrument(_write(tmp_path / "empty.parquet", []), "replayer")
+
+
+# questions that leave something open
+
+
+@pytest.fixture
+def resolved(tmp_path: Path, make_cell: MakeCell, make_row: MakeRow) -> ReplayInstrument:
+    """Rows that tell more than was asked: two configurations of one library, one of them twice, and an own kernel."""
+    one, two, own = (make_cell(m=32, family=family, kernel="", threads=0) for family in ("cublaslt", "cublaslt", "own"))
+    first = {"kernel": "default", "algo_id": 66, "tile_m": 128, "tile_n": 64, "split_k": 1}
+    second = {"kernel": "heuristic-1", "algo_id": 21, "tile_m": 64, "tile_n": 64, "split_k": 4}
+    rows = [make_row(one, 10.0, **first), make_row(two, 20.0, **second), make_row(one, 11.0, **first)]
+    rows.append(make_row(own, 30.0, kernel="kernels/mine.toml@1a2b3c4d", tile_m=64))
+    return ReplayInstrument(_write(tmp_path / "resolved.parquet", rows), "replayer")
+
+
+@pytest.mark.parametrize(
+    ("knobs", "runtime_us"),
+    [
+        ({"kernel": "default"}, 10.0),
+        ({"kernel": "heuristic-1"}, 20.0),
+        ({"tile_m": 64}, 20.0),
+        ({"algo_id": 66, "split_k": 1}, 10.0),
+        ({"kernel": "default", "repeat": 1}, 11.0),
+        ({"kernel": "heuristic-1", "repeat": 1}, None),
+        ({"repeat": 1}, 11.0),  # a repeat is of the same configuration
+        ({"tile_n": 64, "split_k": 4}, 20.0),
+        ({"tile_m": 32}, None),
+        ({"kernel": "default", "algo_id": 21}, None),
+    ],
+)
+def test_an_open_knob_fits_any_and_a_given_one_must_fit(
+    resolved: ReplayInstrument, make_cell: MakeCell, knobs: dict[str, Any], runtime_us: float | None
+) -> None:
+    row = resolved.measure(make_cell(**{"m": 32, "family": "cublaslt", "kernel": "", "threads": 0, **knobs})).row
+    assert (row["runtime_us"], row["status"]) == (runtime_us, "ok" if runtime_us else "not_recorded")
+
+
+@pytest.mark.parametrize(
+    ("kernel", "found"), [("kernels/mine.toml", True), ("kernels/mine.toml@1a2b3c4d", True), ("kernels/mine.toml@ffffffff", False)]
+)
+def test_an_own_kernel_is_found_by_its_path_or_by_its_content(resolved: ReplayInstrument, make_cell: MakeCell, kernel: str, found: bool) -> None:
+    row = resolved.measure(make_cell(m=32, family="own", kernel=kernel, threads=0)).row
+    assert (row["status"] == "ok") == found

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from deltalake import DeltaTable
+from deltalake import DeltaTable, write_deltalake
 
 from coordinator.cells import plan_cells
 from coordinator.plan import Plan
@@ -217,3 +217,14 @@ def test_a_reader_sees_whole_commits_while_a_writer_writes(store: SampleStore, p
     assert len(seen) >= 8
     assert all(count % 10 == 0 and count == different for count, different in seen)
     assert counts == sorted(counts) and counts[-1] > 100
+
+
+def test_a_store_of_an_older_schema_is_read_and_goes_on(place: Path, rows: Rows) -> None:
+    """Columns were added in schema 2: a store from before them has none."""
+    new = ("arch", "l2_gbps", "workspace_bytes", "launch_bound", "sustained_clock_mhz", "power_instant_w")
+    write_deltalake(str(place), rows(range(3)).drop_columns(list(new)))
+    store = SampleStore.open(place, create=False)
+    assert store.read().schema.names == SCHEMA.names
+    assert all(value is None for name in new for value in store.read()[name].to_pylist())
+    store.append([Batch("later", 0, rows([3, 4]))])
+    assert len(SampleStore.open(place, create=False).read()) == 5
