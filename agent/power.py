@@ -81,8 +81,8 @@ CAPPED_STEPS = 20
 # at the cap the regulator swings with a period of one second (seen on an H100): two of them
 CAPPED_CLOCK = 0.97
 # a mean clock below this share of the burst's is the cap's doing
-AT_THE_LIMIT = 0.97
-# of it
+AT_THE_LIMIT, NEAR_THE_LIMIT = 0.97, 0.7
+# shares of it; at the cap a short window may lie in one of the regulator's undershoots
 STALL_S = 3.0
 MAX_DISAGREEMENT = 0.05
 TICK_S = 0.001
@@ -120,7 +120,8 @@ def meter(
         window.open()
         while window.steps < procedure.power_steps:
             window.next_step()
-        if _capped(board, load, burst_mhz) or (limit_w is not None and window.power_w > AT_THE_LIMIT * limit_w):
+        capped = at_cap(window.power_w, limit_w, load.clock_mhz(), burst_mhz)
+        if board.capped() if capped is None else capped:  # the driver's bit lingers from the kernel before
             while window.steps < max(CAPPED_STEPS, procedure.power_steps):
                 window.next_step()
         return PowerReading(
@@ -135,12 +136,16 @@ def meter(
         load.stop()
 
 
-def _capped(board: Board, load: Load, burst_mhz: float | None) -> bool:
-    """By the mean clock; the driver's bit lingers from the kernel before."""
-    clock_mhz = load.clock_mhz()
+def at_cap(power_w: float, limit_w: float | None, clock_mhz: float | None, burst_mhz: float | None) -> bool | None:
+    """Whether the power cap slows the kernel, or is about to; None where it can't be told.
+
+    A low clock alone does not say so: light kernels fall from the clock of a rested board to their own, 4 % lower, far from any cap.
+    """
+    if limit_w is not None and power_w > AT_THE_LIMIT * limit_w:
+        return True
     if clock_mhz is None or burst_mhz is None:
-        return board.capped()
-    return clock_mhz < CAPPED_CLOCK * burst_mhz
+        return None
+    return clock_mhz < CAPPED_CLOCK * burst_mhz and (limit_w is None or power_w > NEAR_THE_LIMIT * limit_w)
 
 
 class _Window:

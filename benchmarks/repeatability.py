@@ -7,8 +7,8 @@ Several GPUs share the work: one process each, with its own CUDA_VISIBLE_DEVICES
 A cell stays on one GPU. What was measured is kept every 20 rows.
 
 The same cells are then measured five times more without power, in another random order: `runtime_only_cv`, as a sweep would have it.
-A cell is capped when its mean clock in the power window is below 97 % of that of its burst. The coefficient of variation is the
-standard deviation over the mean of the five readings; the table has the median over the cells.
+Whether a cell is capped is told as the meter tells it (agent/power.py): by mean clock and power, in most of its five readings. The
+coefficient of variation is the standard deviation over the mean of the five readings; the table has the median over the cells.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import numpy as np
 import pyarrow.parquet as pq
 
-from agent.power import CAPPED_CLOCK
+from agent.power import at_cap
 from agent.worker import Worker
 from gemmcast.arrow import to_table
 from gemmcast.cell import Cell
@@ -111,7 +111,7 @@ def variation(rows: list[dict[str, Any]]) -> dict[str, float]:
             groups[row["power_w"] is None, *(row[name] for name in ("family", "dtype", "layout", "m", "n", "k"))].append(row)
     whole = [group for key, group in groups.items() if len(group) == REPEATS and not key[0]]
     unmetered = [group for key, group in groups.items() if len(group) == REPEATS and key[0]]
-    capped = [group for group in whole if np.mean([row["sustained_clock_mhz"] / row["clock_mhz"] for row in group]) < CAPPED_CLOCK]
+    capped = [group for group in whole if sum(_is_capped(row) for row in group) > REPEATS / 2]
     free = [group for group in whole if not any(group is other for other in capped)]
     return {
         "runtime_cv": _median_cv(whole, "runtime_us"),
@@ -124,6 +124,10 @@ def variation(rows: list[dict[str, Any]]) -> dict[str, float]:
         "cells_capped": float(len(capped)),
         "rows_not_ok": float(sum(row["status"] != "ok" for row in rows)),
     }
+
+
+def _is_capped(row: dict[str, Any]) -> bool:
+    return bool(at_cap(row["power_w"], row["power_limit_w"], row["sustained_clock_mhz"], row["clock_mhz"]))
 
 
 def _median_cv(groups: list[list[dict[str, Any]]], name: str) -> float:

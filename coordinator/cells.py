@@ -70,7 +70,7 @@ def plan_cells(plan: Plan, device: Device) -> Planned:
 
 def shapes_of(shapes: Shapes, seed: int) -> list[tuple[int, int, int]]:
     """The (m, n, k) of a [shapes] table, without repeats."""
-    found = list(shapes.list) + list(itertools.product(shapes.m, shapes.n, shapes.k))
+    found = list(shapes.list) + list(itertools.product(shapes.m, shapes.n, shapes.k)) + [(m, n, k) for m in shapes.m for n, k in shapes.nk]
     drawn = _sample(shapes, seed if shapes.seed is None else shapes.seed)
     known = set(found)
     return list(dict.fromkeys(found)) + list(itertools.islice((shape for shape in drawn if not (shape in known or known.add(shape))), shapes.sample))  # type: ignore[func-returns-value]

@@ -1,4 +1,4 @@
-"""`python -m coordinator run | plan | train | status | report | demo`.
+"""`python -m coordinator run | plan | train | status | report | export | demo`.
 
 Bad input ends with one line that names field, value and way out, exit code 2, and leaves store and registry as they were.
 Every command takes --json: then its result is one JSON object on the last line of standard output.
@@ -6,6 +6,7 @@ Every command takes --json: then its result is one JSON object on the last line 
 
 from __future__ import annotations
 
+import json as jsons
 import logging
 import sys
 from pathlib import Path
@@ -136,6 +137,29 @@ def status(workspace: WorkspacePath = DEFAULT_WORKSPACE, store: StoreUri = None,
         "champion": champion.number if champion else None, "versions": len(versions.list()) if champion else 0,
     }  # fmt: skip
     terminal.result(found, as_json=json, text=lambda: terminal.show_rows("status", ("", ""), [(name, str(value)) for name, value in found.items()]))
+
+
+@app.command()
+def export(
+    file: Annotated[Path, typer.Argument(metavar="FILE.parquet", help="the dataset; its card, FILE.md, is written beside it")],
+    workspace: WorkspacePath = DEFAULT_WORKSPACE,
+    store: StoreUri = None,
+    json: AsJson = False,
+) -> None:
+    """A workspace's samples as one Parquet file with a card: to keep, to share, to replay."""
+    from coordinator import terminal
+    from coordinator.recording import write_recording
+    from coordinator.store import SampleStore
+    from coordinator.workspace import Workspace
+
+    place = Workspace(workspace)
+    if store is None:
+        place.must_exist()
+    samples = SampleStore.open(store or place.samples, create=False)
+    measure = jsons.loads(place.plan.read_text())["measure"] if place.plan.is_file() else None
+    found = write_recording(samples.read(), file, measure)
+    rows = [(name, str(value)) for name, value in found.items()]
+    terminal.result({"file": str(file), **found}, as_json=json, text=lambda: terminal.show_rows(f"{file}", ("", ""), rows))
 
 
 @app.command()

@@ -83,12 +83,14 @@ class Shapes(Table):
     n: tuple[Dim, ...] = ()
     k: tuple[Dim, ...] = ()
     # a grid: every m with every n and k
+    nk: tuple[tuple[Dim, Dim], ...] = ()
+    # weights of layers: every m with every pair of n and k
     list: tuple[tuple[Dim, Dim, Dim], ...] = ()
 
     @model_validator(mode="after")
     def _something(self) -> Self:
-        if len({bool(self.m), bool(self.n), bool(self.k)}) != 1:
-            raise ValueError("a grid needs all of m, n and k")
+        if bool(self.n) != bool(self.k) or bool(self.m) != bool(self.n or self.nk):
+            raise ValueError("a grid needs all of m, n and k, or m and nk")
         if not (self.sample or self.m or self.list):
             raise ValueError("no shapes: give sample = NUMBER, or m, n and k, or list = [[m, n, k], ...]")
         if self.min > self.max:

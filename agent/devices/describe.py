@@ -1,6 +1,6 @@
 """What a GPU can do, measured once per device and software version: peaks, bandwidths, launch overhead, idle power, the counter's step.
 
-Peaks are those of a library's large GEMM, not of a datasheet: what a kernel may hope for on this very board. Takes about five seconds.
+Peaks are those of a library's large GEMM, not of a datasheet: what a kernel may hope for on this very board. Takes ten to fifteen seconds.
 """
 
 from __future__ import annotations

@@ -13,12 +13,13 @@ import pytest
 from agent.kernels.cutlass.generate import configs
 from agent.kernels.own import read_own
 from coordinator.cells import candidate_names, plan_cells
-from coordinator.plan import Plan
+from coordinator.plan import Plan, read_plan
 from gemmcast.cell import Cell
 from gemmcast.device import Device
 from gemmcast.errors import InputError
 
 MakePlan = Callable[..., Plan]
+PLANS = Path(__file__).parents[2] / "datasets" / "plans"
 OWN = "examples/kernels/tiled_vec4.toml"
 ONE = {"list": [[64, 32, 16]]}
 
@@ -136,3 +137,17 @@ def test_sampled_sizes_are_multiples_within_their_bounds(make_plan: MakePlan, gp
     assert (min(sizes), max(sizes)) == (32, 992)
     with pytest.raises(InputError, match="multiple = 64 leaves no size between min = 16 and max = 48"):
         make_plan({"sample": 3, "min": 16, "max": 48, "multiple": 64})
+
+
+def test_layers_are_every_m_with_every_pair(make_plan: MakePlan, gpu: Device) -> None:
+    cells = _cells(make_plan({"m": [1, 16], "nk": [[4096, 1024], [512, 2048]]}, family="cublas"), gpu)
+    assert [(cell.gemm.m, cell.gemm.n, cell.gemm.k) for cell in cells] == [(1, 4096, 1024), (1, 512, 2048), (16, 4096, 1024), (16, 512, 2048)]
+    for grid in ({"nk": [[8, 8]]}, {"m": [8], "n": [8], "nk": [[8, 8]]}):
+        with pytest.raises(InputError, match="a grid needs all of m, n and k, or m and nk"):
+            make_plan(grid, family="cublas")
+
+
+@pytest.mark.parametrize("plan", ["reference", "tiles"])
+def test_the_plans_of_the_reference_sweeps_fit_an_h100(plan: str, hopper: Device) -> None:
+    planned = plan_cells(read_plan(PLANS / f"{plan}.toml"), replace(hopper, memory_bytes=80 * 10**9))
+    assert planned.cells and not planned.refused
