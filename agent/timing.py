@@ -102,20 +102,22 @@ class Burst:
 
 
 def time_burst(
-    run: RunBatches, launches: int, procedure: Procedure, *, at_once: int = 1, full_mhz: Callable[[], float | None] = lambda: None
-) -> Steps[Burst]:
+    run: RunBatches, launches: int, procedure: Procedure, *, at_once: int = 1, spent_s: Callable[[], float] | None = None,
+    full_mhz: Callable[[], float | None] = lambda: None,
+) -> Steps[Burst]:  # fmt: skip
     """The median time of a launch.
 
     Args:
         run: starts that many batches of that many launches; the kernel is warm.
         launches: in a batch.
         at_once: batches that are started before anybody looks.
+        spent_s: what counts as spent of the procedure's time; the batches' own time, if nothing is given.
         full_mhz: the highest clock seen so far on this device, if clocks can be read.
     """
     batches: list[Batch] = []
     held: list[Batch] = []
     rests = iter(RESTS_S)
-    while (count := min(_wanted(batches, procedure, at_once), at_once)) > 0:
+    while (count := min(_wanted(batches, procedure, at_once, spent_s), at_once)) > 0:
         running = run(launches, count)
         yield running
         found = running.read()
@@ -160,12 +162,12 @@ def _once(run: RunBatches, launches: int) -> Steps[float]:
     return running.read()[0].took_us
 
 
-def _wanted(batches: Sequence[Batch], procedure: Procedure, at_once: int) -> int:
+def _wanted(batches: Sequence[Batch], procedure: Procedure, at_once: int, clock_s: Callable[[], float] | None) -> int:
     """How many more: 0 when settled, or when the time is spent."""
     if not batches:
         return max(MIN_BATCHES, at_once)
     times_us = [batch.took_us for batch in batches]
-    spent_s = sum(times_us) * 1e-6
+    spent_s = sum(times_us) * 1e-6 if clock_s is None else clock_s()
     if len(batches) >= MAX_BATCHES or (len(batches) >= MIN_BATCHES and relative_standard_error(times_us) < procedure.target_rse):
         return 0
     least = MIN_BATCHES_LATE if spent_s > 4 * procedure.burst_s else MIN_BATCHES_SPENT

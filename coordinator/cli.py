@@ -10,11 +10,15 @@ import json as jsons
 import logging
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from gemmcast.errors import GemmcastError, InputError, WorkspaceError
+
+if TYPE_CHECKING:
+    from coordinator.store import SampleStore
+    from coordinator.workspace import Workspace
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help="Measure GEMMs on a fleet, train, publish, push.")
 
@@ -122,14 +126,9 @@ def train(
 def status(workspace: WorkspacePath = DEFAULT_WORKSPACE, store: StoreUri = None, registry: RegistryUri = None, json: AsJson = False) -> None:
     """What a workspace holds: samples by status, model versions."""
     from coordinator import terminal
-    from coordinator.store import SampleStore
-    from coordinator.workspace import Workspace
     from registry.store import Registry
 
-    place = Workspace(workspace)
-    if store is None:
-        place.must_exist()
-    samples = SampleStore.open(store or place.samples, create=False)
+    place, samples = _opened(workspace, store)
     versions = Registry(registry or place.registry)
     champion = versions.champion()
     found: dict[str, Any] = {
@@ -149,13 +148,8 @@ def export(
     """A workspace's samples as one Parquet file with a card: to keep, to share, to replay."""
     from coordinator import terminal
     from coordinator.recording import write_recording
-    from coordinator.store import SampleStore
-    from coordinator.workspace import Workspace
 
-    place = Workspace(workspace)
-    if store is None:
-        place.must_exist()
-    samples = SampleStore.open(store or place.samples, create=False)
+    place, samples = _opened(workspace, store)
     measure = jsons.loads(place.plan.read_text())["measure"] if place.plan.is_file() else None
     found = write_recording(samples.read(), file, measure)
     rows = [(name, str(value)) for name, value in found.items()]
@@ -173,14 +167,9 @@ def report(
     """One self-contained HTML file: predicted against measured, errors by size, the samples."""
     from coordinator import terminal
     from coordinator.report import write_report
-    from coordinator.store import SampleStore
-    from coordinator.workspace import Workspace
     from registry.store import Registry
 
-    place = Workspace(workspace)
-    if store is None:
-        place.must_exist()
-    samples = SampleStore.open(store or place.samples, create=False)
+    place, samples = _opened(workspace, store)
     versions = Registry(registry or place.registry)
     path = out or place.report
     write_report(path, samples.read(), versions.load("champion") if versions.champion() else None)
@@ -197,6 +186,17 @@ def demo(
     from coordinator.demo import run_demo
 
     run_demo(directory.resolve(), as_json=json, recorded=dataset)
+
+
+def _opened(workspace: Path, store: str | None) -> tuple[Workspace, SampleStore]:
+    """For reading. Raises InputError where there are no samples."""
+    from coordinator.store import SampleStore
+    from coordinator.workspace import Workspace
+
+    place = Workspace(workspace)
+    if store is None:
+        place.must_exist()
+    return place, SampleStore.open(store or place.samples, create=False)
 
 
 def main() -> None:
