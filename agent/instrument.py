@@ -118,6 +118,8 @@ class LiveInstrument:
         self._short_of_memory: set[object] = set()
         self._begun: Callable[[Cell], None] = lambda _: None
         self._depth = 1
+        self._crowded = self._stayed = False
+        # a neighbour was there when we looked last; it stayed through all the waiting
 
     def measure(self, cell: Cell) -> Outcome:
         """One cell, alone."""
@@ -195,17 +197,22 @@ class LiveInstrument:
 
     def _read_alone(self, cell: Cell, row: Row) -> Steps[None]:
         """Try again while a neighbour computes here too, then give up."""
-        for wait_s in (*CONTENTION_WAITS_S, None):
+        for wait_s in (*(() if self._stayed else CONTENTION_WAITS_S), None):
             try:
                 return (yield from self._read(cell, row))
             except MeasurementError as error:
+                if error.status == "contended" and wait_s is None:
+                    self._stayed = self._crowded  # the next cells need not wait for it all over again
                 if error.status != "contended" or wait_s is None:
                     raise
                 yield Rest(wait_s, self._wait)
 
     def _read(self, cell: Cell, row: Row) -> Steps[None]:
-        if reason := self._bench.contention():
+        reason = self._bench.contention()
+        self._crowded = reason is not None
+        if reason:
             raise MeasurementError("contended", reason)
+        self._stayed = False
         refuse(cell.gemm, cell.config, self.device.kind)
         started = None
         try:

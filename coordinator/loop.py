@@ -12,6 +12,7 @@ import logging
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from time import monotonic
 from typing import Protocol
 from uuid import uuid4
 
@@ -37,6 +38,10 @@ POWER_CELL = 32
 # one that is metered for power takes as long as so many that are not
 LEASES_PER_AGENT = 2
 # one that runs and one that waits, so that an agent is never idle between two
+MAX_CONTENDED = 3
+# tries of a cell on devices that somebody else used, before it is a row "contended"
+CROWDED_ROWS, CROWDED_REST_S = 8, 30.0
+# so many such rows in a row, and an agent gets no lease for so long
 MAX_DEATHS = 3
 # of agents under one cell, before it is a row "agent_lost"
 MAX_FAILURES = 3
@@ -62,6 +67,9 @@ class _Agent:
     leases: dict[int, list[Cell]] = field(default_factory=dict)
     queued_at_death: set[int] = field(default_factory=set)
     # leases that waited behind the one under which it died: their cells are innocent
+    contended: int = 0
+    # rows "contended" since the last one that was not
+    rests_until_s: float = 0.0
     failures: int = 0
 
 
@@ -83,8 +91,9 @@ class Loop:
     """One run of a plan over a store."""
 
     def __init__(
-        self, plan: Plan, store: SampleStore, fleet: Fleet, trainer: Trainer | None, *, cells: Sequence[Cell] | None = None, trained_rows: int = 0
-    ) -> None:
+        self, plan: Plan, store: SampleStore, fleet: Fleet, trainer: Trainer | None, *, cells: Sequence[Cell] | None = None, trained_rows: int = 0,
+        now_s: Callable[[], float] = monotonic,
+    ) -> None:  # fmt: skip
         self._plan, self._store, self._fleet, self._trainer = plan, store, fleet, trainer
         self._only = cells
         # a given list in place of the plan's own cells
@@ -96,6 +105,9 @@ class Loop:
         self._life = uuid4().hex[:12]
         self._numbers = Counter[str]()
         self._deaths = Counter[str]()
+        self._contended = Counter[str]()
+        # tries by cell
+        self._now_s = now_s
         self._lease = 0
         self._trained_at = 0
         self.progress = Progress()
@@ -137,7 +149,7 @@ class Loop:
         batches = []
         for event in events:
             if isinstance(event, Samples):
-                batches.append(self._batch(event.agent, event.table))
+                batches.append(self._batch(event.agent, self._worth_keeping(event.agent, event.table)))
         if batches:
             self._commit(batches)
         # the end of a lease is looked at when its last samples are committed
@@ -155,6 +167,20 @@ class Loop:
         self.progress.statuses.update(rows["status"].to_pylist())
         self.progress.committed_now += len(rows)
         self.progress.done += len(rows)
+
+    def _worth_keeping(self, name: str, table: pa.Table) -> pa.Table:
+        """Without rows "contended" that another try may better: their cells go back to the queue when the lease ends."""
+        agent, keep = self._agents.get(name), []
+        for cell_id, status in zip(table["cell_id"].to_pylist(), table["status"].to_pylist(), strict=True):
+            contended = status == "contended"
+            self._contended[cell_id] += contended
+            keep.append(not contended or self._contended[cell_id] >= MAX_CONTENDED)
+            if agent is not None:
+                agent.contended = agent.contended + 1 if contended else 0
+        if agent is not None and agent.contended >= CROWDED_ROWS:
+            log.warning("agent %s shares its device with somebody; it rests for %g s", name, CROWDED_REST_S)
+            agent.contended, agent.rests_until_s = 0, self._now_s() + CROWDED_REST_S
+        return table.filter(pa.array(keep, pa.bool_()))
 
     def _batch(self, agent: str, table: pa.Table) -> Batch:
         sender = f"{agent}@{self._life}"
@@ -206,15 +232,20 @@ class Loop:
         return all(agent.failures >= MAX_FAILURES * LEASES_PER_AGENT for agent in self._agents.values())
 
     def _give_back(self, cells: Sequence[Cell]) -> None:
+        """To the front; what was contended to the end, for another agent or a quieter time."""
         for cell in reversed(cells):
-            self._queues[cell.target].appendleft(cell)
+            if not self._contended[cell.cell_id]:
+                self._queues[cell.target].appendleft(cell)
+        for cell in cells:
+            if self._contended[cell.cell_id]:
+                self._queues[cell.target].append(cell)
 
     # what goes out
 
     def _hand_out(self) -> None:
         held = self._training_due() or (self._trainer is not None and self._trainer.busy)
         for name, agent in self._agents.items():
-            if (held and agent.shares_our_cpu) or agent.failures >= MAX_FAILURES * LEASES_PER_AGENT:
+            if (held and agent.shares_our_cpu) or agent.failures >= MAX_FAILURES * LEASES_PER_AGENT or agent.rests_until_s > self._now_s():
                 continue
             while len(agent.leases) < LEASES_PER_AGENT and (cells := self._next_cells(agent)):
                 self._lease += 1

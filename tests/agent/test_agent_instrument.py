@@ -288,3 +288,12 @@ def test_a_reference_that_could_not_be_computed_is_tried_again(
         assert live.measure(make_cell()).row["status"] == "out_of_memory"
     assert live.measure(make_cell()).row["status"] == "ok"
     assert len(references) == 2
+
+
+def test_for_a_neighbour_that_has_stayed_the_next_cells_do_not_wait_again(make_bench: Any, make_cell: MakeCell, device: Device) -> None:
+    waited: list[float] = []
+    busy = ["busy"] * (len(CONTENTION_WAITS_S) + 1 + 2)  # through all the waits of the first cell, and there for two more
+    instrument = LiveInstrument(make_bench(device, busy=busy), device, Procedure(), "me", wait=waited.append)
+    statuses = [instrument.measure(make_cell(m=8 * i)).row["status"] for i in range(1, 5)]
+    assert statuses == ["contended", "contended", "contended", "ok"]
+    assert tuple(waited) == CONTENTION_WAITS_S

@@ -14,7 +14,7 @@ import pytest
 
 from coordinator.cells import plan_cells
 from coordinator.fleet import Ended, Event, Ready, Samples
-from coordinator.loop import MAX_DEATHS, POWER_CELL, Loop, Progress, _take_worth
+from coordinator.loop import MAX_CONTENDED, MAX_DEATHS, POWER_CELL, Loop, Progress, _take_worth
 from coordinator.plan import Plan
 from coordinator.store import SampleStore
 from gemmcast.arrow import to_table
@@ -484,3 +484,49 @@ def test_stop_ends_the_wait_for_a_training(store: SampleStore, fleet: MakeFleet,
     before = agents.polls
     loop.train_once_more(stop=lambda: agents.polls >= before + 2)
     assert trainer.busy and agents.polls == before + 2
+
+
+# devices that somebody else uses
+
+
+def _crowding(measure: Measure, crowded: Callable[[Cell, Device], bool]) -> Measure:
+    def one(cell: Cell, device: Device) -> dict[str, Any]:
+        row = measure(cell, device)
+        return {**row, "status": "contended", "reason": "1 other process", "runtime_us": None} if crowded(cell, device) else row
+
+    return one
+
+
+def test_a_cell_that_was_contended_is_tried_again_and_better_later(store: SampleStore, make_plan: MakePlan, cpu: Device, measure: Measure) -> None:
+    tries = Counter[str]()
+
+    def once(cell: Cell, _: Device) -> bool:
+        tries[cell.cell_id] += 1
+        return tries[cell.cell_id] == 1 and cell.gemm.m % 2 == 0
+
+    plan = make_plan({"sample": 60})
+    fleet = FakeFleet(_crowding(measure, once), {"node0/cpu": FakeAgent(cpu)})
+    assert Loop(plan, store, fleet, None).run(stop=never)
+    assert _counts(store, plan_cells(plan, cpu).cells) == {"ok": 60}
+    assert sum(tries.values()) > 60
+
+
+def test_what_stays_contended_is_a_row_after_three_tries_and_the_run_ends(
+    store: SampleStore, make_plan: MakePlan, cpu: Device, measure: Measure
+) -> None:
+    plan, clock = make_plan({"sample": 20}), iter(range(10**9))
+    fleet = FakeFleet(_crowding(measure, lambda *_: True), {"node0/cpu": FakeAgent(cpu)})
+    assert Loop(plan, store, fleet, None, now_s=lambda: float(next(clock))).run(stop=never)
+    assert _counts(store, plan_cells(plan, cpu).cells) == {"contended": 20}
+    assert set(fleet.measured.values()) == {MAX_CONTENDED}
+
+
+def test_an_agent_on_a_crowded_device_rests_and_the_others_do_its_cells(
+    store: SampleStore, make_plan: MakePlan, cpu: Device, measure: Measure
+) -> None:
+    crowded = replace(cpu, uuid="CPU-crowded")
+    plan = make_plan({"sample": 200})
+    fleet = FakeFleet(_crowding(measure, lambda _, device: device.uuid == crowded.uuid), {"a/cpu": FakeAgent(crowded), "b/cpu": FakeAgent(cpu)})
+    assert Loop(plan, store, fleet, None, now_s=lambda: 0.0).run(stop=never)
+    assert _counts(store, plan_cells(plan, cpu).cells) == {"ok": 200}
+    assert sum(len(cells) for name, cells in fleet.leased if name == "a/cpu") < 100
