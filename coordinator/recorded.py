@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -14,12 +15,11 @@ import pyarrow.parquet as pq
 from coordinator.plan import Plan, parse_plan
 from gemmcast.arrow import conform
 from gemmcast.cell import Cell
-from gemmcast.sample import config_of, digest, gemm_of
+from gemmcast.sample import config_of, gemm_of
 
 KEPT_BACK = 0.2
 # of the shapes
 AGENTS = 2
-CONDITIONS = ("family", "kernel", "cache", "device")
 
 
 def replay_plan(dataset: Path) -> Plan:
@@ -37,16 +37,15 @@ def replay_plan(dataset: Path) -> Plan:
 def recorded_cells(dataset: Path) -> tuple[list[Cell], list[Cell]]:
     """(to measure first, kept back): a cell for each good row."""
     table = conform(pq.read_table(dataset), str(dataset))
-    seen: Counter[str] = Counter()
+    seen: Counter[Cell] = Counter()
     first: list[Cell] = []
     kept_back: list[Cell] = []
     for row in table.to_pylist():
         if row["status"] != "ok":
             continue
-        question = digest({name: row[name] for name in CONDITIONS} | {"gemm": str(gemm_of(row)), "config": str(config_of(row))})
         metered = row["power_w"] is not None
-        cell = Cell(gemm=gemm_of(row), config=config_of(row), target=row["device"], cache=row["cache"], power=metered, repeat=seen[question])
-        seen[question] += 1
+        cell = Cell(gemm=gemm_of(row), config=config_of(row), target=row["device"], cache=row["cache"], power=metered)
+        cell, seen[cell] = replace(cell, repeat=seen[cell]), seen[cell] + 1
         (kept_back if _is_kept_back(cell) else first).append(cell)
     return first, kept_back
 

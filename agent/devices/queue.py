@@ -89,9 +89,9 @@ class Queue:
         slots = [(ctypes.c_void_p(seen.data.ptr + i * step),) for i in range(len(seen))]
         return launcher(self._stamp, (self._sm_count * STAMP_BLOCKS_PER_SM, 1, 1), (STAMP_THREADS, 1, 1), slots)
 
-    def stamps(self, *shape: int) -> Any:
-        """int64[*shape, sm, 2], zero where an SM was not met."""
-        return cupy.zeros((*shape, self._sm_count, 2), dtype=cupy.int64)
+    def stamps(self, count: int) -> Any:
+        """int64[count, sm, 2], zero where an SM was not met."""
+        return cupy.zeros((count, self._sm_count, 2), dtype=cupy.int64)
 
     @cached_property
     def load_stamps(self) -> tuple[Any, Callable[[int], None]]:

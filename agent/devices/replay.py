@@ -63,8 +63,8 @@ class ReplayInstrument:
         found = [row for row in found if config_of(row) == config_of(found[0])]
         if cell.repeat >= len(found):
             return Outcome(failed(cell, self.device, self._agent, "not_recorded", f"{self._source} has no such cell"))
-        # where power is asked for, a row with power first
-        ranked = sorted(found, key=lambda row: cell.power and row["power_w"] is None)
+        # metered rows first where power is asked for, the others first where it is not
+        ranked = sorted(found, key=lambda row: cell.power != (row["power_w"] is not None))
         return Outcome({**ranked[cell.repeat], "cell_id": cell.cell_id, "agent": self._agent, "sample_id": uuid4().hex})
 
 

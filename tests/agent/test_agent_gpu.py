@@ -152,3 +152,24 @@ def test_loading_one_gpu_moves_only_its_own_counter(make_gpu_worker: MakeGpuWork
         assert row["gpu_uuid"] == worker.device.uuid == uuids[loaded]
         others = [watts for i, watts in enumerate(mean_w) if i != loaded]
         assert row["power_w"] > 2 * max(others) and mean_w[loaded] > 1.5 * max(others)
+
+
+def test_the_boards_timer_agrees_with_the_hosts() -> None:
+    """Clocks and times both rest on it: where it ran fast, an SM would seem to be over its clock."""
+    import cupy
+
+    from agent.devices.queue import Queue
+
+    queue = Queue(int(cupy.cuda.runtime.getDeviceProperties(0)["multiProcessorCount"]), None)
+    seen = cupy.zeros(4, dtype=cupy.int64)
+    for _ in range(3):
+        queue.spin(seen=seen)
+        queue.stream.synchronize()
+        start_s = monotonic()
+        begin = queue.event()
+        queue.spin(2 * 10**9, seen)
+        end = queue.event()
+        end.synchronize()
+        took_s = monotonic() - start_s
+        assert cupy.cuda.get_elapsed_time(begin, end) * 1e-3 == pytest.approx(took_s, rel=2e-3)
+        assert int(seen[3] - seen[1]) * 1e-9 == pytest.approx(took_s, rel=2e-3)
