@@ -13,11 +13,13 @@ Tolerance: 8 u for the rounding of multiplicands and of C, plus 8 u_acc sqrt(k) 
 
 from __future__ import annotations
 
+from functools import cache
 from math import sqrt
 from typing import Any
 
-from agent.kernels import Operands, Prepared
+from agent.kernels import Prepared
 from agent.numbers import narrow, poison, widen
+from agent.operands import Operands
 from gemmcast.errors import MeasurementError
 from gemmcast.gemm import DTYPES, RESULTS, Gemm
 
@@ -84,6 +86,11 @@ class Reference:
 
 def _signs(xp: Any, n: int) -> Any:
     """+1 or -1, fixed and as good as random: a multiplicative hash alone is nearly periodic (Fibonacci numbers), the shifts mix it."""
+    return _all_signs(xp, 1 << (n - 1).bit_length())[:n]
+
+
+@cache
+def _all_signs(xp: Any, n: int) -> Any:
     bits = xp.arange(1, n + 1) * 2654435761 % 2**32
     for _ in range(2):
         bits = (bits ^ (bits >> 16)) * 0x45D9F3B % 2**32

@@ -18,8 +18,10 @@ from uuid import uuid4
 
 from agent.check import Reference, verdict
 from agent.devices import Bench
-from agent.kernels import Operands, Prepared, load, refuse
-from agent.timing import Burst, Pending, Rest, Steps
+from agent.kernels import Prepared, load, refuse
+from agent.operands import Operands
+from agent.power import PowerReading
+from agent.timing import Burst, Pending, Rest, Steps, finish
 from gemmcast import __version__
 from gemmcast.cell import Cell
 from gemmcast.device import Device
@@ -130,9 +132,13 @@ class LiveInstrument:
     def measure_all(self, cells: Sequence[Cell], *, depth: int | None = None, begun: Callable[[Cell], None] = lambda _: None) -> Iterator[Event]:
         self._todo, self._under_way, self._short_of_memory, self._begun = deque(cells), deque(), set(), begun
         self._depth = min(depth or self._bench.depth, self._bench.depth)
+        begun_one = False
         while self._todo or self._under_way:
-            if self._begin_one():
+            # one begins, then another goes on: were all begun at once, the device would wait while all of them are prepared
+            if not (begun_one and self._under_way) and self._begin_one():
+                begun_one = True
                 continue
+            begun_one = False
             # whose work was enqueued first is done first
             first = self._under_way[0]
             if first.waits_for is not None:
@@ -228,16 +234,20 @@ class LiveInstrument:
         yield self._bench.pending()
         row["max_rel_error"] = verdict(cell.gemm, self._bench.read(errors))
         no_power = self._bench.no_power() if cell.power else None
-        doubt = None
+        power = None
         if cell.power and not no_power:
             # sizes the load, and shows the clock before any cap
             first = yield from self._time(prepared, sets, QUICK, cell, row)
-            doubt = self._meter(prepared, sets, first, row)
-        yield from self._time(prepared, sets, self._procedure, cell, row)
+            power = self._meter(prepared, sets, first, row)
+        steps = self._time(prepared, sets, self._procedure, cell, row)
+        if power and not power.capped:
+            finish(steps)  # before another kernel moves the board's voltage; one that was at the cap has to rest
+        else:
+            yield from steps
         if no_power:
             raise MeasurementError("unsupported", f"no power reading: {no_power}")
-        if doubt:
-            raise MeasurementError("power_disputed", doubt)
+        if power and power.dispute:
+            raise MeasurementError("power_disputed", power.dispute)
 
     def _start(self, cell: Cell, row: Row) -> tuple[Prepared, Sequence[Operands], Any]:
         """Operands, the kernel, its first launch and what is wrong with the result: all of it enqueued, nothing waited for."""
@@ -255,8 +265,8 @@ class LiveInstrument:
             raise MeasurementError("throttled", f"the clock was at {burst.start_mhz:.0f} MHz before the kernel ran, and no rest raised it")
         return burst
 
-    def _meter(self, prepared: Prepared, sets: int, burst: Burst, row: Row) -> str | None:
-        """Fills the row's power columns; why they are in doubt, if they are."""
+    def _meter(self, prepared: Prepared, sets: int, burst: Burst, row: Row) -> PowerReading:
+        """Fills the row's power columns."""
         self._bench.pending().wait()  # what the others have enqueued would run into the window
         power = self._bench.power(prepared, sets, burst, self._procedure, step_s=self.device.counter_step_s, meanwhile=self._begin_beside)
         row |= {
@@ -268,7 +278,7 @@ class LiveInstrument:
             "window_s": power.window_s,
             "counter_steps": power.counter_steps,
         }
-        return power.dispute
+        return power
 
     def _others(self) -> Steps[None]:
         """Until no other cell is under way, but for those that wait here too; no new one begins meanwhile."""

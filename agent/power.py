@@ -10,7 +10,7 @@ Knows nothing of Ray, of shapes, or of what is launched; tests pass a fake board
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import monotonic, sleep
 from typing import Protocol
@@ -64,6 +64,8 @@ class PowerReading:
     # mean SM clock inside the window
     window_s: float
     counter_steps: int
+    capped: bool = False
+    # the power cap slowed it, or was about to
 
     @property
     def energy_mj(self) -> float:
@@ -86,6 +88,8 @@ AT_THE_LIMIT, NEAR_THE_LIMIT = 0.97, 0.7
 STALL_S = 3.0
 MAX_DISAGREEMENT = 0.05
 TICK_S = 0.001
+HEAT_READ_S, HEAT_STEADY, HEAT_RISE_C, HEAT_S = 1.0, 4, 1.0, 30.0
+# a board is warm when the last four readings of its temperature, a second apart, rose by a kelvin at most, or after half a minute
 EARLY_S = 0.015
 # before the next step is due, the counter is looked at again
 
@@ -121,7 +125,9 @@ def meter(
         while window.steps < procedure.power_steps:
             window.next_step()
         capped = at_cap(window.power_w, limit_w, load.clock_mhz(), burst_mhz)
-        if board.capped() if capped is None else capped:  # the driver's bit lingers from the kernel before
+        if capped is None:
+            capped = board.capped()  # the driver's bit lingers from the kernel before
+        if capped:
             while window.steps < max(CAPPED_STEPS, procedure.power_steps):
                 window.next_step()
         return PowerReading(
@@ -131,9 +137,33 @@ def meter(
             clock_mhz=load.clock_mhz(),
             window_s=window.length_s,
             counter_steps=window.steps,
+            capped=capped,
         )
     finally:
         load.stop()
+
+
+def heat(
+    load: Load, temperature_c: Callable[[], float | None], *, now_s: Callable[[], float] = monotonic, wait: Callable[[float], None] = sleep
+) -> None:
+    """Load the board until its temperature rises no more: a cold one leaks less, and draws 0.3 to 0.4 % less per kelvin (seen on an H100)."""
+    begun_s, readings = now_s(), [temperature_c()]
+    try:
+        while readings[-1] is not None and now_s() < begun_s + HEAT_S and not _is_steady(readings):
+            next_s = now_s() + HEAT_READ_S
+            while now_s() < next_s:
+                load.feed()
+                wait(TICK_S)
+            readings.append(temperature_c())
+    finally:
+        load.stop()
+
+
+def _is_steady(readings: Sequence[float | None]) -> bool:
+    if len(readings) <= HEAT_STEADY:
+        return False
+    before, after = readings[-1 - HEAT_STEADY], readings[-1]
+    return before is not None and after is not None and after - before <= HEAT_RISE_C
 
 
 def at_cap(power_w: float, limit_w: float | None, clock_mhz: float | None, burst_mhz: float | None) -> bool | None:

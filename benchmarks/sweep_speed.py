@@ -2,9 +2,10 @@
 
     .venv/bin/python benchmarks/sweep_speed.py [--out folder] [--json]      on a machine with NVIDIA GPUs
 
-A real run each time: Ray, one agent per GPU, the loop that leases cells, the sample store. The agents are warm (a few cells were measured
-before the clock starts), training is left out. `gpu_busy_share` is NVML's own utilisation of the one GPU, polled from this process
-over both sweeps. With several GPUs the same sweep is run on one of them and on all, and `speedup_over_one` is the ratio.
+A real run each time: Ray, one agent per GPU, the loop that leases cells, the sample store. The agents are warm (other shapes of
+the same families were measured before the clock starts, so that the libraries have loaded their kernels), training is left out.
+`gpu_busy_share` is NVML's own utilisation of the one GPU, polled from this process over both sweeps. With several GPUs the same sweep
+is run on one of them and on all, and `speedup_over_one` is the ratio.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ PLAN: dict[str, Any] = {
     ],
 }
 POWER_SWEEP: dict[str, Any] = {"family": "cublas", "dtypes": ["fp16", "fp32"], "shapes": {"sample": 16, "min": 64, "max": 1024}, "power_share": 1.0}
-WARM_UP: dict[str, Any] = {"family": "cublas", "dtypes": ["fp32", "fp16"], "shapes": {"sample": 40, "max": 512, "seed": 99}}
+WARM_UP = [{**sweep, "shapes": {**sweep["shapes"], "sample": 40, "seed": 99}} for sweep in PLAN["sweep"]]
 
 
 def main() -> int:
@@ -98,7 +99,7 @@ def _run(uuids: list[str], out: Path | None, node: Path) -> dict[str, float]:
     from coordinator.plan import parse_plan
     from coordinator.store import SampleStore
 
-    warm_up, runtime, power = (parse_plan({**PLAN, "sweep": sweeps}) for sweeps in ([WARM_UP], PLAN["sweep"], [POWER_SWEEP]))
+    warm_up, runtime, power = (parse_plan({**PLAN, "sweep": sweeps}) for sweeps in (WARM_UP, PLAN["sweep"], [POWER_SWEEP]))
     with TemporaryDirectory() as folder:
         connect(EMBEDDED)
         store = SampleStore.open(Path(folder) / "samples", create=True)

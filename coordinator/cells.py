@@ -1,7 +1,7 @@
 """The planner: a plan and a device become cells, always the same ones in the same order.
 
-Cells of one shape and dtype stand together, because an agent then keeps its operands. Sampled shapes come in random order, so
-that any beginning of a sweep is a fair sample of it.
+Cells of one shape and dtype stand together, because an agent then keeps its operands. Sampled shapes come in random order and the
+sweeps of a plan side by side, so that any beginning of a run is a fair sample of all of it.
 """
 
 from __future__ import annotations
@@ -47,7 +47,8 @@ class Planned:
 
 def plan_cells(plan: Plan, device: Device) -> Planned:
     """Raises InputError for a shape larger than the device's memory."""
-    cells: dict[str, Cell] = {}
+    known = set[str]()
+    sweeps: list[list[Cell]] = [[] for _ in plan.sweep]
     refused: dict[str, int] = {}
     largest = 0
     for index, sweep in enumerate(plan.sweep):
@@ -63,9 +64,18 @@ def plan_cells(plan: Plan, device: Device) -> Planned:
             largest = max(largest, needed)
             for repeat in range(sweep.repeats):
                 cell = _cell(plan, sweep, gemm, config, device, repeat)
-                cells.setdefault(cell.cell_id, cell)
-    listed = list(cells.values())
+                if cell.cell_id not in known:
+                    known.add(cell.cell_id)
+                    sweeps[index].append(cell)
+    listed = _side_by_side(sweeps)
     return Planned(listed, refused, sum(_seconds(plan, cell, device) for cell in listed) / 60, largest)
+
+
+def _side_by_side(sweeps: Sequence[Sequence[Cell]]) -> list[Cell]:
+    """Some of every sweep from the beginning to the end; cells of one problem stay together."""
+    problems = [[list(cells) for _, cells in itertools.groupby(sweep, key=lambda cell: cell.gemm)] for sweep in sweeps]
+    placed = [((i + 0.5) / len(groups), group) for groups in problems for i, group in enumerate(groups)]
+    return [cell for _, group in sorted(placed, key=lambda one: one[0]) for cell in group]
 
 
 def shapes_of(shapes: Shapes, seed: int) -> list[tuple[int, int, int]]:

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from agent.kernels import Operands, Prepared
+from agent.kernels import Prepared
+from agent.operands import Operands
 from agent.power import PowerReading
 from agent.timing import Burst, Pending, Steps
 from gemmcast.device import Device

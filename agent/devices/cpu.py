@@ -18,7 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from agent.kernels import Operands, Prepared, blas, carve, input_elements, output_elements
+from agent.kernels import Prepared, blas
+from agent.operands import Carved, Operands, input_elements, output_elements
 from agent.power import PowerReading
 from agent.timing import Batch, Burst, Pending, Steps, size, time_burst
 from gemmcast.device import Device
@@ -92,9 +93,8 @@ class CpuBench:
         # padding included: a tiny set takes a hundred times its own bytes
         sets = max(1, min(sets, MAX_ARENA_BYTES // ((in_size + out_size) * DTYPES[gemm.dtype].in_bytes)))
         inputs, outputs = self._arena(gemm.dtype, sets * in_size), self._arena(f"{gemm.dtype} C", sets * out_size)
-        made = carve(gemm, inputs, outputs, sets)
-        self._made = (gemm, cold, made)
-        return made
+        self._made = (gemm, cold, list(Carved(gemm, inputs, outputs, sets)))
+        return self._made[2]
 
     def pending(self) -> Pending:
         return _Done()

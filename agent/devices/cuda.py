@@ -19,17 +19,19 @@ import cupy
 from agent.devices.describe import describe
 from agent.devices.nvml import NvmlBoard
 from agent.devices.queue import SPIN_CYCLES, GraphBatches, GraphLoad, Queue
-from agent.kernels import Operands, Prepared, carve, input_elements, load, output_elements
+from agent.kernels import Prepared, load
 from agent.numbers import CARRIERS, narrow
-from agent.power import PowerReading, meter
+from agent.operands import Carved, Operands, input_elements, output_elements
+from agent.power import PowerReading, heat, meter
 from agent.timing import MAX_BATCHES, MIN_BATCHES, Burst, Pending, Steps, time_burst
+from gemmcast.config import KernelConfig
 from gemmcast.device import Device
 from gemmcast.errors import MeasurementError
 from gemmcast.gemm import DTYPES, Gemm
 from gemmcast.procedure import Procedure
 
-DEPTH = 4
-# cells under way: one is timed, one waits to be, two are being prepared
+DEPTH = 8
+# cells under way: one is timed, two wait to be, the rest are being prepared or checked
 MIN_BATCH_US, LONG_BATCH_US, LONG_BATCH_LAUNCHES = 500.0, 2000.0, 64
 # the host pays for every launch in a graph, not for its length: kernels that need few have longer batches
 MAX_LAUNCHES = 512
@@ -42,6 +44,9 @@ PROBE_SPIN = SPIN_CYCLES
 LOAD_GRAPH_US = 5_000.0
 MAX_LOAD_GRAPH_US = 50_000.0
 RANDOM_BLOCK = 2**24
+HEATER = Gemm(m=4096, n=4096, k=4096, dtype="fp16")
+HEATER_LAUNCHES = 16
+# some milliseconds; it runs at the power cap
 
 
 class CudaBench:
@@ -58,9 +63,10 @@ class CudaBench:
         self.queue = Queue(int(self._properties["multiProcessorCount"]), self.board.clock_max_mhz())
         self._l2_bytes = int(self._properties["l2CacheSize"])
         self._arenas: dict[str, Any] = {}
-        self._made: tuple[Gemm, bool, list[Operands]] | None = None
+        self._made: tuple[Gemm, bool, Carved] | None = None
+        self._is_warm = False
         self._flush_buffer = cupy.zeros(3 * self._l2_bytes // 4, dtype=cupy.float32)
-        self._flush_out = cupy.zeros((), dtype=cupy.float32)
+        self._touch = self.queue.toucher(self._flush_buffer)
 
     def identify(self) -> Device:
         runtime = cupy.cuda.runtime.runtimeGetVersion()
@@ -92,7 +98,7 @@ class CudaBench:
         sets = min(ceil(3 * self._l2_bytes / gemm.operand_bytes), MAX_LAUNCHES) if cold else 1
         inputs = self._arena(gemm.dtype, gemm.dtype, sets * input_elements(gemm))
         outputs = self._arena(f"{gemm.c_dtype} C", gemm.c_dtype, sets * output_elements(gemm))
-        self._made = (gemm, cold, carve(gemm, inputs, outputs, sets))
+        self._made = (gemm, cold, Carved(gemm, inputs, outputs, sets))
         return self._made[2]
 
     def pending(self) -> Pending:
@@ -130,6 +136,9 @@ class CudaBench:
     def power(
         self, prepared: Prepared, sets: int, burst: Burst, procedure: Procedure, *, step_s: float | None, meanwhile: Callable[[], object]
     ) -> PowerReading:
+        if not self._is_warm:
+            self._is_warm = True
+            self._heat()
         all_sets = min(sets, ceil(MAX_LOAD_GRAPH_US / burst.runtime_us))  # else L2 would keep the first few
         launches = max(1, min(MAX_LAUNCHES, max(round(LOAD_GRAPH_US / burst.runtime_us), all_sets)))
         load_ = GraphLoad(self.queue, self.queue.capture(prepared, sets, launches), launches)
@@ -140,9 +149,16 @@ class CudaBench:
         others = max(self._neighbours, self.board.compute_processes() - 1)
         return f"{others} other process(es) hold this GPU" if others else None
 
+    def _heat(self) -> None:
+        """To the temperature that a sweep keeps the board at, before its power is read for the first time."""
+        sets = self.operands(HEATER, cold=False)
+        prepared = load("cublas").prepare(HEATER, KernelConfig(family="cublas"), sets)
+        launches = HEATER_LAUNCHES
+        heat(GraphLoad(self.queue, self.queue.capture(prepared, len(sets), launches), launches), self.board.temperature_c)
+
     def _evict(self) -> None:
         """From L2, by reading something else."""
-        cupy.sum(self._flush_buffer, out=self._flush_out)
+        self._touch(0)
 
     def _probe(self, prepared: Prepared, sets: int) -> Steps[tuple[float, float]]:
         """About how long a warm launch runs, and what it costs the host (both us), without a graph."""

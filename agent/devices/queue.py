@@ -19,6 +19,7 @@ import numpy as np
 
 from agent.kernels import Prepared
 from agent.kernels.raw import launcher
+from agent.operands import address_of
 from agent.timing import Batch
 
 SPIN_CYCLES = 60_000
@@ -26,6 +27,7 @@ SPIN_CYCLES = 60_000
 STAMP_THREADS = 1024
 STAMP_BLOCKS_PER_SM = 4
 # enough that every SM gets one
+TOUCH_BLOCKS_PER_SM = 2
 LOAD_DEPTH = 6
 # graphs queued ahead while power is metered
 LOAD_SLOTS = 1024
@@ -46,6 +48,15 @@ extern "C" __global__ void stamp(long long* seen) {  // seen[sm][2]
     if (threadIdx.x == 0) { seen[2 * sm] = clock64(); seen[2 * sm + 1] = now_ns(); }
 }
 
+extern "C" __global__ void touch(const float4* from, long long* sink, long long count) {
+    float sum = 0.0f;
+    for (long long i = blockIdx.x * (long long)blockDim.x + threadIdx.x; i < count; i += (long long)gridDim.x * blockDim.x) {
+        const float4 v = from[i];
+        sum += v.x + v.y + v.z + v.w;
+    }
+    if (sum == 1234.5f) *sink = 1;  // never true, and the compiler does not know
+}
+
 extern "C" __global__ void empty() {}
 """
 
@@ -59,7 +70,7 @@ class Queue:
         self._copies = cupy.cuda.Stream(non_blocking=True)
         self._sm_count, self._clock_max_mhz = sm_count, clock_max_mhz
         module = cupy.RawModule(code=SOURCE)
-        self._spin, self._stamp, self.empty = (module.get_function(name) for name in ("spin", "stamp", "empty"))
+        self._spin, self._stamp, self._touch, self.empty = (module.get_function(name) for name in ("spin", "stamp", "touch", "empty"))
         self._unread = cupy.zeros(4, dtype=cupy.int64)
         self.full_mhz: float | None = None
         # the highest clock that a spin has seen
@@ -85,9 +96,14 @@ class Queue:
 
     def stamper(self, seen: Any) -> Callable[[int], None]:
         """stamp(i) writes clocks to seen[i, sm, 2]; cheap, for there are many."""
-        step = seen.strides[0]
-        slots = [(ctypes.c_void_p(seen.data.ptr + i * step),) for i in range(len(seen))]
-        return launcher(self._stamp, (self._sm_count * STAMP_BLOCKS_PER_SM, 1, 1), (STAMP_THREADS, 1, 1), slots)
+        slots = np.uint64(address_of(seen)) + np.arange(len(seen), dtype=np.uint64) * np.uint64(seen.strides[0])
+        return launcher(self._stamp, (self._sm_count * STAMP_BLOCKS_PER_SM, 1, 1), (STAMP_THREADS, 1, 1), slots[:, None])
+
+    def toucher(self, buffer: Any) -> Callable[[int], None]:
+        """touch(0) reads all of a buffer of zeros, past whatever L2 held."""
+        pointers = np.array([[address_of(buffer), address_of(self._unread)]], np.uint64)
+        grid = (self._sm_count * TOUCH_BLOCKS_PER_SM, 1, 1)
+        return launcher(self._touch, grid, (STAMP_THREADS, 1, 1), pointers, (ctypes.c_longlong(buffer.nbytes // 16),))
 
     def stamps(self, count: int) -> Any:
         """int64[count, sm, 2], zero where an SM was not met."""
@@ -143,12 +159,8 @@ class GraphBatches:
         start_mhz = float(spin[2] - spin[0]) / float(spin[3] - spin[1]) * 1e3
         self._queue.saw(start_mhz)
         return [
-            Batch(
-                took_us=float(cupy.cuda.get_elapsed_time(begin, end)) * 1e3,
-                clock_mhz=mean_clock_mhz(stamps[2 * i], stamps[2 * i + 1]),
-                start_mhz=start_mhz,
-            )
-            for i, (begin, end) in enumerate(self._events)
+            Batch(took_us=float(cupy.cuda.get_elapsed_time(begin, end)) * 1e3, clock_mhz=clock_mhz, start_mhz=start_mhz)
+            for (begin, end), clock_mhz in zip(self._events, mean_clocks_mhz(stamps[::2], stamps[1::2]), strict=True)
         ]
 
 
@@ -184,7 +196,7 @@ class GraphLoad:
         """From the start of the first graph since the mark to the start of the last."""
         self._wait_for_more_than(self._marked + 1)
         first, last = (self._queue.read(self._stamps[at % LOAD_SLOTS]) for at in (self._marked, self._done - 1))
-        return mean_clock_mhz(first, last) if self._done - self._marked < LOAD_SLOTS - LOAD_DEPTH else None
+        return mean_clocks_mhz(first[None], last[None])[0] if self._done - self._marked < LOAD_SLOTS - LOAD_DEPTH else None
 
     def stop(self) -> None:
         self._queue.stream.synchronize()
@@ -203,10 +215,9 @@ class GraphLoad:
             self._done += 1
 
 
-def mean_clock_mhz(before: Any, after: Any) -> float | None:
-    """The median over SMs of cycles per time between two stamps[sm, 2]; None where no SM was met twice."""
-    met = (before[:, 0] != 0) & (after[:, 0] != 0) & (after[:, 1] > before[:, 1])
-    if not met.any():
-        return None
-    passed = (after - before)[met].astype(np.float64)
-    return float(np.median(passed[:, 0] / passed[:, 1])) * 1e3
+def mean_clocks_mhz(before: Any, after: Any) -> list[float | None]:
+    """For each pair of stamps[pair, sm, 2] the median over SMs of cycles per time between them; None where no SM was met twice."""
+    cycles, ns = np.moveaxis((after - before).astype(np.float64), -1, 0)
+    met = (before[..., 0] != 0) & (after[..., 0] != 0) & (ns > 0)
+    ratios = np.sort(np.where(met, cycles / np.where(met, ns, 1), np.inf), axis=-1)  # those that were not met at the end
+    return [float(row[(n - 1) // 2] + row[n // 2]) / 2 * 1e3 if n else None for row, n in zip(ratios, met.sum(-1), strict=True)]

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
-from agent.kernels import Operands, Prepared
+from agent.kernels import Prepared
+from agent.operands import Operands
 from gemmcast.config import KernelConfig
 from gemmcast.errors import MeasurementError
 from gemmcast.gemm import Gemm

@@ -14,7 +14,8 @@ from typing import Any
 
 import cupy
 
-from agent.kernels import Operands, Prepared
+from agent.kernels import Prepared
+from agent.operands import Operands, addresses
 from gemmcast.config import KernelConfig
 from gemmcast.errors import MeasurementError
 from gemmcast.gemm import Gemm
@@ -27,6 +28,11 @@ COMPUTE = {"fp64": 70, "tf32": 77}
 CUDA_TYPES = {"fp64": 1, "fp32": 0, "tf32": 0, "fp16": 2, "bf16": 14}
 # cudaDataType_t
 OPERATIONS = {"n": 0, "t": 1}
+INT, LONG, POINTER = ctypes.c_int, ctypes.c_longlong, ctypes.c_void_p
+MATRIX = (POINTER, INT, INT, LONG)
+# address, type, leading dimension, stride
+ARGUMENTS = (POINTER, INT, INT, INT, INT, INT, POINTER, *MATRIX, *MATRIX, POINTER, *MATRIX, INT, INT, INT)
+# of cublasGemmStridedBatchedEx
 
 
 class Cublas:
@@ -58,20 +64,15 @@ class Cublas:
         alpha, beta = ctypes.byref(scalar(gemm.alpha)), ctypes.byref(scalar(gemm.beta))
         lda = gemm.m if gemm.layout[0] == "t" else gemm.k
         ldb = gemm.k if gemm.layout[1] == "t" else gemm.n
-        size, long, pointer = ctypes.c_int, ctypes.c_longlong, ctypes.c_void_p
-        head = (handle, OPERATIONS[gemm.layout[1]], OPERATIONS[gemm.layout[0]], size(gemm.n), size(gemm.m), size(gemm.k), alpha)
-        calls = [
-            (
-                *head, pointer(one.b.data.ptr), kind, size(ldb), long(gemm.k * gemm.n), pointer(one.a.data.ptr), kind, size(lda),
-                long(gemm.m * gemm.k), beta, pointer(one.c.data.ptr), kind, size(gemm.n), long(gemm.m * gemm.n), size(gemm.batch), compute,
-                DEFAULT_ALGORITHM,
-            )
-            for one in sets
-        ]  # fmt: skip
+        head = (handle, OPERATIONS[gemm.layout[1]], OPERATIONS[gemm.layout[0]], gemm.n, gemm.m, gemm.k, alpha)
+        of_a, of_b, of_c = (kind, lda, gemm.m * gemm.k), (kind, ldb, gemm.k * gemm.n), (kind, gemm.n, gemm.m * gemm.n)
+        tail = (gemm.batch, compute, DEFAULT_ALGORITHM)
+        calls = [(*head, b, *of_b, a, *of_a, beta, c, *of_c, *tail) for a, b, c in addresses(sets).tolist()]
         stream = cupy.cuda.get_current_stream()
-        _must(self._library.cublasSetStream_v2(handle, pointer(stream.ptr)), "cublasSetStream")  # forgets the workspace
-        _must(self._library.cublasSetWorkspace_v2(handle, pointer(workspace.ptr), ctypes.c_size_t(WORKSPACE_BYTES)), "cublasSetWorkspace")
+        _must(self._library.cublasSetStream_v2(handle, POINTER(stream.ptr)), "cublasSetStream")  # forgets the workspace
+        _must(self._library.cublasSetWorkspace_v2(handle, POINTER(workspace.ptr), ctypes.c_size_t(WORKSPACE_BYTES)), "cublasSetWorkspace")
         call = self._library.cublasGemmStridedBatchedEx
+        call.argtypes = ARGUMENTS
 
         def launch(i: int) -> None:
             if status := call(*calls[i]):

@@ -21,7 +21,8 @@ from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from agent.kernels import Operands, Prepared
+from agent.kernels import Prepared
+from agent.operands import Operands
 from gemmcast.config import FAMILIES, KNOBS, KernelConfig
 from gemmcast.errors import InputError, MeasurementError
 from gemmcast.gemm import DTYPES, LAYOUTS, Gemm
@@ -263,9 +264,9 @@ class OwnKernels:
         except InputError as error:
             raise MeasurementError("unsupported", f"{config.kernel}: {error}") from None
         kernel, facts = _compiled(own.source, own.name, own.description.entry, fitted.options, fitted.threads, fitted.smem_bytes)
-        from agent.kernels.raw import gemm_arguments, launcher
+        from agent.kernels.raw import gemm_launcher
 
-        launch = launcher(kernel, fitted.grid, (*fitted.block, 1, 1)[:3], gemm_arguments(gemm, sets), fitted.smem_bytes)
+        launch = gemm_launcher(kernel, fitted.grid, (*fitted.block, 1, 1)[:3], gemm, sets, fitted.smem_bytes)
         return Prepared(launch, {**fitted.knobs, **facts})
 
 

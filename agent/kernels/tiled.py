@@ -12,8 +12,9 @@ from typing import Any
 
 import cupy
 
-from agent.kernels import Operands, Prepared
-from agent.kernels.raw import gemm_arguments, launcher
+from agent.kernels import Prepared
+from agent.kernels.raw import gemm_launcher
+from agent.operands import Operands
 from gemmcast.config import KernelConfig
 from gemmcast.errors import MeasurementError
 from gemmcast.gemm import Gemm
@@ -77,7 +78,7 @@ class Tiled:
         if max(grid[1:]) > MAX_GRID_YZ:
             raise MeasurementError("unsupported", f"grid {grid} is over CUDA's limit of {MAX_GRID_YZ} blocks in y and z")
         kernel, facts = _kernel(tile)
-        return Prepared(launcher(kernel, grid, (tile, tile, 1), gemm_arguments(gemm, sets)), facts)
+        return Prepared(gemm_launcher(kernel, grid, (tile, tile, 1), gemm, sets), facts)
 
 
 FAMILY = Tiled()

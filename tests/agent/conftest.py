@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from agent.instrument import blank
-from agent.kernels import Operands, Prepared, carve, input_elements, output_elements
+from agent.kernels import Prepared
+from agent.operands import Carved, Operands, input_elements, output_elements
 from agent.power import PowerReading
 from agent.timing import Burst, Steps
 from agent.worker import Worker
@@ -29,6 +30,11 @@ DEVICE = Device(
     launch_overhead_us=1.0, peak_tflops={"fp32": 0.2, "fp64": 0.1}, library="openblas 0",
 )  # fmt: skip
 QUICK = Procedure(burst_s=0.005)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Measuring processes must be alone on the GPU: they go before any test that holds it in this process."""
+    items.sort(key=lambda item: item.path.name != "test_agent_gpu.py")
 
 
 @pytest.fixture
@@ -83,7 +89,7 @@ class FakeBench:
     POWER = PowerReading(power_w=200.0, power_instant_w=198.0, sustained_runtime_us=15.0, clock_mhz=1500.0, window_s=0.5, counter_steps=5)
 
     def __init__(
-        self, device: Device, *, depth: int = 1, busy: Sequence[str] = (), trouble: Callable[[str, int], object] = lambda stage, m: None,
+        self, device: Device, *, depth: int = 1, busy: Sequence[str | None] = (), trouble: Callable[[str, int], object] = lambda stage, m: None,
         burst: Burst = BURST, power: PowerReading = POWER, no_power: str | None = None,
     ) -> None:  # fmt: skip
         self.depth, self._device, self._busy, self._trouble = depth, device, iter(busy), trouble
@@ -112,7 +118,7 @@ class FakeBench:
         if self._made is None or self._made[:2] != (gemm, cold):
             sets, rng = 3 if cold else 1, np.random.default_rng(0)
             arenas = (rng.standard_normal(sets * size, np.float32) for size in (input_elements(gemm), output_elements(gemm)))
-            self._made = (gemm, cold, carve(gemm, *arenas, sets))
+            self._made = (gemm, cold, Carved(gemm, *arenas, sets))
         return self._made[2]
 
     def pending(self) -> Work:
@@ -137,7 +143,8 @@ class FakeBench:
         self.steps_s.append(step_s)
         self.at("power", self._m_of[id(prepared)])
         meanwhile()
-        self.at("window", self._m_of[id(prepared)])
+        self.current = self._m_of[id(prepared)]
+        self.at("window", self.current)
         return self._power
 
     def contention(self) -> str | None:

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from agent.check import Reference, check, tolerance, verdict
-from agent.kernels import Operands, Prepared, carve, input_elements, output_elements
+from agent.kernels import Prepared
 from agent.numbers import CARRIERS, narrow, poison, widen
+from agent.operands import Carved, Operands, input_elements, output_elements
 from gemmcast.errors import MeasurementError
 from gemmcast.gemm import LAYOUTS, Gemm
 
@@ -29,7 +30,7 @@ class FakeKernel:
         self.gemm, self._spoil, self._beta, self._untouched = gemm, spoil, gemm.beta if beta is None else beta, untouched
         rng = np.random.default_rng(seed)
         inputs, outputs = (rng.standard_normal(size) for size in (input_elements(gemm), output_elements(gemm)))
-        self.operands: Operands = carve(gemm, _carried(inputs, gemm.dtype), _carried(outputs, gemm.c_dtype), 1)[0]
+        self.operands: Operands = Carved(gemm, _carried(inputs, gemm.dtype), _carried(outputs, gemm.c_dtype), 1)[0]
 
     def _wide(self, stored: Any, layout: str) -> Any:
         plain = widen(np, stored.swapaxes(-1, -2) if layout == "t" else stored, self.gemm.dtype)

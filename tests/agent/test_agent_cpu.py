@@ -10,7 +10,8 @@ import pytest
 
 from agent.devices import cpu
 from agent.devices.cpu import MAX_ARENA_BYTES, CpuBench
-from agent.kernels import Prepared, input_elements, load, output_elements
+from agent.kernels import Prepared, load
+from agent.operands import input_elements, output_elements
 from agent.timing import Burst, finish
 from gemmcast.config import KernelConfig
 from gemmcast.errors import MeasurementError

@@ -15,12 +15,13 @@ import numpy as np
 import pytest
 
 from agent.check import tolerance
-from agent.kernels import Operands, carve, input_elements, load, output_elements
+from agent.kernels import load
 from agent.kernels.cublaslt import OFFERS, CublasLt, aligned
 from agent.kernels.cublaslt.library import RESULT, WORKSPACE_BYTES, matrices, row_alignment
 from agent.kernels.cublaslt.names import KNOBS, Algorithm, Ids, Names, parse, scheme, shuffled, table, without
 from agent.kernels.cublaslt.offer import MAX_CHECKS
 from agent.numbers import CARRIERS, narrow, widen
+from agent.operands import Carved, Operands, input_elements, output_elements
 from gemmcast.config import KernelConfig
 from gemmcast.errors import MeasurementError
 from gemmcast.gemm import LAYOUTS, Gemm
@@ -182,7 +183,7 @@ def _aligned(values: Any) -> Any:
 def _sets(gemm: Gemm, sets: int = 2) -> list[Operands]:
     rng = np.random.default_rng(1)
     inputs, outputs = (_aligned(rng.standard_normal(sets * size)) for size in (input_elements(gemm), output_elements(gemm)))
-    return [Operands(*map(_pointing, (one.a, one.b, one.c))) for one in carve(gemm, inputs, outputs, sets)]
+    return [Operands(*map(_pointing, (one.a, one.b, one.c))) for one in Carved(gemm, inputs, outputs, sets)]
 
 
 def _facts(family: CublasLt, kernel: str = "", gemm: Gemm = SMALL, **knobs: int) -> dict[str, Any]:
@@ -481,7 +482,7 @@ def test_real_products_are_right(dtype: str, layout: str, batch: int) -> None:
     out = "bf16" if dtype == "fp8_e4m3" else dtype
     inputs = _random(xp, rng, 2 * input_elements(gemm), dtype)
     outputs = _random(xp, rng, 2 * output_elements(gemm), out)
-    sets, before = carve(gemm, inputs, outputs, 2), outputs.copy()
+    sets, before = Carved(gemm, inputs, outputs, 2), outputs.copy()
     a, b = (_wide(xp, array, dtype) for array in (sets[1].a, sets[1].b))
     a, b = a.swapaxes(1, 2) if layout[0] == "t" else a, b.swapaxes(1, 2) if layout[1] == "t" else b
     want = 0.5 * xp.matmul(a, b) + 2.0 * widen(xp, sets[1].c, out)
@@ -495,7 +496,7 @@ def test_real_products_are_right(dtype: str, layout: str, batch: int) -> None:
         prepared.launch(1)
         error_of = float(xp.max(xp.abs(widen(xp, sets[1].c, out) - want)) / xp.sqrt(xp.mean(want * want)))
         assert error_of <= tolerance(out, gemm.k), prepared.facts
-        assert bool((sets[0].c == carve(gemm, inputs, before, 2)[0].c).all())  # the other set is untouched
+        assert bool((sets[0].c == Carved(gemm, inputs, before, 2)[0].c).all())  # the other set is untouched
         assert prepared.facts["kernel"] == kernel and prepared.facts["workspace_bytes"] <= WORKSPACE_BYTES
         assert family.prepare(gemm, _config(**_knobs(prepared.facts)), sets).facts["algo_id"] == prepared.facts["algo_id"]
         done.append(kernel)
@@ -508,7 +509,7 @@ def test_a_real_launch_can_be_captured_into_a_graph() -> None:
     xp, rng = _gpu(), np.random.default_rng(7)
     gemm = Gemm(m=64, n=96, k=128, dtype="fp16")
     inputs, outputs = (_random(xp, rng, size, "fp16") for size in (input_elements(gemm), output_elements(gemm)))
-    sets = carve(gemm, inputs, outputs, 1)
+    sets = Carved(gemm, inputs, outputs, 1)
     prepared = CublasLt().prepare(gemm, _config(), sets)
     xp.cuda.Device().synchronize()  # the arrays were filled on another stream
     with xp.cuda.Stream(non_blocking=True) as stream:

@@ -11,10 +11,10 @@ from typing import Any
 import numpy
 import pytest
 
-from agent.kernels import Operands
 from agent.kernels.cutlass import Built, Cutlass
 from agent.kernels.cutlass.generate import SETS, kernels
 from agent.kernels.cutlass.sources import SCHEDULES
+from agent.operands import Operands
 from gemmcast.config import KernelConfig
 from gemmcast.errors import MeasurementError
 from gemmcast.gemm import DTYPES, LAYOUTS, Gemm

@@ -14,7 +14,8 @@ import pytest
 from agent import instrument
 from agent.check import Reference
 from agent.instrument import CONTENTION_WAITS_S, LiveInstrument, Outcome
-from agent.kernels import Operands, Prepared
+from agent.kernels import Prepared
+from agent.operands import Operands
 from gemmcast.arrow import SCHEMA, to_table
 from gemmcast.cell import Cell
 from gemmcast.config import FAMILIES, FamilyFacts, KernelConfig

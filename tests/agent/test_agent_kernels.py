@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from agent.kernels import ALIGNMENT, Operands, carve, input_elements, load, output_elements, refuse
+from agent.kernels import load, refuse
 from agent.kernels.blas import library, set_threads
+from agent.operands import ALIGNMENT, Carved, Operands, addresses, input_elements, output_elements
 from gemmcast.config import KernelConfig
 from gemmcast.errors import MeasurementError
 from gemmcast.gemm import LAYOUTS, Gemm
@@ -27,7 +28,7 @@ def _own_threads() -> Iterator[None]:
 def _sets(gemm: Gemm, count: int = 2) -> list[Operands]:
     rng = np.random.default_rng(1)
     inputs, outputs = (rng.standard_normal(count * size).astype(TYPES[gemm.dtype]) for size in (input_elements(gemm), output_elements(gemm)))
-    return carve(gemm, inputs, outputs, count)
+    return Carved(gemm, inputs, outputs, count)
 
 
 def _want(gemm: Gemm, operands: Operands) -> Any:
@@ -57,7 +58,7 @@ def test_operands_are_carved_as_they_are_stored(layout: str) -> None:
 def test_every_operand_starts_where_a_matrix_of_its_own_would(m: int, n: int, k: int, batch: int, layout: str) -> None:
     gemm, sets = Gemm(m=m, n=n, k=k, batch=batch, layout=layout), 3
     inputs, outputs = np.arange(sets * input_elements(gemm)), np.arange(sets * output_elements(gemm))
-    made = carve(gemm, inputs, outputs, sets)
+    made = Carved(gemm, inputs, outputs, sets)
     assert [int(array.flat[0]) % ALIGNMENT for one in made for array in (one.a, one.b, one.c)] == [0] * 9
     assert [(one.a.size, one.b.size, one.c.size) for one in made] == [(batch * m * k, batch * k * n, batch * m * n)] * sets
     # no arena is larger than need be: the last operand and its padding end it
@@ -68,9 +69,9 @@ def test_every_operand_starts_where_a_matrix_of_its_own_would(m: int, n: int, k:
 def test_an_arena_that_is_too_small_is_not_carved() -> None:
     gemm = Gemm(m=40, n=40, k=40)
     arenas = np.zeros(2 * input_elements(gemm)), np.zeros(2 * output_elements(gemm))
-    assert len(carve(gemm, *arenas, 2)) == 2
-    with pytest.raises(ValueError, match="reshape"):
-        carve(gemm, *arenas, 3)
+    assert len(Carved(gemm, *arenas, 2)) == 2
+    with pytest.raises(ValueError, match="too small for 3 sets"):
+        Carved(gemm, *arenas, 3)
 
 
 @pytest.mark.parametrize("dtype", TYPES)
@@ -161,3 +162,14 @@ def test_a_library_that_a_family_misses_is_not_mistaken_for_a_missing_family(mon
     monkeypatch.delitem(sys.modules, "agent.kernels.blas")
     with pytest.raises(ModuleNotFoundError, match="threadpoolctl"):
         load("blas")
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("of_c", [np.uint8, np.float64])
+def test_the_addresses_of_carved_sets_are_those_of_their_windows(layout: str, of_c: Any) -> None:
+    gemm = Gemm(m=33, n=8, k=100, batch=3, layout=layout)
+    sets = Carved(gemm, np.zeros(4 * input_elements(gemm), np.uint16), np.zeros(4 * output_elements(gemm), of_c), 4)
+    assert addresses(sets).tolist() == addresses(list(sets)).tolist() == [[x.ctypes.data for x in (one.a, one.b, one.c)] for one in sets]
+    assert addresses(sets[1:3]).tolist() == addresses(sets)[1:3].tolist() and sets[-1] is sets[3]
+    with pytest.raises(IndexError):
+        sets[4]

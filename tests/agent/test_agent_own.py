@@ -24,8 +24,9 @@ import numpy as np
 import pytest
 
 from agent.check import check
-from agent.kernels import Operands, load, refuse
+from agent.kernels import load, refuse
 from agent.kernels.own import Description, OwnKernels, evaluate, first_error, fit, parse_own, read_own
+from agent.operands import Operands
 from coordinator.cells import plan_cells
 from coordinator.plan import read_plan
 from gemmcast.config import FAMILIES, KernelConfig

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from agent.power import CAPPED_CLOCK, CAPPED_STEPS, MAX_DISAGREEMENT, STALL_S, PowerReading, meter
+from agent.power import CAPPED_CLOCK, CAPPED_STEPS, HEAT_READ_S, HEAT_S, HEAT_STEADY, MAX_DISAGREEMENT, STALL_S, PowerReading, heat, meter
 from gemmcast.errors import MeasurementError
 from gemmcast.procedure import Procedure
 
@@ -297,3 +297,33 @@ def test_a_board_that_tells_no_watts_is_a_dispute_and_not_a_fault() -> None:
     reading = PowerReading(power_w=300.0, power_instant_w=0.0, sustained_runtime_us=10.0, window_s=0.5, counter_steps=5)
     assert reading.dispute == "the energy counter says 300.0 W, instantaneous power 0.0 W: over 5% apart"
     assert MAX_DISAGREEMENT == 0.05
+
+
+class Oven:
+    """A board that comes to 60 degrees from 30 while it is loaded, by half of what is missing every `half_s`."""
+
+    def __init__(self, clock: Clock, half_s: float) -> None:
+        self._clock, self._half_s, self._begun_s = clock, half_s, clock.now
+
+    def temperature_c(self) -> float:
+        return float(round(60.0 - 30.0 * 0.5 ** ((self._clock.now - self._begun_s) / self._half_s)))
+
+
+@pytest.mark.parametrize(("half_s", "most_s"), [(0.01, 6), (2.0, 15), (6.0, HEAT_S), (1000.0, 6)])
+def test_a_board_is_heated_until_its_temperature_rises_no_more(half_s: float, most_s: float) -> None:
+    clock = Clock()
+    load, oven = FakeLoad(clock), Oven(clock, half_s)
+    heat(load, oven.temperature_c, now_s=clock.now_s, wait=clock.wait)
+    took_s = clock.now - 1000.0
+    assert HEAT_STEADY * HEAT_READ_S <= took_s <= most_s + HEAT_READ_S + 0.1
+    assert load.stopped == 1 and max(np.diff(load.fed_s)) < 0.01
+    if took_s < HEAT_S:
+        before_s = clock.now - HEAT_STEADY * HEAT_READ_S
+        assert oven.temperature_c() - round(60.0 - 30.0 * 0.5 ** ((before_s - 1000.0) / half_s)) <= 2
+
+
+def test_a_board_that_does_not_tell_its_temperature_is_not_heated() -> None:
+    clock = Clock()
+    load = FakeLoad(clock)
+    heat(load, lambda: None, now_s=clock.now_s, wait=clock.wait)
+    assert (clock.now, load.stopped) == (1000.0, 1)

@@ -127,7 +127,20 @@ def test_tile_sets_all_three_tiles(make_plan: MakePlan, gpu: Device) -> None:
 def test_the_same_cell_of_two_sweeps_is_one(cpu: Device) -> None:
     sweep = {"family": "blas", "shapes": {"list": [[8, 8, 8], [9, 9, 9]]}}
     plan = parse_plan({"name": "twice", "sweep": [sweep, {**sweep, "shapes": {"list": [[9, 9, 9], [10, 10, 10]]}}]})
-    assert [cell.gemm.m for cell in _cells(plan, cpu)] == [8, 9, 10]
+    assert sorted(cell.gemm.m for cell in _cells(plan, cpu)) == [8, 9, 10]
+
+
+def test_any_beginning_of_a_plan_is_a_sample_of_all_its_sweeps(cpu: Device) -> None:
+    few, many = (
+        {"family": "blas", "shapes": {"sample": count}, "layouts": [layout], "knobs": {"threads": [1, 2]}}
+        for count, layout in ((5, "nn"), (50, "tt"))
+    )
+    cells = _cells(parse_plan({"name": "two", "sweep": [few, many]}), cpu)
+    assert len(cells) == 110
+    for beginning in range(22, 110, 11):
+        of_few = sum(cell.gemm.layout == "nn" for cell in cells[:beginning])
+        assert abs(of_few - beginning / 11) <= 2
+    assert all(one.gemm == two.gemm for one, two in zip(cells[::2], cells[1::2], strict=True))  # cells of a problem stay together
 
 
 def test_repeats_are_cells_of_their_own(make_plan: MakePlan, cpu: Device) -> None:

@@ -16,10 +16,11 @@ from typing import Any, Final
 
 import numpy as np
 
-from agent.kernels import Operands, Prepared
+from agent.kernels import Prepared
 from agent.kernels.cublaslt.library import WIDEST_ALIGNMENT, WORKSPACE_BYTES, Problem, algorithms, failed
 from agent.kernels.cublaslt.names import Algorithm, Names
 from agent.kernels.cublaslt.offer import Offer
+from agent.operands import Operands, addresses
 from gemmcast.config import KernelConfig
 from gemmcast.errors import MeasurementError
 from gemmcast.gemm import Gemm
@@ -107,7 +108,7 @@ class CublasLt:
         after = (chosen.blob.ctypes.data, int(self._workspace.ptr), WORKSPACE_BYTES)
         calls = [
             (*before, b, problem.a, a, problem.b, alpha + scalars.itemsize, c, problem.c, c, problem.c, *after)  # operands swapped: C^T = B^T·A^T
-            for a, b, c in ((one.a.data.ptr, one.b.data.ptr, one.c.data.ptr) for one in sets)
+            for a, b, c in addresses(sets).tolist()
         ]
         launch = Launch(self._lt, self._cuda, calls, (problem, chosen, scalars, self._workspace, sets))
         return Prepared(launch, {**offer.knobs(choice), "kernel": choice.name, "library": self.version, "workspace_bytes": chosen.workspace_bytes})
@@ -131,8 +132,8 @@ class CublasLt:
 
 def aligned(sets: Sequence[Operands]) -> tuple[int, int, int]:
     """Bytes that every set's B, A and C (the library's A, B and C) are aligned to, 256 at most."""
-    a, b, c = (gcd(WIDEST_ALIGNMENT, *(int(getattr(one, name).data.ptr) for one in sets)) for name in ("b", "a", "c"))
-    return a, b, c
+    a, b, c = (gcd(WIDEST_ALIGNMENT, *column) for column in addresses(sets).T.tolist())
+    return b, a, c
 
 
 FAMILY = CublasLt()

@@ -12,14 +12,17 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from agent.kernels import Operands, Prepared
+from agent.kernels import Prepared
 from agent.kernels.cutlass.build import default_folder, manifest_path
 from agent.kernels.cutlass.generate import SETS
 from gemmcast.config import KernelConfig
 from gemmcast.errors import MeasurementError
 from gemmcast.gemm import Gemm
+
+if TYPE_CHECKING:
+    from agent.operands import Operands
 
 STATUSES: Final = (
     "success", "misaligned operand", "invalid data type", "invalid layout", "invalid problem", "not supported", "workspace null", "internal error",
@@ -121,6 +124,8 @@ class Cutlass:
     def prepare(self, gemm: Gemm, config: KernelConfig, sets: Sequence[Operands]) -> Prepared:
         import cupy
 
+        from agent.operands import addresses
+
         if gemm.batch > 1:
             raise MeasurementError("unsupported", f"cutlass multiplies one matrix at a time, not {gemm.batch}")
         device = cupy.cuda.Device()
@@ -128,10 +133,9 @@ class Cutlass:
         slices, library = max(1, config.split_k), chosen.library
         lda, ldb, ldc = leading(gemm)
         problems = [
-            (chosen.index, gemm.m, gemm.n, gemm.k, a, lda, b, ldb, c, ldc, gemm.alpha, gemm.beta, slices)
-            for a, b, c in ((one.a.data.ptr, one.b.data.ptr, one.c.data.ptr) for one in sets)
+            (chosen.index, gemm.m, gemm.n, gemm.k, a, lda, b, ldb, c, ldc, gemm.alpha, gemm.beta, slices) for a, b, c in addresses(sets).tolist()
         ]
-        for problem in problems:
+        for problem in problems[:2]:  # sets are evenly spaced: no other one is aligned in another way
             if status := library.gemmcast_can_implement(*problem):
                 raise MeasurementError("unsupported", f"{chosen.name} (alignment {chosen.alignment}) with split_k={slices}: {_word(status)}")
         needed = int(library.gemmcast_workspace_bytes(chosen.index, gemm.m, gemm.n, gemm.k, slices))
