@@ -110,7 +110,7 @@ def time_burst(
     Args:
         run: starts that many batches of that many launches; the kernel is warm.
         launches: in a batch.
-        at_once: batches that are started before anybody looks.
+        at_once: batches that are started before anybody looks, one at least.
         spent_s: what counts as spent of the procedure's time; the batches' own time, if nothing is given.
         full_mhz: the highest clock seen so far on this device, if clocks can be read.
     """

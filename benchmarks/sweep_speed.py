@@ -3,8 +3,9 @@
     .venv/bin/python benchmarks/sweep_speed.py [--out folder] [--json]      on a machine with NVIDIA GPUs
 
 A real run each time: Ray, one agent per GPU, the loop that leases cells, the sample store. The agents are warm (other shapes of
-the same families were measured before the clock starts, so that the libraries have loaded their kernels), training is left out.
-`gpu_busy_share` is NVML's own utilisation of the one GPU, polled from this process over both sweeps. With several GPUs the same sweep
+the same families were measured before the clock starts, so that the libraries have loaded their kernels and the boards are at working
+temperature), training is left out. `gpu_busy_share` is NVML's own utilisation of the one GPU, polled from this process over both
+sweeps, and for each of them: `runtime_busy_share`, `power_busy_share`. With several GPUs the same sweep
 is run on one of them and on all, and `speedup_over_one` is the ratio.
 """
 
@@ -34,13 +35,15 @@ PLAN: dict[str, Any] = {
     "seed": 3,
     "devices": {"kind": "cuda"},
     "sweep": [
-        {"family": "cublas", "dtypes": ["fp32", "tf32", "fp16", "bf16"], "shapes": {"sample": 200, "max": 4096}},
-        {"family": "tiled", "shapes": {"sample": 200, "max": 4096, "max_gflop": 20}, "knobs": {"tile": [8, 16, 32]}},
-        {"family": "cublaslt", "kernel": "default", "dtypes": ["fp16", "bf16"], "shapes": {"sample": 200, "max": 4096}},
+        {"family": "cublas", "dtypes": ["fp32", "tf32", "fp16", "bf16"], "shapes": {"sample": 300, "max": 4096}},
+        {"family": "tiled", "shapes": {"sample": 300, "max": 4096, "max_gflop": 20}, "knobs": {"tile": [8, 16, 32]}},
+        {"family": "cublaslt", "kernel": "default", "dtypes": ["fp16", "bf16"], "shapes": {"sample": 300, "max": 4096}},
     ],
 }
-POWER_SWEEP: dict[str, Any] = {"family": "cublas", "dtypes": ["fp16", "fp32"], "shapes": {"sample": 16, "min": 64, "max": 1024}, "power_share": 1.0}
-WARM_UP = [{**sweep, "shapes": {**sweep["shapes"], "sample": 40, "seed": 99}} for sweep in PLAN["sweep"]]
+POWER_SWEEP: dict[str, Any] = {"family": "cublas", "dtypes": ["fp16", "fp32"], "shapes": {"sample": 24, "min": 64, "max": 1024}, "power_share": 1.0}
+WARM_UP = [
+    {**sweep, "shapes": {**sweep["shapes"], "sample": count, "seed": 99}} for sweep, count in ((POWER_SWEEP, 4), *((s, 40) for s in PLAN["sweep"]))
+]
 
 
 def main() -> int:
@@ -65,7 +68,7 @@ def main() -> int:
 
 def _compare(gpus: int, out: Path | None, node: Path) -> dict[str, float]:
     one = _in_a_process(1, out, node)
-    found = {name: one[name] for name in ("runtime_cells_per_s", "power_cells_per_s", "gpu_busy_share")}
+    found = {name: one[name] for name in ("runtime_cells_per_s", "power_cells_per_s", "gpu_busy_share", "runtime_busy_share", "power_busy_share")}
     found |= {"over_the_papers_sweep": one["runtime_cells_per_s"] / PAPER_CELLS_PER_S, "rows_not_ok": one["rows_not_ok"], "gpus": float(gpus)}
     if gpus > 1:
         everyone = _in_a_process(gpus, out, node)
@@ -107,8 +110,9 @@ def _run(uuids: list[str], out: Path | None, node: Path) -> dict[str, float]:
         while len(fleet.known()) < len(uuids):  # the clock starts when every agent is ready
             fleet.poll(0.2)
         _measure(warm_up, store, fleet)
-        with _Utilisation(uuids[0]) as busy:
+        with _Utilisation(uuids[0]) as runtime_busy:
             runtime_s, runtime_rows = _measure(runtime, store, fleet)
+        with _Utilisation(uuids[0]) as power_busy:
             power_s, power_rows = _measure(power, store, fleet)
         fleet.close()
         table = store.read()
@@ -118,7 +122,9 @@ def _run(uuids: list[str], out: Path | None, node: Path) -> dict[str, float]:
     return {
         "runtime_cells_per_s": runtime_rows / runtime_s,
         "power_cells_per_s": power_rows / power_s,
-        "gpu_busy_share": busy.share,
+        "gpu_busy_share": float(np.average([runtime_busy.share, power_busy.share], weights=[runtime_s, power_s])),
+        "runtime_busy_share": runtime_busy.share,
+        "power_busy_share": power_busy.share,
         "rows_not_ok": float(_not_ok(table)),
     }
 

@@ -32,7 +32,7 @@ from gemmcast.errors import GemmcastError
 log = logging.getLogger(__name__)
 
 POLL_S = 0.2
-LEASE_CELLS = {"cpu": (1, 32), "cuda": (16, 128)}
+LEASE_CELLS = {"cpu": (1, 32), "cuda": (16, 256)}
 # fewest and most, by kind of device: a GPU's agent works on several cells at once and runs dry at the end of a lease
 POWER_CELL = 32
 # one that is metered for power takes as long as so many that are not

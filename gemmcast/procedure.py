@@ -13,7 +13,7 @@ class Procedure:
     # stop repeating when the median's relative standard error is below this
     burst_s: float = 0.03
     # ... or when this much time went into the burst
-    min_burst_s: float = 0.015
+    min_burst_s: float = 0.017
     # ... but not before: on a GPU the host prepares the next cell meanwhile, so more batches cost nothing
     timeout_s: float = 60.0
     # a cell that runs longer is killed with its process

@@ -116,7 +116,7 @@ class CudaBench:
         if cold and (launches < sets or sets == MAX_LAUNCHES):
             before = self._evict
         batch_s = launches * launch_us * 1e-6
-        at_once = max(min(MIN_BATCHES, int(procedure.burst_s / batch_s)), min(MAX_BATCHES, ceil(procedure.min_burst_s / batch_s)))
+        at_once = max(1, min(MIN_BATCHES, int(procedure.burst_s / batch_s)), min(MAX_BATCHES, ceil(procedure.min_burst_s / batch_s)))
         burst = yield from time_burst(
             lambda _launches, count: GraphBatches(self.queue, graph, count, before),
             launches, procedure, at_once=at_once, full_mhz=lambda: self.queue.full_mhz,

@@ -29,7 +29,10 @@ CELLS = [
     _cell(48, cache="warm"),
     _cell(2048),
     *(_cell(64 + m, power=True) for m in range(3)),
+    _cell(96, power=True),
 ]
+SLOW_US = 8000.0
+# with 96 rows
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +60,7 @@ def test_every_cell_is_one_good_row(measured: Measured) -> None:
 
 def test_times_and_clocks_are_those_of_the_gpu_not_of_the_host(measured: Measured) -> None:
     for row in measured["rows"]:
-        assert row["runtime_us"] == pytest.approx(20.0, rel=1e-3) and row["runtime_rse"] < 1e-6
+        assert row["runtime_us"] == pytest.approx(SLOW_US if row["m"] == 96 else 20.0, rel=1e-3) and row["runtime_rse"] < 1e-6
         assert row["clock_mhz"] == pytest.approx(1900, rel=1e-3) and row["clock_start_mhz"] == pytest.approx(1980, rel=1e-3)
         assert row["launch_overhead_us"] > 0 and row["launch_bound"] == (row["launch_overhead_us"] > row["runtime_us"])
         assert row["repeats"] * row["runtime_us"] >= 15_000
@@ -65,10 +68,12 @@ def test_times_and_clocks_are_those_of_the_gpu_not_of_the_host(measured: Measure
 
 def test_power_is_that_of_the_counter(measured: Measured) -> None:
     metered = [row for row in measured["rows"] if row["power_w"] is not None]
-    assert len(metered) == 3
+    assert len(metered) == 4
     for row in metered:
         assert row["power_w"] == pytest.approx(300, rel=0.03) and row["power_instant_w"] == pytest.approx(300)
-        assert (row["counter_steps"], round(row["window_s"], 1)) == (5, 0.5)
+        # a launch of the slow one holds up whoever looks at the counter
+        assert row["counter_steps"] == 5 or (row["m"] == 96 and row["counter_steps"] > 5)
+        assert row["window_s"] == pytest.approx(0.1 * row["counter_steps"])
         assert row["sustained_clock_mhz"] == pytest.approx(1900, rel=1e-3)
         # stamps between the graphs are part of the load, and cost it next to nothing
-        assert 20.0 <= row["sustained_runtime_us"] < 20.1
+        assert 1.0 <= row["sustained_runtime_us"] / row["runtime_us"] < 1.005

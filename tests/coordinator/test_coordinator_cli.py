@@ -132,7 +132,7 @@ def test_a_workspace_without_a_model_has_a_status_and_a_report(coordinator: Coor
 def test_too_few_samples_are_refused_and_nothing_is_published(coordinator: Coordinator, tmp_path: Path, cpu_samples: pa.Table) -> None:
     SampleStore.open(tmp_path / "samples", create=True).append([Batch("hand", 1, cpu_samples.slice(0, 60))])
     said = _refused(coordinator("train", "--workspace", tmp_path))
-    assert "samples = 60: a model needs 100 rows with status ok over 10 shapes, here are 60 over 30" in said
+    assert "samples = 60: a model needs 100 rows with status ok over 10 shapes, here are 60 over 20" in said
     assert not (tmp_path / "registry").exists() and not (tmp_path / "node").exists()
 
 

@@ -18,8 +18,8 @@ from gemmcast.sample import config_of, gemm_of
 DATASET = Path(__file__).parents[2] / "datasets" / "h100_repeatability.parquet"
 Rows = list[dict[str, Any]]
 WORDS = (
-    "# mine", "NVIDIA H100 80GB HBM3", "GPU-a7d53467-a568-d7c9-ccfa-fcbf09417da8", "580.159.04", "cublaslt 13.1.0", '{"power_steps": 5}',
-    "2026-11-25T11:50:28", "| rows | 250; not ok: none |", "| rows with power | 250 |", "| different cells, shapes | 50, 17 |",
+    "# mine", "NVIDIA H100 80GB HBM3", "GPU-43ea8348-acd5-90a7-7868-4fd6aca1ee70", "580.159.04", "cublaslt 13.1.0", '{"power_steps": 5}',
+    "2026-11-25T15:16:14", "| rows | 500; not ok: none |", "| rows with power | 250 |", "| different cells, shapes | 50, 17 |",
 )  # fmt: skip
 
 
