@@ -6,6 +6,9 @@ NumPy runs it for training, ndonnx traces the same code into the ONNX graph in f
 feature. Only + - * / ceil max: NumPy and ONNX Runtime round these alike, bit for bit; logarithms they do not, and a split that
 falls the other way is an error of several per cent. Trees do not see monotone transforms anyway.
 
+A library does not say which tile it chose: so waves are also reckoned for the tiles that it has to choose from, whatever the kernel. They
+tell how well a shape fills the device at all.
+
 The floor is the analytical part: max(flops / measured peak, bytes / measured bandwidth) + launch, the roofline of Williams, Waterman &
 Patterson (CACM 2009); the trees learn log(measured / floor).
 
@@ -21,6 +24,8 @@ import numpy as np
 
 from gemmcast.question import FIELDS
 
+CANDIDATES: Final = ((64, 64), (64, 128), (128, 64), (128, 128), (128, 256), (256, 128))
+# tiles that libraries choose from, m x n
 NAMES: Final = (
     *FIELDS,
     "count_m", "count_n", "count_k",                 # tiles along each dimension
@@ -28,9 +33,13 @@ NAMES: Final = (
     "blocks", "waves", "wave_fill",                  # thread blocks, per worker, and the share of the last wave that works
     "compute_time", "bytes_time", "tile_bytes_time", # at measured peak and bandwidth; with every tile's loads from DRAM
     "balance", "intensity", "l2_fill", "work",       # compute over bytes, work over bytes, operands over L2, multiply-adds
+    *(f"{m}x{n}_fill" for m, n in CANDIDATES),       # were that the tile: the share of the last wave that works
+    *(f"{m}x{n}_share" for m, n in CANDIDATES),      # and elements of C per worker and wave
 )  # fmt: skip
 FLOOR_UNITS: Final = np.array([[2e-6, 1e-3]], dtype=np.float32)
 # multiply-adds per TFLOP/s, bytes per GB/s: in microseconds
+TILES: Final = np.array([[m for m, _ in CANDIDATES] + [n for _, n in CANDIDATES]], dtype=np.float32)
+OF_TILES: Final = tuple(f"{m}x{n}" for m, n in CANDIDATES)
 
 Pairs = dict[str, tuple[str, str]]
 
@@ -64,12 +73,17 @@ def features(question: Any) -> tuple[Any, Any]:
     c = _Columns(question, FIELDS)
     xp = c.xp
     c.add(("count_m", "count_n", "count_k"), xp.ceil(c.take("m", "n", "k") / c.take("tile_m", "tile_n", "tile_k")))
+    c.add((*(f"{t}_m" for t in OF_TILES), *(f"{t}_n" for t in OF_TILES)), _candidate_counts(c))
     c.multiply(
         mk=("m", "k"), kn=("k", "n"), mn=("m", "n"), in_size=("batch", "in_bytes"), out_size=("batch", "out_bytes"),
         padded_m=("count_m", "tile_m"), padded_n=("count_n", "tile_n"), padded_k=("count_k", "tile_k"),
         grid=("count_m", "count_n"), slices=("batch", "split_k"), k_batch=("k", "batch"),
+        **{f"{t}_grid": (f"{t}_m", f"{t}_n") for t in OF_TILES},
     )  # fmt: skip
-    c.multiply(a_bytes=("mk", "in_size"), b_bytes=("kn", "in_size"), c_bytes=("mn", "out_size"), work=("mn", "k_batch"), blocks=("grid", "slices"))
+    c.multiply(
+        a_bytes=("mk", "in_size"), b_bytes=("kn", "in_size"), c_bytes=("mn", "out_size"), work=("mn", "k_batch"), blocks=("grid", "slices"),
+        elements=("mn", "batch"), **{f"{t}_blocks": (f"{t}_grid", "batch") for t in OF_TILES},
+    )  # fmt: skip
     c.multiply(a_loads=("a_bytes", "count_n"), b_loads=("b_bytes", "count_m"))
     moved = c.take("a_bytes", "a_loads") + c.take("b_bytes", "b_loads") + c.take("c_bytes")
     c.add(("bytes_once", "bytes_by_tile"), moved)
@@ -77,9 +91,21 @@ def features(question: Any) -> tuple[Any, Any]:
         compute_time=("work", "peak_tflops"), bytes_time=("bytes_once", "dram_gbps"), tile_bytes_time=("bytes_by_tile", "dram_gbps"),
         fill_m=("m", "padded_m"), fill_n=("n", "padded_n"), fill_k=("k", "padded_k"), waves=("blocks", "workers"),
         intensity=("work", "bytes_once"), l2_fill=("bytes_once", "l2_bytes"),
+        elements_per_worker=("elements", "workers"), **{f"{t}_waves": (f"{t}_blocks", "workers") for t in OF_TILES},
     )  # fmt: skip
-    c.add(("whole_waves",), xp.ceil(c.take("waves")))
-    c.divide(balance=("compute_time", "bytes_time"), wave_fill=("waves", "whole_waves"))
+    waves = ("waves", *(f"{t}_waves" for t in OF_TILES))
+    c.add(tuple(f"whole_{name}" for name in waves), xp.ceil(c.take(*waves)))
+    c.divide(
+        balance=("compute_time", "bytes_time"), wave_fill=("waves", "whole_waves"),
+        **{f"{t}_fill": (f"{t}_waves", f"whole_{t}_waves") for t in OF_TILES},
+        **{f"{t}_share": ("elements_per_worker", f"whole_{t}_waves") for t in OF_TILES},
+    )  # fmt: skip
     times_us = c.take("compute_time", "bytes_time") * xp.asarray(FLOOR_UNITS)
     floor_us = xp.maximum(times_us[:, 0:1], times_us[:, 1:2]) + c.take("device_launch_us")
     return floor_us, c.take(*NAMES)
+
+
+def _candidate_counts(c: _Columns) -> Any:
+    """Tiles along m, then along n."""
+    sizes = c.take(*["m"] * len(CANDIDATES), *["n"] * len(CANDIDATES))
+    return c.xp.ceil(sizes / c.xp.asarray(TILES))

@@ -7,7 +7,8 @@
     tflops               = flops / (runtime_us x 1e6)
 
 Energy and throughput are computed, never fitted, so that the outputs can't contradict each other. A target that was not read in
-some rows costs the others nothing: each has trees of its own. Never shown power, the model has none.
+some rows costs the others nothing: each has trees of its own. Never shown power, the model has none; never shown a sustained runtime
+(tables of others have none), it has neither that nor energy.
 """
 
 from __future__ import annotations
@@ -40,8 +41,10 @@ def answers(columns: Any, floor_us: Any, logs: Mapping[str, Any]) -> dict[str, A
     runtime_us = floor_us * xp.exp(logs["runtime"])
     found = {"runtime_us": runtime_us, "tflops": at("work") * 2e-6 / runtime_us}
     if "power" in logs:
-        sustained_us, power_w = runtime_us * xp.exp(logs["sustained"]), at("power_limit_w") * xp.exp(logs["power"])
-        found |= {"sustained_runtime_us": sustained_us, "power_w": power_w, "energy_mj": power_w * sustained_us * 1e-3}
+        found["power_w"] = at("power_limit_w") * xp.exp(logs["power"])
+    if "sustained" in logs:
+        found["sustained_runtime_us"] = runtime_us * xp.exp(logs["sustained"])
+        found["energy_mj"] = found["power_w"] * found["sustained_runtime_us"] * 1e-3
     return found
 
 
@@ -61,13 +64,17 @@ class CostModel(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         floor_us, columns = features(questions)
         runtime_us = measured["runtime_us"]
         self.trees_ = {"runtime": self._boost(columns, runtime_us / floor_us[:, 0])}
-        power_w = measured.get("power_w", np.full(len(questions), np.nan))
-        metered = ~np.isnan(power_w) & ~np.isnan(measured.get("sustained_runtime_us", power_w)) & (questions[:, AT["power_limit_w"]] > 0)
+        unread = np.full(len(questions), np.nan)
+        power_w, sustained_us = measured.get("power_w", unread), measured.get("sustained_runtime_us", unread)
+        limit_w = questions[:, AT["power_limit_w"]]
+        metered = ~np.isnan(power_w) & (limit_w > 0)
+        lasting = metered & ~np.isnan(sustained_us)
         if metered.sum() >= MIN_POWER_ROWS:
-            sustained_us, limit_w = measured["sustained_runtime_us"][metered], questions[metered, AT["power_limit_w"]]
-            self.trees_["sustained"] = self._boost(columns[metered], sustained_us / runtime_us[metered])
-            self.trees_["power"] = self._boost(columns[metered], power_w[metered] / limit_w)
-        self.outputs_ = OUTPUTS if "power" in self.trees_ else OUTPUTS[:2]
+            if lasting.sum() >= MIN_POWER_ROWS:
+                self.trees_["sustained"] = self._boost(columns[lasting], sustained_us[lasting] / runtime_us[lasting])
+            self.trees_["power"] = self._boost(columns[metered], power_w[metered] / limit_w[metered])
+        has = {"power_w": "power", "sustained_runtime_us": "sustained", "energy_mj": "sustained"}
+        self.outputs_ = tuple(name for name in OUTPUTS if name not in has or has[name] in self.trees_)
         return self
 
     def fit_dataset(self, data: Dataset) -> Self:

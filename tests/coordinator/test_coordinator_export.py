@@ -189,3 +189,15 @@ def test_without_trees_the_answer_is_the_floor(plain: Fitted) -> None:
     model = CostModel(iterations=1, learning_rate=1e-9).fit(data.questions, {"runtime_us": floor_us[:, 0].astype(np.float64)})
     np.testing.assert_allclose(model.predict(data.questions)["runtime_us"], floor_us[:, 0], rtol=1e-6)
     assert len(NAMES) > len(FIELDS)
+
+
+def test_power_without_a_sustained_runtime_teaches_power_alone(power_samples: pa.Table) -> None:
+    """Other people's tables have no sustained runtime."""
+    data = dataset(power_samples)
+    measured = {name: values for name, values in data.measured.items() if name not in ("sustained_runtime_us", "energy_mj")}
+    model = CostModel(iterations=5).fit(data.questions, measured)
+    assert model.outputs_ == ("runtime_us", "tflops", "power_w") == tuple(model.predict(data.questions))
+    session = open_session(export(model, devices_of(data)))
+    got = dict(zip(model.outputs_, session.run(list(model.outputs_), {INPUT: data.questions}), strict=True))
+    for name, values in model.predict(data.questions).items():
+        np.testing.assert_allclose(got[name], values, rtol=1e-5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import ndonnx as ndx
@@ -10,14 +11,14 @@ import numpy.typing as npt
 import onnx
 import pytest
 
-from coordinator.features import NAMES, features
+from coordinator.features import CANDIDATES, NAMES, features
 from coordinator.train import open_session
 from gemmcast.config import FAMILIES, KernelConfig
 from gemmcast.device import Device
 from gemmcast.gemm import DTYPES, LAYOUTS, MAX_DIM, Gemm
 from gemmcast.question import FIELDS, INPUT, IR_VERSION, OPSET, ask
 
-FEW_NODES = 45
+FEW_NODES = 50
 # each costs an embedder 0.2 to 0.9 us
 
 
@@ -89,12 +90,23 @@ def test_what_they_say_by_hand(gpu: Device) -> None:
         "count_m": 32, "count_n": 8, "count_k": 2, "fill_m": 1000 / 1024, "fill_n": 1, "fill_k": 1, "blocks": blocks, "waves": blocks / 132,
         "wave_fill": blocks / 132 / 2, "work": 1000 * 256 * 64, "compute_time": 1000 * 256 * 64 / 50, "bytes_time": moved / 2900,
         "tile_bytes_time": by_tile / 2900, "balance": 1000 * 256 * 64 / 50 / (moved / 2900), "intensity": 1000 * 256 * 64 / moved,
-        "l2_fill": moved / (50 * 2**20),
+        "l2_fill": moved / (50 * 2**20), "128x128_fill": 16 / 132, "128x128_share": 1000 * 256 / 132, "64x64_fill": 64 / 132,
+        "64x64_share": 1000 * 256 / 132,
     }  # fmt: skip
     for name, value in want.items():
         assert said[name] == pytest.approx(value, rel=1e-6), name
     compute_us, bytes_us = gemm.flops / (50 * 1e6), moved / (2900 * 1e3)
     assert floor_us[0, 0] == pytest.approx(max(compute_us, bytes_us) + 2.5, rel=1e-6)
+
+
+def test_waves_of_the_tiles_that_a_library_may_have_chosen(gpu: Device) -> None:
+    gemm = Gemm(m=5000, n=4097, k=64, batch=3, dtype="fp16")
+    _, columns = features(np.array([ask(gemm, KernelConfig(family="cublas"), gpu)], dtype=np.float32))
+    said = dict(zip(NAMES, columns[0].tolist(), strict=True))
+    for m, n in CANDIDATES:
+        waves = math.ceil(5000 / m) * math.ceil(4097 / n) * 3 / 132
+        assert said[f"{m}x{n}_fill"] == pytest.approx(waves / math.ceil(waves), rel=1e-6)
+        assert said[f"{m}x{n}_share"] == pytest.approx(5000 * 4097 * 3 / 132 / math.ceil(waves), rel=1e-6)
 
 
 def test_threads_share_the_peak_of_a_cpu(cpu: Device) -> None:

@@ -1,0 +1,98 @@
+"""How right the model is about GEMMs that it never saw, beside the lookup, the roofline and the paper's own forest.
+
+    .venv/bin/python benchmarks/accuracy.py [--table FILE] [--by shape|layer] [--json]      5-fold, grouped by shape (or by n and k)
+    .venv/bin/python benchmarks/accuracy.py --table FILE --holdout FILE [--json]            fitted on the first, asked the second
+
+A table is a file of our own columns (Parquet or CSV) or one that `python -m coordinator import` reads (docs/importing.md); the default
+is the recorded H100. Per cent: 3.1 is 3.1 %. A second table is scored with the descriptors of the first one's device, where it has none.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import pyarrow as pa
+from coordinator.importer import read_outside
+
+from coordinator import validation
+from coordinator.dataset import Dataset, dataset
+from coordinator.scores import table as as_text
+from gemmcast.errors import GemmcastError, InputError
+from gemmcast.sample import device_of
+
+DEFAULT = Path(__file__).resolve().parent.parent / "datasets" / "h100_demo.parquet"
+Scores = dict[str, dict[str, dict[str, float]]]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--table", type=Path, default=DEFAULT, help="measured GEMMs to learn from")
+    parser.add_argument("--holdout", type=Path, help="measured GEMMs to be asked; without it, cross-validation over --table")
+    parser.add_argument("--by", choices=("shape", "layer"), default="shape", help="what is kept together in a fold")
+    parser.add_argument("--json", action="store_true", help="one JSON object on the last line")
+    args = parser.parse_args(arguments)
+    try:
+        found = measure(args.table, args.holdout, args.by)
+    except (GemmcastError, OSError) as error:
+        print(f"accuracy: {error}", file=sys.stderr)
+        return 2
+    _show(found) if not args.json else print(json.dumps(found))
+    return 0
+
+
+def measure(table: Path, holdout: Path | None, by: str) -> dict[str, Any]:
+    first = read_outside(table)
+    data = _usable(first, table)
+    if holdout is None:
+        groups = data.shapes if by == "shape" else validation.layers(data)
+        predicted = validation.cross_validated(data, groups, done=_progress)
+        protocol, asked = f"{validation.FOLDS}-fold, grouped by {by}", data
+    else:
+        asked = _usable(read_outside(holdout, device=_device(first)), holdout)
+        predicted, protocol = validation.answers(data, asked), f"fitted on {table.name}, asked {holdout.name}"
+    families = asked.column("family")
+    return {
+        "protocol": protocol,
+        "rows": len(asked),
+        "shapes": len(set(asked.shapes)),
+        "targets": validation.scores(asked, predicted),
+        "families": {str(name): validation.scores(asked, predicted, families == name) for name in sorted(set(families))},
+    }
+
+
+def _usable(table: pa.Table, path: Path) -> Dataset:
+    data = dataset(table)
+    if len(set(data.shapes)) < validation.FOLDS:
+        rule = f"only {len(data)} of {len(table)} rows are usable, over {len(set(data.shapes))} shapes"
+        raise InputError("table", str(path), rule, f"measure at least {validation.FOLDS} shapes on a described device, with status ok")
+    return data
+
+
+def _device(table: pa.Table) -> Any:
+    """The first table's, where it is of one device; a table without descriptors is taken to be of the same."""
+    rows = table.to_pylist()
+    return device_of(rows) if len({row["device"] for row in rows}) == 1 else None
+
+
+def _progress(done: int, folds: int) -> None:
+    print(f"\rfold {done} of {folds}", end="\n" if done == folds else "", file=sys.stderr, flush=True)
+
+
+def _show(found: dict[str, Any]) -> None:
+    print(f"{found['protocol']}: {found['rows']:,} rows, {found['shapes']:,} shapes; absolute errors in per cent")
+    lines = [("pooled", found["targets"]), *((name, scores) for name, scores in found["families"].items() if len(found["families"]) > 1)]
+    for name, scores in lines:
+        print(f"\n{name}\n{'target':22}{'method':14}{'median':>9}{'mean':>9}{'p90':>9}{'R2':>9}{'rows':>9}")
+        for target, method, *values in as_text(scores):
+            print(f"{target:22}{method:14}" + "".join(f"{value:>9}" for value in values))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
