@@ -1,0 +1,79 @@
+"""Grouped cross-validation: nobody answers a row of a group that it was fitted on, and every row is answered once."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from coordinator import validation
+from coordinator.dataset import TARGETS, Dataset, dataset
+from coordinator.scores import score
+
+
+@pytest.fixture(scope="module")
+def data(power_samples: pa.Table) -> Dataset:
+    return dataset(power_samples)
+
+
+def test_folds_share_no_group_and_cover_all_rows(data: Dataset) -> None:
+    answered = np.zeros(len(data), dtype=int)
+    sizes = []
+    for training, test in validation.split(data.shapes, 5):
+        assert not set(data.shapes[training]) & set(data.shapes[test])
+        assert (training != test).all()
+        answered += test
+        sizes.append(len(set(data.shapes[test])))
+    assert (answered == 1).all()
+    assert max(sizes) - min(sizes) <= 1 and sum(sizes) == len(set(data.shapes))
+
+
+def test_the_split_knows_names_alone(data: Dataset) -> None:
+    order = np.random.default_rng(3).permutation(len(data))
+    for (_, one), (_, other) in zip(validation.split(data.shapes, 4), validation.split(data.shapes[order], 4), strict=True):
+        assert np.array_equal(one[order], other)
+
+
+def test_every_row_is_answered_by_every_method_and_told_fold_by_fold(data: Dataset) -> None:
+    told: list[tuple[int, int]] = []
+    predicted = validation.cross_validated(data, data.shapes, 3, lambda *of: told.append(of))
+    assert told == [(1, 3), (2, 3), (3, 3)]
+    assert set(predicted) == set(TARGETS)
+    for methods in predicted.values():
+        assert set(methods) == {"model", "lookup", "roofline", "paper_forest"}
+        assert not any(np.isnan(values).any() for values in methods.values())
+
+
+def test_an_answer_is_of_models_that_never_saw_the_group(data: Dataset) -> None:
+    """What was measured for one shape is made a hundred times as long: its own answers must not know."""
+    strange = data.shapes == data.shapes[0]
+    changed = {name: np.where(strange, 100 * values, values) for name, values in data.measured.items()}
+    before, after = (
+        validation.cross_validated(Dataset(data.table, data.questions, measured, data.shapes), data.shapes, 3)["runtime_us"]["model"]
+        for measured in (data.measured, changed)
+    )
+    assert np.array_equal(before[strange], after[strange])
+    assert not np.array_equal(before[~strange], after[~strange])
+
+
+def test_layers_are_named_by_n_and_k_alone(data: Dataset) -> None:
+    rows = data.table.to_pylist()
+    assert validation.layers(data).tolist() == [f"{row['n']}x{row['k']}" for row in rows]
+
+
+def test_scores_leave_out_what_was_not_read_or_has_no_answer(data: Dataset) -> None:
+    measured = {name: values.copy() for name, values in data.measured.items()}
+    measured["power_w"][::2] = np.nan
+    thinned = Dataset(data.table, data.questions, measured, data.shapes)
+    guess = np.full(len(data), 100.0)
+    guess[1] = np.nan
+    found = validation.scores(thinned, {"power_w": {"model": guess}})
+    known = np.arange(len(data)) % 2 == 1
+    known[1] = False
+    assert found == {"power_w": {"model": score(measured["power_w"][known], guess[known])}}
+    assert validation.scores(thinned, {"power_w": {"model": guess}}, np.zeros(len(data), dtype=bool)) == {}
+
+
+def test_a_model_that_has_no_power_is_scored_on_runtime_alone(cpu_samples: pa.Table) -> None:
+    data = dataset(cpu_samples)
+    assert set(validation.cross_validated(data, data.shapes, 2)) == {"runtime_us", "tflops"}
