@@ -1,4 +1,5 @@
-"""What the recorded datasets hold: different cells, shapes, groups to tune in, power, failures.
+"""What the recorded datasets hold: different cells, shapes, groups to tune in, power, failures, and how well the cells that were measured
+again (NAME_again.parquet, on another machine or day) agree.
 
     .venv/bin/python benchmarks/datasets.py [datasets/*.parquet] [--json]
 
@@ -16,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import pyarrow.parquet as pq
 
-from coordinator.recording import counts
+from coordinator.recording import counts, noise_floor
 from gemmcast.arrow import conform
 from gemmcast.errors import InputError
 
@@ -29,18 +30,23 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="one JSON object on the last line")
     args = parser.parse_args()
     try:
-        found = {path.stem: counts(conform(pq.read_table(path), str(path)).to_pylist()) for path in args.files}
+        rows = {path.stem: conform(pq.read_table(path), str(path)).to_pylist() for path in args.files}
     except (InputError, OSError) as error:
         print(f"datasets: {error}", file=sys.stderr)
         return 2
+    found = {name: counts(of) for name, of in rows.items()}
+    floors = {name: noise_floor(rows[name], rows[f"{name}_again"]) for name in rows if f"{name}_again" in rows}
     if args.json:
-        print(json.dumps(found))
+        print(json.dumps({name: {**values, "noise_floor": floors.get(name)} for name, values in found.items()}))
         return 0
     for name, values in found.items():
         print(name)
         for key, value in values.items():
             shown = ", ".join(f"{word} {count}" for word, count in value.items()) if isinstance(value, dict) else value
             print(f"  {key:18} {shown}")
+        for reading, apart in floors.get(name, {}).items():
+            shown = f"median {apart['median']:.2f} %, p90 {apart['p90']:.2f} % over {apart['cells']} cells measured again"
+            print(f"  {reading:22} {shown}")
     return 0
 
 

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 
-import numpy as np
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
 import pyarrow.parquet as pq
 
-READINGS = ("runtime_us", "sustained_runtime_us", "power_w", "energy_mj")
+from coordinator.recording import noise_floor
 
 
 def main() -> None:
@@ -22,26 +24,13 @@ def main() -> None:
     args = parser.parse_args()
     if len(args.files) != 2:
         parser.error("name two recordings of the same cells")
-    found = noise_floor(*args.files)
+    found = noise_floor(*(pq.read_table(path).to_pylist() for path in args.files))
     if args.json:
         print(json.dumps(found))
         return
     print(f"{'reading':24}{'median %':>10}{'p90 %':>10}{'max %':>10}{'cells':>8}")
     for name, values in found.items():
         print(f"{name:24}{values['median']:10.2f}{values['p90']:10.2f}{values['max']:10.2f}{values['cells']:8.0f}")
-
-
-def noise_floor(first: Path, second: Path) -> dict[str, dict[str, float]]:
-    """reading -> relative difference in per cent, over the cells that both have."""
-    one, two = ({row["cell_id"]: row for row in pq.read_table(path).to_pylist()} for path in (first, second))
-    found = {}
-    for name in READINGS:
-        pairs = np.array([(one[cell][name], two[cell][name]) for cell in one if cell in two and one[cell][name] and two[cell][name]])
-        if len(pairs):
-            difference = 100 * np.abs(pairs[:, 1] / pairs[:, 0] - 1)
-            median, p90 = np.percentile(difference, [50, 90])
-            found[name] = {"median": float(median), "p90": float(p90), "max": float(difference.max()), "cells": len(pairs)}
-    return found
 
 
 if __name__ == "__main__":

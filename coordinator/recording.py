@@ -23,6 +23,7 @@ from gemmcast.sample import config_of, gemm_of
 
 GROUP = 20
 COMPRESSION_LEVEL = 9
+READINGS = ("runtime_us", "sustained_runtime_us", "power_w", "energy_mj")
 Rows = Sequence[dict[str, Any]]
 
 
@@ -69,6 +70,23 @@ def counts(rows: Rows) -> dict[str, Any]:
         "by_dtype": dict(Counter(row["dtype"] for row in good)),
         "not_ok": dict(Counter(row["status"] for row in rows if row["status"] != "ok")),
     }
+
+
+def noise_floor(rows: Rows, again: Rows) -> dict[str, dict[str, float]]:
+    """How far two readings of the same cell differ, in per cent: no model can be asked to predict better than that.
+
+    Returns:
+        reading -> median, p90, max, and the number of cells that both recordings have.
+    """
+    one, two = ({row["cell_id"]: row for row in of if row["status"] == "ok"} for of in (rows, again))
+    found = {}
+    for name in READINGS:
+        pairs = np.array([(one[cell][name], two[cell][name]) for cell in one if cell in two and one[cell][name] and two[cell][name]])
+        if len(pairs):
+            difference = 100 * np.abs(pairs[:, 1] / pairs[:, 0] - 1)
+            median, p90 = np.percentile(difference, [50, 90])
+            found[name] = {"median": float(median), "p90": float(p90), "max": float(difference.max()), "cells": len(pairs)}
+    return found
 
 
 def card(name: str, rows: Rows, counted: dict[str, Any], measure: dict[str, Any] | None) -> str:

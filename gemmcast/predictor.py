@@ -77,9 +77,7 @@ class _Model:
             self.binding.bind_ortvalue_output(name, ort.OrtValue.ortvalue_from_numpy(answer))
 
     def run(self, rows: question.Rows, names: Sequence[str]) -> list[npt.NDArray[np.float32]]:
-        only = ort.RunOptions()
-        only.only_execute_path_to_fetches = True
-        return self.session.run(list(names), {question.INPUT: rows}, only)  # type: ignore[no-any-return]
+        return self.session.run(list(names), {question.INPUT: rows})  # type: ignore[no-any-return]
 
 
 def _description(session: ort.InferenceSession, source: str) -> tuple[dict[str, str], list[Device]]:

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from agent.devices.replay import ReplayInstrument
-from coordinator.recording import counts, write_recording
+from coordinator.recording import counts, noise_floor, write_recording
 from gemmcast.arrow import SCHEMA, to_table
 from gemmcast.errors import InputError
 from gemmcast.sample import config_of, gemm_of
@@ -76,3 +76,15 @@ def test_a_cpus_card_has_no_drivers(cpu_samples: pa.Table, tmp_path: Path) -> No
     card = path.with_suffix(".md").read_text()
     assert "| driver, CUDA | none |" in card and "| devices |" in card
     assert "| counter against instantaneous power, median | not read |" in card
+
+
+def test_the_noise_floor_is_of_good_readings_that_both_recordings_have(samples: pa.Table) -> None:
+    rows: Rows = samples.to_pylist()[:12]
+    again = [{**row, "runtime_us": row["runtime_us"] * (1 + i / 100), "power_w": None} for i, row in enumerate(rows)]
+    found = noise_floor(rows, [*reversed(again[1:]), {**again[0], "cell_id": "another"}])
+    assert set(found) == {"runtime_us", "sustained_runtime_us", "energy_mj"}
+    assert found["runtime_us"] == {"median": pytest.approx(6), "p90": pytest.approx(10), "max": pytest.approx(11), "cells": 11}
+    assert found["energy_mj"]["max"] == 0
+    again[5]["status"] = "throttled"
+    assert noise_floor(rows, again)["runtime_us"]["cells"] == 11
+    assert noise_floor(rows, []) == {}
