@@ -67,7 +67,7 @@ BASELINES: dict[str, Callable[[Dataset, Dataset, str], Values]] = {"lookup": loo
 def _raw(data: Dataset, target: str) -> Values:
     q = data.questions.astype(np.float64)
     columns = features(data.questions)[1]
-    times_us = columns[:, [NAMES.index("compute_time"), NAMES.index("bytes_time")]] * FLOOR_UNITS
+    times_us = columns[:, [NAMES.index("compute_time"), NAMES.index("bytes_time")]] * FLOOR_UNITS[:, 0]
     time_us = np.max(times_us, axis=1).astype(np.float64)
     limit_w = np.maximum(q[:, AT["power_limit_w"]], 1.0)
     flops = 2 * q[:, AT["m"]] * q[:, AT["n"]] * q[:, AT["k"]] * q[:, AT["batch"]]
