@@ -1,4 +1,4 @@
-"""`python -m coordinator run | plan | train | status | report | export | demo`.
+"""`python -m coordinator run | plan | train | status | report | import | export | demo`.
 
 Bad input ends with one line that names field, value and way out, exit code 2, and leaves store and registry as they were.
 Every command takes --json: then its result is one JSON object on the last line of standard output.
@@ -138,20 +138,62 @@ def status(workspace: WorkspacePath = DEFAULT_WORKSPACE, store: StoreUri = None,
     terminal.result(found, as_json=json, text=lambda: terminal.show_rows("status", ("", ""), [(name, str(value)) for name, value in found.items()]))
 
 
-@app.command()
-def export(
-    file: Annotated[Path, typer.Argument(metavar="FILE.parquet", help="the dataset; its card, FILE.md, is written beside it")],
+@app.command("import")
+def import_(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="a table that somebody else measured (docs/importing.md)")],
+    format: Annotated[str | None, typer.Option(help="aiconfigurator, kernel-tuner-t4, csv or parquet [what the file looks like]")] = None,
     workspace: WorkspacePath = DEFAULT_WORKSPACE,
     store: StoreUri = None,
+    device: Annotated[Path | None, typer.Option(help="JSON file of the device it was measured on [estimated from the table]")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", metavar="COLUMN=VALUE", help="holds for every row of T4 results; repeatable")] = None,
     json: AsJson = False,
 ) -> None:
-    """A workspace's samples as one Parquet file with a card: to keep, to share, to replay."""
+    """Append the rows of a measured table to a workspace's samples; rows that are there already add nothing."""
     from coordinator import terminal
-    from coordinator.recording import write_recording
+    from coordinator.importer import append, read, read_device
+    from coordinator.store import SampleStore
+    from coordinator.workspace import Workspace
 
+    place = Workspace(workspace)
+    outside = read(file, format, read_device(device) if device else None, _assignments(set_ or []))
+    with place.locked():
+        added = append(outside, SampleStore.open(store or place.samples, create=True))
+    found: dict[str, Any] = {
+        "file": str(file), "format": outside.format, "rows": len(outside.table), "added": added, "already_there": len(outside.table) - added,
+        "skipped": outside.skipped, "notes": outside.notes,
+    }  # fmt: skip
+
+    def text() -> None:
+        rows = [(name, str(value)) for name, value in found.items() if name not in ("skipped", "notes")]
+        terminal.show_rows("import", ("", ""), rows + [(f"skipped: {why}", str(count)) for why, count in outside.skipped.items()])
+        for note in outside.notes:
+            terminal.out.print(note, soft_wrap=True, highlight=False, markup=False)
+
+    terminal.result(found, as_json=json, text=text)
+
+
+@app.command()
+def export(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="a dataset, .parquet (its card, .md, is written beside it), or T4 results, .json")],
+    workspace: WorkspacePath = DEFAULT_WORKSPACE,
+    store: StoreUri = None,
+    format: Annotated[str | None, typer.Option(help="parquet or t4 [by the file's name]")] = None,
+    json: AsJson = False,
+) -> None:
+    """A workspace's samples as one Parquet file with a card, to keep, to share, to replay; or as T4 results for other tuners."""
+    from coordinator import terminal
+    from coordinator.outside.t4 import write_t4
+    from coordinator.recording import counts, write_recording
+
+    if format not in (None, "parquet", "t4"):
+        raise InputError("--format", format, "unknown format", "use parquet or t4")
     place, samples = _opened(workspace, store)
-    measure = jsons.loads(place.plan.read_text())["measure"] if place.plan.is_file() else None
-    found = write_recording(samples.read(), file, measure)
+    table = samples.read()
+    if format == "t4" or (format is None and file.suffix == ".json"):
+        write_t4(table, file)
+        found = counts(table.to_pylist())
+    else:
+        found = write_recording(table, file, jsons.loads(place.plan.read_text())["measure"] if place.plan.is_file() else None)
     rows = [(name, str(value)) for name, value in found.items()]
     terminal.result({"file": str(file), **found}, as_json=json, text=lambda: terminal.show_rows(f"{file}", ("", ""), rows))
 
@@ -186,6 +228,14 @@ def demo(
     from coordinator.demo import run_demo
 
     run_demo(directory.resolve(), as_json=json, recorded=dataset)
+
+
+def _assignments(texts: list[str]) -> dict[str, str]:
+    """`m=1024` and the like."""
+    for text in texts:
+        if "=" not in text:
+            raise InputError("--set", text, "must be COLUMN=VALUE", "write --set m=1024")
+    return {name: value for name, _, value in (text.partition("=") for text in texts)}
 
 
 def _opened(workspace: Path, store: str | None) -> tuple[Workspace, SampleStore]:
