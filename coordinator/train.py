@@ -17,12 +17,11 @@ import numpy as np
 import onnxruntime as ort
 import pyarrow as pa
 
-from coordinator.baselines import BASELINES
-from coordinator.dataset import TARGETS, Dataset, dataset, held_out
+from coordinator.dataset import Dataset, dataset, held_out
 from coordinator.export import export
 from coordinator.model import CostModel
 from coordinator.plan import Train
-from coordinator.scores import score
+from coordinator.validation import beside_baselines, scores
 from gemmcast import __version__, modeldir
 from gemmcast.card import ModelCard
 from gemmcast.device import Device
@@ -94,15 +93,7 @@ def train(table: pa.Table, settings: Train, *, store_version: int | None = None)
 
 def compare(training: Dataset, test: Dataset, predicted: dict[str, Any]) -> dict[str, dict[str, dict[str, float]]]:
     """target -> method -> metric, on the test rows where the target was read; every method sees the training rows alone."""
-    found: dict[str, dict[str, dict[str, float]]] = {}
-    for target in TARGETS:
-        known = ~np.isnan(test.measured[target])
-        if target not in predicted or not known.any():
-            continue
-        subset, measured = test.take(known), test.measured[target][known]
-        methods = {"model": predicted[target][known], **{name: method(training, subset, target) for name, method in BASELINES.items()}}
-        found[target] = {name: score(measured, values) for name, values in methods.items()}
-    return found
+    return scores(test, beside_baselines(training, test, predicted))
 
 
 def parity(model: CostModel, session: ort.InferenceSession, data: Dataset) -> float:

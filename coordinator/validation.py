@@ -7,7 +7,7 @@ layer at any m. Every method sees the same rows. Knows nothing of files or of wh
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -25,12 +25,16 @@ FOLDS = 5
 
 def answers(training: Dataset, test: Dataset) -> Predicted:
     """What the model and the baselines say about the test rows, fitted on the training rows."""
-    model = CostModel().fit_dataset(training).predict(test.questions)
-    found: Predicted = {}
-    for target in TARGETS:
-        if target in model and not np.isnan(training.measured[target]).all():
-            found[target] = {"model": model[target], **{name: method(training, test, target) for name, method in BASELINES.items()}}
-    return found
+    return beside_baselines(training, test, CostModel().fit_dataset(training).predict(test.questions))
+
+
+def beside_baselines(training: Dataset, test: Dataset, said: Mapping[str, npt.NDArray[np.float64]]) -> Predicted:
+    """A model's answers by target, with those of the baselines; every method sees the training rows alone."""
+    return {
+        target: {"model": said[target], **{name: method(training, test, target) for name, method in BASELINES.items()}}
+        for target in TARGETS
+        if target in said and not np.isnan(training.measured[target]).all()
+    }
 
 
 def cross_validated(data: Dataset, groups: npt.NDArray[Any], folds: int = FOLDS, done: Callable[[int, int], None] = lambda *_: None) -> Predicted:
