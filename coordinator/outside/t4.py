@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping
-from math import sqrt
+from math import isfinite, sqrt
 from pathlib import Path
 from statistics import mean, median, stdev
 from typing import Any, Final
@@ -74,7 +74,7 @@ def write_t4(table: pa.Table, path: Path) -> None:
 
 def _result(row: Row, constants: Row) -> dict[str, Any]:
     time_ms = [] if row["runtime_us"] is None else [row["runtime_us"] * 1e-3]
-    said = {name: value for name, value in row.items() if value is not None and name not in (*ASKED, *constants, "measured_at")}
+    said = {name: value for name, value in row.items() if _sayable(value) and name not in (*ASKED, *constants, "measured_at")}
     measurements = [{"name": "time", "value": value, "unit": "ms"} for value in time_ms]
     measurements += [{"name": name, "value": _plain(value), "unit": UNITS.get(name.rpartition("_")[2], "")} for name, value in said.items()]
     return {
@@ -86,6 +86,11 @@ def _result(row: Row, constants: Row) -> dict[str, Any]:
         "measurements": measurements,
         "objectives": ["time"],
     }
+
+
+def _sayable(value: Any) -> bool:
+    """JSON has no numbers that are not finite."""
+    return value is not None and not (isinstance(value, float) and not isfinite(value))
 
 
 def _plain(value: Any) -> Any:
