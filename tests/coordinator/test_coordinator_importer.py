@@ -22,6 +22,8 @@ from coordinator.cli import main
 from coordinator.dataset import dataset
 from coordinator.importer import Outside, append, read, read_device, read_outside
 from coordinator.outside.boards import BOARDS, find_board
+from coordinator.outside.files import FORMATS
+from coordinator.outside.found import NEEDED
 from coordinator.outside.t4 import INVALIDITY, STATUSES, write_t4
 from coordinator.store import SampleStore
 from gemmcast.arrow import SCHEMA, to_table
@@ -551,3 +553,12 @@ def test_bad_input_ends_with_one_line_and_changes_nothing(write: Write, tmp_path
     ):
         code, _, err = _run("export", tmp_path / name, *options, "--workspace", workspace)
         assert code == 2 and message in err and not (tmp_path / name).exists()
+
+
+# the page
+
+
+def test_the_page_names_every_format_and_every_state() -> None:
+    page = (DATASETS.parent / "docs" / "importing.md").read_text()
+    for name in (*FORMATS, *INVALIDITY, *INVALIDITY.values(), *STATUSES, *STATUSES.values(), *NEEDED):
+        assert f"`{name}`" in page, name
