@@ -35,7 +35,7 @@ CONTENT: Final = (
 # what makes two rows the same row
 NEEDED_OF_DEVICE: Final = ("device_kind", "sm_count", "peak_tflops", "dram_gbps")
 # without these, nothing can be learned from a row
-REPEATED: Final = "the same row again"
+REPEATED: Final = "stands earlier in the table"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

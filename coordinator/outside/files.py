@@ -67,10 +67,10 @@ def _parquet(path: Path, *, rows: bool = True) -> tuple[list[str], list[Row]]:
     try:
         if not rows:
             return list(pq.read_schema(path).names), []
-        table = pq.read_table(path)
-    except (pa.ArrowException, OSError) as error:
+        table = pq.read_table(path, partitioning=None)
+        return table.column_names, table.to_pylist()
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise InputError("FILE", str(path), f"not a Parquet file ({_first_line(error)})", "name a Parquet file that is whole") from None
-    return table.column_names, table.to_pylist()
 
 
 def _csv(path: Path, *, rows: bool = True) -> tuple[list[str], list[Row]]:

@@ -64,6 +64,8 @@ def checked(values: Row, place: str) -> Row:
 
 def _typed(name: str, value: Any, place: str) -> Any:
     kind = COLUMNS[name]
+    if isinstance(value, (dict, list)) or (isinstance(value, bool) and kind != "bool"):
+        raise InputError(name, value, f"{place}: must be a {'text' if kind == 'str' else 'number'}", "correct the table")
     if kind == "str":
         return _text(name, value if isinstance(value, str) else str(value), place)
     if kind == "bool":
@@ -72,14 +74,17 @@ def _typed(name: str, value: Any, place: str) -> Any:
         return WORDS[word]
     try:
         number = int(value) if kind == "int" and (type(value) is int or str(value).isdecimal()) else float(value)
+        finite = isfinite(number)
+    except OverflowError:
+        finite = False
     except (TypeError, ValueError):
         raise InputError(name, value, f"{place}: must be a number", "correct the table") from None
+    if not finite:
+        raise InputError(name, value, f"{place}: must be finite", "leave the cell empty where nothing was read")
     return _number(name, value, number, place)
 
 
 def _number(name: str, value: Any, number: float, place: str) -> int | float:
-    if not isfinite(number):
-        raise InputError(name, value, f"{place}: must be finite", "leave the cell empty where nothing was read")
     if COLUMNS[name] == "int":
         if number != int(number) or abs(number) >= 2**63:
             raise InputError(name, value, f"{place}: must be a whole number", "correct the table")

@@ -151,7 +151,7 @@ def test_a_table_of_which_nothing_can_be_used_is_refused(write: Write) -> None:
 
 def test_equal_rows_are_one_and_other_readings_are_others(write: Write) -> None:
     outside = read(write([_aic(), _aic(), _aic(latency=0.5), _aic(version="0.2")], "twice.csv"))
-    assert outside.skipped == {"the same row again": 1}
+    assert outside.skipped == {"stands earlier in the table": 1}
     assert (len(outside.table), len(set(outside.table["cell_id"].to_pylist()))) == (3, 3)
 
 
@@ -356,6 +356,11 @@ def test_a_damaged_file_is_refused(tmp_path: Path, content: bytes, format: str |
         read(tmp_path / "file", format)
 
 
+def test_folders_named_like_columns_add_none(tmp_path: Path, write: Write) -> None:
+    (tmp_path / "m=7").mkdir()
+    assert _rows(write([_flat()], "m=7/mine.parquet"))[0]["m"] == 1024
+
+
 def test_half_a_parquet_file_is_refused(write: Write) -> None:
     path = write([_aic(*shape) for shape in SHAPES], "half.parquet")
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
@@ -449,6 +454,9 @@ def test_an_invalid_result_is_a_failed_row(write: Write, invalidity: str, status
         ({}, {name: value for name, value in SET.items() if name != "k"}, "^k = None: results.json, result 1: .*--set k=..."),
         ({}, {name: value for name, value in SET.items() if name != "device"}, "^device = None: "),
         ({}, {**SET, "m": "many"}, "^m = 'many': results.json, result 1: must be a number"),
+        ({"configuration": {"tile_m": True}}, SET, "^tile_m = True: results.json, result 1: must be a number"),
+        ({"configuration": {"tile_m": 10**400}}, SET, "^tile_m = 10000.*: results.json, result 1: must be finite"),
+        ({"configuration": {"layout": ["nn"]}}, SET, "^layout = .*: results.json, result 1: must be a text"),
         ({"invalidity": "bored"}, SET, "^invalidity = 'bored': results.json, result 1: "),
         ({"configuration": None}, SET, "^configuration = None: results.json, result 1: must be a JSON object"),
         ({"measurements": 7}, SET, "^measurements = 7: results.json, result 1: must be a list"),
