@@ -19,10 +19,10 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import pyarrow as pa
-from coordinator.importer import read_outside
 
 from coordinator import validation
 from coordinator.dataset import Dataset, dataset
+from coordinator.importer import read_outside
 from coordinator.scores import table as as_text
 from gemmcast.errors import GemmcastError, InputError
 from gemmcast.sample import device_of
