@@ -51,6 +51,9 @@ def run_demo(directory: Path, *, as_json: bool, recorded: Path | None = None) ->
         terminal.console.print("[bold]1[/bold] measure, train, publish, push")
         swept = campaign.run(stop, cells=first)
         _must_go_on(stop)
+        if campaign.registry.champion() is None:
+            good = swept["statuses"].get("ok", 0)
+            raise GemmcastError(f"no model came of {good} good samples: the warnings above say why; they are in {directory}")
         terminal.console.print(f"  {campaign.model_line.text}")
         terminal.console.print("[bold]2[/bold] predict shapes that were never measured, then measure them")
         cells = kept_back or _unseen_cells(campaign)
