@@ -4,7 +4,7 @@
     .venv/bin/python benchmarks/accuracy.py --table FILE --holdout FILE [--json]            fitted on the first, asked the second
 
 A table is a file of our own columns (Parquet or CSV) or one that `python -m coordinator import` reads (docs/importing.md); the default
-is the recorded H100. Per cent: 3.1 is 3.1 %. A second table is scored with the descriptors of the first one's device, where it has none.
+is the recorded H100. Per cent: 3.1 is 3.1 %. Where a second table has no descriptors and is of the first one's device, it is asked with that one's.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def measure(table: Path, holdout: Path | None, by: str) -> dict[str, Any]:
         predicted = validation.cross_validated(data, groups, done=_progress)
         protocol, asked = f"{validation.FOLDS}-fold, grouped by {by}", data
     else:
-        asked = _usable(read_outside(holdout, device=_device(first)), holdout)
+        asked = _usable(read_outside(holdout, known=_device(first)), holdout)
         predicted, protocol = validation.answers(data, asked), f"fitted on {table.name}, asked {holdout.name}"
     families = asked.column("family")
     return {

@@ -52,18 +52,21 @@ class Outside:
     # one line each: where descriptors come from, what was not read
 
 
-def read_outside(path: Path, format: str | None = None, device: Device | None = None) -> pa.Table:
+def read_outside(path: Path, format: str | None = None, device: Device | None = None, known: Device | None = None) -> pa.Table:
     """The rows of a measured table as samples; see `read`."""
-    return read(path, format, device).table
+    return read(path, format, device, known=known).table
 
 
-def read(path: Path, format: str | None = None, device: Device | None = None, constants: Mapping[str, str] | None = None) -> Outside:
+def read(
+    path: Path, format: str | None = None, device: Device | None = None, constants: Mapping[str, str] | None = None, known: Device | None = None
+) -> Outside:
     """A measured table of others.
 
     Args:
         format: one of FORMATS; None: the one that the file's first bytes and columns tell.
         device: what the rows were measured on; None: what the file says of it, the rest estimated from its rows.
         constants: columns that hold for every row; T4 only.
+        known: stands for `device` with the rows that name it, or name none.
 
     Raises:
         InputError: not such a file, a column or value that breaks a rule, or a device of which too little is known.
@@ -74,7 +77,7 @@ def read(path: Path, format: str | None = None, device: Device | None = None, co
     if constants and chosen != "kernel-tuner-t4":
         raise InputError("--set", " ".join(constants), f"is for T4 results; this is {chosen}", "add a column to the table")
     found = _read(path, chosen, constants or {})
-    rows, notes = _on_devices(found.rows, device)
+    rows, notes = _on_devices(found.rows, device, known)
     measured_at = datetime.fromtimestamp(path.stat().st_mtime, UTC).isoformat(timespec="milliseconds")
     named = [_named(row, f"import:{chosen}:{path.name}", measured_at) for row in rows]
     unique = list({row["cell_id"]: row for row in reversed(named)}.values())[::-1]
@@ -102,19 +105,21 @@ def _read(path: Path, format: str, constants: Mapping[str, str]) -> Found:
     return read_t4(path, constants) if format == "kernel-tuner-t4" else read_flat(path, format)
 
 
-def _on_devices(rows: Sequence[Row], given: Device | None) -> tuple[list[Row], list[str]]:
+def _on_devices(rows: Sequence[Row], given: Device | None, known: Device | None) -> tuple[list[Row], list[str]]:
     """(rows with all descriptors, in their order; notes). What a row says of its device itself is kept."""
+    meant = given or known
+    unnamed = meant.name if meant else None
     groups: dict[str | None, list[Row]] = defaultdict(list)
     for row in rows:
-        groups[row.get("device", given.name if given else None)].append(row)
+        groups[row.get("device", unnamed)].append(row)
     if given and len(groups) > 1:
         raise InputError("--device", given.name, f"the table has rows of {', '.join(map(str, groups))}", "split it, one file for each device")
     devices: dict[str | None, Device | None] = {}
     notes: list[str] = []
     for name, group in groups.items():
-        devices[name], note = _device(name, group, given)
+        devices[name], note = _device(name, group, known if given is None and known and name == known.name else given)
         notes += [note] if note else []
-    return [_complete(row, devices[row.get("device", given.name if given else None)]) for row in rows], notes
+    return [_complete(row, devices[row.get("device", unnamed)]) for row in rows], notes
 
 
 def _device(name: str | None, rows: Sequence[Row], given: Device | None) -> tuple[Device | None, str | None]:

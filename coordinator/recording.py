@@ -39,18 +39,22 @@ def write_recording(table: pa.Table, path: Path, measure: dict[str, Any] | None 
     """
     if path.suffix != ".parquet":
         raise InputError("FILE", str(path), "a dataset is a Parquet file", "name it SOMETHING.parquet")
-    if not len(table):
-        raise InputError("samples", 0, "there are no samples to write", "run a plan first: python -m coordinator run PLAN.toml")
+    rows = in_order(table)
     path.parent.mkdir(parents=True, exist_ok=True)
     sink = pa.BufferOutputStream()
-    pq.write_table(
-        table.sort_by([("measured_at", "ascending"), ("cell_id", "ascending")]), sink, compression="zstd", compression_level=COMPRESSION_LEVEL
-    )
+    pq.write_table(rows, sink, compression="zstd", compression_level=COMPRESSION_LEVEL)
     write_atomically(path, sink.getvalue().to_pybytes())
-    rows = table.to_pylist()
-    counted = counts(rows)
-    write_atomically(path.with_suffix(".md"), card(path.stem, rows, counted, measure).encode())
+    listed = table.to_pylist()
+    counted = counts(listed)
+    write_atomically(path.with_suffix(".md"), card(path.stem, listed, counted, measure).encode())
     return counted
+
+
+def in_order(table: pa.Table) -> pa.Table:
+    """Samples as they are written to files, the oldest first. Raises InputError where there are none."""
+    if not len(table):
+        raise InputError("samples", 0, "there are no samples to write", "run a plan first: python -m coordinator run PLAN.toml")
+    return table.sort_by([("measured_at", "ascending"), ("cell_id", "ascending")])
 
 
 def counts(rows: Rows) -> dict[str, Any]:

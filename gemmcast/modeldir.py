@@ -48,7 +48,7 @@ def write_atomically(path: Path, data: bytes) -> None:
             os.fsync(file.fileno())
         os.chmod(name, 0o644)
         os.replace(name, path)
-    except BaseException:
+    except BaseException:  # Ctrl-C too: no temporary file stays behind; raised again
         Path(name).unlink(missing_ok=True)
         raise
 

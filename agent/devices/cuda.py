@@ -153,8 +153,8 @@ class CudaBench:
         """To the temperature that a sweep keeps the board at, before its power is read for the first time."""
         sets = self.operands(HEATER, cold=False)
         prepared = load("cublas").prepare(HEATER, KernelConfig(family="cublas"), sets)
-        launches = HEATER_LAUNCHES
-        heat(GraphLoad(self.queue, self.queue.capture(prepared, len(sets), launches), launches), self.board.temperature_c)
+        graph = self.queue.capture(prepared, len(sets), HEATER_LAUNCHES)
+        heat(GraphLoad(self.queue, graph, HEATER_LAUNCHES), self.board.temperature_c)
 
     def _evict(self) -> None:
         """From L2, by reading something else."""

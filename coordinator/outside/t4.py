@@ -22,6 +22,7 @@ import pyarrow as pa
 
 from coordinator.outside.files import opening
 from coordinator.outside.found import CONFIG_COLUMNS, GEMM_COLUMNS, Found, Row, checked, utc
+from coordinator.recording import in_order
 from gemmcast.errors import InputError
 from gemmcast.modeldir import write_atomically
 from gemmcast.sample import COLUMNS
@@ -59,9 +60,7 @@ def write_t4(table: pa.Table, path: Path) -> None:
     """
     if path.suffix != ".json":
         raise InputError("FILE", str(path), "T4 results are a JSON file", "name it SOMETHING.json")
-    if not len(table):
-        raise InputError("samples", 0, "there are no samples to write", "run a plan first: python -m coordinator run PLAN.toml")
-    rows = table.sort_by([("measured_at", "ascending"), ("cell_id", "ascending")]).to_pylist()
+    rows = in_order(table).to_pylist()
     constants = {name: rows[0][name] for name in SHARED if rows[0][name] is not None and len({row[name] for row in rows}) == 1}
     file = {
         "schema_version": VERSION,

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +18,14 @@ from threadpoolctl import threadpool_limits
 
 from agent.instrument import blank
 from coordinator.cells import plan_cells
+from coordinator.cli import main
 from coordinator.plan import Plan, Train, parse_plan
 from coordinator.train import Candidate, train
 from gemmcast.arrow import to_table
 from gemmcast.cell import Cell
 from gemmcast.device import Device
 
+Ended = subprocess.CompletedProcess[str]
 MEASURED_AT = "2026-01-01T12:00:00.000+00:00"
 CPU = Device(
     name="Paper CPU (2 cores)", kind="cpu", uuid="CPU-paper", sm_count=2, memory_bytes=2**34, l2_bytes=2**25, dram_gbps=40.0,
@@ -139,3 +145,21 @@ def python_env() -> dict[str, str]:
     """For a Python of our own in another process, started from anywhere."""
     root = Path(__file__).resolve().parent.parent.parent
     return {**os.environ, "PYTHONPATH": str(root), "PYTHONDONTWRITEBYTECODE": "1"}
+
+
+@pytest.fixture(scope="session")
+def coordinator() -> Callable[..., Ended]:
+    """In this process, because MLflow takes seconds to import; test_coordinator_plan.py and _workspace.py start it as its own."""
+
+    def run(*arguments: str | Path) -> Ended:
+        out, err, code = StringIO(), StringIO(), 0
+        with redirect_stdout(out), redirect_stderr(err), pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "argv", ["coordinator", *map(str, arguments)])
+            patch.setenv("COLUMNS", "200")
+            try:
+                main()
+            except SystemExit as leaving:
+                code = int(leaving.code or 0)
+        return Ended(sys.argv, code, out.getvalue(), err.getvalue())
+
+    return run

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from collections.abc import Callable
-from contextlib import redirect_stderr, redirect_stdout
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +12,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from coordinator.cli import main
 from coordinator.store import Batch, SampleStore
 from gemmcast import Predictor
 from gemmcast.config import KernelConfig
@@ -39,24 +35,6 @@ repeats = 2
 family = "cublas"
 shapes = { list = [[8, 8, 8]] }
 """
-
-
-@pytest.fixture(scope="module")
-def coordinator() -> Coordinator:
-    """In this process, because MLflow takes seconds to import; test_coordinator_plan.py and _workspace.py start it as its own."""
-
-    def run(*arguments: str | Path) -> Ended:
-        out, err, code = StringIO(), StringIO(), 0
-        with redirect_stdout(out), redirect_stderr(err), pytest.MonkeyPatch.context() as patch:
-            patch.setattr(sys, "argv", ["coordinator", *map(str, arguments)])
-            patch.setenv("COLUMNS", "200")
-            try:
-                main()
-            except SystemExit as leaving:
-                code = int(leaving.code or 0)
-        return Ended(sys.argv, code, out.getvalue(), err.getvalue())
-
-    return run
 
 
 @pytest.fixture(scope="module")

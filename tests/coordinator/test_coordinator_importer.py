@@ -5,10 +5,9 @@ from __future__ import annotations
 import csv
 import json
 import os
-import sys
+import subprocess
 from collections.abc import Callable, Sequence
-from contextlib import redirect_stderr, redirect_stdout
-from io import StringIO
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,6 @@ import pyarrow.csv as pc
 import pyarrow.parquet as pq
 import pytest
 
-from coordinator.cli import main
 from coordinator.dataset import dataset
 from coordinator.importer import Outside, append, read, read_device, read_outside
 from coordinator.outside.boards import BOARDS, find_board
@@ -95,6 +93,7 @@ def write(tmp_path: Path) -> Callable[..., Path]:
 
 
 Write = Callable[..., Path]
+Run = Callable[..., tuple[int, str, str]]
 
 
 def _rows(path: Path, *arguments: Any) -> list[Row]:
@@ -499,45 +498,43 @@ def test_a_table_that_has_grown_adds_what_is_new(write: Write, tmp_path: Path) -
     assert append(read(write(rows[::-1], "grows.csv")), _store(tmp_path)) == 0
 
 
-def _run(*arguments: str | Path) -> tuple[int, str, str]:
-    """(exit code, standard output, standard error) of the program, in this process."""
-    out, err, code = StringIO(), StringIO(), 0
-    with redirect_stdout(out), redirect_stderr(err), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["coordinator", *map(str, arguments)])
-        patch.setenv("COLUMNS", "200")
-        try:
-            main()
-        except SystemExit as leaving:
-            code = int(leaving.code or 0)
-    return code, out.getvalue(), err.getvalue()
+@pytest.fixture
+def run(coordinator: Callable[..., subprocess.CompletedProcess[str]]) -> Run:
+    """(exit code, standard output, standard error) of the program."""
+
+    def ended(*arguments: str | Path) -> tuple[int, str, str]:
+        done = coordinator(*arguments)
+        return done.returncode, done.stdout, done.stderr
+
+    return ended
 
 
-def test_import_and_export_at_the_terminal(write: Write, tmp_path: Path) -> None:
+def test_import_and_export_at_the_terminal(run: Run, write: Write, tmp_path: Path) -> None:
     table, workspace = write([_aic(*shape) for shape in SHAPES] + [_aic(gemm_dtype="sq")], "gemm.parquet"), tmp_path / "workspace"
-    code, out, _ = _run("import", "--format", "aiconfigurator", table, "--workspace", workspace)
+    code, out, _ = run("import", "--format", "aiconfigurator", table, "--workspace", workspace)
     assert code == 0 and "descriptors estimated from 36 rows" in out and "skipped: gemm_dtype sq" in out
-    code, out, _ = _run("import", table, "--workspace", workspace, "--json")
+    code, out, _ = run("import", table, "--workspace", workspace, "--json")
     found = json.loads(out.splitlines()[-1])
     assert (code, found["rows"], found["added"], found["already_there"]) == (0, 36, 0, 36)
     assert found["skipped"] == {"gemm_dtype sq: its latency is not that of the product alone": 1}
     t4 = tmp_path / "out.t4.json"
-    assert json.loads(_run("export", t4, "--workspace", workspace, "--json")[1])["rows"] == 36
-    assert json.loads(_run("import", t4, "--workspace", tmp_path / "other", "--json")[1])["added"] == 36
+    assert json.loads(run("export", t4, "--workspace", workspace, "--json")[1])["rows"] == 36
+    assert json.loads(run("import", t4, "--workspace", tmp_path / "other", "--json")[1])["added"] == 36
     assert _store(tmp_path / "other").read().equals(_store(workspace).read())
 
 
-def test_a_tuners_file_at_the_terminal(write: Write, tmp_path: Path, gpu: Device) -> None:
+def test_a_tuners_file_at_the_terminal(run: Run, write: Write, tmp_path: Path, gpu: Device) -> None:
     (tmp_path / "device.json").write_text(gpu.to_json())
     constants = [part for name, value in SET.items() if name != "device" for part in ("--set", f"{name}={value}")]
     path = write([_kernel_tuner()], "results.json")
-    code, out, err = _run("import", path, "--workspace", tmp_path / "w", "--device", tmp_path / "device.json", *constants, "--json")
+    code, out, err = run("import", path, "--workspace", tmp_path / "w", "--device", tmp_path / "device.json", *constants, "--json")
     assert code == 0, err
     assert json.loads(out)["added"] == 1
     (row,) = _store(tmp_path / "w").read().to_pylist()
     assert (row["device"], row["m"], row["kernel"]) == (gpu.name, 1024, "block_size_x=16")
 
 
-def test_bad_input_ends_with_one_line_and_changes_nothing(write: Write, tmp_path: Path) -> None:
+def test_bad_input_ends_with_one_line_and_changes_nothing(run: Run, write: Write, tmp_path: Path) -> None:
     good, workspace = write([_aic()], "good.csv"), tmp_path / "workspace"
     bad = write([_aic(), {**_aic(), "m": 0}], "bad.csv")
     (tmp_path / "device.json").write_text("{}")
@@ -550,17 +547,29 @@ def test_bad_input_ends_with_one_line_and_changes_nothing(write: Write, tmp_path
         ([good, "--device", tmp_path / "none.json"], "--device = "),
         ([tmp_path / "none.csv"], "FILE = "),
     ):
-        code, out, err = _run("import", *arguments, "--workspace", workspace)
+        code, out, err = run("import", *arguments, "--workspace", workspace)
         assert (code, out) == (2, "") and err.startswith("error: ") and message in err and err.count("\n") == 1, err
     assert not workspace.exists()
-    _run("import", good, "--workspace", workspace)
+    run("import", good, "--workspace", workspace)
     for name, options, message in (
         ("x.json", ["--format", "xml"], "--format = 'xml'"),
         ("x.parquet", ["--format", "t4"], "FILE = "),
         ("x", [], "FILE = "),
     ):
-        code, _, err = _run("export", tmp_path / name, *options, "--workspace", workspace)
+        code, _, err = run("export", tmp_path / name, *options, "--workspace", workspace)
         assert code == 2 and message in err and not (tmp_path / name).exists()
+
+
+def test_what_is_known_of_a_device_is_for_its_own_rows_alone(write: Write) -> None:
+    """A second table: of the same device it is asked with the first one's descriptors, of another with its own."""
+    path = write([_aic(*shape) for shape in SHAPES], "gemm.csv")
+    alone = read_outside(path)
+    first = replace(device_of(alone.to_pylist()), dram_gbps=1234.0)
+    assert set(read_outside(path, known=first)["dram_gbps"].to_pylist()) == {1234.0}
+    other = replace(first, name="NVIDIA L40S")
+    assert read_outside(path, known=other).drop_columns(["sample_id"]).equals(alone.drop_columns(["sample_id"]))
+    with pytest.raises(InputError, match="the table was measured on"):
+        read_outside(path, device=other)
 
 
 # the page

@@ -155,7 +155,7 @@ def _compile_all(files: dict[str, str], scratch: Path, arch: str, kit: Toolkit, 
             for done, future in enumerate(as_completed(waiting), 1):
                 future.result()
                 progress(done, len(units))
-        except BaseException:
+        except BaseException:  # Ctrl-C too: what waits must not start any more; raised again
             pool.shutdown(wait=False, cancel_futures=True)
             raise
     return [folder / kept for kept in units.values()]
