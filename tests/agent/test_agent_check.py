@@ -127,7 +127,7 @@ def test_beta_zero_must_not_read_c() -> None:
 @pytest.mark.parametrize("dtype", CARRIERS)
 def test_the_limit_is_the_tolerance(dtype: str) -> None:
     gemm = Gemm(m=64, n=50, k=64, dtype=dtype)
-    scale = 8 * tolerance(dtype, 64)  # C's elements have a standard deviation of sqrt(64)
+    scale = 8 * 2 * tolerance(dtype, 64)  # of one element; C's have a standard deviation of sqrt(64)
 
     with pytest.raises(MeasurementError, match="incorrect"):
         FakeKernel(gemm, spoil=_more(20 * scale)).check()
@@ -139,6 +139,23 @@ def _more(by: float) -> Spoil:
         c[0, 10, 10] += by
 
     return add
+
+
+@pytest.mark.parametrize("dtype", ["fp16", "bf16"])
+def test_partial_sums_may_be_rounded_to_the_type_of_c(dtype: str) -> None:
+    """cuBLAS does so where it splits k; of some 100,000 elements the worst is then off by more than one rounding."""
+
+    class SplitsK(FakeKernel):
+        def launch(self, _: int) -> None:
+            a, b = self._wide(self.operands.a, "n"), self._wide(self.operands.b, "n")
+            slices = np.array_split(np.arange(self.gemm.k), 8)
+            total = np.zeros(self.operands.c.shape)
+            for at in slices:
+                total = widen(np, _carried(total + a[..., at] @ b[:, at, :], dtype), dtype)
+            self.operands.c[...] = _carried(total, dtype)
+
+    kernel = SplitsK(Gemm(m=64, n=2000, k=4096, dtype=dtype))
+    assert tolerance(dtype, 4096) < 1.2 * kernel.check()
 
 
 def test_a_dtype_with_fewer_bits_may_err_more() -> None:
@@ -251,8 +268,8 @@ def test_the_larger_error_is_the_verdict() -> None:
     gemm = Gemm(m=8, n=8, k=64)
     limit = tolerance("fp32", 64)
     assert verdict(gemm, np.array([limit / 4, limit / 2])) == limit / 2
-    assert verdict(gemm, np.array([limit, limit / 2])) == limit
-    for errors in ([limit * 1.01, 0.0], [0.0, limit * 1.01]):
+    assert verdict(gemm, np.array([2 * limit, limit])) == 2 * limit  # one element may be off by twice what a row may be
+    for errors in ([limit * 2.01, 0.0], [0.0, limit * 1.01]):
         with pytest.raises(MeasurementError, match="is over"):
             verdict(gemm, np.array(errors))
 
