@@ -32,6 +32,8 @@ from gemmcast.errors import GemmcastError
 log = logging.getLogger(__name__)
 
 POLL_S = 0.2
+COMMIT_S = 1.0
+# at most so often while samples stream in: a commit is a file, and whoever kills the coordinator has less than this measured again
 LEASE_CELLS = {"cpu": (1, 32), "cuda": (16, 256)}
 # fewest and most, by kind of device: a GPU's agent works on several cells at once and runs dry at the end of a lease
 POWER_CELL = 32
@@ -108,6 +110,8 @@ class Loop:
         self._contended = Counter[str]()
         # tries by cell
         self._now_s = now_s
+        self._uncommitted: list[Batch] = []
+        self._committed_s = now_s()
         self._lease = 0
         self._trained_at = 0
         self.progress = Progress()
@@ -119,15 +123,18 @@ class Loop:
             GemmcastError: every agent has failed.
         """
         self._take(self._fleet.known())
-        while not stop():
-            self._take(self._fleet.poll(POLL_S))
-            self._take_model()
-            self._start_training(final=False)
-            show(self.progress)
-            if self._agents and not self._fleet.starting() and self._finished():
-                return True
-            self._hand_out()
-        return False
+        try:
+            while not stop():
+                self._take(self._fleet.poll(POLL_S))
+                self._take_model()
+                self._start_training(final=False)
+                show(self.progress)
+                if self._agents and not self._fleet.starting() and self._finished():
+                    return True
+                self._hand_out()
+            return False
+        finally:
+            self._commit()
 
     def train_once_more(self, *, stop: Callable[[], bool], show: Callable[[Progress], None] = lambda _: None) -> None:
         """After the last cell: wait for a training that runs, then train on everything."""
@@ -146,20 +153,22 @@ class Loop:
     # what came
 
     def _take(self, events: Sequence[Event]) -> None:
-        batches = []
         for event in events:
             if isinstance(event, Samples):
-                batches.append(self._batch(event.agent, self._worth_keeping(event.agent, event.table)))
-        if batches:
-            self._commit(batches)
+                self._uncommitted.append(self._batch(event.agent, self._worth_keeping(event.agent, event.table)))
         # the end of a lease is looked at when its last samples are committed
+        if any(isinstance(event, Ended) for event in events) or self._now_s() - self._committed_s >= COMMIT_S:
+            self._commit()
         for event in events:
             if isinstance(event, Ready):
                 self._join(event)
             elif isinstance(event, Ended):
                 self._end(event)
 
-    def _commit(self, batches: Sequence[Batch]) -> None:
+    def _commit(self) -> None:
+        batches, self._uncommitted, self._committed_s = self._uncommitted, [], self._now_s()
+        if not batches:
+            return
         rows = self._store.append(batches)
         for batch in batches:
             if batch.sender.partition("@")[0] in self._agents:
@@ -218,7 +227,8 @@ class Loop:
             if self._deaths[left[0].cell_id] >= MAX_DEATHS:
                 cell = left.pop(0)
                 row = failed(cell, agent.device, event.agent, "agent_lost", f"{MAX_DEATHS} agents died under it: {event.error}")
-                self._commit([self._batch(event.agent, to_table([row]))])
+                self._uncommitted.append(self._batch(event.agent, to_table([row])))
+                self._commit()
         self._give_back(left)
         if agent.failures >= MAX_FAILURES * LEASES_PER_AGENT and self._all_failed():
             raise GemmcastError(f"every agent has failed, the last with: {event.error}")

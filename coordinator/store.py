@@ -23,6 +23,8 @@ COMPACT_EVERY = 50
 # commits; a 100-row commit otherwise grows from 30 to over 100 ms within 400
 INDEXED_COLUMNS = 4
 # column statistics that Delta keeps: few, they cost more than they save here
+KEPT = "interval 1 day"
+# files that compaction has replaced, and the log of how they came: a sweep of a day would otherwise leave a hundred thousand
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +53,11 @@ class SampleStore:
             return SampleStore(DeltaTable(text))
         if not create:
             raise InputError("samples", text, "no sample store there", "run a plan first: python -m coordinator run PLAN.toml")
-        properties = {"delta.dataSkippingNumIndexedCols": str(INDEXED_COLUMNS)}
+        properties = {
+            "delta.dataSkippingNumIndexedCols": str(INDEXED_COLUMNS),
+            "delta.deletedFileRetentionDuration": KEPT,
+            "delta.logRetentionDuration": KEPT,
+        }
         return SampleStore(DeltaTable.create(text, schema=SCHEMA, configuration=properties))
 
     @property
@@ -82,7 +88,9 @@ class SampleStore:
         self._commits += 1
         if self._commits % COMPACT_EVERY == 0:
             self._table.optimize.compact()
+            self._table.vacuum(dry_run=False)
             self._table.create_checkpoint()
+            self._table.cleanup_metadata()
         return rows
 
     def read(self, *, version: int | None = None) -> pa.Table:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
+from itertools import count, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import pytest
 
 from coordinator.cells import plan_cells
 from coordinator.fleet import Ended, Event, Ready, Samples
-from coordinator.loop import MAX_CONTENDED, MAX_DEATHS, POWER_CELL, Loop, Progress, _take_worth
+from coordinator.loop import COMMIT_S, MAX_CONTENDED, MAX_DEATHS, POWER_CELL, Loop, Progress, _take_worth
 from coordinator.plan import Plan
 from coordinator.store import SampleStore
 from gemmcast.arrow import to_table
@@ -383,10 +383,29 @@ def _training_plan(make_plan: MakePlan, sample: int = 150, **train: Any) -> Plan
     return make_plan({"sample": sample}, train={"every": 40, "min_rows": 40, **train})
 
 
+def _commits_at_once() -> Callable[[], float]:
+    """A clock that is always late enough for a commit."""
+    return count(step=COMMIT_S).__next__
+
+
+def test_commits_are_few_and_nothing_waits_in_vain(store: SampleStore, fleet: MakeFleet, make_plan: MakePlan) -> None:
+    before = store.version
+    agents = fleet(1)
+    assert Loop(_training_plan(make_plan), store, agents, None, now_s=lambda: 0.0).run(stop=never)
+    assert 0 < store.version - before <= len(agents.leased) < agents.polls and len(store.committed) == 150
+
+
+def test_what_came_before_a_stop_is_committed(store: SampleStore, fleet: MakeFleet, make_plan: MakePlan) -> None:
+    asked = count()
+    loop = Loop(_training_plan(make_plan), store, fleet(1), None, now_s=lambda: 0.0)
+    assert not loop.run(stop=lambda: next(asked) >= 2)
+    assert 0 < len(store.committed) == loop.progress.committed_now < 150
+
+
 def test_training_starts_when_it_is_due_and_the_model_is_pushed(store: SampleStore, fleet: MakeFleet, make_plan: MakePlan) -> None:
     agents = fleet(1)
     trainer = FakeTrainer(agents)
-    loop = Loop(_training_plan(make_plan), store, agents, trainer)
+    loop = Loop(_training_plan(make_plan), store, agents, trainer, now_s=_commits_at_once())
     assert loop.run(stop=never)
     rows = [rows for rows, _ in trainer.started]
     assert rows[0] >= 40 and all(later - earlier >= 40 for earlier, later in pairwise(rows))

@@ -145,6 +145,16 @@ def test_compaction_and_checkpoints_change_nothing_that_is_read(store: SampleSto
     assert len(again.append([Batch("a", COMPACT_EVERY + 6, rows([2, 401]))])) == 1
 
 
+def test_what_compaction_replaced_is_removed_when_its_time_is_up(place: Path, rows: Rows, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("coordinator.store.KEPT", "interval 0 seconds")
+    store = SampleStore.open(place, create=True)
+    for number in range(1, 2 * COMPACT_EVERY + 1):
+        store.append([Batch("a", number, rows([number]))])
+    assert len(list(place.glob("*.parquet"))) <= 1 + COMPACT_EVERY
+    assert len(list((place / "_delta_log").glob("*.json"))) < COMPACT_EVERY
+    assert _ids(SampleStore.open(place, create=False).read()) == _ids(rows(range(1, 2 * COMPACT_EVERY + 1)))
+
+
 def test_an_earlier_version_can_still_be_read(store: SampleStore, rows: Rows) -> None:
     store.append([Batch("a", 1, rows(range(3)))])
     named_by_a_model = store.version
