@@ -1,8 +1,9 @@
 """From a fitted CostModel to one ONNX file: question in, physical units out (docs/onnx.md).
 
-    question -> [features traced by ndonnx] -> floor_us, features -> [trees by skl2onnx] -> [exp, products traced by ndonnx] -> outputs
+    question -> [terms and networks traced by ndonnx] ---------------------------\
+    question -> [features traced by ndonnx] -> features -> [trees by skl2onnx] -> [exp, products, intervals traced by ndonnx] -> outputs
 
-skl2onnx converts the scikit-learn trees; histogram boosting through the converter registered below, because skl2onnx 1.20's own
+Trees are there only where the model takes any. skl2onnx converts the scikit-learn trees; histogram boosting through the converter registered below, because skl2onnx 1.20's own
 hands NumPy integers to onnx, which refuses them, and rounds float64 thresholds to the nearest float32, which can move a row to the
 other side of a split. Rounded down, `x <= threshold` is the same for every float32 x.
 """
@@ -25,21 +26,27 @@ from skl2onnx.common.shape_calculator import calculate_linear_regressor_output_s
 from sklearn.ensemble import HistGradientBoostingRegressor
 
 from coordinator.features import NAMES, features
-from coordinator.model import CostModel, answers
+from coordinator.model import CostModel
 from gemmcast import __version__
 from gemmcast.device import Device
 from gemmcast.predictor import METADATA_PREFIX
 from gemmcast.question import CONTRACT, DTYPE_CODES, FAMILY_CODES, FIELDS, INPUT, IR_VERSION, ML_OPSET, OPSET
 
+INPUT_AGAIN = "question_again"
+
 
 def export(model: CostModel, devices: Sequence[Device]) -> bytes:
     """The .onnx file. `devices` are those it was trained on; the file then needs no other description of them."""
-    graph = _features_graph()
-    for name, trees in model.trees_.items():
-        keep = [output.name for output in graph.graph.output]
-        graph = compose.merge_models(graph, _trees_graph(trees, name), io_map=[("features", f"{name}_features")], outputs=[*keep, f"{name}_log"])
-    joints = [(output.name, f"in_{output.name}") for output in graph.graph.output]
-    graph = compose.merge_models(graph, _answers_graph(model), io_map=joints, outputs=list(model.outputs_))
+    graph = _answers_graph(model)
+    if model.trees_:
+        trees = _features_graph()
+        for name, of_target in model.trees_.items():
+            keep = [output.name for output in trees.graph.output]
+            joint = [("features", f"{name}_features")]
+            trees = compose.merge_models(trees, _trees_graph(of_target, name), io_map=joint, outputs=[*keep, f"{name}_log"])
+        wanted = {taken.name for taken in graph.graph.input}
+        joints = [(output.name, f"in_{output.name}") for output in trees.graph.output if f"in_{output.name}" in wanted]
+        graph = compose.merge_models(trees, graph, io_map=joints, outputs=[output.name for output in graph.graph.output])
     graph.producer_name, graph.producer_version, graph.doc_string = "gemmcast", __version__, "GEMM cost model; see docs/onnx.md"
     onnx.helper.set_model_props(graph, _properties(model, devices))
     onnx.checker.check_model(graph)
@@ -50,7 +57,7 @@ def export(model: CostModel, devices: Sequence[Device]) -> bytes:
 def _features_graph() -> onnx.ModelProto:
     asked = ndx.argument(shape=("n", len(FIELDS)), dtype=ndx.float32)
     floor_us, columns = features(asked)
-    return _stamped(ndx.build({INPUT: asked}, {"features": columns, "floor_us": floor_us}), "f_")
+    return _stamped(ndx.build({INPUT: asked}, {"features": columns, "floor_us": floor_us, INPUT_AGAIN: asked}), "f_")
 
 
 def _trees_graph(trees: HistGradientBoostingRegressor, name: str) -> onnx.ModelProto:
@@ -60,13 +67,18 @@ def _trees_graph(trees: HistGradientBoostingRegressor, name: str) -> onnx.ModelP
 
 
 def _answers_graph(model: CostModel) -> onnx.ModelProto:
+    """The question goes in twice where there are trees: once to their features, whose graph hands it on."""
+
     def column(width: int) -> Any:
         return ndx.argument(shape=("n", width), dtype=ndx.float32)
 
-    columns, floor_us, logs = column(len(NAMES)), column(1), {name: column(1) for name in model.trees_}
-    found = answers(columns, floor_us, logs)
-    inputs = {"in_features": columns, "in_floor_us": floor_us, **{f"in_{name}_log": value for name, value in logs.items()}}
-    return _stamped(ndx.build(inputs, {name: found[name][:, 0] for name in model.outputs_}, drop_unused=False), "a_")
+    asked, floor_us, logs = column(len(FIELDS)), column(1), {name: column(1) for name in model.trees_}
+    found = model.answer(asked, logs, floor_us)
+    inputs = {INPUT: asked}
+    if logs:
+        inputs = {f"in_{INPUT_AGAIN}": asked, **{f"in_{name}_log": value for name, value in logs.items()}}
+        inputs |= {"in_floor_us": floor_us} if "runtime" in logs else {}
+    return _stamped(ndx.build(inputs, found), "a_")
 
 
 def _stamped(model: onnx.ModelProto, prefix: str, rename: Mapping[str, str] | None = None) -> onnx.ModelProto:

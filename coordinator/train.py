@@ -61,7 +61,7 @@ def train(table: pa.Table, settings: Train, *, store_version: int | None = None)
         rule = f"of {shapes} shapes, {settings.holdout:.0%} held out by hash leave one side empty"
         raise InputError("samples", len(table), rule, "measure more shapes, or change train.holdout in the plan")
     training, test = data.take(~test_rows), data.take(test_rows)
-    model = CostModel().fit_dataset(training)
+    model = CostModel().fit_dataset(training).calibrate(test)
     exported = export(model, devices_of(data))
     session = open_session(exported)
     predicted = model.predict(test.questions)
@@ -101,7 +101,7 @@ def parity(model: CostModel, session: ort.InferenceSession, data: Dataset) -> fl
     names = [output.name for output in session.get_outputs()]
     got = dict(zip(names, session.run(None, {INPUT: data.questions}), strict=True))
     want = model.predict(data.questions)
-    return max(float(np.max(np.abs(got[name] / want[name] - 1))) for name in names)
+    return max(float(np.max(np.abs(got[name].astype(np.float64) - want[name]) / np.maximum(np.abs(want[name]), 1e-30))) for name in names)
 
 
 def p50_us(run: Callable[[], object], runs: int) -> float:

@@ -37,7 +37,7 @@ class KernelConfig:
     family: str
     # one of FAMILIES
     kernel: str = ""
-    # the family's own name for the kernel; free text, never learned from
+    # the family's own name for the kernel; nothing is learned from it but the schedule of a CUTLASS 3 kernel (question.algorithm)
     tile_m: int = 0
     tile_n: int = 0
     tile_k: int = 0

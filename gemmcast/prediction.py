@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 Objective = Literal["time", "energy", "edp"]
@@ -23,6 +24,11 @@ class Prediction:
     # mean board power then, idle draw included
     energy_mj: float | None = None
     # of one launch: power_w x sustained_runtime_us
+    low: Mapping[str, float] = field(default_factory=dict)
+    high: Mapping[str, float] = field(default_factory=dict)
+    # by the names above: nine of ten measurements of GEMMs like those that the model was taught lie between
+    extrapolating: bool = False
+    # a size, a device, a kind of kernel or a number format beyond what it was taught: there the intervals promise nothing
     model_version: str = ""
 
     @property

@@ -68,13 +68,16 @@ class _Model:
         self.default = (
             self.devices[0] if len({device.name for device in self.devices}) == 1 else here[0] if len({d.name for d in here}) == 1 else None
         )
-        self.outputs = [output.name for output in self.session.get_outputs()]
+        self.outputs: list[str] = json.loads(self.metadata["outputs"])
         self.row = np.zeros((1, len(question.FIELDS)), dtype=np.float32)
         self.answers = np.zeros((len(self.outputs), 1), dtype=np.float32)
+        self.low, self.high = (np.zeros((1, len(self.outputs)), dtype=np.float32) for _ in question.INTERVALS)
+        self.extrapolating = np.zeros(1, dtype=np.bool_)
         self.binding = self.session.io_binding()
         self.binding.bind_ortvalue_input(question.INPUT, ort.OrtValue.ortvalue_from_numpy(self.row))
-        for name, answer in zip(self.outputs, self.answers, strict=True):
-            self.binding.bind_ortvalue_output(name, ort.OrtValue.ortvalue_from_numpy(answer))
+        bound = dict(zip(self.outputs, self.answers, strict=True)) | dict(zip(question.INTERVALS, (self.low, self.high), strict=True))
+        for name, buffer in (bound | {question.EXTRAPOLATING: self.extrapolating}).items():
+            self.binding.bind_ortvalue_output(name, ort.OrtValue.ortvalue_from_numpy(buffer))
 
     def run(self, rows: question.Rows, names: Sequence[str]) -> list[npt.NDArray[np.float32]]:
         return self.session.run(list(names), {question.INPUT: rows})  # type: ignore[no-any-return]
@@ -159,12 +162,12 @@ class Predictor:
             device: a Device, the name of one that the model knows, or None where it knows only one.
             cache: "cold" or "warm".
         """
-        model, values = self._one(question.ask(gemm, config, self._device(device), cache=cache))
-        return Prediction(**dict(zip(model.outputs, values, strict=True)), model_version=model.version)
+        model, values, low, high, outside = self._one(question.ask(gemm, config, self._device(device), cache=cache))
+        return _prediction(model, values, low, high, outside)
 
     def predict_question(self, row: Sequence[float] | question.Rows) -> dict[str, float]:
-        """One raw question[len(FIELDS)] to its answers by output name: the shortest way through the graph."""
-        model, values = self._one(row)
+        """One raw question[len(FIELDS)] to its answers by output name, without intervals: the shortest way through the graph."""
+        model, values, *_ = self._one(row)
         return dict(zip(model.outputs, values, strict=True))
 
     def predict_batch(
@@ -176,10 +179,9 @@ class Predictor:
         on = self._device(device)
         return _predictions(self._model, np.array([question.ask(g, c, on, cache=cache) for g, c in questions], dtype=np.float32))
 
-    def predict_rows(self, rows: question.Rows) -> dict[str, npt.NDArray[np.float32]]:
-        """Raw questions[n_rows, len(FIELDS)] to answers[n_rows] by output name."""
-        model = self._model
-        return dict(zip(model.outputs, model.run(rows, model.outputs), strict=True))
+    def predict_rows(self, rows: question.Rows) -> dict[str, npt.NDArray[Any]]:
+        """Raw questions[n_rows, len(FIELDS)] to answers[n_rows] by output name, low and high [n_rows, n_outputs], and extrapolating[n_rows]."""
+        return _everything(self._model, rows)
 
     def pick(
         self, gemm: Gemm, configs: Sequence[KernelConfig], objective: Objective = "time", device: Device | str | None = None, *, cache: str = "cold"
@@ -227,13 +229,13 @@ class Predictor:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
-    def _one(self, row: Any) -> tuple[_Model, list[float]]:
+    def _one(self, row: Any) -> tuple[_Model, list[float], list[float], list[float], bool]:
         """Through the buffers that were bound once; one caller at a time."""
         model = self._model
         with self._lock:
             model.row[0] = row
             model.session.run_with_iobinding(model.binding)
-            return model, model.answers[:, 0].tolist()
+            return model, model.answers[:, 0].tolist(), model.low[0].tolist(), model.high[0].tolist(), model.extrapolating.item()
 
     def _device(self, device: Device | str | None) -> Device:
         if isinstance(device, Device):
@@ -297,6 +299,7 @@ def _candidates(gemm: Gemm, configs: Sequence[KernelConfig], device: Device, cac
     rows[:, at["family"]] = [question.FAMILY_CODES[config.family] for config in configs]
     rows[:, at["warp_m"] : at["warm"]] = knobs[:, 3:]
     rows[:, at["split_k"]] = np.maximum(rows[:, at["split_k"]], 1)
+    rows[:, at["algorithm"]] = [question.algorithm(config.family, config.kernel, config.algo_id) for config in configs]
     if device.kind == "cpu":
         threads = rows[:, at["threads"]]
         workers = np.where(threads > 0, np.minimum(threads, device.sm_count), device.sm_count)
@@ -304,6 +307,19 @@ def _candidates(gemm: Gemm, configs: Sequence[KernelConfig], device: Device, cac
     return rows
 
 
+def _everything(model: _Model, rows: question.Rows) -> dict[str, npt.NDArray[Any]]:
+    names = [*model.outputs, *question.INTERVALS, question.EXTRAPOLATING]
+    return dict(zip(names, model.run(rows, names), strict=True))
+
+
 def _predictions(model: _Model, rows: question.Rows) -> list[Prediction]:
-    columns: dict[str, list[Any]] = {name: values.tolist() for name, values in zip(model.outputs, model.run(rows, model.outputs), strict=True)}
-    return [Prediction(**dict(zip(columns, values, strict=True)), model_version=model.version) for values in zip(*columns.values(), strict=True)]
+    found = _everything(model, rows)
+    values = np.column_stack([found[name] for name in model.outputs])
+    columns = (part.tolist() for part in (values, *(found[name] for name in question.INTERVALS), found[question.EXTRAPOLATING]))
+    return [_prediction(model, *answer) for answer in zip(*columns, strict=True)]
+
+
+def _prediction(model: _Model, values: Sequence[float], low: Sequence[float], high: Sequence[float], outside: bool) -> Prediction:
+    names = model.outputs
+    between = {"low": dict(zip(names, low, strict=True)), "high": dict(zip(names, high, strict=True))}
+    return Prediction(**dict(zip(names, values, strict=True)), **between, extrapolating=outside, model_version=model.version)  # type: ignore[arg-type]

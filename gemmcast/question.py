@@ -3,13 +3,14 @@
     question[n_rows, len(FIELDS)] float32  ->  each output[n_rows] float32
 
 One row holds the raw question; every feature is computed inside the graph, so an embedder in any language only fills this row, by
-four rules: a tile that is not known is the whole dimension; split_k that is not known is 1; other unknowns are 0; on a CPU `workers`
-and `peak_tflops` are those of the threads that compute. docs/onnx.md is the public page of this file.
+five rules: a tile that is not known is the whole dimension; split_k that is not known is 1; l2_gbps that is not known is 2.2 dram_gbps; other
+unknowns are 0; on a CPU `workers` and `peak_tflops` are those of the threads that compute. docs/onnx.md is the public page of this file.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any, Final
 
 import numpy as np
@@ -20,19 +21,30 @@ from gemmcast.device import Device
 from gemmcast.errors import InputError
 from gemmcast.gemm import DTYPES, Gemm
 
-CONTRACT: Final = 1
+CONTRACT: Final = 2
 OPSET: Final = 21
 ML_OPSET: Final = 3
 IR_VERSION: Final = 10
 INPUT: Final = "question"
 OUTPUTS: Final = ("runtime_us", "tflops", "sustained_runtime_us", "power_w", "energy_mj")
 # A model that was never shown power has the first two only.
+INTERVALS: Final = ("low", "high")
+# [n_rows, n_outputs], in the order of the file's outputs
+COVERAGE: Final = 0.9
+# of measurements that lie between them
+EXTRAPOLATING: Final = "extrapolating"
+# 1 for a question outside of what the model was taught
 
 FIELDS: Final = (
     "m", "n", "k", "tile_m", "tile_n", "tile_k", "batch", "in_bytes", "out_bytes", "beta", "dtype", "trans_a", "trans_b",
     "family", "warp_m", "warp_n", "warp_k", "stages", "split_k", "swizzle", "cluster_m", "cluster_n", "threads", "warm",
     "workers", "peak_tflops", "dram_gbps", "l2_bytes", "clock_max_mhz", "device_launch_us", "power_limit_w", "idle_power_w",
+    "l2_gbps", "algorithm",
 )  # fmt: skip
+L2_OVER_DRAM: Final = 2.2
+# bandwidths, where L2's was not measured
+SCHEDULES: Final = ("ws", "pingpong", "coop", "streamk", "pingpongfast", "coopfast")
+# of CUTLASS 3 kernels, as their names tell them; the code is the place in this list, from 1
 CACHES: Final = ("cold", "warm")
 KNOB_FIELDS: Final = FIELDS[FIELDS.index("warp_m") : FIELDS.index("warm")]
 AT: Final = {name: i for i, name in enumerate(FIELDS)}
@@ -41,6 +53,14 @@ FAMILY_CODES: Final = {name: float(i) for i, name in enumerate(FAMILIES)}
 
 Rows = npt.NDArray[np.float32]
 # [n_rows, len(FIELDS)]
+
+
+@cache
+def algorithm(family: str, kernel: str, algo_id: int) -> int:
+    """The library's own number of the algorithm; of a CUTLASS 3 kernel the code of its schedule; 0 for what has neither."""
+    if algo_id or family != "cutlass":
+        return algo_id
+    return next((SCHEDULES.index(part) + 1 for part in kernel.split("_") if part in SCHEDULES), 0)
 
 
 def ask(gemm: Gemm, config: KernelConfig, device: Device, *, cache: str = "cold") -> tuple[float, ...]:
@@ -61,6 +81,7 @@ def ask(gemm: Gemm, config: KernelConfig, device: Device, *, cache: str = "cold"
         config.cluster_m, config.cluster_n, config.threads, cache == "warm",
         workers, peak * (workers / device.sm_count), device.dram_gbps, device.l2_bytes, device.clock_max_mhz or 0.0,
         device.launch_overhead_us, device.power_limit_w or 0.0, device.idle_power_w or 0.0,
+        device.l2_gbps or L2_OVER_DRAM * device.dram_gbps, algorithm(config.family, config.kernel, config.algo_id),
     )  # fmt: skip
 
 
@@ -106,6 +127,8 @@ def _derived(columns: Mapping[str, Sequence[Any]]) -> dict[str, npt.NDArray[np.f
         "split_k": np.maximum(_numbers(columns["split_k"]), 1.0),
         "warm": _numbers([value == "warm" for value in columns["cache"]]),
         "workers": workers,
+        "l2_gbps": np.where(_numbers(columns["l2_gbps"]) > 0, _numbers(columns["l2_gbps"]), L2_OVER_DRAM * _numbers(columns["dram_gbps"])),
+        "algorithm": _numbers([algorithm(*names) for names in zip(columns["family"], columns["kernel"], columns["algo_id"], strict=True)]),
         "peak_tflops": _numbers(columns["peak_tflops"]) * (workers / np.maximum(cores, 1.0)),
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -61,7 +62,7 @@ def _export(devices: list[Device], power: bool) -> bytes:
     measured = {"runtime_us": runtime_us}
     if power:
         measured |= {"sustained_runtime_us": runtime_us * (1.1 + 0.05 * noise), "power_w": 150 + 20 * np.log(work)}
-    return export(CostModel(iterations=8, leaves=7).fit(rows, measured), devices)
+    return export(CostModel(members=2, iterations=8, leaves=7).fit(rows, measured), devices)
 
 
 def _edit(model: bytes, *, faster: float = 0.0, **metadata: str | None) -> bytes:
@@ -69,10 +70,11 @@ def _edit(model: bytes, *, faster: float = 0.0, **metadata: str | None) -> bytes
     import onnx
 
     proto = onnx.load_model_from_string(model)
-    for node in proto.graph.node:
-        if node.op_type == "TreeEnsembleRegressor" and node.output[0] == "runtime_log":
-            (base,) = (attribute for attribute in node.attribute if attribute.name == "base_values")
-            base.floats[0] -= faster
+    (said,) = (node for node in proto.graph.node if "runtime_us" in node.output)
+    said.output[list(said.output).index("runtime_us")] = "slower_us"
+    factor = onnx.helper.make_tensor("factor", onnx.TensorProto.FLOAT, [], [math.exp(-faster)])
+    proto.graph.node.append(onnx.helper.make_node("Constant", [], ["factor"], value=factor))
+    proto.graph.node.append(onnx.helper.make_node("Mul", ["slower_us", "factor"], ["runtime_us"]))
     found = {entry.key: entry.value for entry in proto.metadata_props} | {f"gemmcast.{key}": value for key, value in metadata.items()}
     del proto.metadata_props[:]
     onnx.helper.set_model_props(proto, {key: value for key, value in found.items() if value is not None})

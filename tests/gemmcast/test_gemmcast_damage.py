@@ -79,8 +79,8 @@ def test_other_bytes_are_refused(tmp_path: Path) -> None:
 
 
 def test_another_contract_is_refused(tmp_path: Path, power_model: bytes, edit: Edit) -> None:
-    message = refusal(tmp_path / "newer.onnx", edit(power_model, contract="2", fields=None))
-    assert f"speaks contract 2, this gemmcast {CONTRACT}; install the gemmcast that exported it" in message
+    message = refusal(tmp_path / "newer.onnx", edit(power_model, contract="3", fields=None))
+    assert f"speaks contract 3, this gemmcast {CONTRACT}; install the gemmcast that exported it" in message
     assert "speaks contract" in refusal(tmp_path / "fields.onnx", edit(power_model, fields='["m", "n"]'))
 
 

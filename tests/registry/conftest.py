@@ -16,7 +16,7 @@ from registry.store import Registry
 MakeModel = Callable[..., bytes]
 
 
-def _make_model(seed: int = 0, contract: str | None = "1") -> bytes:
+def _make_model(seed: int = 0, contract: str | None = "2") -> bytes:
     question = helper.make_tensor_value_info("question", TensorProto.FLOAT, [None, 1])
     runtime = helper.make_tensor_value_info("runtime_us", TensorProto.FLOAT, [None, 1])
     graph = helper.make_graph([helper.make_node("Identity", ["question"], ["runtime_us"])], f"tiny{seed}", [question], [runtime])
@@ -31,7 +31,7 @@ def _make_card() -> ModelCard:
     metrics = {"mape": 4.7, "median_ape": 3.0, "p90_ape": 11.25, "r2": 0.98, "rows": 4683.0}
     scores = {"runtime_us": {"model": metrics, "lookup": {**metrics, "mape": 31.0}, "roofline": {**metrics, "mape": 40.0}}}
     return ModelCard(
-        created_at="2026-01-01T00:00:00+00:00", program_version="0.1.0", contract=1, targets=("runtime_us",), rows=22683,
+        created_at="2026-01-01T00:00:00+00:00", program_version="0.1.0", contract=2, targets=("runtime_us",), rows=22683,
         rows_by_device={"NVIDIA H100 80GB HBM3": 22683}, store_version=3, split="grouped by shape", holdout=0.15, train_rows=18000, test_rows=4683,
         train_shapes=440, test_shapes=110, scores=scores, scores_by_family={"cutlass": scores}, parity_max_rel=4e-6, single_p50_us=12.3,
     )  # fmt: skip
