@@ -63,6 +63,7 @@ def measure(table: Path, holdout: Path | None, by: str) -> dict[str, Any]:
         "rows": len(asked),
         "shapes": len(set(asked.shapes)),
         "targets": validation.scores(asked, predicted),
+        "coverage": validation.coverage(asked, predicted),
         "families": {str(name): validation.scores(asked, predicted, families == name) for name in sorted(set(families))},
     }
 
@@ -87,6 +88,8 @@ def _progress(done: int, folds: int) -> None:
 
 def _show(found: dict[str, Any]) -> None:
     print(f"{found['protocol']}: {found['rows']:,} rows, {found['shapes']:,} shapes; absolute errors in per cent")
+    within = ", ".join(f"{target} {share:.1f}" for target, share in found["coverage"].items())
+    print(f"measurements within the model's 90 % interval, per cent: {within}")
     lines = [("pooled", found["targets"]), *((name, scores) for name, scores in found["families"].items() if len(found["families"]) > 1)]
     for name, scores in lines:
         print(f"\n{name}\n{'target':22}{'method':14}{'median':>9}{'mean':>9}{'p90':>9}{'R2':>9}{'rows':>9}")

@@ -3,7 +3,7 @@
     question -> [terms and networks traced by ndonnx] ---------------------------\
     question -> [features traced by ndonnx] -> features -> [trees by skl2onnx] -> [exp, products, intervals traced by ndonnx] -> outputs
 
-Trees are there only where the model takes any. skl2onnx converts the scikit-learn trees; histogram boosting through the converter registered below, because skl2onnx 1.20's own
+Trees are there only where the model takes any. skl2onnx converts them through the converter registered below, because its own (1.20)
 hands NumPy integers to onnx, which refuses them, and rounds float64 thresholds to the nearest float32, which can move a row to the
 other side of a split. Rounded down, `x <= threshold` is the same for every float32 x.
 """
@@ -47,6 +47,7 @@ def export(model: CostModel, devices: Sequence[Device]) -> bytes:
         wanted = {taken.name for taken in graph.graph.input}
         joints = [(output.name, f"in_{output.name}") for output in trees.graph.output if f"in_{output.name}" in wanted]
         graph = compose.merge_models(trees, graph, io_map=joints, outputs=[output.name for output in graph.graph.output])
+    _state_opsets(graph)
     graph.producer_name, graph.producer_version, graph.doc_string = "gemmcast", __version__, "GEMM cost model; see docs/onnx.md"
     onnx.helper.set_model_props(graph, _properties(model, devices))
     onnx.checker.check_model(graph)
@@ -85,14 +86,19 @@ def _stamped(model: onnx.ModelProto, prefix: str, rename: Mapping[str, str] | No
     """One opset and IR version for all parts, and node and value names that can't meet those of another part."""
     model.ir_version = IR_VERSION
     del model.metadata_props[:]
-    del model.opset_import[:]
-    model.opset_import.extend([onnx.helper.make_opsetid("", OPSET), onnx.helper.make_opsetid("ai.onnx.ml", ML_OPSET)])
+    _state_opsets(model)
     for node in model.graph.node:
         node.output[:] = [(rename or {}).get(name, name) for name in node.output]
     for output in model.graph.output:
         output.name = (rename or {}).get(output.name, output.name)
     prefixed: onnx.ModelProto = compose.add_prefix(model, prefix, rename_inputs=False, rename_outputs=False)
     return prefixed
+
+
+def _state_opsets(model: onnx.ModelProto) -> None:
+    """Both, once each: merging two models keeps those of either."""
+    del model.opset_import[:]
+    model.opset_import.extend([onnx.helper.make_opsetid("", OPSET), onnx.helper.make_opsetid("ai.onnx.ml", ML_OPSET)])
 
 
 def _properties(model: CostModel, devices: Sequence[Device]) -> dict[str, str]:

@@ -6,11 +6,14 @@ Each works on NumPy arrays and, by the one ONNX operator that does it, on ndonnx
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from typing import Any
 
 import ndonnx as ndx
 import numpy as np
-import spox.opset.ai.onnx.v21 as op
+
+op: Any = import_module("spox.opset.ai.onnx.v21")
+# generated code, whose names type checkers do not follow
 
 
 def matmul(a: Any, b: Any) -> Any:

@@ -7,7 +7,8 @@
     tflops               = flops / (runtime_us x 1e6)
 
 Each logarithm is the networks' (coordinator/network.py, on the terms of coordinator/terms.py), the trees' (histogram boosting on
-coordinator/features.py), or their mean: whichever was right about a fifth of the shapes that it had not seen. What only loses is left out of the graph.
+coordinator/features.py), or something between: whatever was right about a fifth of the shapes, which neither had seen. Trees that
+bring nothing are left out of the graph.
 
 Energy and throughput are computed, never fitted, so that the outputs can't contradict each other. A target that was not read in
 some rows costs the others nothing. Never shown power, the model has none; never shown a sustained runtime (tables of others have none), it has
@@ -48,6 +49,8 @@ SHARES: Final = (0.0, 0.25, 0.5, 0.75, 1.0)
 WORTH: Final = 0.97
 # error with trees over error without, from which on they are worth their time in the graph
 SPREAD_AT_LEAST: Final = 0.02
+MOST_DOUBT: Final = float(np.log(1000))
+# a factor of a thousand up and down says as little as more
 BOUNDED: Final = ("m", "n", "k", "batch", "workers", "peak_tflops", "dram_gbps", "even_us", "dram_us")
 MARGIN: Final = float(np.log(1.5))
 # beyond the smallest and the largest seen
@@ -56,7 +59,7 @@ OF_OUTPUTS: Final = {
     "energy_mj": ("runtime", "sustained", "power"),
 }  # fmt: skip
 OF_TARGET: Final = {"runtime": "runtime_us", "sustained": "sustained_runtime_us", "power": "power_w"}
-KEYS: Final = {"dtypes": {"family": 64, "dtype": 1}, "algorithms": {"family": 1024, "algorithm": 1}}
+KEYS: Final = {"dtypes": {"family": 64, "dtype": 1}, "algorithms": {"family": 2**20, "algorithm": 1}}
 # categories that a network is told apart: numbers of which each stands for one combination
 
 
@@ -106,7 +109,7 @@ class CostModel(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         xp = question.__array_namespace__()
         columns, categories, logs, spreads = self._logs(xp, question, of_trees, tree_floor_us)
         by_family, pooled = self._widths()
-        margin = lean.gemm(xp.asarray(by_family), categories, xp.asarray(pooled)) * spreads
+        margin = xp.minimum(lean.gemm(xp.asarray(by_family), categories, xp.asarray(pooled)) * spreads, xp.asarray(np.float32(MOST_DOUBT)))
         values = xp.exp(logs)
         named = {name: lean.row(values, i) for i, name in enumerate(self.outputs_)}
         outside = lean.row(self._outside(xp, columns, categories), 0)
@@ -189,7 +192,8 @@ class CostModel(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         trained, asked = ({name: values[rows] for name, values in measured.items()} for rows in (~tested, tested))
         self.shares_ = dict.fromkeys(OF_OUTPUTS["energy_mj"], 0.5)
         self._fit_parts(questions[~tested], trained, min(self.members, 2))
-        from_trees, shares = self.of_trees(questions[tested]), {}
+        from_trees = self.of_trees(questions[tested])
+        shares: dict[str, float] = {}
         for target in self.targets_:
             output, errors = OF_TARGET[target], {}
             for share in SHARES:
@@ -198,7 +202,7 @@ class CostModel(RegressorMixin, BaseEstimator):  # type: ignore[misc]
                 errors[share] = float(np.nanmean(np.abs(np.log(said / np.where(asked[output] > 0, asked[output], np.nan)))))
             best = min(errors, key=lambda share: errors[share])
             shares[target] = best if errors[best] < WORTH * errors[0.0] else 0.0
-        self.shares_ = shares if self.shares is None else {target: self.shares[target] for target in self.targets_}
+        self.shares_ = {**dict.fromkeys(OF_TARGET, 0.5), **shares, **(self.shares or {})}
         self._calibrate(questions[tested], asked)
 
     def _fit_parts(self, questions: Rows, measured: Answers, members: int) -> None:
@@ -219,7 +223,9 @@ class CostModel(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         self.networks_ = Ensemble(self.targets_, members).fit(inputs, beyond_floor)
         tree_floor_us, features_of = features(questions)
         self.trees_ = {
-            name: self._boost(features_of, values - np.log(tree_floor_us[:, 0]) * (name == "runtime"), self.leaves if name == "runtime" else self.leaves // 2)
+            name: self._boost(
+                features_of, values - np.log(tree_floor_us[:, 0]) * (name == "runtime"), self.leaves if name == "runtime" else self.leaves // 2
+            )
             for name, values in wanted.items()
             if self.shares_[name] > 0
         }
@@ -248,6 +254,8 @@ class CostModel(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             source = "runtime_us" if name == "tflops" else name  # as doubtful as the runtime that it is made from
             read = measured.get(source, np.full(len(questions), np.nan))
             known = ~np.isnan(read) & (read > 0)
+            if not known.any():
+                continue  # a product of others that were read: `_widths` has what holds instead
             doubt = np.abs(np.log(read[known]) - logs[self.outputs_.index(source)][known]) / spreads[i][known]
             self.widths_[name, None] = _quantile(doubt)
             for family in set(families.tolist()):
@@ -258,7 +266,8 @@ class CostModel(RegressorMixin, BaseEstimator):  # type: ignore[misc]
 
     def _widths(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
         """By category [n_outputs, n_categories], less what holds for all others [n_outputs, 1]."""
-        pooled = np.array([[self.widths_.get((name, None), self.widths_["runtime_us", None])] for name in self.outputs_], dtype=np.float32)
+        widest = max(width for (_, family), width in self.widths_.items() if family is None)
+        pooled = np.array([[self.widths_.get((name, None), widest)] for name in self.outputs_], dtype=np.float32)
         more = np.zeros((len(self.outputs_), len(self.of_key_)), dtype=np.float32)
         for j, (key, code) in enumerate(zip(self.of_key_, self.categories_[:, 0].tolist(), strict=True)):
             if key == "dtypes":
@@ -281,6 +290,4 @@ class CostModel(RegressorMixin, BaseEstimator):  # type: ignore[misc]
 
 def _quantile(doubt: npt.NDArray[np.float64]) -> float:
     """That many of the next are within, too: the ceil((n + 1) COVERAGE)-th smallest of n."""
-    if not len(doubt):
-        return 0.0
     return float(np.sort(doubt)[min(len(doubt), int(np.ceil((len(doubt) + 1) * COVERAGE))) - 1])

@@ -107,8 +107,8 @@ def _unseen(data: Dataset, model: bytes, card: ModelCard) -> _Seen:
     later = np.array([moment > card.created_at for moment in data.table["measured_at"].to_pylist()], dtype=bool)
     chosen = data.take(held_out(data.shapes, card.holdout) | later)
     session = open_session(model)
-    names = [output.name for output in session.get_outputs()]
-    answers = session.run(None, {INPUT: chosen.questions})
+    names = list(card.targets)
+    answers = session.run(names, {INPUT: chosen.questions})
     return _Seen(chosen, {name: np.asarray(values, dtype=np.float64) for name, values in zip(names, answers, strict=True)})
 
 

@@ -78,8 +78,9 @@ FIRST: Final = _monomials([
     "shared_b = 1e-3 seen_n tile_k count_k in_bytes count_m count_n split batch / l2_gbps wide_m", "dram_b = 1e-3 k n in_bytes batch / dram_gbps",
     *(f"{t}_l2_b = 1e-3 {t}_seen_n k in_bytes {t}_count_m {t}_count_n batch / l2_gbps" for t in OF_TILES),
     # to be rounded up
-    f"clusters_m = {GUARD} count_m / wide_m", f"clusters_n = {GUARD} count_n / wide_n",
-    f"busiest = {GUARD} count_m count_n split batch / workers", *(f"{t}_busiest = {GUARD} {t}_count_m {t}_count_n batch / workers" for t in OF_TILES),
+    f"exact_clusters_m = {GUARD} count_m / wide_m", f"exact_clusters_n = {GUARD} count_n / wide_n",
+    f"exact_busiest = {GUARD} count_m count_n split batch / workers",
+    *(f"{t}_exact_busiest = {GUARD} {t}_count_m {t}_count_n batch / workers" for t in OF_TILES),
     # as they are
     "area = tile_m tile_n", "tiles = count_m count_n split batch", "store_us = 1e-3 m n out_bytes batch / dram_gbps",
     "tile_us = 2e-6 tile_m tile_n tile_k count_k workers / peak_tflops",
@@ -89,8 +90,8 @@ FIRST: Final = _monomials([
 PAIRS: Final = ("smem", "l2_us", "shared_us", "operands_us", *(f"{t}_l2_us" for t in OF_TILES))
 ROUNDED: Final = ("clusters_m", "clusters_n", "busiest", *(f"{t}_busiest" for t in OF_TILES))
 SECOND: Final = _monomials([
-    f"busiest_sm = {GUARD} blocks_m blocks_n swizzled swizzled wide_m wide_n split batch / workers",
-    f"waves = {GUARD} blocks_m blocks_n swizzled swizzled wide_m wide_n split batch / workers room",
+    f"exact_busiest_sm = {GUARD} blocks_m blocks_n swizzled swizzled wide_m wide_n split batch / workers",
+    f"exact_waves = {GUARD} blocks_m blocks_n swizzled swizzled wide_m wide_n split batch / workers room",
     "padding = blocks_m blocks_n swizzled swizzled wide_m wide_n / count_m count_n", "even_us = tiles tile_us / workers",
     "busy_us = busiest tile_us", *(f"{t}_us = {t}_busiest {t}_tile_us" for t in OF_TILES),
     *(f"{t}_steps_us = {STEP_US / 64} {t}_busiest k" for t in OF_TILES), "fill_m = m / count_m tile_m", "fill_n = n / count_n tile_n",
@@ -103,12 +104,12 @@ BASE: Final = (
     *SEEN, "aligned_a", "aligned_b", "aligned_c",
 )  # fmt: skip
 MIDDLE: Final = (*PAIRS, *ROUNDED, "swizzled", "blocks_m", "blocks_n", "room")
-LAST: Final = ("floor_us", "busiest_sm_whole", "waves_whole", "tensor_us", "steps_us", "dram_us", *(f"{t}_floor_us" for t in OF_TILES))
+LAST: Final = ("floor_us", "busiest_sm", "waves", "tensor_us", "steps_us", "dram_us", *(f"{t}_floor_us" for t in OF_TILES))
 ALL: Final = (*BASE, *FIRST.names, *MIDDLE, *SECOND.names, *LAST)
 LEFT_OUT: Final = frozenset({
-    *("dtype", "family", "algorithm", "in_bytes", "out_bytes", "stages", "split_k", "swizzle", "threads_or_1", "swizzle_or_1", "slices_more"),
-    *("given_tile_m", "given_tile_n", "given_tile_k", "depth", "clock_max_mhz", "l2_bytes", "smem_a", "smem_b", "l2_a", "l2_b"),
-    *("shared_a", "shared_b", "dram_a", "dram_b", "clusters_m", "clusters_n", "seen_m", "seen_n"),
+    "dtype", "family", "algorithm", "in_bytes", "out_bytes", "stages", "split_k", "swizzle", "threads_or_1", "swizzle_or_1", "slices_more",
+    "given_tile_m", "given_tile_n", "given_tile_k", "depth", "clock_max_mhz", "l2_bytes", "smem_a", "smem_b", "l2_a", "l2_b", "shared_a", "shared_b",
+    "dram_a", "dram_b", "clusters_m", "clusters_n", "exact_clusters_m", "exact_clusters_n", "exact_busiest", "seen_m", "seen_n",
     *(name for name in ALL if name.split("_")[0] in OF_TILES and not name.endswith("_floor_us")),
 })  # fmt: skip
 # categories are told apart by name in coordinator/network.py; the rest of these are only steps towards others

@@ -21,7 +21,7 @@ from coordinator.dataset import Dataset, dataset, held_out
 from coordinator.export import export
 from coordinator.model import CostModel
 from coordinator.plan import Train
-from coordinator.validation import beside_baselines, scores
+from coordinator.validation import beside_baselines, scores, unseen_coverage
 from gemmcast import __version__, modeldir
 from gemmcast.card import ModelCard
 from gemmcast.device import Device
@@ -61,7 +61,8 @@ def train(table: pa.Table, settings: Train, *, store_version: int | None = None)
         rule = f"of {shapes} shapes, {settings.holdout:.0%} held out by hash leave one side empty"
         raise InputError("samples", len(table), rule, "measure more shapes, or change train.holdout in the plan")
     training, test = data.take(~test_rows), data.take(test_rows)
-    model = CostModel().fit_dataset(training).calibrate(test)
+    model = CostModel().fit_dataset(training)
+    covered = unseen_coverage(model, test)
     exported = export(model, devices_of(data))
     session = open_session(exported)
     predicted = model.predict(test.questions)
@@ -83,6 +84,8 @@ def train(table: pa.Table, settings: Train, *, store_version: int | None = None)
             test_shapes=len(set(test.shapes)),
             scores=compare(training, test, predicted),
             scores_by_family=_by_family(training, test, predicted),
+            coverage=covered,
+            tree_shares={target: model.shares_[target] for target in model.targets_},
             parity_max_rel=parity(model, session, data),
             single_p50_us=p50_us(lambda: session.run(None, {INPUT: data.questions[:1]}), 2000),
             sklearn_single_p50_us=p50_us(lambda: model.predict(data.questions[:1]), 50),

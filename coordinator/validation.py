@@ -17,6 +17,7 @@ from coordinator.baselines import BASELINES
 from coordinator.dataset import TARGETS, Dataset
 from coordinator.model import CostModel
 from coordinator.scores import score
+from gemmcast.question import INTERVALS
 
 Predicted = dict[str, dict[str, npt.NDArray[np.float64]]]
 # target -> method -> [n_rows]; NaN where the method has no answer
@@ -24,8 +25,41 @@ FOLDS = 5
 
 
 def answers(training: Dataset, test: Dataset) -> Predicted:
-    """What the model and the baselines say about the test rows, fitted on the training rows."""
-    return beside_baselines(training, test, CostModel().fit_dataset(training).predict(test.questions))
+    """What the model and the baselines say about the test rows, fitted on the training rows; the model's interval is there as `low` and `high`."""
+    model = CostModel().fit_dataset(training)
+    said = model.predict(test.questions)
+    found = beside_baselines(training, test, said)
+    for i, target in enumerate(model.outputs_):
+        if target in found:
+            found[target] |= {side: said[side][:, i].astype(np.float64) for side in INTERVALS}
+    return found
+
+
+def coverage(data: Dataset, predicted: Predicted) -> dict[str, float]:
+    """target -> share of the measured values that lie within the model's interval, in per cent."""
+    found = {}
+    for target, methods in predicted.items():
+        measured, (low, high) = data.measured[target], (methods[side] for side in INTERVALS)
+        known = ~(np.isnan(measured) | np.isnan(low))
+        if known.any():
+            found[target] = float(100 * np.mean((low[known] <= measured[known]) & (measured[known] <= high[known])))
+    return found
+
+
+def unseen_coverage(model: CostModel, unseen: Dataset) -> dict[str, float]:
+    """As `coverage`, on shapes that the model has not seen: calibrated on one half of them, asked about the other, by turns.
+
+    The model is calibrated on all of them at the end.
+    """
+    within: Predicted = {target: {side: np.full(len(unseen), np.nan) for side in INTERVALS} for target in model.outputs_}
+    for one, other in split(unseen.shapes, 2):
+        if one.any() and other.any():
+            said = model.calibrate(unseen.take(one)).predict(unseen.questions[other])
+            for i, target in enumerate(model.outputs_):
+                for side in INTERVALS:
+                    within[target][side][other] = said[side][:, i]
+    model.calibrate(unseen)
+    return coverage(unseen, within)
 
 
 def beside_baselines(training: Dataset, test: Dataset, said: Mapping[str, npt.NDArray[np.float64]]) -> Predicted:
@@ -74,6 +108,8 @@ def scores(data: Dataset, predicted: Predicted, rows: npt.NDArray[np.bool_] | No
     for target, methods in predicted.items():
         measured = data.measured[target]
         for name, values in methods.items():
+            if name in INTERVALS:
+                continue
             known = ~(np.isnan(measured) | np.isnan(values)) & (True if rows is None else rows)
             if known.any():
                 found.setdefault(target, {})[name] = score(measured[known], values[known])

@@ -13,6 +13,7 @@ configs = [KernelConfig(family="tiled", tile_m=tile, tile_n=tile, tile_k=tile) f
 with Predictor(sys.argv[1]) as predictor:
     device = sys.argv[2] if len(sys.argv) > 2 else predictor.devices[0]
     for config in configs:
-        prediction = predictor.predict(gemm, config, device)
-        print(f"{config}: {prediction.runtime_us:.1f} us, {prediction.tflops:.2f} TFLOP/s")
+        p = predictor.predict(gemm, config, device)
+        doubt = ", beyond what the model was taught" if p.extrapolating else ""
+        print(f"{config}: {p.runtime_us:.1f} us ({p.low['runtime_us']:.1f} to {p.high['runtime_us']:.1f}), {p.tflops:.2f} TFLOP/s{doubt}")
     print("pick:", predictor.pick(gemm, configs, device=device).config)

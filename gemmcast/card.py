@@ -43,6 +43,10 @@ class ModelCard:
     scores: Scores = field(default_factory=dict)
     # on the test rows: target -> method -> mape, median_ape, p90_ape, r2, rows
     scores_by_family: Mapping[str, Scores] = field(default_factory=dict)
+    coverage: Mapping[str, float] = field(default_factory=dict)
+    # target -> per cent of the test rows within the interval, which was calibrated on the other half of the test shapes
+    tree_shares: Mapping[str, float] = field(default_factory=dict)
+    # of each fitted logarithm: 0 where the networks answer alone, 1 where the trees do
     parity_max_rel: float | None = None
     # largest relative difference between ONNX Runtime and scikit-learn, over every row
     single_p50_us: float | None = None

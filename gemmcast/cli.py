@@ -11,13 +11,15 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Final, get_args
 
 from gemmcast.config import FAMILIES, KNOBS, KernelConfig
 from gemmcast.device import Device
 from gemmcast.errors import GemmcastError, InputError
 from gemmcast.gemm import DTYPES, LAYOUTS, Gemm
 from gemmcast.prediction import Objective, Prediction
+
+OUTSIDE: Final = "     extrapolating: a size, device, kernel or dtype beyond what the model was taught; the intervals promise nothing here"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -71,8 +73,14 @@ def info(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
 
 def _show(prediction: Prediction) -> str:
     units = {"runtime_us": "us", "tflops": "TFLOP/s", "sustained_runtime_us": "us", "power_w": "W", "energy_mj": "mJ"}
-    known = {name: getattr(prediction, name) for name in units}
-    return "\n".join(f"     {name:21} {value:12.6g} {units[name]}" for name, value in known.items() if value is not None)
+    known = {name: getattr(prediction, name) for name in prediction.low}
+    lines = [f"     {name:21} {value:12.6g} {units[name]:8} {_between(prediction, name)}" for name, value in known.items()]
+    return "\n".join([*lines, *([OUTSIDE] if prediction.extrapolating else [])])
+
+
+def _between(prediction: Prediction, name: str) -> str:
+    """Where nine of ten measurements lie."""
+    return f"({prediction.low[name]:.4g} to {prediction.high[name]:.4g})"
 
 
 def _open(model: Path) -> Any:

@@ -62,13 +62,12 @@ class _Model:
             raise ModelFileError(
                 "model", source, f"ONNX Runtime can't load it ({first_line})", "it is damaged or cut short: fetch it again"
             ) from None
-        self.metadata, trained_on = _description(self.session, source)
+        self.metadata, self.outputs, trained_on = _description(self.session, source)
         self.current, self.version = current, current.version
         self.devices = [*here, *(device for device in trained_on if device.uuid not in {known.uuid for known in here})]
         self.default = (
             self.devices[0] if len({device.name for device in self.devices}) == 1 else here[0] if len({d.name for d in here}) == 1 else None
         )
-        self.outputs: list[str] = json.loads(self.metadata["outputs"])
         self.row = np.zeros((1, len(question.FIELDS)), dtype=np.float32)
         self.answers = np.zeros((len(self.outputs), 1), dtype=np.float32)
         self.low, self.high = (np.zeros((1, len(self.outputs)), dtype=np.float32) for _ in question.INTERVALS)
@@ -83,11 +82,14 @@ class _Model:
         return self.session.run(list(names), {question.INPUT: rows})  # type: ignore[no-any-return]
 
 
-def _description(session: ort.InferenceSession, source: str) -> tuple[dict[str, str], list[Device]]:
-    """The file's metadata, and the devices that it was trained on."""
+def _description(session: ort.InferenceSession, source: str) -> tuple[dict[str, str], list[str], list[Device]]:
+    """The file's metadata, the names of its values, and the devices that it was trained on."""
     try:
         metadata = _metadata(session, source)
-        return metadata, [Device.from_json(json.dumps(value)) for value in json.loads(metadata["devices"])]
+        outputs, answers = json.loads(metadata["outputs"]), [output.name for output in session.get_outputs()]
+        if [*outputs, *question.INTERVALS, question.EXTRAPOLATING] != answers:
+            raise ModelFileError("model", source, "its metadata name other outputs than its graph has", "it is damaged or cut short: fetch it again")
+        return metadata, outputs, [Device.from_json(json.dumps(value)) for value in json.loads(metadata["devices"])]
     except ModelFileError:
         raise
     except (ValueError, TypeError) as error:

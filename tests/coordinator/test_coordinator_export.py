@@ -18,20 +18,33 @@ from sklearn.ensemble import HistGradientBoostingRegressor
 
 from coordinator.dataset import Dataset, dataset
 from coordinator.export import export
-from coordinator.features import NAMES, features
 from coordinator.model import MIN_POWER_ROWS, CostModel
 from coordinator.train import PARITY_LIMIT, devices_of, open_session, parity
+from coordinator.validation import split
 from gemmcast import Predictor
 from gemmcast.device import Device
-from gemmcast.question import AT, CONTRACT, DTYPE_CODES, FAMILY_CODES, FIELDS, INPUT, IR_VERSION, ML_OPSET, OPSET, OUTPUTS
+from gemmcast.question import (
+    AT,
+    CONTRACT,
+    DTYPE_CODES,
+    EXTRAPOLATING,
+    FAMILY_CODES,
+    FIELDS,
+    INPUT,
+    INTERVALS,
+    IR_VERSION,
+    ML_OPSET,
+    OPSET,
+    OUTPUTS,
+)
 from gemmcast.sample import config_of, gemm_of
 
 Fitted = tuple[Dataset, CostModel, bytes]
 
 
-def _fit(table: pa.Table) -> Fitted:
+def _fit(table: pa.Table, **settings: Any) -> Fitted:
     data = dataset(table)
-    model = CostModel().fit_dataset(data)
+    model = CostModel(**settings).fit_dataset(data)
     return data, model, export(model, devices_of(data))
 
 
@@ -45,7 +58,13 @@ def metered(power_samples: pa.Table) -> Fitted:
     return _fit(power_samples)
 
 
-@pytest.fixture(params=["plain", "metered"])
+@pytest.fixture(scope="module")
+def mixed(power_samples: pa.Table) -> Fitted:
+    """Networks and trees."""
+    return _fit(power_samples, members=1, shares={"runtime": 0.5, "sustained": 0.25, "power": 1.0})
+
+
+@pytest.fixture(params=["plain", "metered", "mixed"])
 def fitted(request: pytest.FixtureRequest) -> Fitted:
     found: Fitted = request.getfixturevalue(request.param)
     return found
@@ -70,13 +89,15 @@ def test_it_agrees_on_questions_unlike_any_row(fitted: Fitted) -> None:
         np.testing.assert_allclose(values, want[name], rtol=PARITY_LIMIT, err_msg=name)
 
 
-def test_every_output_is_one_float32_a_row(fitted: Fitted) -> None:
+def test_every_output_is_one_number_a_row_and_intervals_are_one_an_output(fitted: Fitted) -> None:
     data, model, exported = fitted
     session = open_session(exported)
-    assert [output.name for output in session.get_outputs()] == list(model.outputs_)
-    assert all(len(output.shape) == 1 for output in session.get_outputs())
+    assert [output.name for output in session.get_outputs()] == [*model.outputs_, *INTERVALS, EXTRAPOLATING]
     for rows in (data.questions[:1], data.questions[:7]):
-        assert all(values.dtype == np.float32 and values.shape == (len(rows),) for values in session.run(None, {INPUT: rows}))
+        *values, low, high, outside = session.run(None, {INPUT: rows})
+        assert all(value.dtype == np.float32 and value.shape == (len(rows),) for value in values)
+        assert low.shape == high.shape == (len(rows), len(model.outputs_)) and outside.dtype == bool and outside.shape == (len(rows),)
+        assert (low < np.column_stack(values)).all() and (np.column_stack(values) < high).all()
 
 
 def test_outputs_cannot_contradict_each_other(metered: Fitted) -> None:
@@ -90,7 +111,9 @@ def test_outputs_cannot_contradict_each_other(metered: Fitted) -> None:
 def test_opset_and_versions_are_those_of_the_contract(fitted: Fitted) -> None:
     exported = onnx.load_model_from_string(fitted[2])
     onnx.checker.check_model(exported, full_check=True)
-    assert {opset.domain: opset.version for opset in exported.opset_import} == {"": OPSET, "ai.onnx.ml": ML_OPSET}
+    assert [(opset.domain, opset.version) for opset in exported.opset_import] == [("", OPSET), ("ai.onnx.ml", ML_OPSET)]
+    trees = sum(node.op_type == "TreeEnsembleRegressor" for node in exported.graph.node)
+    assert trees == sum(fitted[1].shares_[target] > 0 for target in fitted[1].targets_)
     assert exported.ir_version == IR_VERSION
     assert {node.domain for node in exported.graph.node} <= {"", "ai.onnx.ml"}
     assert [(value.name, len(value.type.tensor_type.shape.dim)) for value in exported.graph.input] == [(INPUT, 2)]
@@ -129,8 +152,8 @@ def _branches(exported: bytes, name: str) -> tuple[npt.NDArray[Any], npt.NDArray
     return np.array(values["nodes_modes"]), np.array(values["nodes_values"])
 
 
-def test_thresholds_are_rounded_down_to_float32(plain: Fitted) -> None:
-    _, model, exported = plain
+def test_thresholds_are_rounded_down_to_float32(mixed: Fitted) -> None:
+    _, model, exported = mixed
     nodes = np.concatenate([predictor.nodes for (predictor,) in model.trees_["runtime"]._predictors])
     modes, stored = _branches(exported, "runtime")
     branch = ~nodes["is_leaf"].astype(bool)
@@ -164,7 +187,7 @@ def test_a_model_that_was_hardly_shown_power_has_none(power_samples: pa.Table) -
         measured = {name: values.copy() for name, values in data.measured.items()}
         for name in ("power_w", "sustained_runtime_us", "energy_mj"):
             measured[name][known:] = np.nan
-        model = CostModel(iterations=5).fit(data.questions, measured)
+        model = CostModel(members=1, iterations=5).fit(data.questions, measured)
         assert model.outputs_ == outputs
         assert not any(np.isnan(values).any() for values in model.predict(data.questions).values())
 
@@ -172,10 +195,10 @@ def test_a_model_that_was_hardly_shown_power_has_none(power_samples: pa.Table) -
 def test_rows_without_power_still_teach_runtime(power_samples: pa.Table) -> None:
     data = dataset(power_samples)
     measured = {name: values.copy() for name, values in data.measured.items()}
-    whole = CostModel().fit(data.questions, measured).predict(data.questions)["runtime_us"]
+    whole = CostModel(members=1).fit(data.questions, measured).predict(data.questions)["runtime_us"]
     for name in ("power_w", "sustained_runtime_us", "energy_mj"):
         measured[name][100:] = np.nan
-    assert np.array_equal(CostModel().fit(data.questions, measured).predict(data.questions)["runtime_us"], whole)
+    np.testing.assert_allclose(CostModel(members=1).fit(data.questions, measured).predict(data.questions)["runtime_us"], whole, rtol=1e-6)
 
 
 def test_the_same_rows_give_the_same_model(cpu_samples: pa.Table, plain: Fitted) -> None:
@@ -183,21 +206,49 @@ def test_the_same_rows_give_the_same_model(cpu_samples: pa.Table, plain: Fitted)
     assert all(np.array_equal(values, again[name]) for name, values in plain[1].predict(plain[0].questions).items())
 
 
-def test_without_trees_the_answer_is_the_floor(plain: Fitted) -> None:
-    data, _, _ = plain
-    floor_us, _ = features(data.questions)
-    model = CostModel(iterations=1, learning_rate=1e-9).fit(data.questions, {"runtime_us": floor_us[:, 0].astype(np.float64)})
-    np.testing.assert_allclose(model.predict(data.questions)["runtime_us"], floor_us[:, 0], rtol=1e-6)
-    assert len(NAMES) > len(FIELDS)
+def test_intervals_hold_for_shapes_that_were_not_seen(power_samples: pa.Table) -> None:
+    """Calibrated on some unseen shapes, tried on others."""
+    data = dataset(power_samples)
+    (training, other), *_ = split(data.shapes, 2)
+    unseen = data.take(other)
+    (first, second), *_ = split(unseen.shapes, 2)
+    model = CostModel(members=2).fit_dataset(data.take(training)).calibrate(unseen.take(first))
+    asked = unseen.take(second)
+    said = model.predict(asked.questions)
+    within = (said["low"] <= np.column_stack([asked.measured[name] for name in model.outputs_])) & (
+        np.column_stack([asked.measured[name] for name in model.outputs_]) <= said["high"]
+    )
+    assert ((within.mean(axis=0) > 0.8) & (within.mean(axis=0) < 0.98)).all()
+
+
+@pytest.mark.parametrize(
+    ("change", "outside"),
+    [
+        ({}, False), ({"m": 1.3}, False), ({"m": 4}, True), ({"n": 4}, True), ({"k": 4}, True), ({"batch": 16}, True),
+        ({"dtype": DTYPE_CODES["bf16"]}, True), ({"family": FAMILY_CODES["own"]}, True), ({"algorithm": 66}, True), ({"peak_tflops": 0.02}, True),
+    ],
+)  # fmt: skip
+def test_a_question_outside_of_what_was_seen_is_marked(metered: Fitted, change: dict[str, float], outside: bool) -> None:
+    data, model, exported = metered
+    (name, value), *_ = (*change.items(), ("m", 1))
+    row = data.questions[[np.argmax(data.questions[:, AT[name]])]]
+    row[:, AT[name]] = value if name in ("dtype", "family", "algorithm") else value * row[:, AT[name]]
+    assert open_session(exported).run([EXTRAPOLATING], {INPUT: row})[0].tolist() == model.predict(row)[EXTRAPOLATING].tolist() == [outside]
+
+
+def test_nothing_that_was_taught_is_outside(fitted: Fitted) -> None:
+    data, model, _ = fitted
+    assert not model.predict(data.questions)[EXTRAPOLATING].any()
 
 
 def test_power_without_a_sustained_runtime_teaches_power_alone(power_samples: pa.Table) -> None:
     """Other people's tables have no sustained runtime."""
     data = dataset(power_samples)
     measured = {name: values for name, values in data.measured.items() if name not in ("sustained_runtime_us", "energy_mj")}
-    model = CostModel(iterations=5).fit(data.questions, measured)
-    assert model.outputs_ == ("runtime_us", "tflops", "power_w") == tuple(model.predict(data.questions))
+    model = CostModel(members=1, iterations=5).fit(data.questions, measured)
+    assert model.outputs_ == ("runtime_us", "tflops", "power_w") == tuple(model.predict(data.questions))[:3]
     session = open_session(export(model, devices_of(data)))
     got = dict(zip(model.outputs_, session.run(list(model.outputs_), {INPUT: data.questions}), strict=True))
-    for name, values in model.predict(data.questions).items():
-        np.testing.assert_allclose(got[name], values, rtol=1e-5)
+    want = model.predict(data.questions)
+    for name, values in got.items():
+        np.testing.assert_allclose(values, want[name], rtol=1e-5)

@@ -15,6 +15,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
+from benchmarks import paper_findings
+
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "paper.md"
 LARGEST_PNG = 150_000
@@ -49,7 +51,7 @@ def _folder(at: Path, **tables: pa.Table) -> tuple[Path, Path]:
 def _run(paper: ModuleType, folders: tuple[Path, Path], *more: str) -> int:
     """With the mean in place of the forest, which takes seconds; the real one runs where the whole page is checked."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(paper, "paper_forest", lambda train, test, target: np.full(len(test), np.nanmean(train.measured[target])))
+        patch.setattr(paper_findings, "paper_forest", lambda train, test, target: np.full(len(test), np.nanmean(train.measured[target])))
         return int(paper.main(["--datasets", str(folders[0]), "--out", str(folders[1]), *more]))
 
 
@@ -137,18 +139,18 @@ def test_a_missing_page_or_dataset_is_said(paper: ModuleType, part: pa.Table, tm
     assert _run(paper, folders) == 2 and "there is no page" in capsys.readouterr().err
 
 
-def test_ranks_share_ties_and_a_constant_has_no_correlation(paper: ModuleType) -> None:
+def test_ranks_share_ties_and_a_constant_has_no_correlation() -> None:
     one, two = np.array([1.0, 2.0, 2.0, 4.0]), np.array([10.0, 20.0, 30.0, 40.0])
-    assert paper.spearman(one, two) == pytest.approx(0.9486833)  # scipy.stats.spearmanr
-    assert paper.spearman(two, -two) == pytest.approx(-1.0)
-    assert np.isnan(paper.spearman(one, np.ones(4)))
+    assert paper_findings.spearman(one, two) == pytest.approx(0.9486833)  # scipy.stats.spearmanr
+    assert paper_findings.spearman(two, -two) == pytest.approx(-1.0)
+    assert np.isnan(paper_findings.spearman(one, np.ones(4)))
 
 
-def test_rows_of_two_boards_are_never_compared(paper: ModuleType) -> None:
+def test_rows_of_two_boards_are_never_compared() -> None:
     rows = [{"m": 1, "gpu_uuid": board, "tile": tile, "us": us} for board, tile, us in (("a", 8, 2.0), ("a", 16, 1.0), ("b", 32, 9.0), ("c", 8, 7.0))]
-    found = paper.groups(rows, ("m",), lambda row: row["tile"])
-    assert len(found) == 1 and paper.ratios(found, "us", 8, 16).tolist() == [2.0]
-    assert len(paper.ratios(found, "us", 32, 16)) == 0
+    found = paper_findings.groups(rows, ("m",), lambda row: row["tile"])
+    assert len(found) == 1 and paper_findings.ratios(found, "us", 8, 16).tolist() == [2.0]
+    assert len(paper_findings.ratios(found, "us", 32, 16)) == 0
 
 
 @pytest.mark.parametrize(

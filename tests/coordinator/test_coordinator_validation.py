@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pyarrow as pa
 import pytest
 
 from coordinator import validation
 from coordinator.dataset import TARGETS, Dataset, dataset
+from coordinator.model import CostModel
 from coordinator.scores import score
+
+
+@pytest.fixture(autouse=True)
+def _one_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """More would only take longer."""
+    monkeypatch.setattr("coordinator.validation.CostModel", partial(CostModel, members=1))
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,7 @@
-"""What the tests of gemmcast share: three devices, random questions, and small real models from the trainer's own CostModel."""
+"""What the tests of gemmcast share: three devices, random questions, and small real models from the trainer's own CostModel.
+
+The models know sizes below 2**13, and every family but UNTAUGHT. The one with power takes trees, the other does not.
+"""
 
 from __future__ import annotations
 
@@ -16,19 +19,24 @@ from gemmcast import question
 from gemmcast.config import FAMILIES, KNOBS, KernelConfig
 from gemmcast.device import Device
 from gemmcast.gemm import LAYOUTS, Gemm
+from gemmcast.prediction import Prediction
 
 Draw = Callable[..., list[tuple[Gemm, KernelConfig]]]
 Edit = Callable[..., bytes]
+Alike = Callable[[Prediction, Prediction], bool]
 
 GPU = Device(
     name="GPU A", kind="cuda", uuid="GPU-a", sm_count=132, clock_max_mhz=1980.0, power_limit_w=700.0, idle_power_w=71.3, memory_bytes=80 << 30,
-    l2_bytes=50 << 20, dram_gbps=2987.6, launch_overhead_us=2.1, peak_tflops={"fp32": 51.2, "fp16": 743.1}, driver="580.1", cuda="13.0",
+    l2_bytes=50 << 20, dram_gbps=2987.6, l2_gbps=5512.3, launch_overhead_us=2.1, peak_tflops={"fp32": 51.2, "fp16": 743.1}, driver="580.1",
+    cuda="13.0",
 )  # fmt: skip
-OTHER_GPU = replace(GPU, name="GPU B", uuid="GPU-b", sm_count=84, clock_max_mhz=None, power_limit_w=300.0, dram_gbps=611.7)
+OTHER_GPU = replace(GPU, name="GPU B", uuid="GPU-b", sm_count=84, clock_max_mhz=None, power_limit_w=300.0, dram_gbps=611.7, l2_gbps=None)
 CPU = Device(
     name="CPU C", kind="cpu", uuid="CPU-c", sm_count=7, memory_bytes=16 << 30, l2_bytes=30 << 20, dram_gbps=17.3, launch_overhead_us=0.7,
     peak_tflops={"fp32": 0.1234567, "fp64": 0.0611111},
 )  # fmt: skip
+UNTAUGHT = "own"
+KERNELS = ("", "simt_fp32_nt_256x128x8_64x64x8_s2_z1_a1", "wgmma_fp16_nt_64x128x128_2x1_pingpong_z1_a8", "wgmma_bf16_nt_128x128x64_2x1_ws_z1_a8")
 
 
 def _draw(device: Device, count: int, seed: int = 0) -> list[tuple[Gemm, KernelConfig]]:
@@ -45,7 +53,7 @@ def _draw(device: Device, count: int, seed: int = 0) -> list[tuple[Gemm, KernelC
         (
             Gemm(m=dim(), n=dim(), k=dim(), batch=rng.choice((1, 1, 5)), dtype=rng.choice(sorted(device.peak_tflops)),
                  layout=rng.choice(LAYOUTS), beta=rng.choice((0.0, 0.5))),
-            config(family=rng.choice(list(FAMILIES)), **{name: knob() for name in KNOBS}),
+            config(family=rng.choice(list(FAMILIES)), kernel=rng.choice(KERNELS), **{name: knob() for name in KNOBS}),
         )
         for _ in range(count)
     ]  # fmt: skip
@@ -55,18 +63,21 @@ def _export(devices: list[Device], power: bool) -> bytes:
     from coordinator.export import export
     from coordinator.model import CostModel
 
-    asked = [question.ask(gemm, config, device) for device in devices for gemm, config in _draw(device, 200)]
+    drawn = [(gemm, config, device) for device in devices for gemm, config in _draw(device, 200) if config.family != UNTAUGHT]
+    asked = [question.ask(gemm, config, device) for gemm, config, device in drawn]
     rows = np.array(asked, dtype=np.float32)
     work, noise = rows[:, :3].prod(axis=1, dtype=np.float64), np.random.default_rng(0).normal(size=len(rows))
     runtime_us = (3 + work * 2e-6 / rows[:, question.AT["peak_tflops"]]) * np.exp(0.3 * noise)
     measured = {"runtime_us": runtime_us}
     if power:
-        measured |= {"sustained_runtime_us": runtime_us * (1.1 + 0.05 * noise), "power_w": 150 + 20 * np.log(work)}
-    return export(CostModel(members=2, iterations=8, leaves=7).fit(rows, measured), devices)
+        sustained_us, power_w = runtime_us * (1.1 + 0.05 * noise), 150 + 20 * np.log(work)
+        measured |= {"sustained_runtime_us": sustained_us, "power_w": power_w, "energy_mj": power_w * sustained_us / 1e3}
+    shares = {"runtime": 0.5, "sustained": 0.0, "power": 1.0} if power else {"runtime": 0.0}
+    return export(CostModel(members=2, iterations=8, leaves=7, shares=shares).fit(rows, measured), devices)
 
 
 def _edit(model: bytes, *, faster: float = 0.0, **metadata: str | None) -> bytes:
-    """The model with each runtime divided by exp(faster), and with metadata set, or taken out where None."""
+    """The model with each runtime_us (nothing else) divided by exp(faster), and with metadata set, or taken out where None."""
     import onnx
 
     proto = onnx.load_model_from_string(model)
@@ -79,6 +90,15 @@ def _edit(model: bytes, *, faster: float = 0.0, **metadata: str | None) -> bytes
     del proto.metadata_props[:]
     onnx.helper.set_model_props(proto, {key: value for key, value in found.items() if value is not None})
     return bytes(proto.SerializeToString())
+
+
+def _alike(one: Prediction, other: Prediction) -> bool:
+    """Equal but for rounding: the networks sum a batch in another order than a single question. Intervals are wide, and so is their rounding."""
+    (names, values, bounds), (names_again, values_again, bounds_again) = (
+        (tuple(p.low), [getattr(p, name) for name in p.low], [*p.low.values(), *p.high.values()]) for p in (one, other)
+    )
+    near = values == pytest.approx(values_again, rel=1e-5, abs=0) and bounds == pytest.approx(bounds_again, rel=1e-4, abs=0)
+    return near and (names, one.extrapolating, one.model_version) == (names_again, other.extrapolating, other.model_version)
 
 
 @pytest.fixture(scope="session")
@@ -100,6 +120,17 @@ def draw() -> Draw:
 @pytest.fixture(scope="session")
 def edit() -> Edit:
     return _edit
+
+
+@pytest.fixture(scope="session")
+def alike() -> Alike:
+    return _alike
+
+
+@pytest.fixture(scope="session")
+def untaught() -> str:
+    """A family that the models were never shown."""
+    return UNTAUGHT
 
 
 @pytest.fixture(scope="session")

@@ -73,11 +73,24 @@ def test_tile_sets_all_three(run: Run, power_file: Path) -> None:
 def test_predict_shows_units_and_leaves_out_what_is_not_known(run: Run, power_file: Path, time_file: Path) -> None:
     text = run("predict", 512, 256, 128, "--config", "cublas", "--device", "GPU A", "--model", power_file)
     assert text.splitlines()[0] == "512x256x128 fp32 nn  cublas"
-    assert [line.split()[::2] for line in text.splitlines()[1:]] == [
+    assert [line.split()[:3:2] for line in text.splitlines()[1:]] == [
         ["runtime_us", "us"], ["tflops", "TFLOP/s"], ["sustained_runtime_us", "us"], ["power_w", "W"], ["energy_mj", "mJ"],
     ]  # fmt: skip
     text = run("predict", 512, 256, 128, "--config", "blas:threads=2", "--model", time_file)
     assert [line.split()[0] for line in text.splitlines()[1:]] == ["runtime_us", "tflops"]
+
+
+def test_predict_shows_each_interval_and_says_when_it_extrapolates(run: Run, power_file: Path, untaught: str) -> None:
+    words = ("--device", "GPU A", "--model", power_file)
+    with Predictor(power_file) as predictor:
+        p = predictor.predict(Gemm(m=512, n=256, k=128), KernelConfig(family="cublas"), "GPU A")
+    text = run("predict", 512, 256, 128, "--config", "cublas", *words)
+    assert [line.partition("(")[2] for line in text.splitlines()[1:]] == [f"{p.low[name]:.4g} to {p.high[name]:.4g})" for name in p.low]
+    assert "extrapolating" not in text
+    for question in ((65536, 256, 128, "--config", "cublas"), (512, 256, 128, "--config", untaught)):
+        text = run("predict", *question, *words)
+        assert text.splitlines()[-1].startswith("     extrapolating: a size, device, kernel or dtype beyond what the model was taught")
+        assert last(run("predict", *question, *words, "--json"))["prediction"]["extrapolating"] is True
 
 
 def test_a_device_may_come_from_a_file(run: Run, power_file: Path, gpu: Device, tmp_path: Path) -> None:
@@ -123,7 +136,7 @@ def test_pick_ranks_what_is_named_and_what_a_file_holds(run: Run, power_file: Pa
 def test_info_says_what_a_model_is(run: Run, power_model: bytes, tmp_path: Path) -> None:
     modeldir.put_model(tmp_path, power_model, "7")
     answer = last(run("info", "--model", tmp_path, "--json"))
-    assert (answer["version"], answer["contract"]) == ("7", "1")
+    assert (answer["version"], answer["contract"]) == ("7", "2")
     assert answer["outputs"] == ["runtime_us", "tflops", "sustained_runtime_us", "power_w", "energy_mj"]
     assert [device["name"] for device in answer["devices"]] == ["GPU A", "GPU B"]
     lines = run("info", "--model", tmp_path).splitlines()

@@ -143,9 +143,15 @@ def test_energy_delay_needs_energy() -> None:
     assert replace(timed, sustained_runtime_us=3.0, power_w=4.0, energy_mj=5.0).edp_mj_us == 15.0
 
 
+def test_a_prediction_without_intervals_is_one() -> None:
+    """Written by hand, as in a test of one's own: nothing is said of doubt."""
+    timed = Prediction(runtime_us=2.0, tflops=1.0)
+    assert (timed.low, timed.high, timed.extrapolating) == ({}, {}, False)
+
+
 def test_card_survives_json_and_refuses_other_text() -> None:
     card = ModelCard(
-        created_at="2026-01-01T00:00:00+00:00", program_version="0.1.0", contract=1, targets=("runtime_us", "tflops"), rows=9,
+        created_at="2026-01-01T00:00:00+00:00", program_version="0.1.0", contract=2, targets=("runtime_us", "tflops"), rows=9,
         rows_by_device={"x": 9}, store_version=3, split="by shape", holdout=0.2, train_rows=7, test_rows=2, train_shapes=5, test_shapes=1,
         scores={"runtime_us": {"model": {"mape": 3.1}}},
     )  # fmt: skip

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from agent.kernels.cutlass import sources
 from gemmcast import question
 from gemmcast.config import FAMILIES, KernelConfig
 from gemmcast.device import Device
@@ -22,7 +23,7 @@ Draw = Callable[..., list[tuple[Gemm, KernelConfig]]]
 
 @pytest.fixture(params=["gpu", "unmetered gpu", "cpu"])
 def device(request: pytest.FixtureRequest, gpu: Device, cpu: Device) -> Device:
-    unmetered = replace(gpu, clock_max_mhz=None, power_limit_w=None, idle_power_w=None, l2_bytes=2**40 + 1, peak_tflops={"tf32": 1 / 3})
+    unmetered = replace(gpu, clock_max_mhz=None, power_limit_w=None, idle_power_w=None, l2_gbps=None, l2_bytes=2**40 + 1, peak_tflops={"tf32": 1 / 3})
     return {"gpu": gpu, "unmetered gpu": unmetered, "cpu": cpu}[request.param]
 
 
@@ -53,7 +54,7 @@ def test_candidates_are_the_same_questions(device: Device, draw: Draw, cache: st
         np.testing.assert_array_equal(_candidates(gemm, configs, device, cache), expected)
 
 
-def test_the_four_rules(gpu: Device, cpu: Device) -> None:
+def test_the_five_rules(gpu: Device, cpu: Device) -> None:
     gemm = Gemm(m=100, n=200, k=300, dtype="fp32", layout="nt")
     row = dict(zip(question.FIELDS, question.ask(gemm, KernelConfig(family="tiled", tile_m=16), gpu), strict=True))
     assert (row["tile_m"], row["tile_n"], row["tile_k"]) == (16, 200, 300)
@@ -62,12 +63,35 @@ def test_the_four_rules(gpu: Device, cpu: Device) -> None:
     row = dict(zip(question.FIELDS, question.ask(gemm, KernelConfig(family="blas", threads=2), cpu, cache="warm"), strict=True))
     assert (row["workers"], row["threads"], row["warm"], row["power_limit_w"], row["clock_max_mhz"]) == (2, 2, True, 0, 0)
     assert row["peak_tflops"] == 0.1234567 * (2 / 7)
+    for device, l2_gbps in ((gpu, 5512.3), (replace(gpu, l2_gbps=None), 2.2 * 2987.6), (replace(gpu, l2_gbps=0.0), 2.2 * 2987.6)):
+        assert question.ask(gemm, KernelConfig(family="tiled"), device)[question.AT["l2_gbps"]] == l2_gbps
+
+
+@pytest.mark.parametrize(
+    ("family", "kernel", "algo_id", "code"),
+    [
+        ("cublaslt", "", 66, 66), ("cublaslt", "x_pingpong_y", 0, 0), ("cublas", "", 0, 0), ("blas", "numpy", 0, 0), ("own", "x_coop", 0, 0),
+        ("cutlass", "", 0, 0), ("cutlass", "simt_fp32_nt_256x128x8_64x64x8_s2_z1_a1", 0, 0), ("cutlass", "x_pingpong", 7, 7),
+        *(("cutlass", f"wgmma_fp8_e4m3_nt_64x128x128_2x1_{name}_z1_a16", 0, i) for i, name in enumerate(question.SCHEDULES, 1)),
+    ],
+)  # fmt: skip
+def test_an_algorithm_is_the_librarys_number_or_a_schedules_code(family: str, kernel: str, algo_id: int, code: int) -> None:
+    assert question.algorithm(family, kernel, algo_id) == code
+    config = KernelConfig(family=family, kernel=kernel, algo_id=algo_id)
+    device = Device(name="x", kind="cuda", uuid="x", sm_count=1, memory_bytes=1, l2_bytes=1, dram_gbps=1.0, launch_overhead_us=1.0,
+                    peak_tflops={"fp32": 1.0})  # fmt: skip
+    assert question.ask(Gemm(m=1, n=1, k=1), config, device)[question.AT["algorithm"]] == code
 
 
 def test_the_contract_stands() -> None:
     """Files out there speak it: append codes, and raise CONTRACT for anything else."""
     assert (question.CONTRACT, question.INPUT, question.OPSET, question.ML_OPSET, question.IR_VERSION) == (2, "question", 21, 3, 10)
     assert len(question.FIELDS) == len(set(question.FIELDS)) == 34
+    assert question.FIELDS[-2:] == ("l2_gbps", "algorithm")
+    assert question.OUTPUTS == ("runtime_us", "tflops", "sustained_runtime_us", "power_w", "energy_mj")
+    assert (question.INTERVALS, question.EXTRAPOLATING, question.COVERAGE) == (("low", "high"), "extrapolating", 0.9)
+    assert question.SCHEDULES[:6] == ("ws", "pingpong", "coop", "streamk", "pingpongfast", "coopfast")
+    assert set(sources.SCHEDULES) <= set(question.SCHEDULES), "a schedule that is built has a code"
     assert question.KNOB_FIELDS == ("warp_m", "warp_n", "warp_k", "stages", "split_k", "swizzle", "cluster_m", "cluster_n", "threads")
     codes = {"fp64": 0, "fp32": 1, "tf32": 2, "fp16": 3, "bf16": 4, "fp8_e4m3": 5}
     assert {name: question.DTYPE_CODES[name] for name in codes} == codes and set(codes) <= set(DTYPES)

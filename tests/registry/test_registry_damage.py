@@ -101,7 +101,7 @@ def test_a_foreign_model_is_not_published(tmp_path: Path, make_model: MakeModel,
 
 
 def test_a_model_is_not_published_with_another_contracts_card(tmp_path: Path, make_model: MakeModel, card: ModelCard) -> None:
-    with pytest.raises(ModelFileError, match="the card says 2"):
+    with pytest.raises(ModelFileError, match="the card says 3"):
         Registry(tmp_path / "registry").publish(make_model(), replace(card, contract=3))
     assert list(tmp_path.iterdir()) == []
 
