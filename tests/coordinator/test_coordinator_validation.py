@@ -49,7 +49,7 @@ def test_every_row_is_answered_by_every_method_and_told_fold_by_fold(data: Datas
     assert told == [(1, 3), (2, 3), (3, 3)]
     assert set(predicted) == set(TARGETS)
     for methods in predicted.values():
-        assert set(methods) == {"model", "lookup", "roofline", "paper_forest"}
+        assert set(methods) == {"model", "low", "high", "lookup", "roofline", "paper_forest"}
         assert not any(np.isnan(values).any() for values in methods.values())
 
 
@@ -63,6 +63,16 @@ def test_an_answer_is_of_models_that_never_saw_the_group(data: Dataset) -> None:
     )
     assert np.array_equal(before[strange], after[strange])
     assert not np.array_equal(before[~strange], after[~strange])
+
+
+def test_coverage_counts_what_lies_between(data: Dataset) -> None:
+    power_w = data.measured["power_w"].copy()
+    power_w[::2] = np.nan
+    low, high = data.measured["power_w"] - 1, data.measured["power_w"] + 1
+    low[1] = high[1] = data.measured["power_w"][1] + 5
+    thinned = Dataset(data.table, data.questions, {**data.measured, "power_w": power_w}, data.shapes)
+    known = len(data) // 2
+    assert validation.coverage(thinned, {"power_w": {"low": low, "high": high}}) == {"power_w": pytest.approx(100 * (known - 1) / known)}
 
 
 def test_layers_are_named_by_n_and_k_alone(data: Dataset) -> None:
