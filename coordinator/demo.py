@@ -172,8 +172,8 @@ def _next_commands(campaign: Campaign, unseen: Dataset) -> list[str]:
     others = "tiled:tile=16" if config == "cublas" else "blas:kernel=blocked,threads=1,tile=128"
     model = _short(campaign.model_dir)
     return [
-        f"{_short(Path(sys.executable))} -m gemmcast predict 700 800 900 --config {config} --model {model}",
-        f"{_short(Path(sys.executable))} -m gemmcast pick 700 800 900 {config} {others} --model {model}",
+        f"{_short(Path(sys.executable))} -m gemmcast predict 500 600 700 --config {config} --model {model}",
+        f"{_short(Path(sys.executable))} -m gemmcast pick 500 600 700 {config} {others} --model {model}",
         f"{_short(Path(sys.executable))} -m registry show --workspace {_short(campaign.workspace.path)}",
     ]
 

@@ -46,7 +46,7 @@ SELECTION: Final = 0.2
 # of the shapes, on which parts are chosen
 SHARES: Final = (0.0, 0.25, 0.5, 0.75, 1.0)
 # of the trees
-WORTH: Final = 0.95
+WORTH: Final = 0.97
 # error with trees over error without, from which on they are worth their time in the graph
 SPREAD_AT_LEAST: Final = 0.02
 MOST_DOUBT: Final = float(np.log(1000))
@@ -220,8 +220,7 @@ class CostModel(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         self.middle_, self.reach_ = (low + high) / 2, (high - low) / 2 + np.float32(MARGIN)
         inputs = np.concatenate([columns, self._categories(np, questions.T)], axis=0)
         beyond_floor = {name: values - floor if name == "runtime" else values for name, values in wanted.items()}
-        groups = [("runtime",), tuple(target for target in self.targets_ if target != "runtime")]
-        self.networks_ = Ensemble([group for group in groups if group], members).fit(inputs, beyond_floor)
+        self.networks_ = Ensemble(self.targets_, members).fit(inputs, beyond_floor)
         tree_floor_us, features_of = features(questions)
         self.trees_ = {
             name: self._boost(

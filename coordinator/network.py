@@ -2,9 +2,9 @@
 
     terms[len(TERMS), n], categories[n_categories, n]  ->  answers[n_targets, n], spread[n_targets, n]
 
-A member is a scikit-learn MLPRegressor. Targets that are read together are a group with members of its own, fitted on the rows that have
-them all; all members are of the same architecture, so that their weights are stacked and a question goes through all of them in the same few
-nodes. Their mean is the answer, and how far they are apart tells how much the data leave open there. Inputs are held within what was seen: a network that extrapolates
+A member is a scikit-learn MLPRegressor. Each target has members of its own, fitted on the rows that have it, and of the same
+architecture, so that the members' weights are stacked and a question goes through all of them in the same few nodes. Their mean is the answer,
+and how far they are apart tells how much the data leave open there. Inputs are held within what was seen: a network that extrapolates
 linearly in logarithms is off by powers.
 """
 
@@ -48,34 +48,24 @@ class _Layers:
     weights: tuple[npt.NDArray[np.float32], ...]
     biases: tuple[npt.NDArray[np.float32], ...]
 
-    def answering(self, group: int, groups: Sequence[Sequence[str]]) -> _Layers:
-        """With an answer for every group's targets, 0 for those of others."""
-        before, behind = (sum(map(len, others)) for others in (groups[:group], groups[group + 1 :]))
-        weights, biases = np.pad(self.weights[-1], ((before, behind), (0, 0))), np.pad(self.biases[-1], (before, behind))
-        return _Layers((*self.weights[:-1], weights), (*self.biases[:-1], biases))
-
 
 class Ensemble:
-    """Args: groups: names of targets that are read together. members: of each group."""
+    """Args: members: of each target. targets: their names, the order of the answers."""
 
-    def __init__(self, groups: Sequence[Sequence[str]], members: int) -> None:
-        self.groups, self.members = tuple(map(tuple, groups)), members
-        self.targets = sum(self.groups, ())
-        # the order of the answers
+    def __init__(self, targets: Sequence[str], members: int) -> None:
+        self.targets, self.members = tuple(targets), members
 
     def fit(self, inputs: npt.NDArray[np.float32], wanted: dict[str, Values]) -> Self:
         """Args: inputs[n_inputs, n], terms then categories; wanted: target -> [n], NaN where it was not read."""
         self.low_, self.high_ = np.maximum(inputs.min(axis=1, keepdims=True), np.float32(NOTHING)), inputs.max(axis=1, keepdims=True)
         self.high_ = np.maximum(self.low_, self.high_)
         rows = self._held(np, inputs).T
+        jobs = [(target, seed) for target in self.targets for seed in range(self.members)]
+        known = {target: ~np.isnan(wanted[target]) for target in self.targets}
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        of_group = [np.column_stack([wanted[target] for target in group]) for group in self.groups]
-        known = [~np.isnan(values).any(axis=1) for values in of_group]
-        jobs = [(group, seed) for group in range(len(self.groups)) for seed in range(self.members)]
         fitted = Parallel(n_jobs=min(cores, len(jobs)), inner_max_num_threads=1, backend="loky")(
-            delayed(_fit_member)(rows[known[group]], of_group[group][known[group]], seed) for group, seed in jobs
+            delayed(_fit_member)(rows[known[target]], wanted[target][known[target]], seed) for target, seed in jobs
         )
-        fitted = [member.answering(group, self.groups) for member, (group, _) in zip(fitted, jobs, strict=True)]
         first, second, last = (np.stack([member.weights[i] for member in fitted]) for i in range(3))
         biases = [np.stack([member.biases[i] for member in fitted])[:, :, None] for i in range(3)]
         self.first_ = first.reshape(-1, first.shape[-1]), biases[0].reshape(-1, 1)
@@ -88,27 +78,23 @@ class Ensemble:
         """(answers, spread), each [n_targets, n], of inputs[n_inputs, n]: mean and range of the members (SIGMAS makes a standard deviation
         of a range); array-API code, traced into the graph."""
         xp = inputs.__array_namespace__()
-        zero, count = xp.asarray(np.float32(0)), len(self.groups) * self.members
+        zero, count = xp.asarray(np.float32(0)), len(self.targets) * self.members
         hidden = xp.maximum(lean.gemm(xp.asarray(self.first_[0]), self._held(xp, inputs), xp.asarray(self.first_[1])), zero)
         hidden = xp.reshape(hidden, (count, HIDDEN, -1))
         hidden = xp.maximum(lean.matmul(xp.asarray(self.second_[0]), hidden) + xp.asarray(self.second_[1]), zero)
         said = lean.matmul(xp.asarray(self.last_[0]), hidden) + xp.asarray(self.last_[1])
-        said = xp.reshape(said, (len(self.groups), self.members, len(self.targets), -1))
-        apart = lean.largest(said, axis=1, keep=False) - lean.smallest(said, axis=1, keep=False)
-        return xp.sum(lean.mean(said, axis=1), axis=0), xp.sum(apart, axis=0)  # a group says 0 of the others' targets
+        said = xp.reshape(said, (len(self.targets), self.members, -1))
+        return lean.mean(said, axis=1), lean.largest(said, axis=1, keep=False) - lean.smallest(said, axis=1, keep=False)
 
     def _held(self, xp: Any, inputs: Any) -> Any:
         return xp.minimum(xp.maximum(inputs, xp.asarray(self.low_)), xp.asarray(self.high_))
 
 
 def _fit_member(inputs: npt.NDArray[np.float32], wanted: Values, seed: int) -> _Layers:
-    """Args: wanted[n, n_targets]."""
     scaler = StandardScaler().fit(inputs.astype(np.float64))
     steady = np.sqrt(scaler.var_) < STEADY
     scaled = np.where(steady, 0.0, scaler.transform(inputs.astype(np.float64)))
-    middle, width = wanted.mean(axis=0), wanted.std(axis=0)
-    width = np.where(width > 0, width, 1.0)
-    wanted = (wanted - middle) / width
+    middle, width = float(wanted.mean()), float(wanted.std()) or 1.0
     batch = int(np.clip(len(wanted) // BATCHES, 16, 256))
     passes = min(1.0, MOST_STEPS / (sum(count for _, count in RATES) * len(wanted) / batch))
     network = MLPRegressor(hidden_layer_sizes=(HIDDEN, HIDDEN), alpha=PENALTY, batch_size=min(batch, len(wanted)), random_state=seed, warm_start=True)
@@ -117,11 +103,11 @@ def _fit_member(inputs: npt.NDArray[np.float32], wanted: Values, seed: int) -> _
         for rate, count in RATES:
             network.set_params(learning_rate_init=rate, max_iter=max(1, round(count * passes)), n_iter_no_change=10**6)
             network._optimizer = None  # a warm start otherwise keeps the old rate
-            network.fit(scaled, wanted if wanted.shape[1] > 1 else wanted[:, 0])
+            network.fit(scaled, (wanted - middle) / width)
     weights, biases = [w.T.copy() for w in network.coefs_], list(network.intercepts_)
     weights[0][:, steady] = 0
     # scales go into the first and the last layer
     biases[0] = biases[0] - weights[0] @ (scaler.mean_ / scaler.scale_)
     weights[0] = weights[0] / scaler.scale_
-    weights[2], biases[2] = weights[2] * width[:, None], biases[2] * width + middle
+    weights[2], biases[2] = weights[2] * width, biases[2] * width + middle
     return _Layers(tuple(w.astype(np.float32) for w in weights), tuple(b.astype(np.float32) for b in biases))
