@@ -221,14 +221,13 @@ class CostModel(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         inputs = np.concatenate([columns, self._categories(np, questions.T)], axis=0)
         beyond_floor = {name: values - floor if name == "runtime" else values for name, values in wanted.items()}
         self.networks_ = Ensemble(self.targets_, members).fit(inputs, beyond_floor)
-        tree_floor_us, features_of = features(questions)
-        self.trees_ = {
-            name: self._boost(
-                features_of, values - np.log(tree_floor_us[:, 0]) * (name == "runtime"), self.leaves if name == "runtime" else self.leaves // 2
-            )
-            for name, values in wanted.items()
-            if self.shares_[name] > 0
-        }
+        self.trees_ = {}
+        if with_trees := [name for name in wanted if self.shares_[name] > 0]:
+            tree_floor_us, features_of = features(questions)
+            beyond_floor = {**wanted, "runtime": wanted["runtime"] - np.log(tree_floor_us[:, 0])}
+            self.trees_ = {
+                name: self._boost(features_of, beyond_floor[name], self.leaves if name == "runtime" else self.leaves // 2) for name in with_trees
+            }
 
     def _wanted(self, questions: Rows, measured: Answers) -> dict[str, Any]:
         """target -> [n] logarithms, NaN where it was not read."""

@@ -20,12 +20,9 @@ from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from coordinator import lean
 from gemmcast.question import AT, FIELDS
-
-Constant = npt.NDArray[np.float32]
 
 TILES: Final = ((64, 64), (64, 128), (128, 64), (128, 128), (128, 256), (256, 128))
 # that libraries choose from, m x n
