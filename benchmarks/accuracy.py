@@ -1,6 +1,7 @@
 """How right the model is about GEMMs that it never saw, beside the lookup, the roofline and the paper's own forest.
 
-    .venv/bin/python benchmarks/accuracy.py [--table FILE] [--by shape|layer] [--json]      5-fold, grouped by shape (or by n and k)
+    .venv/bin/python benchmarks/accuracy.py [--table FILE] [--by shape|layer|member|device] [--json]     5-fold, grouped by shape, (n, k) or
+                                                                                kernel; or each type of device left out in turn
     .venv/bin/python benchmarks/accuracy.py --table FILE --holdout FILE [--json]            fitted on the first, asked the second
 
 A table is a file of our own columns (Parquet or CSV) or one that `python -m coordinator import` reads (docs/importing.md); the default
@@ -18,11 +19,14 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+import numpy as np
 import pyarrow as pa
 
 from coordinator import validation
 from coordinator.dataset import Dataset, dataset
 from coordinator.importer import read_outside
+from coordinator.ranking import ranking
+from coordinator.scores import RANKS, brief, ranks
 from coordinator.scores import table as as_text
 from gemmcast.errors import GemmcastError, InputError
 from gemmcast.sample import device_of
@@ -35,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--table", type=Path, default=DEFAULT, help="measured GEMMs to learn from")
     parser.add_argument("--holdout", type=Path, help="measured GEMMs to be asked; without it, cross-validation over --table")
-    parser.add_argument("--by", choices=("shape", "layer"), default="shape", help="what is kept together in a fold")
+    parser.add_argument("--by", choices=tuple(validation.GROUPS), default="shape", help="what is kept together in a fold")
     parser.add_argument("--json", action="store_true", help="one JSON object on the last line")
     args = parser.parse_args(arguments)
     try:
@@ -51,21 +55,35 @@ def measure(table: Path, holdout: Path | None, by: str) -> dict[str, Any]:
     first = read_outside(table)
     data = _usable(first, table)
     if holdout is None:
-        groups = data.shapes if by == "shape" else validation.layers(data)
-        predicted = validation.cross_validated(data, groups, done=_progress)
-        protocol, asked = f"{validation.FOLDS}-fold, grouped by {by}", data
+        predicted, protocol = _cross_validated(data, by, table)
+        answered = ~np.isnan(predicted["runtime_us"]["model"])
+        asked = data.take(answered)
+        predicted = {target: {name: values[answered] for name, values in methods.items()} for target, methods in predicted.items()}
     else:
         asked = _usable(read_outside(holdout, known=_device(first)), holdout)
         predicted, protocol = validation.answers(data, asked), f"fitted on {table.name}, asked {holdout.name}"
-    families = asked.column("family")
     return {
         "protocol": protocol,
         "rows": len(asked),
         "shapes": len(set(asked.shapes)),
         "targets": validation.scores(asked, predicted),
         "coverage": validation.coverage(asked, predicted),
-        "families": {str(name): validation.scores(asked, predicted, families == name) for name in sorted(set(families))},
+        "families": validation.scores_by(asked, predicted, asked.column("family")),
+        "dtypes": validation.scores_by(asked, predicted, asked.column("dtype")),
+        "sizes": validation.scores_by(asked, predicted, validation.sizes(asked)),
+        "ranking": ranking(asked, predicted),
     }
+
+
+def _cross_validated(data: Dataset, by: str, table: Path) -> tuple[validation.Predicted, str]:
+    names = validation.GROUPS[by](data)
+    count = len(set(names) - {None})
+    if count < 2:
+        raise InputError("--by", by, f"{table} has usable rows of {count} {by}, which can't be left out", "choose another --by, or measure another")
+    folds = count if by == "device" else min(validation.FOLDS, count)
+    within = data.column("family") if by == "member" else None
+    predicted = validation.cross_validated(data, names, folds, _progress, within)
+    return predicted, f"{folds}-fold, grouped by {by}"
 
 
 def _usable(table: pa.Table, path: Path) -> Dataset:
@@ -95,6 +113,14 @@ def _show(found: dict[str, Any]) -> None:
         print(f"\n{name}\n{'target':22}{'method':14}{'median':>9}{'mean':>9}{'p90':>9}{'R2':>9}{'rows':>9}")
         for target, method, *values in as_text(scores):
             print(f"{target:22}{method:14}" + "".join(f"{value:>9}" for value in values))
+    print(f"\nthe model, median / mean\n{'':14}{'runtime':>15}{'sustained':>15}{'power':>15}{'energy':>15}{'rows':>9}")
+    for name, *values, rows in brief({**found["dtypes"], **{f"{size} flops": scores for size, scores in found["sizes"].items()}}):
+        print(f"{name:14}" + "".join(f"{value:>15}" for value in values) + f"{rows:>9}")
+    if found["ranking"]:
+        print("\nconfigurations of one problem in order (coordinator/ranking.py)")
+        print(f"{'target':14}{'method':14}" + "".join(f"{name:>16}" for name in RANKS) + f"{'groups':>9}")
+        for target, method, *values, groups in ranks(found["ranking"]):
+            print(f"{target:14}{method:14}" + "".join(f"{value:>16}" for value in values) + f"{groups:>9}")
 
 
 if __name__ == "__main__":

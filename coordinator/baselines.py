@@ -1,6 +1,7 @@
 """The methods that the model must beat, in every table; written down so that nobody picks a weak opponent.
 
-lookup        the value of the nearest training shape (Euclidean in log m, n, k) with the same configuration
+lookup        the value of the nearest training shape (Euclidean in log m, n, k) with the same configuration; on a device where that was never
+              measured, with the same configuration on any other
 roofline      max(flops / measured peak, bytes / measured bandwidth), times one factor per family fitted on the training rows
 paper_forest  RandomForestRegressor(n_estimators=100, max_depth=6, random_state=0) per target on raw m, n, k, tile m/n/k,
               flops/bytes, bytes, flops, as in arXiv 2411.16954
@@ -10,11 +11,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 from sklearn.ensemble import RandomForestRegressor
 
 from coordinator.dataset import Dataset
@@ -24,23 +25,21 @@ from gemmcast.question import AT
 
 Values = npt.NDArray[np.float64]
 _SHAPE = ("m", "n", "k")
-_CONFIG = ("family", "kernel", *KNOBS, "dtype", "layout", "batch", "cache", "device")
+_CONFIG = ("device", "family", "kernel", *KNOBS, "dtype", "layout", "batch", "cache")
 
 
 def lookup(train: Dataset, test: Dataset, target: str) -> Values:
     """Where the configuration was never measured, the nearest shape of any configuration."""
-    known = ~np.isnan(train.measured[target])
-    values, rows = train.measured[target][known], train.questions[known]
+    known = train.take(~np.isnan(train.measured[target]))
     by_config: dict[tuple[Any, ...], list[int]] = defaultdict(list)
-    for i, key in enumerate(_config_keys(train.table.filter(pa.array(known)))):
+    for i, key in enumerate(known.keys(*_CONFIG)):
         by_config[key].append(i)
-    shapes, asked = _log_shapes(rows), _log_shapes(test.questions)
-    everything = list(range(len(rows)))
-    nearest = []
-    for key, shape in zip(_config_keys(test.table), asked, strict=True):
-        among = by_config.get(key, everything)
-        nearest.append(among[int(np.argmin(np.sum((shapes[among] - shape) ** 2, axis=1)))])
-    return np.asarray(values[nearest])
+        by_config[key[1:]].append(i)
+    by_config[()] = list(range(len(known)))
+    shapes, nearest = _log_shapes(known.questions), cache(lambda key, shape: _nearest(shapes, by_config[key], shape))
+    asked = zip(test.keys(*_CONFIG), map(tuple, _log_shapes(test.questions).tolist()), strict=True)
+    found = [nearest(next(part for part in (key, key[1:], ()) if part in by_config), shape) for key, shape in asked]
+    return np.asarray(known.measured[target][found])
 
 
 def roofline(train: Dataset, test: Dataset, target: str) -> Values:
@@ -57,7 +56,8 @@ def roofline(train: Dataset, test: Dataset, target: str) -> Values:
 
 def paper_forest(train: Dataset, test: Dataset, target: str) -> Values:
     known = ~np.isnan(train.measured[target])
-    forest = RandomForestRegressor(n_estimators=100, max_depth=6, random_state=0).fit(_paper_features(train)[known], train.measured[target][known])
+    forest = RandomForestRegressor(n_estimators=100, max_depth=6, random_state=0, n_jobs=-1)
+    forest.fit(_paper_features(train)[known], train.measured[target][known])
     return np.asarray(forest.predict(_paper_features(test)), dtype=np.float64)
 
 
@@ -75,8 +75,8 @@ def _raw(data: Dataset, target: str) -> Values:
     return found
 
 
-def _config_keys(table: pa.Table) -> list[tuple[Any, ...]]:
-    return list(zip(*(table[name].to_pylist() for name in _CONFIG), strict=True))
+def _nearest(shapes: Values, among: list[int], shape: tuple[float, ...]) -> int:
+    return among[int(np.argmin(np.sum((shapes[among] - shape) ** 2, axis=1)))]
 
 
 def _log_shapes(rows: Any) -> Values:

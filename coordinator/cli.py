@@ -117,9 +117,12 @@ def train(
         number = publish(versions, model, card, why_not)
         if number is not None:
             modeldir.put_model(place.node, model, number)
-    found = {"version": number, "objection": why_not, "rows": card.rows, "scores": card.scores, "sha256": card.sha256}
+    found = {
+        "version": number, "objection": why_not, "rows": card.rows, "scores": card.scores, "unseen": card.unseen, "ranking": card.ranking,
+        "noise": card.noise, "sha256": card.sha256,
+    }  # fmt: skip
     title = f"model {number}" if number else f"challenger ({why_not})"
-    terminal.result(found, as_json=json, text=lambda: terminal.show_scores(card.scores, f"{title}: errors on {card.test_shapes} unseen shapes"))
+    terminal.result(found, as_json=json, text=lambda: terminal.show_card(card, f"{title}: errors on {card.test_shapes} unseen shapes"))
 
 
 @app.command()

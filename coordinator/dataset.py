@@ -46,6 +46,10 @@ class Dataset:
     def column(self, name: str) -> npt.NDArray[Any]:
         return np.asarray(self.table[name].to_pylist())
 
+    def keys(self, *columns: str) -> list[tuple[Any, ...]]:
+        """[n_rows] What each row has in these columns."""
+        return list(zip(*(self.table[name].to_pylist() for name in columns), strict=True))
+
 
 def dataset(table: pa.Table) -> Dataset:
     """The usable rows of a table of samples: status ok, a runtime, and a device that was measured at the row's dtype."""

@@ -59,7 +59,7 @@ def in_order(table: pa.Table) -> pa.Table:
 
 def counts(rows: Rows) -> dict[str, Any]:
     good = [row for row in rows if row["status"] == "ok"]
-    cells = {(gemm_of(row), config_of(row), row["cache"], row["device"]) for row in good}
+    cells = {_cell(row) for row in good}
     groups: dict[tuple[str, str, str], set[KernelConfig]] = defaultdict(set)
     for gemm, config, _, _ in cells:
         groups[gemm.shape_key, gemm.dtype, config.family].add(config)
@@ -83,14 +83,39 @@ def noise_floor(rows: Rows, again: Rows) -> dict[str, dict[str, float]]:
         reading -> median, p90, max, and the number of cells that both recordings have.
     """
     one, two = ({row["cell_id"]: row for row in of if row["status"] == "ok"} for of in (rows, again))
+    return _apart([(one[cell], two[cell]) for cell in one if cell in two])
+
+
+def repeats(rows: Rows) -> dict[str, dict[str, float]]:
+    """As `noise_floor`, of cells that one table has more than once, each reading against the one before it, on the same device or another of its
+    type; `cells` counts such pairs. Beside the readings `runtime_rse`, the relative standard error within a reading in per cent, of all rows."""
+    before: dict[Any, dict[str, Any]] = {}
+    pairs = []
+    for row in sorted((row for row in rows if row["status"] == "ok"), key=lambda row: str(row["measured_at"])):
+        cell = _cell(row)
+        if cell in before:
+            pairs.append((before[cell], row))
+        before[cell] = row
+    within = [row["runtime_rse"] for row in rows if row["status"] == "ok" and row["runtime_rse"] is not None]
+    return {**_apart(pairs), **({"runtime_rse": _spread(100 * np.array(within), "rows")} if within else {})}
+
+
+def _cell(row: dict[str, Any]) -> tuple[Any, ...]:
+    return gemm_of(row), config_of(row), row["cache"], row["device"]
+
+
+def _apart(pairs: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> dict[str, dict[str, float]]:
     found = {}
     for name in READINGS:
-        pairs = np.array([(one[cell][name], two[cell][name]) for cell in one if cell in two and one[cell][name] and two[cell][name]])
-        if len(pairs):
-            difference = 100 * np.abs(pairs[:, 1] / pairs[:, 0] - 1)
-            median, p90 = np.percentile(difference, [50, 90])
-            found[name] = {"median": float(median), "p90": float(p90), "max": float(difference.max()), "cells": len(pairs)}
+        read = np.array([(one[name], two[name]) for one, two in pairs if one[name] and two[name]])
+        if len(read):
+            found[name] = _spread(100 * np.abs(read[:, 1] / read[:, 0] - 1), "cells")
     return found
+
+
+def _spread(values: Any, counted: str) -> dict[str, float]:
+    median, p90 = np.percentile(values, [50, 90])
+    return {"median": float(median), "p90": float(p90), "max": float(values.max()), counted: len(values)}
 
 
 def card(name: str, rows: Rows, counted: dict[str, Any], measure: dict[str, Any] | None) -> str:

@@ -35,5 +35,29 @@ def table(scores: Mapping[str, Any], metrics: tuple[str, ...] = ("median_ape", "
     ]
 
 
+BRIEF = ("runtime_us", "sustained_runtime_us", "power_w", "energy_mj")
+RANKS = ("tau_mean", "tau_median", "regret_mean", "regret_median", "regret_8_mean", "regret_8_median")
+
+
+def brief(named: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
+    """Rows of text from name -> scores: name, the model's "median / mean" error of each target of BRIEF, rows."""
+    return [
+        [name, *(_both(scores.get(target)) for target in BRIEF), str(int(scores["runtime_us"]["model"]["rows"]))] for name, scores in named.items()
+    ]
+
+
+def ranks(ranking: Mapping[str, Any]) -> list[list[str]]:
+    """Rows of text: target, method, one column a name of RANKS, groups (coordinator/ranking.py)."""
+    return [
+        [target, method, *(_number(name, values.get(name)) for name in RANKS), str(int(values["groups"]))]
+        for target, methods in ranking.items()
+        for method, values in sorted(methods.items(), key=lambda item: item[0] != "model")
+    ]
+
+
+def _both(methods: Mapping[str, Mapping[str, float]] | None) -> str:
+    return f"{methods['model']['median_ape']:.1f} / {methods['model']['mape']:.1f}" if methods else "-"
+
+
 def _number(metric: str, value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}" if metric == "r2" else f"{value:.1f}"
+    return "-" if value is None else f"{value:.3f}" if metric == "r2" or metric.startswith("tau") else f"{value:.1f}"

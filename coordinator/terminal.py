@@ -17,6 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 
 from coordinator.loop import Progress as Run
+from coordinator.scores import brief, ranks
 from coordinator.scores import table as score_rows
 from gemmcast.card import ModelCard, Scores
 
@@ -61,6 +62,20 @@ def show_scores(scores: Scores, title: str) -> None:
     for row in score_rows(dict(scores)):
         table.add_row(*row, style="bold" if row[1] == "model" else None)
     out.print(table)
+
+
+def show_card(card: ModelCard, title: str) -> None:
+    """Errors beside the baselines; then what the model is worth beyond new shapes and to whoever tunes, and what the data allow."""
+    show_scores(card.scores, title)
+    if card.unseen:
+        others = brief({name: part["scores"] for name, part in card.unseen.items()})
+        show_rows("other things never seen: median / mean %", ("unseen", "runtime", "sustained", "power", "energy", "rows"), others)
+    if card.ranking:
+        names = ("configurations in order", "method", "tau", "median", "regret %", "median", "of best 8", "median", "groups")
+        show_rows("", names, ranks(card.ranking))
+    again = ", ".join(f"{name} {values['median']:.2f} %" for name, values in card.noise.items() if name != "runtime_rse")
+    if again:
+        out.print(f"the same cell measured again differs by, median: {again}", soft_wrap=True, highlight=False)
 
 
 def show_rows(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

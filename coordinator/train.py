@@ -1,4 +1,4 @@
-"""From samples to a candidate: split, fit, score beside the baselines, export, prove parity, measure latency.
+"""From samples to a candidate: split, fit, score beside the baselines, ask further questions, export, prove parity, measure latency.
 
 The held-out shapes are never trained on, by this version or another, so the scores in the card are of shapes never seen and a
 candidate meets the champion on equal terms. Knows nothing of Ray or the registry; runs in a Ray task, or in this process.
@@ -21,7 +21,10 @@ from coordinator.dataset import Dataset, dataset, held_out
 from coordinator.export import export
 from coordinator.model import CostModel
 from coordinator.plan import Train
-from coordinator.validation import beside_baselines, scores, unseen_coverage
+from coordinator.ranking import ranking
+from coordinator.recording import repeats
+from coordinator.unseen import unseen
+from coordinator.validation import beside_baselines, scores, scores_by, sizes, unseen_coverage
 from gemmcast import __version__, modeldir
 from gemmcast.card import ModelCard
 from gemmcast.device import Device
@@ -65,7 +68,7 @@ def train(table: pa.Table, settings: Train, *, store_version: int | None = None)
     covered = unseen_coverage(model, test)
     exported = export(model, devices_of(data))
     session = open_session(exported)
-    predicted = model.predict(test.questions)
+    predicted = beside_baselines(training, test, model.predict(test.questions))
     return Candidate(
         model=exported,
         card=ModelCard(
@@ -82,8 +85,13 @@ def train(table: pa.Table, settings: Train, *, store_version: int | None = None)
             test_rows=len(test),
             train_shapes=len(set(training.shapes)),
             test_shapes=len(set(test.shapes)),
-            scores=compare(training, test, predicted),
-            scores_by_family=_by_family(training, test, predicted),
+            scores=scores(test, predicted),
+            scores_by_family=scores_by(test, predicted, test.column("family")),
+            scores_by_dtype=scores_by(test, predicted, test.column("dtype")),
+            scores_by_size=scores_by(test, predicted, sizes(test)),
+            ranking=ranking(test, predicted),
+            unseen=unseen(data, model.shares_),
+            noise=repeats(data.table.to_pylist()),
             coverage=covered,
             tree_shares={target: model.shares_[target] for target in model.targets_},
             parity_max_rel=parity(model, session, data),
@@ -128,12 +136,3 @@ def devices_of(data: Dataset) -> list[Device]:
     rows = data.table.to_pylist()
     names = dict.fromkeys(row["device"] for row in rows)
     return [device_of([row for row in rows if row["device"] == name]) for name in names]
-
-
-def _by_family(training: Dataset, test: Dataset, predicted: dict[str, Any]) -> dict[str, Any]:
-    families = test.column("family")
-    found = {}
-    for family in sorted(set(families)):
-        rows = families == family
-        found[str(family)] = compare(training, test.take(rows), {name: values[rows] for name, values in predicted.items()})
-    return found

@@ -1,12 +1,14 @@
 """How right a model is about GEMMs that it never saw: grouped cross-validation, beside the three baselines.
 
-A group's rows are all in one fold, and each fold is answered by models that were fitted on the others. Groups are shapes, or the (n, k) of a
-layer at any m. Every method sees the same rows. Knows nothing of files or of what is printed.
+A group's rows are all in one fold, and each fold is answered by models that were fitted on the others. Groups are shapes, layers (n and k at any m),
+members of a kernel family (one kernel with one tile), or types of device. Every method sees the same rows. Knows nothing of files or of what
+is printed.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -17,11 +19,13 @@ from coordinator.baselines import BASELINES
 from coordinator.dataset import TARGETS, Dataset
 from coordinator.model import CostModel
 from coordinator.scores import score
-from gemmcast.question import INTERVALS
+from gemmcast.question import INTERVALS, algorithm
 
 Predicted = dict[str, dict[str, npt.NDArray[np.float64]]]
 # target -> method -> [n_rows]; NaN where the method has no answer
 FOLDS = 5
+MEMBER = ("family", "kernel", "tile_m", "tile_n", "tile_k", "algorithm")
+# what a kernel is before it meets a shape
 
 
 def answers(training: Dataset, test: Dataset) -> Predicted:
@@ -71,15 +75,21 @@ def beside_baselines(training: Dataset, test: Dataset, said: Mapping[str, npt.ND
     }
 
 
-def cross_validated(data: Dataset, groups: npt.NDArray[Any], folds: int = FOLDS, done: Callable[[int, int], None] = lambda *_: None) -> Predicted:
-    """Every row answered by models that saw no row of its group.
+def cross_validated(
+    data: Dataset,
+    groups: npt.NDArray[Any],
+    folds: int = FOLDS,
+    done: Callable[[int, int], None] = lambda *_: None,
+    within: npt.NDArray[Any] | None = None,
+) -> Predicted:
+    """Every row that has a group answered by models that saw no row of that group; NaN for the others.
 
     Args:
-        groups: [n_rows] names.
+        groups, within: as `split` takes them.
         done: told how many folds of how many are done.
     """
     found: Predicted = {}
-    for i, (training, test) in enumerate(split(groups, folds)):
+    for i, (training, test) in enumerate(split(groups, folds, within)):
         for target, methods in answers(data.take(training), data.take(test)).items():
             for name, values in methods.items():
                 found.setdefault(target, {}).setdefault(name, np.full(len(data), np.nan))[test] = values
@@ -87,19 +97,49 @@ def cross_validated(data: Dataset, groups: npt.NDArray[Any], folds: int = FOLDS,
     return found
 
 
-def split(groups: npt.NDArray[Any], folds: int) -> Iterator[tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]]:
-    """Masks of training and test rows. Groups are dealt out in the order of their names' hashes: folds have equally many of them."""
-    names = sorted(set(groups), key=lambda name: hashlib.sha256(str(name).encode()).digest())
-    fold_of = {name: i % folds for i, name in enumerate(names)}
-    of_row = np.array([fold_of[name] for name in groups])
+def split(
+    groups: npt.NDArray[Any], folds: int, within: npt.NDArray[Any] | None = None
+) -> Iterator[tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]]:
+    """Masks of training and test rows. Groups are dealt out in the order of their names' hashes: folds have equally many of them.
+
+    Args:
+        groups: [n_rows] names; rows of None are trained on in every fold.
+        within: [n_rows] larger groups, of which each is dealt out on its own, so that every fold has a part of it.
+    """
+    names: dict[Any, set[Any]] = {}
+    for group, larger in zip(groups, within if within is not None else [None] * len(groups), strict=True):
+        names.setdefault(larger, set()).add(group)
+    of_row = np.full(len(groups), -1)
+    for larger, of_it in names.items():
+        ordered = sorted(of_it - {None}, key=lambda name: hashlib.sha256(str(name).encode()).digest())
+        fold_of = {None: -1, **{name: i % folds for i, name in enumerate(ordered)}}
+        rows = slice(None) if within is None else within == larger
+        of_row[rows] = [fold_of[name] for name in groups[rows]]
     for fold in range(folds):
         yield of_row != fold, of_row == fold
 
 
 def layers(data: Dataset) -> npt.NDArray[Any]:
     """[n_rows] The (n, k) of each row."""
-    columns = [data.table[name].to_pylist() for name in ("n", "k")]
-    return np.array([f"{n}x{k}" for n, k in zip(*columns, strict=True)], dtype=object)
+    return np.array([f"{n}x{k}" for n, k in data.keys("n", "k")], dtype=object)
+
+
+def members(data: Dataset) -> npt.NDArray[Any]:
+    """[n_rows] The family's kernel of each row, by MEMBER; None in a family of one, which nobody could be asked about unseen."""
+    rows = data.keys(*MEMBER[:-1], "algo_id")
+    names = [(family, kernel, *tile, algorithm(family, kernel, algo_id)) for family, kernel, *tile, algo_id in rows]
+    many = {family for family, count in Counter(family for family, *_ in set(names)).items() if count > 1}
+    return np.array([" ".join(map(str, name)) if name[0] in many else None for name in names], dtype=object)
+
+
+def sizes(data: Dataset) -> npt.NDArray[Any]:
+    """[n_rows] The decade of each row's flops: "1e09" from 1e9 to just below 1e10."""
+    return np.array([f"1e{len(str(2 * m * n * k * batch)) - 1:02d}" for m, n, k, batch in data.keys("m", "n", "k", "batch")])
+
+
+GROUPS: dict[str, Callable[[Dataset], npt.NDArray[Any]]] = {
+    "shape": lambda data: data.shapes, "layer": layers, "member": members, "device": lambda data: data.column("device").astype(object),
+}  # fmt: skip
 
 
 def scores(data: Dataset, predicted: Predicted, rows: npt.NDArray[np.bool_] | None = None) -> dict[str, dict[str, dict[str, float]]]:
@@ -114,3 +154,12 @@ def scores(data: Dataset, predicted: Predicted, rows: npt.NDArray[np.bool_] | No
             if known.any():
                 found.setdefault(target, {})[name] = score(measured[known], values[known])
     return found
+
+
+def scores_by(data: Dataset, predicted: Predicted, names: npt.NDArray[Any]) -> dict[str, dict[str, dict[str, dict[str, float]]]]:
+    """name -> `scores` of the rows of that name, in alphabetical order.
+
+    Args:
+        names: [n_rows].
+    """
+    return {str(name): scores(data, predicted, names == name) for name in sorted(set(names))}

@@ -1,7 +1,7 @@
 """What a model version is: its data, its split, its errors beside the baselines, its contract, its hash.
 
 The card travels as JSON beside the model and, without the score tables, inside the ONNX file's metadata.
-Scores always nest target -> method -> metric; percentages are numbers (3.1 is 3.1 %).
+Scores always nest target -> method -> metric; percentages are numbers (3.1 is 3.1 %). What could not be asked of the data has no entry.
 """
 
 from __future__ import annotations
@@ -43,6 +43,15 @@ class ModelCard:
     scores: Scores = field(default_factory=dict)
     # on the test rows: target -> method -> mape, median_ape, p90_ape, r2, rows
     scores_by_family: Mapping[str, Scores] = field(default_factory=dict)
+    scores_by_dtype: Mapping[str, Scores] = field(default_factory=dict)
+    scores_by_size: Mapping[str, Scores] = field(default_factory=dict)
+    # the same rows by decade of flops: "1e09" is 1e9 to just below 1e10
+    ranking: Scores = field(default_factory=dict)
+    # on the test rows, of problems with 8 or more configurations: target -> method -> groups, and tau, regret, regret_8 with _mean and _median
+    unseen: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    # beyond shapes, by a stand-in of one network: layer, member, "device X", "device X + 50 samples" -> split, train_rows, test_rows, scores
+    noise: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    # reading -> median, p90, max difference of two measurements of one cell, and cells: the pairs; runtime_rse: within a measurement
     coverage: Mapping[str, float] = field(default_factory=dict)
     # target -> per cent of the test rows within the interval, which was calibrated on the other half of the test shapes
     tree_shares: Mapping[str, float] = field(default_factory=dict)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from dataclasses import replace
 from pathlib import Path
@@ -45,6 +46,25 @@ def test_a_model_of_a_metered_device_answers_everything(power_candidate: Candida
     assert power_candidate.card.targets == OUTPUTS
     assert set(power_candidate.card.scores) == set(OUTPUTS)
     assert set(power_candidate.card.scores_by_family) == {"tiled", "cublas"}
+
+
+def test_the_card_has_the_further_splits_and_the_noise(candidate: Candidate, power_candidate: Candidate) -> None:
+    for card in (candidate.card, power_candidate.card):
+        assert set(card.unseen) == {"layer"}
+        assert set(card.unseen["layer"]["scores"]) == set(card.targets)
+        for parted in (card.scores_by_dtype, card.scores_by_size, card.scores_by_family):
+            assert sum(scores["runtime_us"]["model"]["rows"] for scores in parted.values()) == card.test_rows
+        assert card.noise == {"runtime_rse": {"median": pytest.approx(0.3), "p90": pytest.approx(0.3), "max": pytest.approx(0.3), "rows": card.rows}}
+        assert card.ranking == {}
+
+
+def test_cards_of_before_are_read(candidate: Candidate) -> None:
+    values = json.loads(candidate.card.to_json())
+    for name in ("scores_by_dtype", "scores_by_size", "ranking", "unseen", "noise"):
+        del values[name]
+    old = ModelCard.from_json(json.dumps(values))
+    assert old.scores == candidate.card.scores
+    assert (old.scores_by_dtype, old.scores_by_size, old.ranking, old.unseen, old.noise) == ({}, {}, {}, {}, {})
 
 
 def test_every_target_is_scored_beside_the_baselines(candidate: Candidate, power_candidate: Candidate) -> None:
