@@ -92,9 +92,13 @@ def train(
     registry: RegistryUri = None,
     min_rows: Annotated[int, typer.Option(help="refuse to train on fewer")] = 100,
     holdout: Annotated[float, typer.Option(help="share of the shapes never trained on")] = 0.15,
+    compare: Annotated[bool, typer.Option("--compare", help="only compare the default with other kinds of models; publishes nothing")] = False,
     json: AsJson = False,
 ) -> None:
     """Train on a workspace's samples, gate, publish; and make the winner this node's model."""
+    if compare:
+        _compare(_opened(workspace, store)[1], min_rows, as_json=json)
+        return
     from coordinator import terminal
     from coordinator.plan import parse_plan
     from coordinator.store import SampleStore
@@ -231,6 +235,18 @@ def demo(
     from coordinator.demo import run_demo
 
     run_demo(directory.resolve(), as_json=json, recorded=dataset)
+
+
+def _compare(samples: SampleStore, min_rows: int, *, as_json: bool) -> None:
+    from coordinator import terminal
+    from coordinator.compare import CANDIDATES, compare
+    from coordinator.train import enough
+    from coordinator.validation import FOLDS
+
+    data = enough(samples.read(), min_rows)
+    with terminal.steps("comparing", FOLDS * len(CANDIDATES)) as step:
+        found = compare(data, step)
+    terminal.result(found, as_json=as_json, text=lambda: terminal.show_compared(found))
 
 
 def _assignments(texts: list[str]) -> dict[str, str]:

@@ -36,6 +36,7 @@ def table(scores: Mapping[str, Any], metrics: tuple[str, ...] = ("median_ape", "
 
 
 BRIEF = ("runtime_us", "sustained_runtime_us", "power_w", "energy_mj")
+COMPARED = ("runtime_us", "power_w", "energy_mj")
 RANKS = ("tau_mean", "tau_median", "regret_mean", "regret_median", "regret_8_mean", "regret_8_median")
 
 

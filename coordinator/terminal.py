@@ -17,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 
 from coordinator.loop import Progress as Run
-from coordinator.scores import brief, ranks
+from coordinator.scores import COMPARED, brief, ranks
 from coordinator.scores import table as score_rows
 from gemmcast.card import ModelCard, Scores
 
@@ -85,6 +85,32 @@ def show_rows(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]])
     for row in rows:
         table.add_row(*row)
     out.print(table)
+
+
+def show_compared(found: dict[str, Any]) -> None:
+    """What coordinator/compare.py has found."""
+    rows = [
+        [
+            f"{name} *" if name == found["winner"] else name,
+            *(f"{error['mape']:.1f} / {error['median_ape']:.1f}" if error else "-" for error in map(of["errors"].get, COMPARED)),
+            *(f"{of['size_mib']:.2f}", f"{of['fit_s']:.1f}", f"{of['batch_us']:,.0f}", f"{of['single_us']:.0f}"),
+        ]
+        for name, of in found["candidates"].items()
+    ]
+    title = f"mean / median error in per cent on unseen shapes, {found['rows']:,} rows, {found['shapes']:,} shapes, grouped cross-validation"
+    show_rows(title, ("", "runtime", "power", "energy", "MiB", "fit s", "us of 256", "us of one"), rows)
+    is_default = "and is the default" if found["winner"] == found["default"] else f"and is not the {found['default']}"
+    verdict = f"{found['winner'] or 'none'} has the smallest mean error of those within {found['bound_us']:.0f} us a question, {is_default}."
+    out.print(f"* {verdict} Only the default's size and latency have its features in them.", soft_wrap=True, highlight=False)
+
+
+@contextmanager
+def steps(label: str, total: int) -> Iterator[Callable[[str], None]]:
+    """A bar that moves on with each call, which says at what."""
+    columns = SpinnerColumn(), TextColumn("{task.description}"), BarColumn(bar_width=30), MofNCompleteColumn(), TimeElapsedColumn()
+    with Progress(*columns, console=console, transient=not console.is_terminal) as bar:
+        task = bar.add_task(label, total=total)
+        yield lambda what: bar.update(task, advance=1, description=f"{label}: {what}")
 
 
 class ModelLine:

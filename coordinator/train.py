@@ -54,14 +54,10 @@ def train(table: pa.Table, settings: Train, *, store_version: int | None = None)
     Raises:
         InputError: too few usable rows or shapes.
     """
-    data = dataset(table)
+    data = enough(table, settings.min_rows)
     test_rows = held_out(data.shapes, settings.holdout)
-    shapes = len(set(data.shapes))
-    if len(data) < settings.min_rows or shapes < MIN_SHAPES:
-        rule = f"a model needs {settings.min_rows} rows with status ok over {MIN_SHAPES} shapes, here are {len(data)} over {shapes}"
-        raise InputError("samples", len(table), rule, "measure more, or lower train.min_rows in the plan")
     if not 0 < test_rows.sum() < len(data):
-        rule = f"of {shapes} shapes, {settings.holdout:.0%} held out by hash leave one side empty"
+        rule = f"of {len(set(data.shapes))} shapes, {settings.holdout:.0%} held out by hash leave one side empty"
         raise InputError("samples", len(table), rule, "measure more shapes, or change train.holdout in the plan")
     training, test = data.take(~test_rows), data.take(test_rows)
     model = CostModel().fit_dataset(training)
@@ -100,6 +96,16 @@ def train(table: pa.Table, settings: Train, *, store_version: int | None = None)
             sha256=modeldir.sha256(exported),
         ),
     )
+
+
+def enough(table: pa.Table, min_rows: int) -> Dataset:
+    """The usable rows. Raises InputError where they are too few, or of too few shapes."""
+    data = dataset(table)
+    shapes = len(set(data.shapes))
+    if len(data) < min_rows or shapes < MIN_SHAPES:
+        rule = f"a model needs {min_rows} rows with status ok over {MIN_SHAPES} shapes, here are {len(data)} over {shapes}"
+        raise InputError("samples", len(table), rule, "measure more, or lower train.min_rows in the plan")
+    return data
 
 
 def compare(training: Dataset, test: Dataset, predicted: dict[str, Any]) -> dict[str, dict[str, dict[str, float]]]:
