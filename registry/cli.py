@@ -123,6 +123,8 @@ def _card(version: Version, card: ModelCard) -> Iterator[Table | str]:
     yield _scores("errors on the test rows, percent", card.scores)
     for family, scores in card.scores_by_family.items():
         yield _scores(f"family {family}", scores)
+    for name, part in card.unseen.items():
+        yield _scores(f"unseen {name}: {part['split']}", part["scores"])
 
 
 def _scores(title: str, scores: Scores) -> Table:

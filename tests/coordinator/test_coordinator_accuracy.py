@@ -21,13 +21,15 @@ METRICS = {"mape", "median_ape", "p90_ape", "r2", "rows"}
 
 @pytest.fixture(scope="module")
 def tables(tmp_path_factory: pytest.TempPathFactory, power_samples: pa.Table) -> Path:
-    """whole.parquet; large.csv, the rows of the larger shapes, and small.parquet, the others."""
+    """whole.parquet; two.parquet, the same on a second device too; large.csv, the rows of the larger shapes, and small.parquet, the others."""
     folder = tmp_path_factory.mktemp("tables")
     power_samples = power_samples.slice(0, 120)
     pq.write_table(power_samples, folder / "whole.parquet")
     large = pc.greater(power_samples["m"], pc.quantile(power_samples["m"], 0.8)[0])
     pacsv.write_csv(power_samples.filter(large), folder / "large.csv")
     pq.write_table(power_samples.filter(pc.invert(large)), folder / "small.parquet")
+    other = [{**row, "device": "Paper GPU 40GB", "cell_id": row["cell_id"][::-1]} for row in power_samples.to_pylist()]
+    pq.write_table(pa.concat_tables([power_samples, pa.Table.from_pylist(other, schema=power_samples.schema)]), folder / "two.parquet")
     return folder
 
 
@@ -54,7 +56,26 @@ def test_cross_validation_scores_every_row_of_every_method(tables: Path, by: str
     assert sum(scores["runtime_us"]["model"]["rows"] for scores in found["families"].values()) == found["rows"]
     assert set(found["coverage"]) == set(found["targets"]) and all(50 < share <= 100 for share in found["coverage"].values())
     assert found["protocol"] == f"5-fold, grouped by {by}"
+    for parted in (found["dtypes"], found["sizes"]):
+        assert sum(scores["runtime_us"]["model"]["rows"] for scores in parted.values()) == found["rows"]
+    assert list(found["sizes"]) == sorted(found["sizes"], key=float) and found["ranking"] == {}
     assert found["targets"]["runtime_us"]["model"]["mape"] < found["targets"]["runtime_us"]["roofline"]["mape"]
+
+
+def test_a_device_is_asked_of_the_others(tables: Path) -> None:
+    found = _json("--table", tables / "two.parquet", "--by", "device")
+    assert (found["protocol"], found["rows"]) == ("2-fold, grouped by device", 240)
+    # the same cells on a device that is the same but for its name: the lookup knows them all
+    assert found["targets"]["runtime_us"]["lookup"]["mape"] == 0
+    done = _run("--table", tables / "whole.parquet", "--by", "device")
+    assert (done.returncode, done.stdout) == (2, "") and "1 device" in done.stderr
+
+
+def test_members_of_families_of_one_are_not_asked(tables: Path) -> None:
+    found = _json("--table", tables / "whole.parquet", "--by", "member")
+    families = pq.read_table(tables / "whole.parquet")["family"].to_pylist()
+    assert set(found["families"]) == {"tiled"} and found["rows"] == families.count("tiled")
+    assert found["protocol"] == "3-fold, grouped by member"
 
 
 def test_a_holdout_is_asked_of_a_model_of_the_table_alone(tables: Path) -> None:
@@ -69,7 +90,7 @@ def test_the_text_has_a_line_for_each_method_by_family_and_pooled(tables: Path) 
     done = _run("--table", tables / "small.parquet", "--holdout", tables / "large.csv")
     assert done.returncode == 0 and "fitted on small.parquet, asked large.csv" in done.stdout
     assert sum(line.startswith("power_w") for line in done.stdout.splitlines()) % 4 == 0
-    assert "pooled" in done.stdout
+    assert "pooled" in done.stdout and "\nfp32 " in done.stdout and "\n1e09 flops " in done.stdout
 
 
 def test_what_can_not_be_used_is_refused_in_a_line(tables: Path, tmp_path: Path) -> None:

@@ -57,6 +57,14 @@ def test_lookup_takes_the_nearest_shape_of_the_same_configuration(row: Make) -> 
     assert lookup(train, _data(*(one for one, _ in asked)), "runtime_us").tolist() == [value for _, value in asked]
 
 
+def test_lookup_takes_the_same_configuration_of_another_device_before_any(row: Make) -> None:
+    train = _data(row(64, 10.0), row(1024, 1000.0), row(600, 6.0, threads=2))
+    here, elsewhere = row(700, 1.0), {**row(700, 1.0), "device": "another"}
+    assert lookup(train, _data(here, elsewhere), "runtime_us").tolist() == [1000.0, 1000.0]
+    both = _data(row(64, 10.0), {**row(1024, 1000.0), "device": "another"}, row(600, 6.0, threads=2))
+    assert lookup(both, _data(here, elsewhere), "runtime_us").tolist() == [10.0, 1000.0]
+
+
 def test_lookup_ignores_rows_where_the_target_was_not_read(row: Make) -> None:
     train = _data(row(64, 10.0, family="cublas", power_w=111.0), row(128, 10.0, family="cublas"))
     assert lookup(train, _data(row(128, 10.0, family="cublas")), "power_w").tolist() == [111.0]

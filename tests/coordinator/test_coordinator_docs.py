@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from pydantic_core import PydanticUndefined
 from agent.kernels import load
 from coordinator import plan
 from coordinator.plan import Devices, Measure, Plan, Shapes, Sweep, Table, Train
+from gemmcast.card import ModelCard
 from gemmcast.config import FAMILIES, KNOBS
 from gemmcast.errors import MeasurementError
 from gemmcast.gemm import DTYPES, LAYOUTS, MAX_DIM
@@ -57,6 +59,12 @@ def test_every_name_that_may_be_written_is_documented() -> None:
     for name in (*FAMILIES, *DTYPES, *LAYOUTS, *KNOBS, "tile"):
         assert f"`{name}`" in sweep or f'`"{name}"`' in sweep
     assert str(MAX_DIM) in _section("[sweep.shapes]")
+
+
+def test_the_cards_page_has_every_field_and_no_other() -> None:
+    first_column = [line.split("|")[1] for line in (DOCS / "card.md").read_text().partition("\n## ")[0].splitlines() if line.startswith("| `")]
+    named = [name for cell in first_column for name in re.findall(r"`(\w+)`", cell)]
+    assert sorted(named) == sorted(field.name for field in fields(ModelCard))
 
 
 def test_the_architecture_page_names_files_that_there_are() -> None:
