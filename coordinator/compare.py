@@ -1,11 +1,11 @@
 """What else could be the model: every candidate fitted on the same samples, asked about the same unseen shapes, in one table.
 
 `python -m coordinator train --compare` prints it and publishes nothing. Grouped cross-validation by shape; errors are scikit-learn's own answers.
-A plain candidate is a product of steps, of which each learns what those before it leave: the floor of coordinator/features.py, a
-handful of coefficients a family (the analytical fit), trees. One regressor a target, on logarithms, weighted alike.
+A plain candidate is a product of steps, of which each learns what those before it leave: the floor of coordinator/terms.py, a handful of
+coefficients a family (the analytical fit), trees. Trees see what the default's networks see, the terms and the raw question. One regressor a target.
 
 Size and latency are of the last fold's ONNX graphs, one thread, ONNX Runtime. Those of plain candidates are the regressors alone, one a target:
-their features are not in the graph and cost nothing here. The default's graph is whole: features, intervals and the flag included.
+their columns are not in the graph and cost nothing here. The default's graph is whole: features, intervals and the flag included.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ from sklearn.linear_model import LinearRegression
 
 from coordinator.dataset import Dataset
 from coordinator.export import export
-from coordinator.features import features
 from coordinator.gate import MAX_SINGLE_US
 from coordinator.model import MIN_POWER_ROWS, CostModel
 from coordinator.scores import COMPARED
@@ -59,7 +58,7 @@ class Step(Protocol):
 
 
 class Floor:
-    """The roofline with a launch; for power the device's limit, for energy both."""
+    """The terms' own; for power the device's limit, for energy both."""
 
     def __init__(self, target: str) -> None:
         self.target = target
@@ -67,7 +66,7 @@ class Floor:
     def fit(self, questions: Rows, measured: Values, so_far: Values) -> None: ...
 
     def factor(self, questions: Rows) -> Values:
-        floor_us, limit_w = features(questions)[0][:, 0].astype(np.float64), _limit_w(questions)
+        (floor_us,), limit_w = _times_us(questions, "floor_us").T, _limit_w(questions)
         of_target: dict[str, Values] = {"runtime_us": floor_us, "power_w": limit_w, "energy_mj": 1e-3 * limit_w * floor_us}
         return of_target[self.target]
 
@@ -93,7 +92,7 @@ class Analytical:
 
     def _columns(self, questions: Rows) -> Columns:
         """[n, n_families x n_times]: times, or what the board's limit makes of them in mJ; for power their shares of it, and the idle draw."""
-        times_us = np.exp(terms(questions)[[TERMS.index(name) for name in TIMES]].T.astype(np.float64))
+        times_us = _times_us(questions, *TIMES)
         limit_w, idle_w = _limit_w(questions)[:, None], questions[:, [AT["idle_power_w"]]]
         shares = np.column_stack([limit_w * times_us / times_us.sum(axis=1, keepdims=True), idle_w])
         columns = {"runtime_us": times_us, "power_w": shares, "energy_mj": 1e-3 * limit_w * times_us}[self.target]
@@ -164,17 +163,22 @@ class Default:
         return [(export(self.model, devices_of(data)), questions)]
 
 
-def _features(questions: Rows) -> Columns:
-    return np.asarray(features(questions)[1], dtype=np.float32)
+def _seen(questions: Rows) -> Columns:
+    return np.column_stack([terms(questions).T, questions])
+
+
+def _times_us(questions: Rows, *names: str) -> Values:
+    """[n, len(names)], of the terms."""
+    return np.asarray(np.exp(terms(questions)[[TERMS.index(name) for name in names]].T.astype(np.float64)))
 
 
 def _forest(kind: Any) -> Learned:
-    return Learned(kind(n_estimators=100, max_features=1 / 3, min_samples_leaf=2, random_state=0, n_jobs=-1), _features)
+    return Learned(kind(n_estimators=100, max_features=1 / 3, min_samples_leaf=2, random_state=0, n_jobs=-1), _seen)
 
 
 def _boosting() -> Learned:
     trees = HistGradientBoostingRegressor(max_iter=150, max_leaf_nodes=31, min_samples_leaf=5, early_stopping=False, random_state=0)
-    return Learned(trees, _features)
+    return Learned(trees, _seen)
 
 
 def _monotone(target: str) -> Learned:

@@ -101,7 +101,7 @@ def show_compared(found: dict[str, Any]) -> None:
     show_rows(title, ("", "runtime", "power", "energy", "MiB", "fit s", "us of 256", "us of one"), rows)
     is_default = "and is the default" if found["winner"] == found["default"] else f"and is not the {found['default']}"
     verdict = f"{found['winner'] or 'none'} has the smallest mean error of those within {found['bound_us']:.0f} us a question, {is_default}."
-    out.print(f"* {verdict} Only the default's size and latency have its features in them.", soft_wrap=True, highlight=False)
+    out.print(f"* {verdict} The default's size and latency have its features in them, those of the others not.", soft_wrap=True, highlight=False)
 
 
 @contextmanager
