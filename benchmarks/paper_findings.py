@@ -1,52 +1,34 @@
 """What benchmarks/paper.py compares: the recorded rows, put beside each other in groups, and the paper's forest on them.
 
-Rows are compared within a group: the same GEMM on the same board, one thing different; a ratio is that of two rows of a group. Rows whose status
-is not ok are left out. Knows nothing of how findings are shown: that is paper_tables.py and paper_plots.py, and paper.py is the command.
+Rows are compared as in coordinator/tiles.py, which holds what the reports of workspaces need as well. Rows whose status is not ok are left out.
+Knows nothing of how findings are shown: that is paper_tables.py and paper_plots.py, and paper.py is the command.
 """
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from coordinator.baselines import paper_forest
 from coordinator.dataset import Dataset, dataset
+from coordinator.tiles import POWER, TIME, Group, Row, Tuned, Values, groups, tuned_tiles, where, whole
 from coordinator.validation import FOLDS, split
 from gemmcast.arrow import conform
 from gemmcast.errors import InputError
 from gemmcast.sample import config_of
 
-Values = npt.NDArray[np.float64]
-Row = dict[str, Any]
-Group = dict[Any, Row]
-# what differs -> the row
 MAIN, TILES = "h100_sxm", "h100_tiles"
-SIZES = {
-    "< 0.01": (0.0, 0.01),
-    "0.01 to 0.1": (0.01, 0.1),
-    "0.1 to 1": (0.1, 1.0),
-    "1 to 10": (1.0, 10.0),
-    "10 to 100": (10.0, 100.0),
-    "> 100": (100.0, np.inf),
-}
-# in GFLOP
 SHAPE = ("m", "n", "k")
 GRID = ({512, 1024, 2048, 128256}, {512, 1024, 2048}, {512, 1024, 2048})
 # m, n and k of the plan's paper set
-BASE_TILE, BASE_BLOCK, BASE_LAYOUT, BASE_SCALARS = 16, "128x128", "nn", "1, 0"
-TIE = 1.02
-# bursts without a power window repeat to 0.94 % (docs/measuring.md): nearer than two of these is no order
+BASE_BLOCK, BASE_LAYOUT, BASE_SCALARS = "128x128", "nn", "1, 0"
 TO_TUNE = 20
 # configurations of one GEMM on one board
-TIME, POWER, ENERGY = "runtime_us", "power_w", "energy_mj"
 QUANTITIES: dict[str, Callable[[Row], float]] = {
     "m": lambda row: row["m"],
     "n": lambda row: row["n"],
@@ -122,10 +104,6 @@ def _ok(table: pa.Table) -> list[Row]:
     return where(found, status="ok")
 
 
-def where(rows: Iterable[Row], **wanted: object) -> list[Row]:
-    return [row for row in rows if all(row[name] == value for name, value in wanted.items())]
-
-
 def _simt(rows: Iterable[Row]) -> list[Row]:
     return [row for row in where(rows, family="cutlass", dtype="fp32") if row["stages"] == 2 and row["split_k"] <= 1]
 
@@ -135,26 +113,6 @@ def _on_grid(row: Row) -> bool:
 
 
 # Comparing
-
-
-def groups(rows: Iterable[Row], same: Sequence[str], axis: Callable[[Row], Any]) -> list[Group]:
-    """Rows of one board that are alike in `same`, by what `axis` says; groups of one are left out."""
-    found: dict[tuple[Any, ...], Group] = defaultdict(dict)
-    for row in rows:
-        found[tuple(row[name] for name in (*same, "gpu_uuid"))][axis(row)] = row
-    return [group for group in found.values() if len(group) > 1]
-
-
-def ratios(found: Iterable[Group], reading: str, value: Any, base: Any) -> Values:
-    """reading of `value` / reading of `base`, of each group where both were read."""
-    pairs = [(group[value][reading], group[base][reading]) for group in found if value in group and base in group]
-    return np.array([one / two for one, two in pairs if one and two], dtype=np.float64)
-
-
-def whole(found: Sequence[Group]) -> tuple[list[Any], list[Group]]:
-    """The values that most groups have, and the groups that have them all."""
-    values = Counter(tuple(sorted(group)) for group in found).most_common(1)[0][0] if found else ()
-    return list(values), [group for group in found if set(values) <= set(group)]
 
 
 def spearman(one: Values, two: Values) -> float:
@@ -170,19 +128,6 @@ def _ranks(values: Values) -> Values:
     return ranks
 
 
-def geomean(values: Values) -> float:
-    return float(np.exp(np.mean(np.log(values))))
-
-
-def gflop(group: Group) -> float:
-    row = next(iter(group.values()))
-    return 2e-9 * float(row["m"] * row["n"] * row["k"])
-
-
-def least_us(group: Group) -> float:
-    return min(float(row[TIME]) for row in group.values())
-
-
 def block_of(row: Row) -> str:
     return f"{row['tile_m']}x{row['tile_n']}"
 
@@ -194,40 +139,7 @@ def scalars_of(row: Row) -> str:
 # Findings
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SizeClass:
-    """Shapes of one dataset and size."""
-
-    dataset: str
-    size: str
-    found: list[Group]
-    complete: list[Group]
-    # with every tile that most of them have
-
-
-def size_classes(data: Data) -> list[SizeClass]:
-    """By dataset and size, and at its end each dataset as a whole."""
-    classes = []
-    for name, found in data.tiled.items():
-        sized = {size: [group for group in found if low <= gflop(group) < high] for size, (low, high) in SIZES.items()}
-        of = [SizeClass(dataset=name, size=size, found=here, complete=whole(here)[1]) for size, here in sized.items() if here]
-        complete = [group for one in of for group in one.complete]
-        classes += [*of, SizeClass(dataset=name, size="all", found=found, complete=complete)]
-    return classes
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tuned:
-    """Groups of configurations of one GEMM, and the one that a user would take without measuring."""
-
-    name: str
-    found: list[Group]
-    baseline: str
-    base: Callable[[Group], Row | None]
-
-
 def tuned(data: Data) -> list[Tuned]:
-    tiled = {one.dataset: one.complete for one in size_classes(data) if one.size == "all"}
     blocks = whole(groups(data.grid, (*SHAPE, "layout", "alpha", "beta"), block_of))[1]
     problem = (*SHAPE, "dtype", "layout", "alpha", "beta")
     half = [row for row in data.everything if row["dtype"] in {"fp16", "bf16"}]
@@ -235,12 +147,8 @@ def tuned(data: Data) -> list[Tuned]:
         family: [group for group in groups(where(among, family=family), problem, config_of) if len(group) >= TO_TUNE]
         for family, among in (("cutlass", half), ("cublaslt", data.everything))
     }
-    found = []
-    for name, of in tiled.items():
-        least = " or ".join(str(tile) for tile in sorted({min(group) for group in of}))
-        found.append(Tuned(name=f"tiled, {name}", found=of, baseline=f"the smallest tile ({least})", base=lambda group: group[min(group)]))
-        found.append(Tuned(name=f"tiled, {name}", found=of, baseline=f"tile {BASE_TILE}", base=lambda group: group.get(BASE_TILE)))
-    found += [
+    found = [
+        *tuned_tiles(data.tiled),
         Tuned(name="CUTLASS fp32, paper's grid", found=blocks, baseline=f"block {BASE_BLOCK}", base=lambda group: group.get(BASE_BLOCK)),
         Tuned(name="CUTLASS fp16, bf16", found=many["cutlass"], baseline="mma.sync 128x128x32, 4 stages", base=_usual),
         Tuned(name="cuBLASLt, all dtypes", found=many["cublaslt"], baseline="its heuristic's first choice", base=_first_choice),
@@ -254,17 +162,6 @@ def _usual(group: Group) -> Row | None:
 
 def _first_choice(group: Group) -> Row | None:
     return next((row for row in group.values() if row["kernel"] == "default"), None)
-
-
-def metered_pairs(one: Tuned) -> Values:
-    """[pairs, 2] Baseline's time over a configuration's, and the configuration's power over the baseline's; both metered, sustained."""
-    found = []
-    for group in one.found:
-        base = one.base(group)
-        metered = [row for row in group.values() if row is not base and row[POWER] and row["sustained_runtime_us"]]
-        if base and base[POWER] and base["sustained_runtime_us"]:
-            found += [(base["sustained_runtime_us"] / row["sustained_runtime_us"], row[POWER] / base[POWER]) for row in metered]
-    return np.array(found, dtype=np.float64).reshape(-1, 2)
 
 
 def _sets(data: Data) -> dict[str, list[Row]]:

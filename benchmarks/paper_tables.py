@@ -14,35 +14,37 @@ from benchmarks.paper_findings import (
     BASE_BLOCK,
     BASE_LAYOUT,
     BASE_SCALARS,
-    BASE_TILE,
-    ENERGY,
     GRID,
     MAIN,
-    POWER,
     QUANTITIES,
     SHAPE,
-    TIE,
     TILES,
-    TIME,
     Data,
     Forest,
+    block_of,
+    correlations,
+    scalars_of,
+    tuned,
+)
+from coordinator.scores import score
+from coordinator.tiles import (
+    BASE_TILE,
+    ENERGY,
+    POWER,
+    TIE,
+    TIME,
     Group,
     Row,
     Values,
-    block_of,
-    correlations,
     geomean,
     gflop,
     groups,
     least_us,
     metered_pairs,
     ratios,
-    scalars_of,
     size_classes,
-    tuned,
     where,
 )
-from coordinator.scores import score
 
 SM_THREADS = 2048
 # resident on a multiprocessor of sm_90
@@ -125,7 +127,7 @@ def _claims(data: Data, forests: Sequence[Forest]) -> str:
 def _by_tile(data: Data, reading: str, complete: bool = False) -> str:
     tiles = sorted({tile for found in data.tiled.values() for group in found for tile in group})
     lines = []
-    for one in size_classes(data):
+    for one in size_classes(data.tiled):
         among = one.complete if complete else one.found
         cells = [_mean(ratios(among, reading, tile, BASE_TILE)) if tile != BASE_TILE else "1" for tile in tiles]
         lines.append((f"`{one.dataset}`", one.size, *cells))
@@ -179,7 +181,7 @@ def _occupancy(data: Data) -> str:
 def _balance(data: Data) -> str:
     tiles = sorted({tile for found in data.tiled.values() for group in found for tile in group})
     lines = []
-    for one in size_classes(data):
+    for one in size_classes(data.tiled):
         best = [least_us(group) for group in one.complete]
         pairs = list(zip(one.complete, best, strict=True))
         near = [[group[tile][TIME] <= TIE * least for group, least in pairs if tile in group] for tile in tiles]

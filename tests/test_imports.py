@@ -48,7 +48,7 @@ HEAVY = {
     "onnxruntime": {"coordinator/train.py", "gemmcast/predictor.py"},
     "onnx": {"coordinator/export.py", "registry/artifact.py"},
     "pynvml": {"agent/devices/nvml.py", "coordinator/local.py"},
-    "matplotlib": {"coordinator/report.py"},
+    "matplotlib": {"coordinator/figures.py", "coordinator/report.py"},
     "threadpoolctl": {"agent/kernels/blas.py"},
 }
 FROM_AGENT = {

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from benchmarks import paper_findings
+from coordinator import tiles
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "paper.md"
@@ -148,9 +149,9 @@ def test_ranks_share_ties_and_a_constant_has_no_correlation() -> None:
 
 def test_rows_of_two_boards_are_never_compared() -> None:
     rows = [{"m": 1, "gpu_uuid": board, "tile": tile, "us": us} for board, tile, us in (("a", 8, 2.0), ("a", 16, 1.0), ("b", 32, 9.0), ("c", 8, 7.0))]
-    found = paper_findings.groups(rows, ("m",), lambda row: row["tile"])
-    assert len(found) == 1 and paper_findings.ratios(found, "us", 8, 16).tolist() == [2.0]
-    assert len(paper_findings.ratios(found, "us", 32, 16)) == 0
+    found = tiles.groups(rows, ("m",), lambda row: row["tile"])
+    assert len(found) == 1 and tiles.ratios(found, "us", 8, 16).tolist() == [2.0]
+    assert len(tiles.ratios(found, "us", 32, 16)) == 0
 
 
 @pytest.mark.parametrize(
