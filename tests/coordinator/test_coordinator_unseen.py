@@ -23,6 +23,11 @@ RECORDED = Path(__file__).parents[2] / "datasets" / "h100_demo.parquet"
 SHARES = {"runtime": 0.0, "sustained": 0.0, "power": 0.0}
 
 
+@pytest.fixture(autouse=True)
+def _few_rows_of_a_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MIN_DEVICE_ROWS", 240)
+
+
 @pytest.fixture(scope="module")
 def recorded() -> Dataset:
     """Every fifth shape of the recorded H100: four tiles of one family, and cuBLAS."""
@@ -82,6 +87,8 @@ def test_devices_are_left_out_only_where_there_are_two(recorded: Dataset, two_de
     assert set(_parts(recorded)) == {"layer", "member"}
     names = {f"device {name}{more}" for name in ("Paper GPU 80GB", "Paper GPU 40GB") for more in ("", f" + {KNOWN} samples")}
     assert {name for name in _parts(two_devices) if name.startswith("device")} == names
+    few = two_devices.take(np.arange(len(two_devices) - 1))  # one row less of the second
+    assert {name for name in _parts(few) if name.startswith("device")} == {name for name in names if "80GB" in name}
 
 
 def test_what_is_known_of_a_device_is_spread_over_other_shapes(two_devices: Dataset) -> None:
@@ -118,7 +125,7 @@ def test_every_question_is_scored_beside_the_baselines(recorded: Dataset) -> Non
     assert set(found) == {"layer", "member"}
     for part in found.values():
         assert set(part["scores"]) == set(TARGETS)
-        assert all(list(methods) == ["model", "lookup", "roofline", "paper_forest"] for methods in part["scores"].values())
+        assert all(list(methods) == ["model", "lookup", "roofline"] for methods in part["scores"].values())
         assert part["scores"]["runtime_us"]["model"]["rows"] == part["test_rows"]
         assert part["scores"]["runtime_us"]["model"]["mape"] < part["scores"]["runtime_us"]["roofline"]["mape"]
     assert json.loads(json.dumps(found)) == found
