@@ -70,6 +70,7 @@ def test_train_publishes_and_makes_it_this_nodes_model(trained: dict[str, Any], 
     assert (trained["version"], trained["objection"], trained["rows"]) == ("1", None, 300)
     assert set(trained["scores"]) == {"runtime_us", "tflops"}
     assert set(trained["scores"]["runtime_us"]) == {"model", "lookup", "roofline", "paper_forest"}
+    assert set(trained["unseen"]) == {"layer"} and trained["ranking"] == {} and trained["noise"]["runtime_rse"]["rows"] == 300
     with Predictor(workspace / "node") as predictor:
         assert predictor.version == "1"
         answer = predictor.predict(Gemm(m=512, n=512, k=512), KernelConfig(family="blas", threads=2))
@@ -81,6 +82,7 @@ def test_train_again_is_a_second_version(trained: dict[str, Any], coordinator: C
     assert ended.returncode == 0
     assert "model 2: errors on" in ended.stdout and "unseen shapes" in ended.stdout
     assert "lookup" in ended.stdout and "paper_forest" in ended.stdout
+    assert "other things never seen" in ended.stdout and "│ layer " in ended.stdout
 
 
 def test_status_says_what_there_is(trained: dict[str, Any], coordinator: Coordinator, workspace: Path) -> None:

@@ -8,11 +8,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from rich.console import Console
 
+from coordinator import terminal
 from coordinator.dataset import dataset
 from coordinator.ranking import MIN_CONFIGS, agreement, ranking
 from coordinator.scores import ranks
 from gemmcast.arrow import to_table
+from gemmcast.card import ModelCard
 from gemmcast.cell import Cell
 from gemmcast.config import KernelConfig
 from gemmcast.device import Device
@@ -81,6 +84,21 @@ def test_groups_are_problems_with_enough_configurations(table: MakeTable) -> Non
     assert (model["tau_mean"], model["regret_median"], lookup["tau_median"]) == (pytest.approx(1.0), 0.0, pytest.approx(-1.0))
     assert ranking(dataset(few), {"runtime_us": {"model": dataset(few).measured["runtime_us"]}}) == {}
     assert [row[:2] for row in ranks(found)] == [["runtime_us", "model"], ["runtime_us", "lookup"]]
+
+
+def test_what_train_prints_of_it(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    values = {"groups": 3, "tau_mean": 0.8711, "tau_median": 0.9, "regret_mean": 1.14, "regret_median": 0.0}
+    noise = {"power_w": {"median": 0.456, "p90": 1.0, "max": 2.0, "cells": 4}, "runtime_rse": {"median": 0.1, "p90": 0.1, "max": 0.1, "rows": 9}}
+    card = ModelCard(
+        created_at="", program_version="", contract=2, targets=(), rows=9, rows_by_device={}, store_version=1, split="", holdout=0.2, train_rows=7,
+        test_rows=2, train_shapes=5, test_shapes=1, ranking={"runtime_us": {"model": values}}, noise=noise,
+    )  # fmt: skip
+    monkeypatch.setattr(terminal, "out", Console(width=150))
+    terminal.show_card(card, "model 1")
+    printed = capsys.readouterr().out
+    (line,) = [line for line in printed.splitlines() if line.startswith("│ runtime_us")]
+    assert [cell.strip() for cell in line.split("│")[1:-1]] == ["runtime_us", "model", "0.871", "0.900", "1.1", "0.0", "-", "-", "3"]
+    assert printed.splitlines()[-1] == "the same cell measured again differs by, median: power_w 0.46 %"
 
 
 def test_energy_is_ranked_among_the_rows_that_have_it(table: MakeTable) -> None:
