@@ -93,7 +93,7 @@ def importance(found: Sequence[Importance], targets: Sequence[str]) -> Figure:
         axes.barh(range(len(found)), rises, color="#2a788e", height=0.6)
         for i, rise in enumerate(rises):
             axes.annotate(
-                f"{rise:+.2g}" if abs(rise) < 10 else f"{rise:+,.0f}", (max(rise, 0), i), (4, 0), textcoords="offset points", va="center", fontsize=8
+                f"{rise:+.1f}" if abs(rise) < 10 else f"{rise:+,.0f}", (max(rise, 0), i), (4, 0), textcoords="offset points", va="center", fontsize=8
             )
         axes.set_xscale("symlog", linthresh=1)
         right = max([*rises, 1.0])
@@ -139,16 +139,16 @@ def time_and_energy(found: Tradeoff) -> Figure:
     axes.plot(found.time_us[front], found.energy_mj[front], color=GREY, linewidth=1.2, label="measured front", zorder=1)
     _scatter(axes, found.time_us, found.energy_mj, np.array(found.families), s=40, alpha=0.9)
     ours = found.predicted_front
-    axes.scatter(found.time_us[ours], found.energy_mj[ours], s=150, facecolors="none", edgecolors="#d1495b", linewidths=1.8, label="model's front")
+    axes.scatter(found.time_us[ours], found.energy_mj[ours], s=150, facecolors="none", edgecolors="#1c2733", linewidths=1.6, label="model's front")
     words = {int(front[0]): "fastest", int(front[-1]): "least energy"} if len(front) > 1 else {int(front[0]): "fastest, least energy"}
-    for i, at in enumerate(front.tolist(), 1):
+    for i, at in enumerate(front.tolist(), 1):  # below a point of the front there is nothing
         text = f"{i} {words[at]}" if at in words else str(i)
-        axes.annotate(text, (found.time_us[at], found.energy_mj[at]), (9, 9), textcoords="offset points", fontsize=9)
+        axes.annotate(text, (found.time_us[at], found.energy_mj[at]), (0, -10), textcoords="offset points", ha="center", va="top", fontsize=9)
     axes.set(xlabel="sustained runtime, µs", ylabel="energy of one launch, mJ", title=found.problem)
     for axis, values in (("x", found.time_us), ("y", found.energy_mj)):
         if values.max() > 2.5 * values.min():
             axes.set(**{f"{axis}scale": "log"})
-            axes.margins(0.12)
+            axes.margins(0.18)
             plain(getattr(axes, f"{axis}axis"), [digit * 10.0**power for power in range(-6, 10) for digit in (1, 1.5, 2, 3, 4, 5, 7)])
     axes.legend(frameon=False, fontsize=9)
     return figure

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from coordinator.analysis import TILE, Ask
 from coordinator.dataset import Dataset
 from coordinator.ranking import CONFIG, PROBLEM
+from gemmcast.config import KernelConfig
 from gemmcast.question import AT, KNOB_FIELDS
 from gemmcast.sample import config_of, gemm_of
 
@@ -218,7 +219,7 @@ def _tradeoff(rows: Dataset, configs: list[list[int]], ask: Ask, new: bool) -> T
         problem=f"{gemm_of(samples[0])} on {samples[0]['device']}",
         unseen=new,
         families=[config.family for config in named],
-        names=[str(config) for config in named],
+        names=_names(named),
         time_us=time,
         energy_mj=energy,
         predicted_time_us=said_time,
@@ -226,6 +227,12 @@ def _tradeoff(rows: Dataset, configs: list[list[int]], ask: Ask, new: bool) -> T
         front=pareto(time, energy),
         predicted_front=pareto(said_time, said_energy),
     )
+
+
+def _names(configs: list[KernelConfig]) -> list[str]:
+    """Family and kernel where they tell the configurations apart, else every knob."""
+    short = [f"{config.family} {config.kernel}".strip() for config in configs]
+    return short if len(set(short)) == len(short) else [str(config) for config in configs]
 
 
 def _means(data: Dataset, target: str, configs: list[list[int]]) -> Values:
