@@ -27,7 +27,7 @@ from coordinator.export import export
 from coordinator.gate import MAX_SINGLE_US
 from coordinator.model import MIN_POWER_ROWS, CostModel
 from coordinator.scores import COMPARED
-from coordinator.terms import TERMS, terms
+from coordinator.terms import SHOWN, log_floor_us, terms
 from coordinator.train import devices_of, open_session, p50_us
 from coordinator.validation import FOLDS, scores, split
 from gemmcast.config import FAMILIES
@@ -41,7 +41,7 @@ Graph = tuple[bytes, Columns]
 # an ONNX file, and its input for some questions
 DEFAULT: Final = "default"
 BATCH: Final = 256
-TIMES: Final = ("tensor_us", "l2_us", "dram_us", "steps_us", "device_launch_us")
+TIMES: Final = ("own_busy_us", "own_l2_a_us", "own_l2_b_us", "dram_a_us", "dram_b_us", "dram_c_us", "steps_us", "device_launch_us")
 # the analytical fit's, of coordinator/terms.py
 TINY: Final = 1e-9
 # in place of an answer of 0, which has no logarithm
@@ -66,7 +66,7 @@ class Floor:
     def fit(self, questions: Rows, measured: Values, so_far: Values) -> None: ...
 
     def factor(self, questions: Rows) -> Values:
-        (floor_us,), limit_w = _times_us(questions, "floor_us").T, _limit_w(questions)
+        floor_us, limit_w = np.exp(log_floor_us(terms(questions))), _limit_w(questions)
         of_target: dict[str, Values] = {"runtime_us": floor_us, "power_w": limit_w, "energy_mj": 1e-3 * limit_w * floor_us}
         return of_target[self.target]
 
@@ -164,12 +164,12 @@ class Default:
 
 
 def _seen(questions: Rows) -> Columns:
-    return np.column_stack([terms(questions).T, questions])
+    return np.column_stack([SHOWN.of(np, terms(questions)), questions])
 
 
 def _times_us(questions: Rows, *names: str) -> Values:
-    """[n, len(names)], of the terms."""
-    return np.asarray(np.exp(terms(questions)[[TERMS.index(name) for name in names]].T.astype(np.float64)))
+    """[n, len(names)], of what networks are shown."""
+    return np.asarray(np.exp(SHOWN.of(np, terms(questions))[:, [SHOWN.names.index(name) for name in names]].astype(np.float64)))
 
 
 def _forest(kind: Any) -> Learned:

@@ -16,7 +16,7 @@ from coordinator.train import PARITY_LIMIT, Candidate, open_session
 from gemmcast.predictor import METADATA_PREFIX
 from gemmcast.question import CONTRACT, INPUT
 
-MAX_SINGLE_US = 500.0
+MAX_SINGLE_US = 200.0
 
 
 def objection(candidate: Candidate, champion: bytes | None, table: pa.Table, holdout: float) -> str | None:

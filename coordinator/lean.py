@@ -1,4 +1,4 @@
-"""Array operations for which ndonnx writes several nodes, because arrays might be empty; a question has a row at least.
+"""Array operations for which ndonnx writes several nodes, or others than ONNX Runtime is quickest with; a question has a row at least.
 
 Each works on NumPy arrays and, by the one ONNX operator that does it, on ndonnx's.
 """
@@ -25,30 +25,33 @@ def gemm(a: Any, b: Any, c: Any) -> Any:
     return _either(a, b, c, numpy=lambda a, b, c: a @ b + c, onnx=op.gemm)
 
 
+def relu(x: Any) -> Any:
+    """What is above 0; one node with a `gemm` before it."""
+    return _either(x, numpy=lambda x: np.maximum(x, np.float32(0)), onnx=op.relu)
+
+
+def sign(x: Any) -> Any:
+    return _either(x, numpy=np.sign, onnx=op.sign)
+
+
+def most(a: Any, b: Any) -> Any:
+    return _either(a, b, numpy=np.maximum, onnx=lambda a, b: op.max([a, b]))
+
+
+def least(a: Any, b: Any) -> Any:
+    return _either(a, b, numpy=np.minimum, onnx=lambda a, b: op.min([a, b]))
+
+
 def split(x: Any, lengths: Sequence[int]) -> list[Any]:
-    """Rows in groups of so many."""
+    """Columns in groups of so many."""
     if isinstance(x, np.ndarray):
-        return np.split(x, np.cumsum(lengths)[:-1])
-    return [ndx.asarray(part) for part in op.split(x.unwrap_spox(), op.const(list(lengths)), axis=0)]
+        return np.split(x, np.cumsum(lengths)[:-1], axis=1)
+    return [ndx.asarray(part) for part in op.split(x.unwrap_spox(), op.const(list(lengths)), axis=1)]
 
 
-def largest(x: Any, axis: int, *, keep: bool = True) -> Any:
-    """Along the axis, which stays with length 1 or is gone then."""
-    return _either(x, numpy=lambda x: x.max(axis=axis, keepdims=keep), onnx=lambda x: op.reduce_max(x, op.const([axis]), keepdims=int(keep)))
-
-
-def smallest(x: Any, axis: int, *, keep: bool = True) -> Any:
-    return _either(x, numpy=lambda x: x.min(axis=axis, keepdims=keep), onnx=lambda x: op.reduce_min(x, op.const([axis]), keepdims=int(keep)))
-
-
-def mean(x: Any, axis: int) -> Any:
-    """Along the axis, which is gone then."""
-    return _either(x, numpy=lambda x: x.mean(axis=axis), onnx=lambda x: op.reduce_mean(x, op.const([axis]), keepdims=0))
-
-
-def row(x: Any, at: int) -> Any:
-    """[n] of [rows, n]."""
-    return _either(x, numpy=lambda x: x[at], onnx=lambda x: op.gather(x, op.const(at), axis=0))
+def column(x: Any) -> Any:
+    """[n] of [n, 1]."""
+    return _either(x, numpy=lambda x: x[:, 0], onnx=lambda x: op.squeeze(x, op.const([1])))
 
 
 def _either(*arrays: Any, numpy: Callable[..., Any], onnx: Callable[..., Any]) -> Any:

@@ -14,9 +14,9 @@ Energy and throughput are computed, never fitted, so that the outputs can't cont
 some rows costs the others nothing. Never shown power, the model has none; never shown a sustained runtime (tables of others have none), it has
 neither that nor energy.
 
-Every output has an interval: a factor up and down, wide where the networks are apart, calibrated by family on shapes that were not trained on
-(split conformal prediction; Lei, G'Sell, Rinaldo, Tibshirani & Wasserman, JASA 2018, with locally weighted residuals), so that nine of
-ten measurements lie within. `extrapolating` is 1 for a question outside of what was seen: there the intervals promise nothing.
+Every output has an interval: a factor up and down, as much wider as the networks are apart, calibrated by family on shapes that were not
+trained on (split conformal prediction; Lei, G'Sell, Rinaldo, Tibshirani & Wasserman, JASA 2018), so that nine of ten measurements lie
+within. `extrapolating` is 1 for a question outside of what was seen: there the intervals promise nothing.
 """
 
 from __future__ import annotations
@@ -32,12 +32,14 @@ from sklearn.ensemble import HistGradientBoostingRegressor
 from coordinator import lean
 from coordinator.dataset import Dataset
 from coordinator.features import features
-from coordinator.network import SIGMAS, Ensemble
-from coordinator.terms import TERMS, terms
+from coordinator.network import Ensemble
+from coordinator.terms import FLOOR, FLOPS_US, SHOWN, TERMS, TIME_TEXTS, log_floor_us, log_scale, monomials, terms
 from gemmcast.question import AT, COVERAGE, FIELDS, OUTPUTS, Rows
 
 Answers = dict[str, npt.NDArray[Any]]
 # output -> [n_rows]; low and high [n_rows, n_outputs]
+HIDDEN: Final = {"runtime": 96, "sustained": 32, "power": 48}
+# width of both hidden layers of a target's networks
 MIN_POWER_ROWS: Final = 40
 # fewer teach nothing
 MIN_FAMILY_ROWS: Final = 50
@@ -48,10 +50,14 @@ SHARES: Final = (0.0, 0.25, 0.5, 0.75, 1.0)
 # of the trees
 WORTH: Final = 0.97
 # error with trees over error without, from which on they are worth their time in the graph
-SPREAD_AT_LEAST: Final = 0.02
-MOST_DOUBT: Final = float(np.log(1000))
-# a factor of a thousand up and down says as little as more
-BOUNDED: Final = ("m", "n", "k", "batch", "workers", "peak_tflops", "dram_gbps", "even_us", "dram_us")
+APART: Final = 2.0
+# times what the members differ from their mean is added to an interval's half width
+BOUNDED: Final = monomials(
+    {
+        **{name: name for name in ("m", "n", "k", "batch", "workers", "peak_tflops", "dram_gbps")}, "flops_us": FLOPS_US,
+        **{name: TIME_TEXTS[name] for name in ("dram_a_us", "dram_b_us", "dram_c_us")},
+    }, TERMS,
+)  # fmt: skip
 MARGIN: Final = float(np.log(1.5))
 # beyond the smallest and the largest seen
 OF_OUTPUTS: Final = {
@@ -70,11 +76,12 @@ class CostModel(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         members: networks per target.
         iterations: trees per target.
         leaves: at most, per tree of runtime; half as many for the targets that fewer rows have.
-        shares: of the trees in the answer, by target; None to choose them on shapes held out.
+        shares: of the trees in the answer, for every target; None to choose them on shapes held out, on which intervals are calibrated then.
+            With shares, intervals are those of the rows fitted on, too narrow until `calibrate` is given others.
     """
 
     def __init__(
-        self, members: int = 3, iterations: int = 150, leaves: int = 31, learning_rate: float = 0.1, min_leaf: int = 5,
+        self, members: int = 2, iterations: int = 150, leaves: int = 31, learning_rate: float = 0.1, min_leaf: int = 5,
         shares: Mapping[str, float] | None = None,
     ) -> None:  # fmt: skip
         self.members, self.iterations, self.leaves, self.learning_rate, self.min_leaf = members, iterations, leaves, learning_rate, min_leaf
@@ -82,9 +89,13 @@ class CostModel(RegressorMixin, BaseEstimator):  # type: ignore[misc]
 
     def fit(self, questions: Rows, measured: Answers) -> Self:
         """Args: questions[n_rows, n_fields]; measured: runtime_us, and the other targets with NaN where they were not read."""
-        self._select(questions, measured)
-        self._fit_parts(questions, measured, self.members)
-        return self
+        if self.shares is None:
+            self._select(questions, measured)
+            self._fit_parts(questions, measured)
+            return self
+        self.shares_ = dict(self.shares)
+        self._fit_parts(questions, measured)
+        return self._calibrate(questions, measured)
 
     def fit_dataset(self, data: Dataset) -> Self:
         return self.fit(data.questions, data.measured)
@@ -107,40 +118,62 @@ class CostModel(RegressorMixin, BaseEstimator):  # type: ignore[misc]
     def answer(self, question: Any, of_trees: Mapping[str, Any], tree_floor_us: Any) -> dict[str, Any]:
         """Every output from questions [n, n_fields] and what the trees say of them; array-API code, traced into the graph."""
         xp = question.__array_namespace__()
-        columns, categories, logs, spreads = self._logs(xp, question, of_trees, tree_floor_us)
-        by_family, pooled = self._widths()
-        margin = xp.minimum(lean.gemm(xp.asarray(by_family), categories, xp.asarray(pooled)) * spreads, xp.asarray(np.float32(MOST_DOUBT)))
-        values = xp.exp(logs)
-        named = {name: lean.row(values, i) for i, name in enumerate(self.outputs_)}
-        outside = lean.row(self._outside(xp, columns, categories), 0)
-        return {**named, "low": xp.exp(logs - margin).T, "high": xp.exp(logs + margin).T, "extrapolating": outside}
+        inputs, everything, names = self._everything(xp, question, of_trees, tree_floor_us)
+        logs, margins = (
+            lean.gemm(everything, xp.asarray(weights), xp.asarray(biases))
+            for weights, biases in (self._logs(names, tuple(of_trees)), self._margins(names))
+        )
+        values = lean.split(xp.exp(logs), [1] * len(self.outputs_))
+        named = dict(zip(self.outputs_, map(lean.column, values), strict=True))
+        return {**named, "low": xp.exp(logs - margins), "high": xp.exp(logs + margins), "extrapolating": self._outside(xp, inputs)}
 
-    def _logs(self, xp: Any, question: Any, of_trees: Mapping[str, Any], tree_floor_us: Any) -> tuple[Any, Any, Any, Any]:
-        """Terms, categories, the logarithms of the answers [n_outputs, n], and how far the networks are apart there [n_outputs, n].
+    def _everything(self, xp: Any, question: Any, of_trees: Mapping[str, Any], tree_floor_us: Any) -> tuple[Any, Any, list[str]]:
+        """What the networks are asked [n, n_inputs], all that was said about a question [n, n_said], and the names of that.
 
         All outputs are products, so their logarithms are one matrix product of everything that was said.
         """
-        columns, categories = terms(question), self._categories(xp, question.T)
-        said, spread = self.networks_.answer(xp.concat([columns, categories], axis=0))
-        parts, names = [columns, said], [*(f"term {name}" for name in TERMS), *(f"network {name}" for name in self.targets_)]
-        for target, log in of_trees.items():
-            parts.append(log.T)
-            names.append(f"trees {target}")
+        inputs = xp.concat([terms(question), self._categories(xp, question)], axis=1)
+        said, apart = self.networks_.answer(inputs)
+        names = [*self._inputs(), *(f"network {name}" for name in self.targets_)]
+        names += [f"apart {name} {member}" for name in self.targets_ for member in range(self.networks_.members)]
+        trees = {f"trees {target}": log for target, log in of_trees.items()}
         if "runtime" in of_trees:
-            parts.append(xp.log(tree_floor_us.T))
-            names.append("trees floor")
-        weights = np.zeros((len(self.outputs_), len(names)), dtype=np.float32)
-        scales = np.zeros((len(self.outputs_), 1), dtype=np.float32)
-        for i, name in enumerate(self.outputs_):
-            powers, scale = self._powers(name, tuple(of_trees))
-            scales[i] = np.log(scale)
-            for row, power in powers.items():
-                weights[i, names.index(row)] = power
-        logs = lean.gemm(xp.asarray(weights), xp.concat(parts, axis=0), xp.asarray(scales))
-        sigma = 1 / SIGMAS[self.networks_.members]
-        of_outputs = np.array([[sigma * (target in OF_OUTPUTS[name]) for target in self.targets_] for name in self.outputs_], dtype=np.float32)
-        least = np.full((len(self.outputs_), 1), SPREAD_AT_LEAST, dtype=np.float32)
-        return columns, categories, logs, lean.gemm(xp.asarray(of_outputs), spread, xp.asarray(least))
+            trees["trees floor"] = xp.log(tree_floor_us)
+        return inputs, xp.concat([inputs, said, apart, *trees.values()], axis=1), [*names, *trees]
+
+    def _inputs(self) -> list[str]:
+        return [*(f"term {name}" for name in TERMS), *(f"category {i}" for i in range(len(self.of_key_)))]
+
+    def _logs(self, names: Sequence[str], with_trees: Sequence[str]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """Weights [n_said, n_outputs] and biases [n_outputs] from what was said to the logarithms of the outputs."""
+        weights, biases = np.zeros((len(names), len(self.outputs_)), dtype=np.float32), np.zeros(len(self.outputs_), dtype=np.float32)
+        for i, output in enumerate(self.outputs_):
+            powers, scale = self._powers(output, with_trees)
+            biases[i] = np.log(scale)
+            for name, power in powers.items():
+                weights[names.index(name), i] = power
+                biases[i] += power * log_scale(name.removeprefix("term "))
+        return weights, biases
+
+    def _margins(self, names: Sequence[str]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """As `_logs`, to half the widths of their intervals."""
+        weights = self._apart(names)
+        widest = max(width for (_, family), width in self.widths_.items() if family is None)
+        pooled = np.array([self.widths_.get((name, None), widest) for name in self.outputs_], dtype=np.float32)
+        for j, (key, code) in enumerate(zip(self.of_key_, self.categories_.tolist(), strict=True)):
+            if key == "dtypes":
+                of_family = [self.widths_.get((name, code // KEYS[key]["family"]), width) for name, width in zip(self.outputs_, pooled, strict=True)]
+                weights[names.index(f"category {j}")] = of_family - pooled
+        return weights, pooled
+
+    def _apart(self, names: Sequence[str]) -> npt.NDArray[np.float32]:
+        """Weights [n_said, n_outputs] from what was said to how far the networks are apart there."""
+        weights = np.zeros((len(names), len(self.outputs_)), dtype=np.float32)
+        for i, output in enumerate(self.outputs_):
+            for target in OF_OUTPUTS[output]:
+                for member in range(self.networks_.members):
+                    weights[names.index(f"apart {target} {member}"), i] = APART / self.networks_.members
+        return weights
 
     def _powers(self, output: str, with_trees: Sequence[str]) -> tuple[dict[str, float], float]:
         """An output as a product of powers of what was said, and the constant before it."""
@@ -150,7 +183,7 @@ class CostModel(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             share = self.shares_[target] if target in with_trees else 0.0
             factors = {f"network {target}": 1 - share, f"trees {target}": share}
             if target == "runtime":
-                factors |= {"term floor_us": 1 - share, "trees floor": share}
+                factors |= {**{f"term {name}": (1 - share) * power for name, power in FLOOR.items()}, "trees floor": share}
             if target == "power":
                 factors |= {"term power_limit_w": 1.0}
             for name, power in factors.items():
@@ -164,21 +197,23 @@ class CostModel(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             multiply(target)
         return powers, 1e-3 if output == "energy_mj" else 1.0
 
-    def _outside(self, xp: Any, columns: Any, categories: Any) -> Any:
-        """[1, n] whether a size or the device is half as large again as any that was seen, or a kind of kernel or number format is new."""
-        at = xp.asarray(np.array([TERMS.index(name) for name in BOUNDED]))
-        beyond = lean.largest(xp.abs(xp.take(columns, at, axis=0) - xp.asarray(self.middle_)) - xp.asarray(self.reach_), axis=0)
-        minus = np.full((1, self.categories_.shape[0]), -1, dtype=np.float32)
-        missing = lean.gemm(xp.asarray(minus), categories, xp.asarray(np.full((1, 1), len(KEYS), dtype=np.float32)))
-        return xp.maximum(beyond, missing) > xp.asarray(np.float32(0))
+    def _outside(self, xp: Any, inputs: Any) -> Any:
+        """[n] whether a size or the device is half as large again as any that was seen, or a kind of kernel or number format is new."""
+        above, below = (np.zeros((inputs.shape[1], BOUNDED.weights.shape[1]), dtype=np.float32) for _ in range(2))
+        above[: len(TERMS)], below[: len(TERMS)] = BOUNDED.weights, -BOUNDED.weights
+        missing = np.zeros((inputs.shape[1], 1), dtype=np.float32)
+        missing[len(TERMS) :] = -1
+        biases = np.concatenate([BOUNDED.biases - self.highest_, self.lowest_ - BOUNDED.biases, np.full(1, len(KEYS), dtype=np.float32)])
+        beyond = lean.relu(lean.gemm(inputs, xp.asarray(np.concatenate([above, below, missing], axis=1)), xp.asarray(biases)))
+        return lean.column(lean.matmul(beyond, xp.asarray(np.ones((len(biases), 1), dtype=np.float32))) > xp.asarray(np.float32(0)))
 
-    def _categories(self, xp: Any, x: Any) -> Any:
-        """[n_categories, n] 1 where the question is of that category."""
-        weights = np.zeros((len(self.of_key_), len(FIELDS)), dtype=np.float32)
+    def _categories(self, xp: Any, question: Any) -> Any:
+        """[n, n_categories] 1 where the question is of that category."""
+        weights = np.zeros((len(FIELDS), len(self.of_key_)), dtype=np.float32)
         for i, key in enumerate(self.of_key_):
             for name, weight in KEYS[key].items():
-                weights[i, AT[name]] = weight
-        return xp.astype(lean.matmul(xp.asarray(weights), x) == xp.asarray(self.categories_), xp.float32)
+                weights[AT[name], i] = weight
+        return xp.astype(lean.matmul(question, xp.asarray(weights)) == xp.asarray(self.categories_), xp.float32)
 
     # fitting
 
@@ -190,37 +225,38 @@ class CostModel(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         if tested.all():
             tested = np.arange(len(questions)) % 2 == 0
         trained, asked = ({name: values[rows] for name, values in measured.items()} for rows in (~tested, tested))
-        self.shares_ = dict.fromkeys(OF_OUTPUTS["energy_mj"], 0.5)
-        self._fit_parts(questions[~tested], trained, min(self.members, 2))
+        self.shares_ = dict.fromkeys(OF_TARGET, 0.5)
+        self._fit_parts(questions[~tested], trained)
         from_trees = self.of_trees(questions[tested])
         shares: dict[str, float] = {}
         for target in self.targets_:
             output, errors = OF_TARGET[target], {}
             for share in SHARES:
                 self.shares_ = {**dict.fromkeys(self.targets_, 0.5), **shares, target: share}
-                said = np.exp(self._logs(np, questions[tested], *from_trees)[2][self.outputs_.index(output)])
+                said = np.exp(self._said(questions[tested], from_trees)[0][:, self.outputs_.index(output)])
                 errors[share] = float(np.nanmean(np.abs(np.log(said / np.where(asked[output] > 0, asked[output], np.nan)))))
             best = min(errors, key=lambda share: errors[share])
             shares[target] = best if errors[best] < WORTH * errors[0.0] else 0.0
-        self.shares_ = {**dict.fromkeys(OF_TARGET, 0.5), **shares, **(self.shares or {})}
+        self.shares_ = dict.fromkeys(OF_TARGET, 0.5) | shares
         self._calibrate(questions[tested], asked)
 
-    def _fit_parts(self, questions: Rows, measured: Answers, members: int) -> None:
+    def _fit_parts(self, questions: Rows, measured: Answers) -> None:
         wanted = self._wanted(questions, measured)
         self.targets_ = tuple(wanted)
         has = {"power_w": "power", "sustained_runtime_us": "sustained", "energy_mj": "sustained"}
         self.outputs_ = tuple(name for name in OUTPUTS if name not in has or has[name] in wanted)
         seen = {key: np.unique(sum(weight * questions[:, AT[name]] for name, weight in of.items())) for key, of in KEYS.items()}
         self.of_key_ = [key for key, values in seen.items() for _ in values]
-        self.categories_ = np.concatenate(list(seen.values()))[:, None].astype(np.float32)
+        self.categories_ = np.concatenate(list(seen.values())).astype(np.float32)
         columns = terms(questions)
-        floor = columns[TERMS.index("floor_us")]
-        bounded = columns[[TERMS.index(name) for name in BOUNDED]]
-        low, high = bounded.min(axis=1, keepdims=True), bounded.max(axis=1, keepdims=True)
-        self.middle_, self.reach_ = (low + high) / 2, (high - low) / 2 + np.float32(MARGIN)
-        inputs = np.concatenate([columns, self._categories(np, questions.T)], axis=0)
+        bounded = BOUNDED.of(np, columns)
+        self.lowest_, self.highest_ = bounded.min(axis=0) - np.float32(MARGIN), bounded.max(axis=0) + np.float32(MARGIN)
+        floor = log_floor_us(columns)
         beyond_floor = {name: values - floor if name == "runtime" else values for name, values in wanted.items()}
-        self.networks_ = Ensemble(self.targets_, members).fit(inputs, beyond_floor)
+        shown = np.eye(len(TERMS) + len(self.of_key_), dtype=np.float32)[:, len(TERMS) :]
+        shown = np.concatenate([np.pad(SHOWN.weights, ((0, len(self.of_key_)), (0, 0))), shown], axis=1)
+        inputs = np.concatenate([columns, self._categories(np, questions)], axis=1)
+        self.networks_ = Ensemble({target: HIDDEN[target] for target in self.targets_}, self.members).fit(inputs, shown, beyond_floor)
         self.trees_ = {}
         if with_trees := [name for name in wanted if self.shares_[name] > 0]:
             tree_floor_us, features_of = features(questions)
@@ -228,6 +264,12 @@ class CostModel(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             self.trees_ = {
                 name: self._boost(features_of, beyond_floor[name], self.leaves if name == "runtime" else self.leaves // 2) for name in with_trees
             }
+
+    def _said(self, questions: Rows, from_trees: tuple[Mapping[str, Any], Any]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+        """Logarithms of the outputs, and how far the networks are apart there, each [n, n_outputs]."""
+        _, everything, names = self._everything(np, questions, *from_trees)
+        weights, biases = self._logs(names, tuple(from_trees[0]))
+        return everything @ weights + biases, everything @ self._apart(names)
 
     def _wanted(self, questions: Rows, measured: Answers) -> dict[str, Any]:
         """target -> [n] logarithms, NaN where it was not read."""
@@ -245,8 +287,8 @@ class CostModel(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         return wanted
 
     def _calibrate(self, questions: Rows, measured: Answers) -> Self:
-        """widths_: output, family (None for all together) -> how many times as far as the networks are apart nine of ten measurements are."""
-        _, _, logs, spreads = (np.asarray(part) for part in self._logs(np, questions, *self.of_trees(questions)))
+        """widths_: output, family (None for all together) -> how much more than the networks are apart nine of ten measurements are off at most."""
+        logs, apart = self._said(questions, self.of_trees(questions))
         families = questions[:, AT["family"]]
         self.widths_ = {}
         for i, name in enumerate(self.outputs_):
@@ -254,25 +296,14 @@ class CostModel(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             read = measured.get(source, np.full(len(questions), np.nan))
             known = ~np.isnan(read) & (read > 0)
             if not known.any():
-                continue  # a product of others that were read: `_widths` has what holds instead
-            doubt = np.abs(np.log(read[known]) - logs[self.outputs_.index(source)][known]) / spreads[i][known]
+                continue  # a product of others that were read: `_margins` has what holds instead
+            doubt = np.abs(np.log(read[known]) - logs[known, self.outputs_.index(source)]) - apart[known, i]
             self.widths_[name, None] = _quantile(doubt)
             for family in set(families.tolist()):
                 of_family = doubt[families[known] == family]
                 if len(of_family) >= MIN_FAMILY_ROWS:
                     self.widths_[name, family] = _quantile(of_family)
         return self
-
-    def _widths(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-        """By category [n_outputs, n_categories], less what holds for all others [n_outputs, 1]."""
-        widest = max(width for (_, family), width in self.widths_.items() if family is None)
-        pooled = np.array([[self.widths_.get((name, None), widest)] for name in self.outputs_], dtype=np.float32)
-        more = np.zeros((len(self.outputs_), len(self.of_key_)), dtype=np.float32)
-        for j, (key, code) in enumerate(zip(self.of_key_, self.categories_[:, 0].tolist(), strict=True)):
-            if key == "dtypes":
-                family = code // KEYS[key]["family"]
-                more[:, j] = [self.widths_.get((name, family), width) - width for name, (width,) in zip(self.outputs_, pooled.tolist(), strict=True)]
-        return more, pooled
 
     def _boost(self, columns: Any, wanted: Any, leaves: int) -> HistGradientBoostingRegressor:
         known = ~np.isnan(wanted)
@@ -289,4 +320,4 @@ class CostModel(RegressorMixin, BaseEstimator):  # type: ignore[misc]
 
 def _quantile(doubt: npt.NDArray[np.float64]) -> float:
     """That many of the next are within, too: the ceil((n + 1) COVERAGE)-th smallest of n."""
-    return float(np.sort(doubt)[min(len(doubt), int(np.ceil((len(doubt) + 1) * COVERAGE))) - 1])
+    return max(0.0, float(np.sort(doubt)[min(len(doubt), int(np.ceil((len(doubt) + 1) * COVERAGE))) - 1]))

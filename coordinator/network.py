@@ -1,18 +1,18 @@
-"""An ensemble of small networks on the terms of coordinator/terms.py: scikit-learn fits the members, one batch of products answers for all.
+"""An ensemble of small networks on the terms of coordinator/terms.py: scikit-learn fits the members, a few matrix products answer for all.
 
-    terms[len(TERMS), n], categories[n_categories, n]  ->  answers[n_targets, n], spread[n_targets, n]
+    inputs[n, n_inputs], terms then categories  ->  said[n, n_targets], apart[n, n_targets * members]
 
-A member is a scikit-learn MLPRegressor. Each target has members of its own, fitted on the rows that have it, and of the same
-architecture, so that the members' weights are stacked and a question goes through all of them in the same few nodes. Their mean is the answer,
-and how far they are apart tells how much the data leave open there. Inputs are held within what was seen: a network that extrapolates
-linearly in logarithms is off by powers.
+A member is a scikit-learn MLPRegressor. Each target has members of its own, fitted on the rows that have it. Their mean is the answer, and how
+far each is from it tells how much the data leave open there. What a network is shown are products of powers of the terms, which in logarithms
+are sums, so they and the scales go into its first layer. Inputs are held within what was seen: a network that extrapolates linearly in
+logarithms is off by powers.
 """
 
 from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
@@ -26,88 +26,97 @@ from sklearn.preprocessing import StandardScaler
 from coordinator import lean
 
 Values = npt.NDArray[np.float64]
-HIDDEN: Final = 64
-NOTHING: Final = float(np.log(0.05))
-# a microsecond or a count less than that is nothing
 RATES: Final = ((2e-3, 80), (5e-4, 25), (1e-4, 15))
 # learning rate and passes over the rows, one after the other
-PENALTY: Final = 2e-2
+PENALTY: Final = 1e-2
 BATCHES: Final = 130
 # of a pass, where that leaves 16 to 256 rows a batch
 STEADY: Final = 1e-3
 # standard deviation of an input below which its changes are rounding, which must not be made large
-MOST_STEPS: Final = 10_000
-SIGMAS: Final = {1: 1.0, 2: 1.128, 3: 1.693, 4: 2.059, 5: 2.326, 6: 2.534, 7: 2.704, 8: 2.847}
-# mean range of so many normal numbers, in standard deviations: the factor d2 of control charts
+MOST_STEPS: Final = 12_000
 
 
 @dataclass(frozen=True)
 class _Layers:
-    """One member: weights[out, in] and biases[out] from scaled inputs to the scaled target, and those scales."""
+    """One member: weights[in, out] and biases[out]."""
 
     weights: tuple[npt.NDArray[np.float32], ...]
     biases: tuple[npt.NDArray[np.float32], ...]
 
 
 class Ensemble:
-    """Args: members: of each target. targets: their names, the order of the answers."""
+    """Args: members: of each target. hidden: targets in the order of the answers, and how wide both hidden layers of their networks are."""
 
-    def __init__(self, targets: Sequence[str], members: int) -> None:
-        self.targets, self.members = tuple(targets), members
+    def __init__(self, hidden: Mapping[str, int], members: int) -> None:
+        self.hidden, self.members = dict(hidden), members
 
-    def fit(self, inputs: npt.NDArray[np.float32], wanted: dict[str, Values]) -> Self:
-        """Args: inputs[n_inputs, n], terms then categories; wanted: target -> [n], NaN where it was not read."""
-        self.low_, self.high_ = np.maximum(inputs.min(axis=1, keepdims=True), np.float32(NOTHING)), inputs.max(axis=1, keepdims=True)
-        self.high_ = np.maximum(self.low_, self.high_)
-        rows = self._held(np, inputs).T
-        jobs = [(target, seed) for target in self.targets for seed in range(self.members)]
-        known = {target: ~np.isnan(wanted[target]) for target in self.targets}
+    def fit(self, inputs: npt.NDArray[np.float32], shown: npt.NDArray[np.float32], wanted: Mapping[str, Values]) -> Self:
+        """Args:
+        inputs: [n, n_inputs].
+        shown: [n_inputs, n_shown], the sums of them that a network is shown.
+        wanted: target -> [n], NaN where it was not read.
+        """
+        self.low_, self.high_ = inputs.min(axis=0), inputs.max(axis=0)
+        self.middle_ = inputs.mean(axis=0, dtype=np.float64).astype(np.float32)
+        rows = self._held(np, inputs) @ shown
+        jobs = [(target, seed) for target in self.hidden for seed in range(self.members)]
+        known = {target: ~np.isnan(wanted[target]) for target in self.hidden}
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         fitted = Parallel(n_jobs=min(cores, len(jobs)), inner_max_num_threads=1, backend="loky")(
-            delayed(_fit_member)(rows[known[target]], wanted[target][known[target]], seed) for target, seed in jobs
+            delayed(_fit_member)(rows[known[target]], wanted[target][known[target]], self.hidden[target], seed) for target, seed in jobs
         )
-        first, second, last = (np.stack([member.weights[i] for member in fitted]) for i in range(3))
-        biases = [np.stack([member.biases[i] for member in fitted])[:, :, None] for i in range(3)]
-        self.first_ = first.reshape(-1, first.shape[-1]), biases[0].reshape(-1, 1)
-        # [n_members * HIDDEN, n_inputs]: one product for all members
-        self.second_, self.last_ = (second, biases[1]), (last, biases[2])
-        # [n_members, out, in]
+        self.first_ = shown @ np.concatenate([member.weights[0] for member in fitted], axis=1), np.concatenate([m.biases[0] for m in fitted])
+        # one product for all members
+        self.second_ = [(member.weights[1], member.biases[1]) for member in fitted]
+        self.last_ = self._last(fitted)
         return self
 
     def answer(self, inputs: Any) -> tuple[Any, Any]:
-        """(answers, spread), each [n_targets, n], of inputs[n_inputs, n]: mean and range of the members (SIGMAS makes a standard deviation
-        of a range); array-API code, traced into the graph."""
+        """(said, apart) of inputs[n, n_inputs]: the members' mean, and each member's distance from it; array-API code, traced into the graph."""
         xp = inputs.__array_namespace__()
-        zero, count = xp.asarray(np.float32(0)), len(self.targets) * self.members
-        hidden = xp.maximum(lean.gemm(xp.asarray(self.first_[0]), self._held(xp, inputs), xp.asarray(self.first_[1])), zero)
-        hidden = xp.reshape(hidden, (count, HIDDEN, -1))
-        hidden = xp.maximum(lean.matmul(xp.asarray(self.second_[0]), hidden) + xp.asarray(self.second_[1]), zero)
-        said = lean.matmul(xp.asarray(self.last_[0]), hidden) + xp.asarray(self.last_[1])
-        said = xp.reshape(said, (len(self.targets), self.members, -1))
-        return lean.mean(said, axis=1), lean.largest(said, axis=1, keep=False) - lean.smallest(said, axis=1, keep=False)
+
+        def layer(x: Any, weights: Any, biases: Any) -> Any:
+            return lean.gemm(x, xp.asarray(weights), xp.asarray(biases))
+
+        first = lean.relu(layer(self._held(xp, inputs), *self.first_))
+        parts = lean.split(first, [len(biases) for _, biases in self.second_])
+        second = xp.concat([lean.relu(layer(x, *of)) for x, of in zip(parts, self.second_, strict=True)], axis=1)
+        said, apart = self.last_
+        return layer(second, *said), xp.abs(layer(second, *apart))
 
     def _held(self, xp: Any, inputs: Any) -> Any:
-        return xp.minimum(xp.maximum(inputs, xp.asarray(self.low_)), xp.asarray(self.high_))
+        return lean.most(lean.least(inputs, xp.asarray(self.high_)), xp.asarray(self.low_)) - xp.asarray(self.middle_)
+
+    def _last(self, fitted: list[_Layers]) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
+        """Weights and biases from all last hidden layers to the mean of each target's members, and to their differences from it."""
+        ends = np.cumsum([0, *(len(member.weights[2]) for member in fitted)])
+        each = np.zeros((ends[-1], len(fitted)), dtype=np.float64)
+        for i, member in enumerate(fitted):
+            each[ends[i] : ends[i + 1], i] = member.weights[2][:, 0]
+        biases = np.concatenate([member.biases[2] for member in fitted]).astype(np.float64)
+        mean = np.kron(np.eye(len(self.hidden)), np.full((self.members, 1), 1 / self.members))
+        apart = np.eye(len(fitted)) - np.kron(np.eye(len(self.hidden)), np.full((self.members, self.members), 1 / self.members))
+        return tuple(((each @ to).astype(np.float32), (biases @ to).astype(np.float32)) for to in (mean, apart))  # type: ignore[return-value]
 
 
-def _fit_member(inputs: npt.NDArray[np.float32], wanted: Values, seed: int) -> _Layers:
+def _fit_member(inputs: npt.NDArray[np.float32], wanted: Values, hidden: int, seed: int) -> _Layers:
     scaler = StandardScaler().fit(inputs.astype(np.float64))
     steady = np.sqrt(scaler.var_) < STEADY
-    scaled = np.where(steady, 0.0, scaler.transform(inputs.astype(np.float64)))
+    scaled = np.where(steady, 0.0, scaler.transform(inputs.astype(np.float64))).astype(np.float32)
     middle, width = float(wanted.mean()), float(wanted.std()) or 1.0
     batch = int(np.clip(len(wanted) // BATCHES, 16, 256))
     passes = min(1.0, MOST_STEPS / (sum(count for _, count in RATES) * len(wanted) / batch))
-    network = MLPRegressor(hidden_layer_sizes=(HIDDEN, HIDDEN), alpha=PENALTY, batch_size=min(batch, len(wanted)), random_state=seed, warm_start=True)
+    network = MLPRegressor(hidden_layer_sizes=(hidden, hidden), alpha=PENALTY, batch_size=min(batch, len(wanted)), random_state=seed, warm_start=True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # the passes are ours to count
         for rate, count in RATES:
             network.set_params(learning_rate_init=rate, max_iter=max(1, round(count * passes)), n_iter_no_change=10**6)
             network._optimizer = None  # a warm start otherwise keeps the old rate
-            network.fit(scaled, (wanted - middle) / width)
-    weights, biases = [w.T.copy() for w in network.coefs_], list(network.intercepts_)
-    weights[0][:, steady] = 0
+            network.fit(scaled, ((wanted - middle) / width).astype(np.float32))
+    weights, biases = [w.astype(np.float64) for w in network.coefs_], [b.astype(np.float64) for b in network.intercepts_]
+    weights[0][steady] = 0
     # scales go into the first and the last layer
-    biases[0] = biases[0] - weights[0] @ (scaler.mean_ / scaler.scale_)
-    weights[0] = weights[0] / scaler.scale_
+    weights[0] /= scaler.scale_[:, None]
+    biases[0] -= scaler.mean_ @ weights[0]
     weights[2], biases[2] = weights[2] * width, biases[2] * width + middle
     return _Layers(tuple(w.astype(np.float32) for w in weights), tuple(b.astype(np.float32) for b in biases))
