@@ -153,10 +153,19 @@ def _devices(rows: Rows) -> list[str]:
 
 
 def _measured(rows: Rows) -> str:
-    found = [f"{dtype} {peak:.4g} TFLOP/s" for dtype, peak in _different(rows, "dtype", "peak_tflops") if peak]
-    found += [f"copy {gbps:,.0f} GB/s" for (gbps,) in _different(rows, "dram_gbps") if gbps]
-    found += [f"L2 {gbps:,.0f} GB/s" for (gbps,) in _different(rows, "l2_gbps") if gbps]
-    return _listed([*found, *(f"idle {watts:.0f} W" for (watts,) in _different(rows, "idle_power_w") if watts)])
+    """From the least to the most that any of the devices has."""
+    found = [f"{dtype} {_range(rows, 'peak_tflops', dtype=dtype)} TFLOP/s" for (dtype,) in _different(rows, "dtype")]
+    found += [
+        f"{word} {_range(rows, column)} {unit}"
+        for word, column, unit in (("copy", "dram_gbps", "GB/s"), ("L2", "l2_gbps", "GB/s"), ("idle", "idle_power_w", "W"))
+    ]
+    return _listed(text for text in found if " - " not in text)
+
+
+def _range(rows: Rows, column: str, **only: str) -> str:
+    values = [row[column] for row in rows if row[column] and all(row[name] == value for name, value in only.items())]
+    ends = dict.fromkeys(f"{end(values):,.0f}" if end(values) >= 1000 else f"{end(values):.4g}" for end in (min, max)) if values else {}
+    return " to ".join(ends) or "-"
 
 
 def _different(rows: Rows, *names: str) -> list[tuple[Any, ...]]:
