@@ -28,7 +28,8 @@ from coordinator import lean
 Values = npt.NDArray[np.float64]
 RATES: Final = ((2e-3, 80), (5e-4, 25), (1e-4, 15))
 # learning rate and passes over the rows, one after the other
-PENALTY: Final = 1e-2
+PENALTIES: Final = (20.0, 1e-2, 1e-1)
+# on large weights: the first over the rows, within the others, because few rows are soon learned by heart
 BATCHES: Final = 130
 # of a pass, where that leaves 16 to 256 rows a batch
 STEADY: Final = 1e-3
@@ -106,7 +107,11 @@ def _fit_member(inputs: npt.NDArray[np.float32], wanted: Values, hidden: int, se
     middle, width = float(wanted.mean()), float(wanted.std()) or 1.0
     batch = int(np.clip(len(wanted) // BATCHES, 16, 256))
     passes = min(1.0, MOST_STEPS / (sum(count for _, count in RATES) * len(wanted) / batch))
-    network = MLPRegressor(hidden_layer_sizes=(hidden, hidden), alpha=PENALTY, batch_size=min(batch, len(wanted)), random_state=seed, warm_start=True)
+    times, least, most = PENALTIES
+    network = MLPRegressor(
+        hidden_layer_sizes=(hidden, hidden), alpha=float(np.clip(times / len(wanted), least, most)), batch_size=min(batch, len(wanted)),
+        random_state=seed, warm_start=True,
+    )  # fmt: skip
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # the passes are ours to count
         for rate, count in RATES:
