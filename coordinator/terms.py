@@ -49,16 +49,17 @@ SCALES: Final[dict[str, int]] = {
 }  # fmt: skip
 # powers of two that numbers are divided by before, because a logarithm near 0 is rounded less: ten sizes of 12 would cost 1e-5
 GUARD: Final = 1 - 1e-5
-SMALL: Final = 2.0**-20
-# makes a whole number that isn't 0 a fraction
+SMALL: Final = 2.0**-24
+# makes a difference of two sizes a fraction, unless they are the same
 OFF: Final = 100.0
 # in a logarithm: so much less than anything that ReLU leaves nothing
 NORM: Final = 4.0
 MIDDLE: Final = float(np.log(1e4))
 # of times in microseconds, around which they are taken to that power: float32 ends at e^88
 MOST: Final = 87.0
+# logarithm of the largest number that goes into such a sum
 LEAST: Final = 1e-37
-# logarithm of the largest and the smallest number that such sums may have
+# is in every such sum, which has a logarithm then
 MASK: Final = 60.0
 # in a logarithm: so much dearer than anything that it is not the cheapest
 

@@ -105,8 +105,13 @@ def test_an_unknown_tile_is_taken_to_be_the_best_of_many(gpu: Device) -> None:
     said = _said(gemm, KernelConfig(family="cublas"), gpu)
     floors = [said[f"{t}_floor_us"] for t in OF_TILES]
     assert said["unknown"] == pytest.approx(np.e) and said["floor_us"] == pytest.approx(sum(us**-NORM for us in floors) ** (-1 / NORM), rel=1e-4)
-    known = _said(gemm, KernelConfig(family="cutlass", tile_m=64, tile_n=64, tile_k=32), gpu)
-    assert known["floor_us"] == pytest.approx(known["own_floor_us"], rel=1e-4)
+
+
+@pytest.mark.parametrize("m", [64, 65, 2**20 + 64, 2**24])
+def test_a_tile_is_known_where_it_is_not_the_whole_matrix(gpu: Device, m: int) -> None:
+    tile = KernelConfig(family="cutlass", tile_m=64, tile_n=64, tile_k=32)
+    known = _said(Gemm(m=m, n=64, k=64, dtype="fp16"), tile, gpu)
+    assert known["unknown"] == 1 and known["floor_us"] == pytest.approx(known["own_floor_us"], rel=1e-4)
 
 
 def test_whole_quotients_are_not_rounded_up(gpu: Device) -> None:
