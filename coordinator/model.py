@@ -74,6 +74,7 @@ class CostModel(RegressorMixin, BaseEstimator):  # type: ignore[misc]
 
     Args:
         members: networks per target.
+        steps: of gradient descent, at most, in the fit of a network.
         iterations: trees per target.
         leaves: at most, per tree of runtime; half as many for the targets that fewer rows have.
         shares: of the trees in the answer, for every target; None to choose them on shapes held out, on which intervals are calibrated then.
@@ -81,11 +82,11 @@ class CostModel(RegressorMixin, BaseEstimator):  # type: ignore[misc]
     """
 
     def __init__(
-        self, members: int = 2, iterations: int = 150, leaves: int = 31, learning_rate: float = 0.1, min_leaf: int = 5,
+        self, members: int = 2, steps: int = 10_000, iterations: int = 150, leaves: int = 31, learning_rate: float = 0.1, min_leaf: int = 5,
         shares: Mapping[str, float] | None = None,
     ) -> None:  # fmt: skip
-        self.members, self.iterations, self.leaves, self.learning_rate, self.min_leaf = members, iterations, leaves, learning_rate, min_leaf
-        self.shares = shares
+        self.members, self.steps, self.shares = members, steps, shares
+        self.iterations, self.leaves, self.learning_rate, self.min_leaf = iterations, leaves, learning_rate, min_leaf
 
     def fit(self, questions: Rows, measured: Answers) -> Self:
         """Args: questions[n_rows, n_fields]; measured: runtime_us, and the other targets with NaN where they were not read."""
@@ -256,7 +257,7 @@ class CostModel(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         shown = np.eye(len(TERMS) + len(self.of_key_), dtype=np.float32)[:, len(TERMS) :]
         shown = np.concatenate([np.pad(SHOWN.weights, ((0, len(self.of_key_)), (0, 0))), shown], axis=1)
         inputs = np.concatenate([columns, self._categories(np, questions)], axis=1)
-        self.networks_ = Ensemble({target: HIDDEN[target] for target in self.targets_}, self.members).fit(inputs, shown, beyond_floor)
+        self.networks_ = Ensemble({target: HIDDEN[target] for target in self.targets_}, self.members, self.steps).fit(inputs, shown, beyond_floor)
         self.trees_ = {}
         if with_trees := [name for name in wanted if self.shares_[name] > 0]:
             tree_floor_us, features_of = features(questions)

@@ -34,7 +34,6 @@ BATCHES: Final = 130
 # of a pass, where that leaves 16 to 256 rows a batch
 STEADY: Final = 1e-3
 # standard deviation of an input below which its changes are rounding, which must not be made large
-MOST_STEPS: Final = 12_000
 
 
 @dataclass(frozen=True)
@@ -46,10 +45,16 @@ class _Layers:
 
 
 class Ensemble:
-    """Args: members: of each target. hidden: targets in the order of the answers, and how wide both hidden layers of their networks are."""
+    """An ensemble for each target.
 
-    def __init__(self, hidden: Mapping[str, int], members: int) -> None:
-        self.hidden, self.members = dict(hidden), members
+    Args:
+        hidden: targets in the order of the answers, and how wide both hidden layers of their networks are.
+        members: networks of each target.
+        steps: of gradient descent, at most, in the fit of one of them.
+    """
+
+    def __init__(self, hidden: Mapping[str, int], members: int, steps: int) -> None:
+        self.hidden, self.members, self.steps = dict(hidden), members, steps
 
     def fit(self, inputs: npt.NDArray[np.float32], shown: npt.NDArray[np.float32], wanted: Mapping[str, Values]) -> Self:
         """Args:
@@ -64,7 +69,7 @@ class Ensemble:
         known = {target: ~np.isnan(wanted[target]) for target in self.hidden}
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         fitted = Parallel(n_jobs=min(cores, len(jobs)), inner_max_num_threads=1, backend="loky")(
-            delayed(_fit_member)(rows[known[target]], wanted[target][known[target]], self.hidden[target], seed) for target, seed in jobs
+            delayed(_fit_member)(rows[known[target]], wanted[target][known[target]], self.hidden[target], self.steps, seed) for target, seed in jobs
         )
         self.first_ = shown @ np.concatenate([member.weights[0] for member in fitted], axis=1), np.concatenate([m.biases[0] for m in fitted])
         # one product for all members
@@ -100,13 +105,13 @@ class Ensemble:
         return tuple(((each @ to).astype(np.float32), (biases @ to).astype(np.float32)) for to in (mean, apart))  # type: ignore[return-value]
 
 
-def _fit_member(inputs: npt.NDArray[np.float32], wanted: Values, hidden: int, seed: int) -> _Layers:
+def _fit_member(inputs: npt.NDArray[np.float32], wanted: Values, hidden: int, steps: int, seed: int) -> _Layers:
     scaler = StandardScaler().fit(inputs.astype(np.float64))
     steady = np.sqrt(scaler.var_) < STEADY
     scaled = np.where(steady, 0.0, scaler.transform(inputs.astype(np.float64))).astype(np.float32)
     middle, width = float(wanted.mean()), float(wanted.std()) or 1.0
     batch = int(np.clip(len(wanted) // BATCHES, 16, 256))
-    passes = min(1.0, MOST_STEPS / (sum(count for _, count in RATES) * len(wanted) / batch))
+    passes = min(1.0, steps / (sum(count for _, count in RATES) * len(wanted) / batch))
     times, least, most = PENALTIES
     network = MLPRegressor(
         hidden_layer_sizes=(hidden, hidden), alpha=float(np.clip(times / len(wanted), least, most)), batch_size=min(batch, len(wanted)),
