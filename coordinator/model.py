@@ -229,12 +229,14 @@ class CostModel(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         self.shares_ = dict.fromkeys(OF_TARGET, 0.5)
         self._fit_parts(questions[~tested], trained)
         from_trees = self.of_trees(questions[tested])
+        _, everything, names = self._everything(np, questions[tested], *from_trees)
         shares: dict[str, float] = {}
         for target in self.targets_:
             output, errors = OF_TARGET[target], {}
             for share in SHARES:
                 self.shares_ = {**dict.fromkeys(self.targets_, 0.5), **shares, target: share}
-                said = np.exp(self._said(questions[tested], from_trees)[0][:, self.outputs_.index(output)])
+                weights, biases = self._logs(names, tuple(from_trees[0]))
+                said = np.exp((everything @ weights + biases)[:, self.outputs_.index(output)])
                 errors[share] = float(np.nanmean(np.abs(np.log(said / np.where(asked[output] > 0, asked[output], np.nan)))))
             best = min(errors, key=lambda share: errors[share])
             shares[target] = best if errors[best] < WORTH * errors[0.0] else 0.0
