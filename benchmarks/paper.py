@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not page.is_file():
             raise InputError("--out", str(args.out), f"there is no page {page}", "copy docs/paper.md to there: its tables are then written anew")
         data = read(args.datasets)
-        forests = fit_forests(data.main)
+        forests = fit_forests(data)
         text = page.read_text()
         made = filled(text, tables(data, forests))
         if args.check:

@@ -6,7 +6,7 @@ Knows nothing of how findings are shown: that is paper_tables.py and paper_plots
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from coordinator.baselines import paper_forest
 from coordinator.dataset import Dataset, dataset
-from coordinator.tiles import POWER, TIME, Group, Row, Tuned, Values, groups, tuned_tiles, where, whole
+from coordinator.tiles import BASE_TILE, POWER, TIME, Group, Row, Tuned, Values, groups, size_classes, where, whole
 from coordinator.validation import FOLDS, split
 from gemmcast.arrow import conform
 from gemmcast.errors import InputError
@@ -29,6 +29,10 @@ GRID = ({512, 1024, 2048, 128256}, {512, 1024, 2048}, {512, 1024, 2048})
 BASE_BLOCK, BASE_LAYOUT, BASE_SCALARS = "128x128", "nn", "1, 0"
 TO_TUNE = 20
 # configurations of one GEMM on one board
+LARGE_TILE, SMS, RESIDENT = 32, 132, 2
+# a multiprocessor takes two blocks of 32x32
+WASTE, SHORT = 1.1, 128
+# more work than tile 16 by its rounding up; a short k, four steps of tile 32: limits set after looking at the data
 QUANTITIES: dict[str, Callable[[Row], float]] = {
     "m": lambda row: row["m"],
     "n": lambda row: row["n"],
@@ -52,12 +56,14 @@ class Data:
     everything: list[Row]
     tiled: dict[str, list[Group]]
     # dataset -> shapes on one board, by tile
-    tiled_rows: list[Row]
+    tiled_rows: dict[str, list[Row]]
     grid: list[Row]
     # CUTLASS fp32 SIMT kernels on the paper's grid of shapes
     main: Dataset
-    tiles_rows: int | None
-    # of the tile study's own file; None where there is none
+    study: Dataset | None
+    # the tile study's own file; None where there is none
+    study_rows: tuple[int, int]
+    # with status ok, and all
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,9 +81,8 @@ class Forest:
 def read(folder: Path) -> Data:
     """Raises InputError where a file can't be used, or has no rows of the tiled kernel or of the paper's CUTLASS grid."""
     table = _read(folder / f"{MAIN}.parquet")
-    rows = {MAIN: _ok(table)}
-    if (folder / f"{TILES}.parquet").exists():
-        rows[TILES] = _ok(_read(folder / f"{TILES}.parquet"))
+    study = _read(folder / f"{TILES}.parquet") if (folder / f"{TILES}.parquet").exists() else None
+    rows = {MAIN: _ok(table), **({TILES: _ok(study)} if study else {})}
     tiled = {name: groups(where(found, family="tiled"), SHAPE, lambda row: row["tile_m"]) for name, found in rows.items()}
     grid = [row for row in _simt(rows[MAIN]) if _on_grid(row)]
     if not any(tiled.values()):
@@ -88,10 +93,11 @@ def read(folder: Path) -> Data:
         all_rows=len(table),
         everything=rows[MAIN],
         tiled={name: found for name, found in tiled.items() if found},
-        tiled_rows=[row for found in rows.values() for row in where(found, family="tiled")],
+        tiled_rows={name: where(found, family="tiled") for name, found in rows.items()},
         grid=grid,
         main=dataset(table),
-        tiles_rows=len(rows[TILES]) if TILES in rows else None,
+        study=dataset(study) if study else None,
+        study_rows=(len(rows.get(TILES, ())), len(study) if study else 0),
     )
 
 
@@ -139,6 +145,48 @@ def scalars_of(row: Row) -> str:
 # Findings
 
 
+def tuned_by_tile(tiled: Mapping[str, list[Group]]) -> dict[str, list[Tuned]]:
+    """By dataset: its tiles against the smallest. Where shapes begin at different tiles, each of these is a baseline on all shapes that have it,
+    beside the tiles from it on; at last BASE_TILE, beside the tiles that every shape has."""
+    found: dict[str, list[Tuned]] = {}
+    for name, of in ((one.dataset, one.complete) for one in size_classes(tiled) if one.size == "all"):
+        smallest = sorted({min(group) for group in of})
+        for tile in (*smallest, BASE_TILE):
+            least = min(tile, smallest[-1])
+            among = [{at: row for at, row in group.items() if at >= least} for group in of if least in group]
+            span = f"{least} to {max(max(group) for group in among)}"
+            found.setdefault(name, []).append(Tuned(name=f"tiled {span}, {name}", found=among, baseline=f"tile {tile}", base=_of_tile(tile)))
+    return found
+
+
+def _of_tile(tile: int) -> Callable[[Group], Row | None]:
+    return lambda group: group.get(tile)
+
+
+def where_large(data: Data) -> dict[tuple[str, str, str, str], list[Group]]:
+    """Dataset, blocks of LARGE_TILE, its work over BASE_TILE's, k -> shapes that have both tiles. Only shapes of many blocks are parted further."""
+    found: dict[tuple[str, str, str, str], list[Group]] = {}
+    few, full = f"up to {SMS}", f"{SMS + 1} to {SMS * RESIDENT}"
+    many, narrow, wide = f"over {SMS * RESIDENT}", f"up to {WASTE}", f"over {WASTE}"
+    classes = [(few, "any", "any"), (full, "any", "any"), (many, wide, "any"), (many, narrow, f"below {SHORT}"), (many, narrow, f"from {SHORT} on")]
+    for name, tiled in data.tiled.items():
+        both = [group for group in tiled if LARGE_TILE in group and BASE_TILE in group]
+        for group in both:
+            row = group[LARGE_TILE]
+            m, n, k = (row[size] for size in SHAPE)
+            blocks = row["batch"] * -(-m // LARGE_TILE) * -(-n // LARGE_TILE)
+            over = _work(m, n, k, LARGE_TILE) / _work(m, n, k, BASE_TILE)
+            at = 0 if blocks <= SMS else 1 if blocks <= SMS * RESIDENT else 2 if over > WASTE else 3 if k < SHORT else 4
+            found.setdefault((name, *classes[at]), []).append(group)
+    order = [(name, *one) for name in data.tiled for one in classes]
+    return {at: found[at] for at in order if at in found}
+
+
+def _work(m: int, n: int, k: int, tile: int) -> float:
+    """Multiply-adds, sizes rounded up to tiles."""
+    return float(np.prod([-(-size // tile) * tile for size in (m, n, k)], dtype=np.float64))
+
+
 def tuned(data: Data) -> list[Tuned]:
     blocks = whole(groups(data.grid, (*SHAPE, "layout", "alpha", "beta"), block_of))[1]
     problem = (*SHAPE, "dtype", "layout", "alpha", "beta")
@@ -148,7 +196,7 @@ def tuned(data: Data) -> list[Tuned]:
         for family, among in (("cutlass", half), ("cublaslt", data.everything))
     }
     found = [
-        *tuned_tiles(data.tiled),
+        *(one for of in tuned_by_tile(data.tiled).values() for one in of),
         Tuned(name="CUTLASS fp32, paper's grid", found=blocks, baseline=f"block {BASE_BLOCK}", base=lambda group: group.get(BASE_BLOCK)),
         Tuned(name="CUTLASS fp16, bf16", found=many["cutlass"], baseline="mma.sync 128x128x32, 4 stages", base=_usual),
         Tuned(name="cuBLASLt, all dtypes", found=many["cublaslt"], baseline="its heuristic's first choice", base=_first_choice),
@@ -167,7 +215,8 @@ def _first_choice(group: Group) -> Row | None:
 def _sets(data: Data) -> dict[str, list[Row]]:
     half = [row for row in where(data.everything, family="cutlass") if row["dtype"] in {"fp16", "bf16"}]
     spread = [row for row in _simt(data.everything) if not _on_grid(row)]
-    sets = {"tiled": data.tiled_rows, "CUTLASS fp32, grid": data.grid, "CUTLASS fp32, random": spread, "CUTLASS fp16, bf16": half}
+    tiled = {f"tiled, {name}": rows for name, rows in data.tiled_rows.items()}
+    sets = {**tiled, "CUTLASS fp32, grid": data.grid, "CUTLASS fp32, random": spread, "CUTLASS fp16, bf16": half}
     return {name: rows for name, rows in sets.items() if rows}
 
 
@@ -183,16 +232,22 @@ def correlations(data: Data) -> tuple[list[str], Values]:
     return titles, np.array(columns).T
 
 
-def fit_forests(data: Dataset) -> list[Forest]:
+def fit_forests(data: Data) -> list[Forest]:
     """Five-fold both ways: rows dealt out at random, as the paper splits, and shapes dealt out, as is honest."""
-    family, dtype, stages = (data.column(name) for name in ("family", "dtype", "stages"))
-    on_grid = np.all([np.isin(data.column(name), list(sizes)) for name, sizes in zip(SHAPE, GRID, strict=True)], axis=0)
-    simt = (family == "cutlass") & (dtype == "fp32") & (stages == 2) & (data.column("split_k") <= 1)
-    sets = {"tiled": family == "tiled", "CUTLASS fp32 on the paper's grid": simt & on_grid, "CUTLASS fp32, random shapes": simt & ~on_grid}
+    main = data.main
+    family, dtype, stages = (main.column(name) for name in ("family", "dtype", "stages"))
+    on_grid = np.all([np.isin(main.column(name), list(sizes)) for name, sizes in zip(SHAPE, GRID, strict=True)], axis=0)
+    simt = (family == "cutlass") & (dtype == "fp32") & (stages == 2) & (main.column("split_k") <= 1)
+    sets = {
+        f"tiled, {MAIN}": main.take(family == "tiled"),
+        **({f"tiled, {TILES}": data.study.take(data.study.column("family") == "tiled")} if data.study else {}),
+        "CUTLASS fp32 on the paper's grid": main.take(simt & on_grid),
+        "CUTLASS fp32, random shapes": main.take(simt & ~on_grid),
+    }
     found = []
-    for name, mask in sets.items():
+    for name, among in sets.items():
         for target in (TIME, POWER):
-            rows = data.take(mask & ~np.isnan(data.measured[target]))
+            rows = among.take(~np.isnan(among.measured[target]))
             if len(set(rows.shapes)) < FOLDS:
                 continue
             for how, of in (("rows split at random", np.arange(len(rows))), ("grouped by shape", rows.shapes)):

@@ -15,6 +15,7 @@ from benchmarks.paper_findings import (
     BASE_LAYOUT,
     BASE_SCALARS,
     GRID,
+    LARGE_TILE,
     MAIN,
     QUANTITIES,
     SHAPE,
@@ -25,6 +26,8 @@ from benchmarks.paper_findings import (
     correlations,
     scalars_of,
     tuned,
+    tuned_by_tile,
+    where_large,
 )
 from coordinator.scores import score
 from coordinator.tiles import (
@@ -62,6 +65,7 @@ def tables(data: Data, forests: Sequence[Forest]) -> dict[str, str]:
         "occupancy": _occupancy(data),
         "energy": _by_tile(data, ENERGY),
         "balance": _balance(data),
+        "large": _large(data),
         "depends": _depends(data),
         "blocks": _cutlass(data, ("layout", "alpha", "beta"), block_of, BASE_BLOCK, "block"),
         "layouts": _cutlass(data, ("tile_m", "tile_n", "alpha", "beta"), lambda row: row["layout"], BASE_LAYOUT, "layout"),
@@ -82,45 +86,41 @@ def _extent(data: Data) -> str:
     lines = [line(f"`{MAIN}`, all", data.everything), line(f"`{MAIN}`, tiled kernel", tiled)]
     lines += [line(f"`{MAIN}`, CUTLASS fp32 on the paper's grid", data.grid)]
     lines += [line(f"... with m = {m}", where(data.grid, m=m)) for m in sorted(GRID[0])]
+    lines += [line(f"`{name}`, tiled kernel", rows) for name, rows in data.tiled_rows.items() if name != MAIN]
     study = f"**`{TILES}` (the tile study: tiles 1 and 2, the paper's shapes) is not recorded yet**; tiles stand on the tiled rows of `{MAIN}` alone."
-    if data.tiles_rows is not None:
-        study = f"`{TILES}` has {data.tiles_rows:,} rows with status ok."
+    if data.study is not None:
+        study = f"`{TILES}` has {data.study_rows[0]:,} rows with status ok, of {data.study_rows[1]:,} in all."
     header = ["rows with status ok", "rows", "shapes", "boards", "with power", "of these at the power cap"]
     return f"{_markdown(header, lines)}\n\n`{MAIN}` has {data.all_rows:,} rows in all.\n{study}"
 
 
 def _claims(data: Data, forests: Sequence[Forest]) -> str:
     lines = []
-    for name in data.tiled:
-        smallest, of_16 = (one for one in tuned(data) if one.name == f"tiled, {name}")
-        speedups = np.array([group[min(group)][TIME] / least_us(group) for group in smallest.found])
-        power = np.array([drawn for speed, drawn in metered_pairs(smallest) if speed > TIE])
+    for name, (*smallest, of_16) in tuned_by_tile(data.tiled).items():
+        said: list[tuple[str, str, str]] = []
+        for from_one in smallest:
+            speedups = np.array([base[TIME] / least_us(group) for group in from_one.found if (base := from_one.base(group))])
+            faster = f"{from_one.baseline} over the best: {geomean(speedups):.2f}x, at most {speedups.max():.2f}x"
+            said.append(("up to 3.2x faster by tile", faster, f"{len(speedups)} shapes"))
+        for from_one in smallest:
+            power = np.array([drawn for speed, drawn in metered_pairs(from_one) if speed > TIE])
+            drawn = f"of tiles faster than {from_one.baseline}, {np.sum(power < 1)} of {len(power)} draw less than it; {_change(power)}"
+            said.append(("22 % less power", drawn, f"{len(power)} pairs"))
         near = sum(group[BASE_TILE][TIME] <= TIE * least_us(group) for group in of_16.found if BASE_TILE in group)
         below, above = (
             ratios([group for group in data.tiled[name] if (gflop(group) >= 1) == large], ENERGY, 32, BASE_TILE) for large in (False, True)
         )
         energy = f"{_change(below)} below 1 GFLOP, {_change(above)} above"
-        lines += [
-            (
-                "up to 3.2x faster by tile",
-                f"{smallest.baseline} over the best: {geomean(speedups):.2f}x, at most {speedups.max():.2f}x",
-                len(speedups),
-            ),
-            (
-                "22 % less power",
-                f"of tiles faster than it, {np.sum(power < 1)} of {len(power)} draw less than it; {_change(power)}",
-                f"{len(power)} pairs",
-            ),
-            ("16x16 is the best balance", f"tile 16 is the fastest or within 2 % of it on {near} shapes", len(of_16.found)),
-            ("", f"energy of tile 32 over tile 16: {energy}", f"{len(below)} and {len(above)} pairs"),
-        ]
-        lines[-4:] = [(claim, said, f"`{name}`, {on if isinstance(on, str) else f'{on} shapes'}") for claim, said, on in lines[-4:]]
+        balance = f"tile {BASE_TILE} is the fastest or within 2 % of it on {near} shapes"
+        said.append((f"{BASE_TILE}x{BASE_TILE} is the best balance", balance, f"{len(of_16.found)} shapes"))
+        said.append(("", f"energy of tile 32 over tile {BASE_TILE}: {energy}", f"{len(below)} and {len(above)} pairs"))
+        lines += [(claim, found, f"`{name}`, {on}") for claim, found, on in said]
     for target, claim in ((TIME, "forest, runtime: R² 0.98, mean error 15.57 %"), (POWER, "forest, power: R² 0.78, median error 5.42 %")):
         for one in forests:
             if one.target == target and one.name.startswith("CUTLASS fp32 on the paper"):
                 scored = score(one.measured, one.predicted)
-                said = f"R² {scored.get('r2', np.nan):.3f}, mean {scored['mape']:.1f} %, median {scored['median_ape']:.1f} %, {one.how}"
-                lines.append((claim, said, f"{scored['rows']:,} rows, {one.shapes} shapes"))
+                shown = f"R² {scored.get('r2', np.nan):.3f}, mean {scored['mape']:.1f} %, median {scored['median_ape']:.1f} %, {one.how}"
+                lines.append((claim, shown, f"{scored['rows']:,} rows, {one.shapes} shapes"))
     return _markdown(["the paper, RTX 4070", "here, H100", "on"], lines)
 
 
@@ -194,6 +194,17 @@ def _balance(data: Data) -> str:
 def _cost(complete: Sequence[Group], best: Sequence[float], tile: int) -> str:
     over = np.array([group[tile][TIME] / least for group, least in zip(complete, best, strict=True) if tile in group])
     return f"{100 * (geomean(over) - 1):.0f} / {100 * (over.max() - 1):.0f} %" if len(over) else "–"
+
+
+def _large(data: Data) -> str:
+    lines = []
+    for (name, *parts), found in where_large(data).items():
+        over = ratios(found, TIME, LARGE_TILE, BASE_TILE)
+        span = f"{over.min():.2f} to {over.max():.2f}"
+        lines.append((f"`{name}`", *parts, len(over), f"{geomean(over):.2f}", span, int(np.sum(over < 1 / TIE)), int(np.sum(over > TIE))))
+    blocks, work = f"blocks of {LARGE_TILE}x{LARGE_TILE}", f"its work over tile {BASE_TILE}'s"
+    times = [f"time over tile {BASE_TILE}'s", "from, to", "faster by over 2 %", "slower by over 2 %"]
+    return _markdown(["dataset", blocks, work, "k", "shapes", *times], lines)
 
 
 def _depends(data: Data) -> str:

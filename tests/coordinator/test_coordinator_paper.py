@@ -78,9 +78,10 @@ def test_every_figure_of_the_page_is_written_and_small(written: tuple[Path, Path
 def test_the_tables_are_those_of_the_data_at_hand(written: tuple[Path, Path], part: pa.Table) -> None:
     page, whole = (written[0] / "paper.md").read_text(), PAGE.read_text()
     names = re.findall(r"<!-- (\w+) -->", page)
-    assert len(names) == 14 == len(set(names))
+    assert len(names) == 15 == len(set(names))
     assert [name for name in names if not _block(page, name).startswith("| ")] == []
-    assert [name for name in names if _block(page, name) == _block(whole, name)] == ["occupancy"]
+    assert [name for name in names if _block(page, name) == _block(whole, name)] == []
+    assert set(_block(page, "occupancy").splitlines()) < set(_block(whole, "occupancy").splitlines())
     ok = part.filter(pc.equal(part["status"], "ok"))
     assert f"| `h100_sxm`, all | {len(ok):,} |" in page and "is not recorded yet" in page
     outside = re.compile(r"(<!-- (\w+) -->\n).*?(<!-- /\2 -->)", re.DOTALL)
@@ -145,6 +146,19 @@ def test_ranks_share_ties_and_a_constant_has_no_correlation() -> None:
     assert paper_findings.spearman(one, two) == pytest.approx(0.9486833)  # scipy.stats.spearmanr
     assert paper_findings.spearman(two, -two) == pytest.approx(-1.0)
     assert np.isnan(paper_findings.spearman(one, np.ones(4)))
+
+
+def _shape(size: int, *times: float, of: tuple[int, ...]) -> tiles.Group:
+    rows = [{"m": size, "n": size, "k": size, "batch": 1, "tile_m": tile, "runtime_us": us} for tile, us in zip(of, times, strict=True)]
+    return {row["tile_m"]: row for row in rows}
+
+
+def test_each_smallest_tile_is_a_baseline_beside_the_tiles_from_it_on() -> None:
+    small, large = _shape(512, 90.0, 5.0, 1.0, of=(1, 4, 16)), _shape(4096, 50.0, 10.0, of=(4, 16))
+    of_1, of_4, of_16 = paper_findings.tuned_by_tile({"study": [small, large]})["study"]
+    assert (of_1.name, of_1.baseline, of_1.found) == ("tiled 1 to 16, study", "tile 1", [small])
+    assert (of_4.baseline, [sorted(group) for group in of_4.found]) == ("tile 4", [[4, 16], [4, 16]])
+    assert of_16.baseline == "tile 16" and [sorted(group) for group in of_16.found] == [[4, 16], [4, 16]]
 
 
 def test_rows_of_two_boards_are_never_compared() -> None:
