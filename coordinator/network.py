@@ -1,39 +1,48 @@
-"""An ensemble of small networks on the terms of coordinator/terms.py: scikit-learn fits the members, a few matrix products answer for all.
+"""An ensemble of small networks on the terms of coordinator/terms.py: fitted one by one, a few matrix products answer for all.
 
     inputs[n, n_inputs], terms then categories  ->  said[n, n_targets], apart[n, n_targets * members]
 
-A member is a scikit-learn MLPRegressor. Each target has members of its own, fitted on the rows that have it. Their mean is the answer, and how
-far each is from it tells how much the data leave open there. What a network is shown are products of powers of the terms, which in logarithms
-are sums, so they and the scales go into its first layer. Inputs are held within what was seen: a network that extrapolates linearly in
-logarithms is off by powers.
+Each target has members of its own, fitted on the rows that have it. Their mean is the answer, and how far each is from it tells how much the
+data leave open there. What a network is shown are products of powers of the terms, which in logarithms are sums, so they and the scales go into
+its first layer. Inputs are held within what was seen: a network that extrapolates linearly in logarithms is off by powers.
+
+Measured times have odd ones among them, and an error counts by its ratio, so a fit is to Huber's loss: squared for small errors, linear beyond.
+scikit-learn's MLPRegressor has the squared one alone; here are AdamW (Loshchilov & Hutter, ICLR 2019) and a rate that falls as a cosine
+(docs/decisions/0011).
 """
 
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Final, Self
 
 import numpy as np
 import numpy.typing as npt
 from joblib import Parallel, delayed
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.neural_network import MLPRegressor
-from sklearn.preprocessing import StandardScaler
 
 from coordinator import lean
 
 Values = npt.NDArray[np.float64]
-RATES: Final = ((2e-3, 80), (5e-4, 25), (1e-4, 15))
-# learning rate and passes over the rows, one after the other
-PENALTIES: Final = (20.0, 1e-2, 1e-1)
-# on large weights: the first over the rows, within the others, because few rows are soon learned by heart
-BATCHES: Final = 130
-# of a pass, where that leaves 16 to 256 rows a batch
+RATE: Final = 1e-2
+# of learning, at MOST_BATCH rows a batch; with fewer less, by the root
+WARM: Final = 200
+# steps until that rate is reached
+MOMENTS: Final = (0.9, 0.999)
+TINY: Final = 1e-8
+HUBER: Final = 0.1
+# standard deviations of the target beyond which an error counts linearly
+DECAYS: Final = (1500.0, 0.1, 1.0)
+# of weights: the first over the rows, within the others, because few rows are soon learned by heart
+LEAST_BATCH, MOST_BATCH, BATCHES, PASSES = 16, 256, 50, 200
+# rows; BATCHES are a pass where that leaves as many rows a batch, and more than PASSES teach nothing
 STEADY: Final = 1e-3
 # standard deviation of an input below which its changes are rounding, which must not be made large
+NARROW: Final = 1.0
+# least scale of an input: what hardly varies must not decide everything about the rows where it does, as the memory's bandwidth would when
+# fifty rows of another device join thousands of one
 
 
 @dataclass(frozen=True)
@@ -106,27 +115,57 @@ class Ensemble:
 
 
 def _fit_member(inputs: npt.NDArray[np.float32], wanted: Values, hidden: int, steps: int, seed: int) -> _Layers:
-    scaler = StandardScaler().fit(inputs.astype(np.float64))
-    steady = np.sqrt(scaler.var_) < STEADY
-    scaled = np.where(steady, 0.0, scaler.transform(inputs.astype(np.float64))).astype(np.float32)
+    """Args: inputs[n, n_shown], wanted[n]."""
+    means, deviations = inputs.mean(axis=0, dtype=np.float64), inputs.std(axis=0, dtype=np.float64)
+    scales = np.where(deviations < STEADY, np.inf, np.maximum(deviations, NARROW))
     middle, width = float(wanted.mean()), float(wanted.std()) or 1.0
-    batch = int(np.clip(len(wanted) // BATCHES, 16, 256))
-    passes = min(1.0, steps / (sum(count for _, count in RATES) * len(wanted) / batch))
-    times, least, most = PENALTIES
-    network = MLPRegressor(
-        hidden_layer_sizes=(hidden, hidden), alpha=float(np.clip(times / len(wanted), least, most)), batch_size=min(batch, len(wanted)),
-        random_state=seed, warm_start=True,
-    )  # fmt: skip
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # the passes are ours to count
-        for rate, count in RATES:
-            network.set_params(learning_rate_init=rate, max_iter=max(1, round(count * passes)), n_iter_no_change=10**6)
-            network._optimizer = None  # a warm start otherwise keeps the old rate
-            network.fit(scaled, ((wanted - middle) / width).astype(np.float32))
-    weights, biases = [w.astype(np.float64) for w in network.coefs_], [b.astype(np.float64) for b in network.intercepts_]
-    weights[0][steady] = 0
+    batch = int(np.clip(len(wanted) // BATCHES, LEAST_BATCH, MOST_BATCH))
+    most = min(steps, max(1, PASSES * len(wanted) // batch))
+    fitted = _descend(((inputs - means) / scales).astype(np.float32), ((wanted - middle) / width).astype(np.float32), hidden, most, batch, seed)
+    weights, biases = ([values.astype(np.float64) for values in of] for of in (fitted[:3], fitted[3:]))
     # scales go into the first and the last layer
-    weights[0] /= scaler.scale_[:, None]
-    biases[0] -= scaler.mean_ @ weights[0]
+    weights[0] /= scales[:, None]
+    biases[0] -= means @ weights[0]
     weights[2], biases[2] = weights[2] * width, biases[2] * width + middle
     return _Layers(tuple(w.astype(np.float32) for w in weights), tuple(b.astype(np.float32) for b in biases))
+
+
+def _descend(
+    inputs: npt.NDArray[np.float32], wanted: npt.NDArray[np.float32], hidden: int, steps: int, batch: int, seed: int
+) -> list[npt.NDArray[np.float32]]:
+    """Weights and biases, three each, of a network with two hidden layers of ReLU, for inputs [n, n_inputs] and wanted [n] of unit scale."""
+    rng = np.random.default_rng(seed)
+    sizes = (inputs.shape[1], hidden, hidden, 1)
+    fitted = [(rng.standard_normal((a, b)) * np.sqrt(2 / a)).astype(np.float32) for a, b in pairwise(sizes)]  # He et al., ICCV 2015
+    fitted[2] *= np.float32(HUBER)  # so that answers begin near the mean
+    fitted += [np.zeros(b, dtype=np.float32) for b in sizes[1:]]
+    first, second = ([np.zeros_like(values) for values in fitted] for _ in range(2))
+    batch = min(batch, len(wanted))
+    rate, decay = RATE * np.sqrt(batch / MOST_BATCH), float(np.clip(DECAYS[0] / len(wanted), *DECAYS[1:]))
+    order, at = rng.permutation(len(wanted)), 0
+    for step in range(1, steps + 1):
+        if at + batch > len(wanted):
+            order, at = rng.permutation(len(wanted)), 0
+        rows, at = order[at : at + batch], at + batch
+        now = rate * min(1.0, step / WARM) * (1 + np.cos(np.pi * step / steps)) / 2
+        by_first, by_second = (1 - moment**step for moment in MOMENTS)
+        for i, slope in enumerate(_slopes(fitted, inputs[rows], wanted[rows])):
+            first[i] += np.float32(1 - MOMENTS[0]) * (slope - first[i])
+            second[i] += np.float32(1 - MOMENTS[1]) * (slope * slope - second[i])
+            fitted[i] -= np.float32(now / by_first) * first[i] / (np.sqrt(second[i] / np.float32(by_second)) + np.float32(TINY))
+            if i < len(sizes) - 1:
+                fitted[i] *= np.float32(1 - now * decay)
+    return fitted
+
+
+def _slopes(fitted: list[npt.NDArray[np.float32]], inputs: npt.NDArray[np.float32], wanted: npt.NDArray[np.float32]) -> list[npt.NDArray[np.float32]]:
+    """Of the mean of Huber's loss over a batch, by everything that is fitted; backpropagation."""
+    weights, biases = fitted[:3], fitted[3:]
+    one = lean.relu(inputs @ weights[0] + biases[0])
+    two = lean.relu(one @ weights[1] + biases[1])
+    off = (two @ weights[2] + biases[2])[:, 0] - wanted
+    by_answer = (np.clip(off / np.float32(HUBER), -1, 1) / np.float32(len(wanted)))[:, None]
+    by_two = (by_answer @ weights[2].T) * (two > 0)
+    by_one = (by_two @ weights[1].T) * (one > 0)
+    layers = ((inputs, by_one), (one, by_two), (two, by_answer))
+    return [x.T @ by for x, by in layers] + [by.sum(axis=0) for _, by in layers]

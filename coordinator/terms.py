@@ -36,6 +36,9 @@ SIDES: Final = (32, 64, 128, 192, 256)
 DEFAULT_TILE: Final = {"m": 128, "n": 128, "k": 64}
 ALIGNMENTS: Final = (2, 4, 8, 16, 32, 64, 128)
 # elements
+LOADS: Final = (2, 4, 8, 16)
+# of them that decide which kernels a library has for a problem: 4 to 16 bytes are loaded at once
+LAYOUTS: Final = ("nn", "nt", "tn", "tt")
 SWIZZLES: Final = ((1, 2), (2, 4), (5, 8))
 # from more than so many tiles on, along the shorter side, and if asked for
 STEP_US: Final = 0.3
@@ -151,9 +154,23 @@ def _aligned(along: str, turned: str | None = None, *, if_turned: bool = False) 
     return powers | {turned: everything if if_turned else -everything}, 0.0 if if_turned else everything
 
 
+def _lying(by: int) -> Mapping[str, tuple[Powers, float]]:
+    """1 where the rows of A, of B, of C and of both A and B keep that alignment, else 0; one for each way that they may lie in memory."""
+    found: dict[str, tuple[Powers, float]] = {f"c{by}": ({f"n_over_{by}": -1.0}, 1.0)}
+    for (side, turned), (plain, other) in {("a", "turned_a"): ("k", "m"), ("b", "turned_b"): ("n", "k")}.items():
+        found[f"{side}{by}"] = ({f"{plain}_over_{by}": -1.0, turned: -1.0}, 1.0)
+        found[f"{side}{by}_turned"] = ({f"{other}_over_{by}": -1.0, turned: 1.0}, 0.0)
+    for layout in LAYOUTS:
+        a, b = (side == "t" for side in layout)
+        along = {f"{'m' if a else 'k'}_over_{by}": -1.0, f"{'k' if b else 'n'}_over_{by}": -1.0}
+        found[f"both{by}_{layout}"] = (along | {"turned_a": 1.0 if a else -1.0, "turned_b": 1.0 if b else -1.0}, 1.0 - a - b)
+    return found
+
+
 # on whether these are whole numbers (0) or not (1)
 SWITCHES: Final = _layer(
     {
+        **{name: row for by in LOADS for name, row in _lying(by).items()},
         "aligned_a_k": _aligned("k", "turned_a"), "aligned_a_m": _aligned("m", "turned_a", if_turned=True),
         "aligned_b_n": _aligned("n", "turned_b"), "aligned_b_k": _aligned("k", "turned_b", if_turned=True), "aligned_c": _aligned("n"),
         "unknown": ({f"tile_is_not_{d}": -1.0 for d in "mnk"}, 1.0), "clustered": ({"cluster": 1.0}, 0.0),
@@ -304,6 +321,8 @@ SHOWN: Final = monomials(
             "busiest_sm", "blocks_m", "blocks_n", "seen_m", "seen_n", "room",
         )},
         "aligned_a": "aligned_a_k aligned_a_m", "aligned_b": "aligned_b_n aligned_b_k",
+        **{f"{side}_by_{by}": f"{side}{by} {side}{by}_turned" for by in LOADS for side in "ab"}, **{f"c_by_{by}": f"c{by}" for by in LOADS},
+        **{f"both_by_{by}": " ".join(f"both{by}_{layout}" for layout in LAYOUTS) for by in LOADS},
         "area": "of_tile_m of_tile_n", "tiles": "count_m count_n split batch",
         "padding": "blocks_m blocks_n swizzled swizzled wide_m wide_n / count_m count_n",
         "even_us": "2e-6 of_tile_m of_tile_n of_tile_k count_k count_m count_n split batch / peak_tflops",

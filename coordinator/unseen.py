@@ -1,14 +1,14 @@
 """How right a model of this kind is about more than new shapes: layers, kernels and devices of which it saw nothing.
 
-Each question is one split of all samples, one refit and one table of errors. The refit has a single network, trained half as long, and the
-published model's shares, so that it costs seconds: it is a stand-in, slightly worse than the model itself, and is thrown away. One fold each, no
+Each question is one split of all samples, one refit and one table of errors. The refit is trained half as long and has the published model's
+shares, so that it costs seconds: it is a stand-in, slightly worse than the model itself, and is thrown away. One fold each, no
 cross-validation: these numbers say how large an error to expect, not which of two models is better. Beside it stand the baselines that cost
 little.
 
     layer        a fifth of the (n, k), by hash, at any m
     member       a fifth of the kernels (coordinator/validation.py, MEMBER) of every family that has several, by hash
     device X     every row of one type of device, asked of what the others taught
-    device X + 50 samples    the same rows, when 50 rows of other shapes of that device were known too
+    device X + 50 samples    the same rows, when 50 rows of other shapes of that device were known too, such with power if there are
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def unseen(data: Dataset, shares: Mapping[str, float]) -> dict[str, dict[str, An
     found = {}
     for part in parts(data):
         training, test = data.take(part.training), data.take(part.test)
-        said = CostModel(members=1, steps=STEPS, shares=shares).fit_dataset(training).predict(test.questions)
+        said = CostModel(steps=STEPS, shares=shares).fit_dataset(training).predict(test.questions)
         errors = scores(test, beside_baselines(training, test, said, CHEAP))
         found[part.name] = {"split": part.split, "train_rows": len(training), "test_rows": len(test), "scores": errors}
     return found
@@ -94,20 +94,25 @@ def _devices(data: Dataset) -> Iterator[Part]:
         here = devices == device
         known, test = _sampled(data, here)
         yield Part(name=f"device {device}", split="nothing of this type of device, much of others, shapes included", training=~here, test=test)
-        words = f"as without them, with {known.sum()} samples of other shapes of this type of device"
+        words = f"as without them, with {known.sum()} samples of other shapes of this type of device, those with power first"
         yield Part(name=f"device {device} + {KNOWN} samples", split=words, training=~here | known, test=test)
 
 
 def _sampled(data: Dataset, here: Mask) -> tuple[Mask, Mask]:
-    """Of a device's rows KNOWN, spread over half of its shapes, and all rows of the other half."""
+    """Of a device's rows KNOWN, spread over half of its shapes, those with power first; and all rows of the other half."""
     shapes = data.shapes.copy()
     shapes[~here] = None
     _, half = next(split(shapes, 2))
-    by_shape: dict[Any, list[int]] = {}
-    for i in np.argsort(data.column("cell_id"), kind="stable"):  # a hash: no order that anybody chose
-        if half[i]:
-            by_shape.setdefault(data.shapes[i], []).append(int(i))
-    in_turn = [i for rows in zip_longest(*by_shape.values()) for i in rows if i is not None]
+    metered = ~np.isnan(data.measured["power_w"])
     known = np.zeros(len(data), dtype=bool)
-    known[in_turn[:KNOWN]] = True
+    known[[*_in_turn(data, half & metered), *_in_turn(data, half & ~metered)][:KNOWN]] = True
     return known, here & ~half
+
+
+def _in_turn(data: Dataset, rows: Mask) -> list[int]:
+    """Indices of rows, one of every shape, then a second of each, and so on; in the order of their hashes, which nobody chose."""
+    by_shape: dict[Any, list[int]] = {}
+    for i in np.argsort(data.column("cell_id"), kind="stable"):
+        if rows[i]:
+            by_shape.setdefault(data.shapes[i], []).append(int(i))
+    return [i for of_each in zip_longest(*by_shape.values()) for i in of_each if i is not None]

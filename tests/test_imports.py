@@ -38,7 +38,6 @@ HEAVY = {
         "coordinator/compare.py",
         "coordinator/export.py",
         "coordinator/model.py",
-        "coordinator/network.py",
     },
     "skl2onnx": {"coordinator/compare.py", "coordinator/export.py"},
     "scipy": {"coordinator/ranking.py"},

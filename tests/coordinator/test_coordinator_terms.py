@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import pytest
 
-from coordinator.terms import NORM, OF_TILES, SHOWN, STEP_US, TERMS, log_floor_us, log_scale, terms
+from coordinator.terms import LOADS, NORM, OF_TILES, SHOWN, STEP_US, TERMS, log_floor_us, log_scale, terms
 from coordinator.train import open_session
 from gemmcast.config import KernelConfig
 from gemmcast.device import Device
@@ -128,3 +128,16 @@ def test_the_smallest_and_the_largest_gemm_have_terms(cpu: Device, gpu: Device, 
     for device, family in ((cpu, "blas"), (gpu, "cublas")):
         found = terms(np.array([ask(Gemm(m=size, n=size, k=size, dtype="fp32"), KernelConfig(family=family), device)], dtype=np.float32))
         assert np.isfinite(found).all()
+
+
+@pytest.mark.parametrize(
+    ("layout", "kept_by"),
+    [("nn", {"a": 8, "b": 4, "c": 4, "both": 4}), ("nt", {"a": 8, "b": 8, "c": 4, "both": 8}), ("tn", {"a": 2, "b": 4, "c": 4, "both": 2}),
+     ("tt", {"a": 2, "b": 8, "c": 4, "both": 2})],
+)  # fmt: skip
+def test_which_loads_the_rows_of_a_problem_allow(gpu: Device, layout: str, kept_by: dict[str, int]) -> None:
+    """m = 2, n = 4, k = 8: A lies along k, or along m if transposed; B along n, or along k; C along n."""
+    said = _said(Gemm(m=2, n=4, k=8, dtype="fp16", layout=layout), KernelConfig(family="cublas"), gpu)
+    for side, kept in kept_by.items():
+        for by in LOADS:
+            assert said[f"{side}_by_{by}"] == pytest.approx(np.e if by <= kept else 1.0, abs=1e-4), (side, by)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -103,6 +104,16 @@ def test_what_is_known_of_a_device_is_spread_over_other_shapes(two_devices: Data
     for shape in two_devices.shapes[known]:
         per_shape[shape] += 1
     assert max(per_shape.values()) - min(per_shape.values()) <= 1
+
+
+def test_of_what_is_known_of_a_device_those_with_power_come_first(two_devices: Dataset) -> None:
+    power_w = np.where(np.arange(len(two_devices)) % 3 == 0, 300.0, np.nan)
+    some = replace(two_devices, measured=two_devices.measured | {"power_w": power_w})
+    found = _parts(some)
+    without, with_some = found["device Paper GPU 40GB"], found[f"device Paper GPU 40GB + {KNOWN} samples"]
+    known, metered = with_some.training & ~without.training, ~np.isnan(power_w)
+    others = (some.column("device") == "Paper GPU 40GB") & ~without.test & metered
+    assert known.sum() == KNOWN and (known & metered).sum() == min(KNOWN, others.sum()) > 0
 
 
 def test_the_choice_does_not_depend_on_the_order_of_the_rows(two_devices: Dataset) -> None:
