@@ -6,7 +6,7 @@ Knows nothing of how findings are shown: that is paper_tables.py and paper_plots
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from coordinator.baselines import paper_forest
 from coordinator.dataset import Dataset, dataset
-from coordinator.tiles import BASE_TILE, POWER, TIME, Group, Row, Tuned, Values, groups, size_classes, where, whole
+from coordinator.tiles import BASE_TILE, POWER, TIME, Group, Row, Tuned, Values, groups, tuned_by_tile, where, whole
 from coordinator.validation import FOLDS, split
 from gemmcast.arrow import conform
 from gemmcast.errors import InputError
@@ -143,24 +143,6 @@ def scalars_of(row: Row) -> str:
 
 
 # Findings
-
-
-def tuned_by_tile(tiled: Mapping[str, list[Group]]) -> dict[str, list[Tuned]]:
-    """By dataset: its tiles against the smallest. Where shapes begin at different tiles, each of these is a baseline on all shapes that have it,
-    beside the tiles from it on; at last BASE_TILE, beside the tiles that every shape has."""
-    found: dict[str, list[Tuned]] = {}
-    for name, of in ((one.dataset, one.complete) for one in size_classes(tiled) if one.size == "all"):
-        smallest = sorted({min(group) for group in of})
-        for tile in (*smallest, BASE_TILE):
-            least = min(tile, smallest[-1])
-            among = [{at: row for at, row in group.items() if at >= least} for group in of if least in group]
-            span = f"{least} to {max(max(group) for group in among)}"
-            found.setdefault(name, []).append(Tuned(name=f"tiled {span}, {name}", found=among, baseline=f"tile {tile}", base=_of_tile(tile)))
-    return found
-
-
-def _of_tile(tile: int) -> Callable[[Group], Row | None]:
-    return lambda group: group.get(tile)
 
 
 def where_large(data: Data) -> dict[tuple[str, str, str, str], list[Group]]:

@@ -26,7 +26,6 @@ from benchmarks.paper_findings import (
     correlations,
     scalars_of,
     tuned,
-    tuned_by_tile,
     where_large,
 )
 from coordinator.scores import score
@@ -46,6 +45,7 @@ from coordinator.tiles import (
     metered_pairs,
     ratios,
     size_classes,
+    tuned_by_tile,
     where,
 )
 

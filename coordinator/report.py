@@ -308,7 +308,7 @@ def _paper(data: Dataset) -> Section:
     found = {HERE: tiles.groups(rows, PROBLEM[:-1], lambda row: row["tile_m"])}
     if not found[HERE]:
         return Section(title=title, texts=["The paper's tiled kernel was not measured here with two tiles on one shape."])
-    tuned = [one for one in tiles.tuned_tiles(found) if any(one.base(group) for group in one.found)]
+    tuned = [one for of in tiles.tuned_by_tile(found).values() for one in of if any(one.base(group) for group in one.found)]
     pictures = [_picture("Time, power and energy by tile and size", figures.tiles_by_size(found))] if _has_base(found) else []
     pictures.append(_picture("What one tile for all costs, by size", figures.balance_by_size(found)))
     pictures += [_picture("Best against baseline", figures.best_over_baseline(tuned))] if tuned else []

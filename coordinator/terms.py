@@ -24,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from coordinator import lean
+from gemmcast.gemm import LAYOUTS
 from gemmcast.question import FIELDS
 
 TILES: Final = (
@@ -38,7 +39,6 @@ ALIGNMENTS: Final = (2, 4, 8, 16, 32, 64, 128)
 # elements
 LOADS: Final = (2, 4, 8, 16)
 # of them that decide which kernels a library has for a problem: 4 to 16 bytes are loaded at once
-LAYOUTS: Final = ("nn", "nt", "tn", "tt")
 SWIZZLES: Final = ((1, 2), (2, 4), (5, 8))
 # from more than so many tiles on, along the shorter side, and if asked for
 STEP_US: Final = 0.3

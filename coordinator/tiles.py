@@ -104,14 +104,22 @@ class Tuned:
     base: Callable[[Group], Row | None]
 
 
-def tuned_tiles(tiled: Tiled) -> list[Tuned]:
-    """The tiled kernel against its smallest tile, and against BASE_TILE."""
-    found = []
-    for name, of in ((one.dataset, one.complete) for one in size_classes(tiled) if one.size == "all"):
-        least = " or ".join(str(tile) for tile in sorted({min(group) for group in of}))
-        found.append(Tuned(name=f"tiled, {name}", found=of, baseline=f"the smallest tile ({least})", base=lambda group: group[min(group)]))
-        found.append(Tuned(name=f"tiled, {name}", found=of, baseline=f"tile {BASE_TILE}", base=lambda group: group.get(BASE_TILE)))
+def tuned_by_tile(tiled: Tiled) -> dict[str, list[Tuned]]:
+    """By dataset: its tiles against the smallest. Where shapes begin at different tiles, each of these is a baseline on all shapes that have it,
+    beside the tiles from it on; at last BASE_TILE, beside the tiles that every shape has."""
+    found: dict[str, list[Tuned]] = {}
+    for name, of in ((one.dataset, one.complete) for one in size_classes(tiled) if one.size == "all" and one.complete):
+        smallest = sorted({min(group) for group in of})
+        for tile in (*smallest, BASE_TILE):
+            least = min(tile, smallest[-1])
+            among = [{at: row for at, row in group.items() if at >= least} for group in of if least in group]
+            span = f"{least} to {max(max(group) for group in among)}"
+            found.setdefault(name, []).append(Tuned(name=f"tiled {span}, {name}", found=among, baseline=f"tile {tile}", base=_of_tile(tile)))
     return found
+
+
+def _of_tile(tile: int) -> Callable[[Group], Row | None]:
+    return lambda group: group.get(tile)
 
 
 def metered_pairs(one: Tuned) -> Values:

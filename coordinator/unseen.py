@@ -105,14 +105,14 @@ def _sampled(data: Dataset, here: Mask) -> tuple[Mask, Mask]:
     _, half = next(split(shapes, 2))
     metered = ~np.isnan(data.measured["power_w"])
     known = np.zeros(len(data), dtype=bool)
-    known[[*_in_turn(data, half & metered), *_in_turn(data, half & ~metered)][:KNOWN]] = True
+    hashed = np.argsort(data.column("cell_id"), kind="stable")  # an order that nobody chose
+    known[[i for rows in (half & metered, half & ~metered) for i in _in_turn(data.shapes, hashed[rows[hashed]])][:KNOWN]] = True
     return known, here & ~half
 
 
-def _in_turn(data: Dataset, rows: Mask) -> list[int]:
-    """Indices of rows, one of every shape, then a second of each, and so on; in the order of their hashes, which nobody chose."""
+def _in_turn(shapes: npt.NDArray[Any], rows: npt.NDArray[np.int64]) -> list[int]:
+    """The rows, one of every shape, then a second of each, and so on."""
     by_shape: dict[Any, list[int]] = {}
-    for i in np.argsort(data.column("cell_id"), kind="stable"):
-        if rows[i]:
-            by_shape.setdefault(data.shapes[i], []).append(int(i))
+    for i in rows.tolist():
+        by_shape.setdefault(shapes[i], []).append(i)
     return [i for of_each in zip_longest(*by_shape.values()) for i in of_each if i is not None]

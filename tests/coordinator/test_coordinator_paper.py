@@ -155,7 +155,7 @@ def _shape(size: int, *times: float, of: tuple[int, ...]) -> tiles.Group:
 
 def test_each_smallest_tile_is_a_baseline_beside_the_tiles_from_it_on() -> None:
     small, large = _shape(512, 90.0, 5.0, 1.0, of=(1, 4, 16)), _shape(4096, 50.0, 10.0, of=(4, 16))
-    of_1, of_4, of_16 = paper_findings.tuned_by_tile({"study": [small, large]})["study"]
+    of_1, of_4, of_16 = tiles.tuned_by_tile({"study": [small, large]})["study"]
     assert (of_1.name, of_1.baseline, of_1.found) == ("tiled 1 to 16, study", "tile 1", [small])
     assert (of_4.baseline, [sorted(group) for group in of_4.found]) == ("tile 4", [[4, 16], [4, 16]])
     assert of_16.baseline == "tile 16" and [sorted(group) for group in of_16.found] == [[4, 16], [4, 16]]
