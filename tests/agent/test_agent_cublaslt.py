@@ -18,7 +18,7 @@ from agent.check import tolerance
 from agent.kernels import load
 from agent.kernels.cublaslt import OFFERS, CublasLt, aligned
 from agent.kernels.cublaslt.library import RESULT, WORKSPACE_BYTES, matrices, row_alignment
-from agent.kernels.cublaslt.names import KNOBS, Algorithm, Ids, Names, parse, scheme, shuffled, table, without
+from agent.kernels.cublaslt.names import KNOBS, Algorithm, Ids, Names, grids, parse, scheme, shuffled, size, without
 from agent.kernels.cublaslt.offer import MAX_CHECKS
 from agent.numbers import CARRIERS, narrow, widen
 from agent.operands import Carved, Operands, input_elements, output_elements
@@ -219,29 +219,40 @@ def test_ids_are_told_as_knobs_with_tile_and_cluster_swapped() -> None:
     assert NAMES.knobs(Ids(6, 9999, 9999, -1, 0, 9999))["tile_m"] == 0
 
 
-def test_the_table_is_what_the_capabilities_allow() -> None:
+def test_the_grids_are_what_the_capabilities_allow() -> None:
     plain = Algorithm(algo=1, tiles=(15, 18), stages=(9,), scheme=2, swizzles=1, batched=True, alignment=(16, 4, 4))
     deep = Algorithm(algo=2, tiles=(23,), stages=(35,), scheme=0, swizzles=0, batched=False, alignment=(16, 16, 16))
-    rows = table([plain, deep], NAMES, batched=False, alignment=WIDE)
-    assert len({tuple(row) for row in rows.tolist()}) == len(rows) == 2 * 6 * 2 + 4
+    both = grids([plain, deep], NAMES, batched=False, alignment=WIDE)
+    rows = shuffled(both, "one")
+    assert len({tuple(row) for row in rows.tolist()}) == len(rows) == size(both) == 2 * 6 * 2 + 4
     assert {row[5] for row in rows.tolist() if row[0] == 1} == {0}
     assert {row[5] for row in rows.tolist() if row[0] == 2} == {0, 2, 3, 5}  # neither three blocks nor sixteen
-    assert set(table([plain, deep], NAMES, batched=True, alignment=WIDE)[:, 0].tolist()) == {1}
-    assert set(table([plain, deep], NAMES, batched=False, alignment=(16, 8, 4))[:, 0].tolist()) == {1}
-    assert table([plain, deep], NAMES, batched=False, alignment=(8, 256, 256)).shape == (0, 6)
+    assert [grid[0].tolist() for grid in grids([plain, deep], NAMES, batched=True, alignment=WIDE)] == [[1]]
+    assert [grid[0].tolist() for grid in grids([plain, deep], NAMES, batched=False, alignment=(16, 8, 4))] == [[1]]
+    assert shuffled(grids([plain, deep], NAMES, batched=False, alignment=(8, 256, 256)), "one").shape == (0, 6)
     assert [scheme(mask) for mask in (0, 1, 3, 4, 7)] == [0, 1, 2, 4, 2]
 
 
 def test_the_order_goes_by_the_problem_and_each_row_alone() -> None:
     plain = Algorithm(algo=1, tiles=(15, 18), stages=(9, 10), scheme=2, swizzles=1, batched=True, alignment=(4, 4, 4))
-    rows = table([plain, replace(plain, algo=2)], NAMES, batched=False, alignment=WIDE)
-    mixed = shuffled(rows, "one").tolist()
-    assert mixed == shuffled(rows[::-1], "one").tolist()
-    assert mixed != rows.tolist() and sorted(mixed) == sorted(rows.tolist())
-    assert mixed != shuffled(rows, "two").tolist()
+    one, two = (grids([replace(plain, algo=algo)], NAMES, batched=False, alignment=WIDE) for algo in (1, 2))
+    mixed = shuffled([*one, *two], "one").tolist()
+    assert mixed == shuffled([*two, *one], "one").tolist()
+    assert [row for row in mixed if row[0] == 1] == shuffled(one, "one").tolist() != sorted(shuffled(one, "one").tolist())
+    assert mixed != shuffled([*one, *two], "two").tolist()
+    # pinned: recorded rows name configurations by their place
+    assert mixed[:3] == [[1, 15, 9, 8, 0, 0], [2, 15, 9, 16, 0, 0], [2, 15, 10, 16, 1, 0]]
     gone = Ids(*mixed[5])
-    assert without(shuffled(rows, "one"), [gone]).tolist() == mixed[:5] + mixed[6:]
-    assert len(without(rows, [])) == len(rows)
+    assert without(shuffled([*one, *two], "one"), [gone]).tolist() == mixed[:5] + mixed[6:]
+    assert len(without(shuffled(one, "one"), [])) == size(one)
+
+
+@pytest.mark.parametrize("first", [0, 1, 7, 95, 96, 1000])
+def test_the_first_places_are_those_of_the_whole_order(first: int) -> None:
+    plain = Algorithm(algo=1, tiles=(15, 18), stages=(9, 10), scheme=2, swizzles=1, batched=True, alignment=(4, 4, 4))
+    both = grids([plain, replace(plain, algo=2)], NAMES, batched=False, alignment=WIDE)
+    assert size(both) == 96
+    assert shuffled(both, "one", first).tolist() == shuffled(both, "one").tolist()[:first]
 
 
 def test_operands_are_swapped_and_read_as_their_transposes() -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from math import gcd
 from typing import Any, Final, NamedTuple
 
@@ -180,15 +181,16 @@ class Problem:
     def configured(self, ids: Ids, reduction: int) -> Configured | None:
         """The algorithm set up so, where the library accepts it and the workspace holds it. Only what differs from its default is set."""
         lt, blob, result = self._lt, np.zeros(8, np.uint64), np.zeros(1, RESULT)
+        address = blob.ctypes.data
         try:
-            lt.matmul_algo_init(self._handle, *_types(self._kind), ids.algo, blob.ctypes.data)
+            lt.matmul_algo_init(self._handle, *_types(self._kind), ids.algo, address)
             for attribute, value in ((TILE, ids.tile), (STAGES, ids.stages), (SWIZZLE, ids.swizzle), (CLUSTER, ids.cluster)):
                 if value:
-                    _put(lt.matmul_algo_config_set_attribute, blob.ctypes.data, attribute, value)
+                    _put(lt.matmul_algo_config_set_attribute, address, attribute, value)
             if ids.split > 1:
-                _put(lt.matmul_algo_config_set_attribute, blob.ctypes.data, SPLIT, ids.split)
-                _put(lt.matmul_algo_config_set_attribute, blob.ctypes.data, SCHEME, reduction)
-            lt.matmul_algo_check(*self._described, blob.ctypes.data, result.ctypes.data)
+                _put(lt.matmul_algo_config_set_attribute, address, SPLIT, ids.split)
+                _put(lt.matmul_algo_config_set_attribute, address, SCHEME, reduction)
+            lt.matmul_algo_check(*self._described, address, result.ctypes.data)
         except lt.cuBLASLtError as error:
             if int(error.status) in REFUSALS:
                 return None
@@ -238,8 +240,15 @@ def _types(kind: Kind) -> tuple[int, ...]:
 
 
 def _put(call: Callable[..., None], target: int, attribute: tuple[int, Any], value: int) -> None:
-    buffer = np.array([value], attribute[1])
-    call(target, attribute[0], buffer.ctypes.data, buffer.nbytes)
+    buffer, address = _constant(value, attribute[1])
+    call(target, attribute[0], address, buffer.nbytes)
+
+
+@lru_cache(maxsize=1024)
+def _constant(value: int, of: Any) -> tuple[NDArray[Any], int]:
+    """To be read by the library, and where it lies: the same few are set thousands of times."""
+    buffer = np.array([value], of)
+    return buffer, buffer.ctypes.data
 
 
 def _get(call: Callable[..., None], blob: Blob, attribute: tuple[int, Any]) -> int:

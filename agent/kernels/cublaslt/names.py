@@ -11,6 +11,7 @@ import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -18,6 +19,8 @@ from numpy.typing import NDArray
 
 Table = NDArray[np.int32]
 # table[n_configurations, n_ids], each row an Ids
+Grid = tuple[NDArray[np.int32], ...]
+# the values that each of Ids may take; every combination is a configuration
 
 KNOBS: Final = ("algo_id", "tile_m", "tile_n", "tile_k", "stages", "split_k", "swizzle", "cluster_m", "cluster_n")
 KNOBS_OF: Final = {
@@ -121,25 +124,53 @@ def scheme(mask: int) -> int:
     return next((one for one in SCHEMES if mask & one), 0)
 
 
-def table(algorithms: Sequence[Algorithm], names: Names, *, batched: bool, alignment: tuple[int, int, int]) -> Table:
-    """Every configuration that the capabilities allow; most of it the library will refuse when asked."""
-    made = [np.empty((0, len(Ids._fields)), dtype=np.int32)]
+def grids(algorithms: Sequence[Algorithm], names: Names, *, batched: bool, alignment: tuple[int, int, int]) -> list[Grid]:
+    """Every configuration that the capabilities allow; most of them the library will refuse when asked."""
+    made = []
     for one in algorithms:
         aligned = all(have % max(1, need) == 0 for have, need in zip(alignment, one.alignment, strict=True))
         if aligned and (one.batched or not batched):
             splits = (1, *SPLITS) if one.scheme else (1,)
             clusters = names.clusters() if names.deep(one.stages) else [0]
-            axes = np.meshgrid(one.algo, one.tiles, one.stages, splits, range(one.swizzles + 1), clusters, indexing="ij")
-            made.append(np.stack(axes, axis=-1).reshape(-1, len(Ids._fields)).astype(np.int32))
-    return np.concatenate(made)
+            axes = ((one.algo,), one.tiles, one.stages, splits, range(one.swizzles + 1), clusters)
+            made.append(tuple(np.array(axis, dtype=np.int32) for axis in axes))
+    return made
 
 
-def shuffled(rows: Table, problem: str) -> Table:
-    """In an order that depends on the problem's text and on each row alone: a row that is added or dropped moves no other."""
-    key = np.full(len(rows), int.from_bytes(hashlib.sha256(problem.encode()).digest()[:8], "little"), dtype=np.uint64)
-    for column in rows.T:
-        key = _mixed(key ^ column.astype(np.uint64))
-    return rows[np.argsort(key, kind="stable")]
+def size(made: Iterable[Grid]) -> int:
+    return sum(prod(map(len, grid)) for grid in made)
+
+
+def shuffled(made: Sequence[Grid], problem: str, first: int | None = None) -> Table:
+    """All of it or the first so many, in an order that depends on the problem's text and on each row alone: none moves another."""
+    seed = np.full(1, int.from_bytes(hashlib.sha256(problem.encode()).digest()[:8], "little"), dtype=np.uint64)
+    keys = np.concatenate([np.empty(0, np.uint64), *(_keys(grid, seed) for grid in made)])
+    if first is None or first >= len(keys):
+        places = np.argsort(keys, kind="stable")
+    else:  # a problem has hundreds of thousands: sorting them all takes longer than measuring a few
+        places = np.sort(np.argpartition(keys, first)[:first])
+        places = places[np.argsort(keys[places], kind="stable")]
+    return _rows(made, places)
+
+
+def _keys(grid: Grid, seed: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Of every row, the last axis running fastest."""
+    key = seed
+    for axis in grid:
+        key = _mixed((key[:, None] ^ axis.astype(np.uint64)).ravel())
+    return key
+
+
+def _rows(made: Sequence[Grid], places: NDArray[np.intp]) -> Table:
+    rows = np.empty((len(places), len(Ids._fields)), dtype=np.int32)
+    begin = 0
+    for grid in made:
+        shape = tuple(map(len, grid))
+        here = (places >= begin) & (places < begin + prod(shape))
+        at = np.unravel_index(places[here] - begin, shape)
+        rows[here] = np.stack([axis[i] for axis, i in zip(grid, at, strict=True)], axis=-1)
+        begin += prod(shape)
+    return rows
 
 
 def _mixed(x: NDArray[np.uint64]) -> NDArray[np.uint64]:

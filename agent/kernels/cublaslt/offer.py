@@ -15,7 +15,7 @@ from typing import Final
 import numpy as np
 
 from agent.kernels.cublaslt.library import Configured, Problem
-from agent.kernels.cublaslt.names import KNOBS, Algorithm, Ids, Names, Table, named, parse, shuffled, table, without
+from agent.kernels.cublaslt.names import KNOBS, Algorithm, Grid, Ids, Names, Table, grids, named, parse, shuffled, size, without
 from gemmcast.config import KernelConfig
 from gemmcast.errors import MeasurementError
 
@@ -47,9 +47,20 @@ class Offer:
         return self.problem.heuristic()
 
     @cached_property
+    def _grids(self) -> list[Grid]:
+        return grids(self._algorithms(), self._names, batched=self.problem.batched, alignment=self.problem.row_alignment)
+
+    @cached_property
+    def _numbered(self) -> Table:
+        """The places that have numbers."""
+        return self._unlisted(MAX_CHECKS + len(self.listed))[:MAX_CHECKS]
+
+    @cached_property
     def _order(self) -> Table:
-        candidates = table(self._algorithms(), self._names, batched=self.problem.batched, alignment=self.problem.row_alignment)
-        return without(shuffled(candidates, self._text), (one.ids for one in self.listed))
+        return self._unlisted()
+
+    def _unlisted(self, first: int | None = None) -> Table:
+        return without(shuffled(self._grids, self._text, first), (one.ids for one in self.listed))
 
     @cached_property
     def _schemes(self) -> dict[int, int]:
@@ -79,22 +90,22 @@ class Offer:
 
     def _beyond(self, index: int) -> Choice:
         found = -1
-        for place in range(min(MAX_CHECKS, len(self._order))):
+        for place in range(len(self._numbered)):
             one = self._at(place)
             found += one is not None
             if one is not None and found == index:
                 return Choice(f"beyond-{index}", one)
-        tried = f"the {min(MAX_CHECKS, len(self._order))} checked of {len(self._order)}"
+        tried = f"the {len(self._numbered)} checked of {size(self._grids)}"
         raise MeasurementError("unsupported", f"cublaslt accepts {found + 1} configurations beyond its list for {self._text} among {tried}")
 
     def _at(self, place: int) -> Configured | None:
         """Checked, with all before it."""
         while len(self._checked) <= place:
-            self._checked.append(self._check(len(self._checked)))
+            self._checked.append(self._check(self._numbered[len(self._checked)]))
         return self._checked[place]
 
-    def _check(self, place: int) -> Configured | None:
-        ids = Ids(*self._order[place].tolist())
+    def _check(self, row: Table) -> Configured | None:
+        ids = Ids(*row.tolist())
         return self.problem.configured(ids, self._schemes[ids.algo])
 
     def _by_knobs(self, config: KernelConfig, wanted: Mapping[str, int]) -> Choice:
@@ -114,7 +125,7 @@ class Offer:
 
     def _beyond_with(self, wanted: Mapping[str, int], exact: bool) -> Choice | None:
         for place in np.flatnonzero(self._names.having(wanted, self._order, exact=exact))[:MAX_CHECKS].tolist():
-            one = self._check(place)
+            one = self._check(self._order[place])
             if one is not None:
                 return Choice(self._name_at(place), one)
         return None
