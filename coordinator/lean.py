@@ -30,6 +30,11 @@ def relu(x: Any) -> Any:
     return _either(x, numpy=lambda x: np.maximum(x, np.float32(0)), onnx=op.relu)
 
 
+def silu(x: Any) -> Any:
+    """x / (1 + e^-x)."""
+    return _either(x, numpy=lambda x: x * (0.5 + 0.5 * np.tanh(0.5 * x)), onnx=lambda x: op.mul(x, op.sigmoid(x)))
+
+
 def sign(x: Any) -> Any:
     return _either(x, numpy=np.sign, onnx=op.sign)
 
@@ -49,9 +54,9 @@ def split(x: Any, lengths: Sequence[int]) -> list[Any]:
     return [ndx.asarray(part) for part in op.split(x.unwrap_spox(), op.const(list(lengths)), axis=1)]
 
 
-def column(x: Any) -> Any:
-    """[n] of [n, 1]."""
-    return _either(x, numpy=lambda x: x[:, 0], onnx=lambda x: op.squeeze(x, op.const([1])))
+def column(x: Any, i: int = 0) -> Any:
+    """[n] of [n, columns]."""
+    return _either(x, numpy=lambda x: x[:, i], onnx=lambda x: op.gather(x, op.const(i), axis=1))
 
 
 def _either(*arrays: Any, numpy: Callable[..., Any], onnx: Callable[..., Any]) -> Any:

@@ -32,14 +32,14 @@ from sklearn.ensemble import HistGradientBoostingRegressor
 from coordinator import lean
 from coordinator.dataset import Dataset
 from coordinator.features import features
-from coordinator.network import Ensemble
+from coordinator.network import Ensemble, Size
 from coordinator.terms import FLOOR, FLOPS_US, SHOWN, TERMS, TIME_TEXTS, log_floor_us, log_scale, monomials, terms
 from gemmcast.question import AT, COVERAGE, FIELDS, OUTPUTS, Rows
 
 Answers = dict[str, npt.NDArray[Any]]
 # output -> [n_rows]; low and high [n_rows, n_outputs]
-HIDDEN: Final = {"runtime": 96, "sustained": 32, "power": 48}
-# width of both hidden layers of a target's networks
+WIDTHS: Final = {"runtime": 128, "sustained": 24, "power": 48}
+# of both hidden layers of a target's networks
 MIN_POWER_ROWS: Final = 40
 # fewer teach nothing
 MIN_FAMILY_ROWS: Final = 50
@@ -73,7 +73,7 @@ class CostModel(RegressorMixin, BaseEstimator):  # type: ignore[misc]
     """A scikit-learn regressor from raw questions to every output, with its interval.
 
     Args:
-        members: networks per target.
+        members: networks of runtime; half as many of the targets that fewer rows have.
         steps: of gradient descent, at most, in the fit of a network.
         iterations: trees per target.
         leaves: at most, per tree of runtime; half as many for the targets that fewer rows have.
@@ -82,7 +82,7 @@ class CostModel(RegressorMixin, BaseEstimator):  # type: ignore[misc]
     """
 
     def __init__(
-        self, members: int = 2, steps: int = 10_000, iterations: int = 150, leaves: int = 31, learning_rate: float = 0.1, min_leaf: int = 5,
+        self, members: int = 4, steps: int = 15_000, iterations: int = 150, leaves: int = 31, learning_rate: float = 0.1, min_leaf: int = 5,
         shares: Mapping[str, float] | None = None,
     ) -> None:  # fmt: skip
         self.members, self.steps, self.shares = members, steps, shares
@@ -120,13 +120,12 @@ class CostModel(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         """Every output from questions [n, n_fields] and what the trees say of them; array-API code, traced into the graph."""
         xp = question.__array_namespace__()
         inputs, everything, names = self._everything(xp, question, of_trees, tree_floor_us)
-        logs, margins = (
-            lean.gemm(everything, xp.asarray(weights), xp.asarray(biases))
-            for weights, biases in (self._logs(names, tuple(of_trees)), self._margins(names))
-        )
-        values = lean.split(xp.exp(logs), [1] * len(self.outputs_))
-        named = dict(zip(self.outputs_, map(lean.column, values), strict=True))
-        return {**named, "low": xp.exp(logs - margins), "high": xp.exp(logs + margins), "extrapolating": self._outside(xp, inputs)}
+        logs, margins = (np.vstack(of) for of in (self._logs(names, tuple(of_trees)), self._margins(names)))
+        weights = np.concatenate([logs, logs - margins, logs + margins], axis=1)
+        values = xp.exp(lean.gemm(everything, xp.asarray(weights[:-1]), xp.asarray(weights[-1])))
+        named = {name: lean.column(values, i) for i, name in enumerate(self.outputs_)}
+        _, low, high = lean.split(values, [len(self.outputs_)] * 3)
+        return {**named, "low": low, "high": high, "extrapolating": self._outside(xp, inputs)}
 
     def _everything(self, xp: Any, question: Any, of_trees: Mapping[str, Any], tree_floor_us: Any) -> tuple[Any, Any, list[str]]:
         """What the networks are asked [n, n_inputs], all that was said about a question [n, n_said], and the names of that.
@@ -134,13 +133,13 @@ class CostModel(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         All outputs are products, so their logarithms are one matrix product of everything that was said.
         """
         inputs = xp.concat([terms(question), self._categories(xp, question)], axis=1)
-        said, apart = self.networks_.answer(inputs)
-        names = [*self._inputs(), *(f"network {name}" for name in self.targets_)]
-        names += [f"apart {name} {member}" for name in self.targets_ for member in range(self.networks_.members)]
+        said = self.networks_.answer(inputs)
+        of_networks = [*self.targets_, *(f"{name} {member}" for name, member in self.networks_.jobs)]
+        names = [*self._inputs(), *(f"network {name}" for name in of_networks), *(f"apart {name}" for name in of_networks)]
         trees = {f"trees {target}": log for target, log in of_trees.items()}
         if "runtime" in of_trees:
             trees["trees floor"] = xp.log(tree_floor_us)
-        return inputs, xp.concat([inputs, said, apart, *trees.values()], axis=1), [*names, *trees]
+        return inputs, xp.concat([inputs, said, xp.abs(said), *trees.values()], axis=1), [*names, *trees]
 
     def _inputs(self) -> list[str]:
         return [*(f"term {name}" for name in TERMS), *(f"category {i}" for i in range(len(self.of_key_)))]
@@ -171,9 +170,9 @@ class CostModel(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         """Weights [n_said, n_outputs] from what was said to how far the networks are apart there."""
         weights = np.zeros((len(names), len(self.outputs_)), dtype=np.float32)
         for i, output in enumerate(self.outputs_):
-            for target in OF_OUTPUTS[output]:
-                for member in range(self.networks_.members):
-                    weights[names.index(f"apart {target} {member}"), i] = APART / self.networks_.members
+            for target, member in self.networks_.jobs:
+                if target in OF_OUTPUTS[output]:
+                    weights[names.index(f"apart {target} {member}"), i] = APART / self.networks_.sizes[target].members
         return weights
 
     def _powers(self, output: str, with_trees: Sequence[str]) -> tuple[dict[str, float], float]:
@@ -259,7 +258,9 @@ class CostModel(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         shown = np.eye(len(TERMS) + len(self.of_key_), dtype=np.float32)[:, len(TERMS) :]
         shown = np.concatenate([np.pad(SHOWN.weights, ((0, len(self.of_key_)), (0, 0))), shown], axis=1)
         inputs = np.concatenate([columns, self._categories(np, questions)], axis=1)
-        self.networks_ = Ensemble({target: HIDDEN[target] for target in self.targets_}, self.members, self.steps).fit(inputs, shown, beyond_floor)
+        members = {target: self.members if target == "runtime" else max(1, self.members // 2) for target in self.targets_}
+        sizes = {target: Size(WIDTHS[target], members[target]) for target in self.targets_}
+        self.networks_ = Ensemble(sizes, self.steps).fit(inputs, shown, beyond_floor)
         self.trees_ = {}
         if with_trees := [name for name in wanted if self.shares_[name] > 0]:
             tree_floor_us, features_of = features(questions)

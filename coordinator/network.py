@@ -1,10 +1,11 @@
 """An ensemble of small networks on the terms of coordinator/terms.py: fitted one by one, a few matrix products answer for all.
 
-    inputs[n, n_inputs], terms then categories  ->  said[n, n_targets], apart[n, n_targets * members]
+    inputs[n, n_inputs], terms then categories  ->  [n, n_targets + n_networks], a mean for each target, and how far each network is from it
 
 Each target has members of its own, fitted on the rows that have it. Their mean is the answer, and how far each is from it tells how much the
-data leave open there. What a network is shown are products of powers of the terms, which in logarithms are sums, so they and the scales go into
-its first layer. Inputs are held within what was seen: a network that extrapolates linearly in logarithms is off by powers.
+data leave open there. The other targets' networks are told the answer for the first one, the runtime, and were fitted beside the measured one: what
+a board draws goes by how fast the work is done. What a network is shown are products of powers of the terms, which in logarithms are sums, so they
+and the scales go into its first layer. Inputs are held within what was seen: a network that extrapolates linearly in logarithms is off by powers.
 
 Measured times have odd ones among them, and an error counts by its ratio, so a fit is to Huber's loss: squared for small errors, linear beyond.
 scikit-learn's MLPRegressor has the squared one alone; here are AdamW (Loshchilov & Hutter, ICLR 2019) and a rate that falls as a cosine
@@ -17,11 +18,12 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Final, Self
+from typing import Any, Final, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
 from joblib import Parallel, delayed
+from scipy.linalg import block_diag
 
 from coordinator import lean
 
@@ -32,14 +34,16 @@ WARM: Final = 200
 # steps until that rate is reached
 MOMENTS: Final = (0.9, 0.999)
 TINY: Final = 1e-8
-HUBER: Final = 0.1
+HUBER: Final = 0.05
 # standard deviations of the target beyond which an error counts linearly
-DECAYS: Final = (1500.0, 0.1, 1.0)
+DECAYS: Final = (600.0, 0.1, 1.0)
 # of weights: the first over the rows, within the others, because few rows are soon learned by heart
-LEAST_BATCH, MOST_BATCH, BATCHES, PASSES = 16, 256, 50, 200
+LEAST_BATCH, MOST_BATCH, BATCHES, PASSES = 16, 256, 50, 100
 # rows; BATCHES are a pass where that leaves as many rows a batch, and more than PASSES teach nothing
 STEADY: Final = 1e-3
 # standard deviation of an input below which its changes are rounding, which must not be made large
+STEEP: Final = 1.7
+# of the hidden layers' x / (1 + e^(-STEEP x)), about the GELU of Hendrycks & Gimpel (arXiv 1606.08415)
 NARROW: Final = 1.0
 # least scale of an input: what hardly varies must not decide everything about the rows where it does, as the memory's bandwidth would when
 # fifty rows of another device join thousands of one
@@ -53,17 +57,26 @@ class _Layers:
     biases: tuple[npt.NDArray[np.float32], ...]
 
 
+class Size(NamedTuple):
+    """Of one target's networks."""
+
+    width: int
+    # of both hidden layers
+    members: int
+
+
 class Ensemble:
     """An ensemble for each target.
 
     Args:
-        hidden: targets in the order of the answers, and how wide both hidden layers of their networks are.
-        members: networks of each target.
-        steps: of gradient descent, at most, in the fit of one of them.
+        sizes: targets in the order of the answers. The first one's answer is told to the networks of the others.
+        steps: of gradient descent, at most, in the fit of one network.
     """
 
-    def __init__(self, hidden: Mapping[str, int], members: int, steps: int) -> None:
-        self.hidden, self.members, self.steps = dict(hidden), members, steps
+    def __init__(self, sizes: Mapping[str, Size], steps: int) -> None:
+        self.sizes, self.steps = dict(sizes), steps
+        self.jobs = [(target, seed) for target, size in self.sizes.items() for seed in range(size.members)]
+        # one network each
 
     def fit(self, inputs: npt.NDArray[np.float32], shown: npt.NDArray[np.float32], wanted: Mapping[str, Values]) -> Self:
         """Args:
@@ -73,45 +86,62 @@ class Ensemble:
         """
         self.low_, self.high_ = inputs.min(axis=0), inputs.max(axis=0)
         self.middle_ = inputs.mean(axis=0, dtype=np.float64).astype(np.float32)
+        lead = next(iter(self.sizes))
         rows = self._held(np, inputs) @ shown
-        jobs = [(target, seed) for target in self.hidden for seed in range(self.members)]
-        known = {target: ~np.isnan(wanted[target]) for target in self.hidden}
+        rows_of = {target: rows if target == lead else np.column_stack([rows, wanted[lead].astype(np.float32)]) for target in self.sizes}
+        known = {target: ~np.isnan(wanted[target]) for target in self.sizes}
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        fitted = Parallel(n_jobs=min(cores, len(jobs)), inner_max_num_threads=1, backend="loky")(
-            delayed(_fit_member)(rows[known[target]], wanted[target][known[target]], self.hidden[target], self.steps, seed) for target, seed in jobs
+        fitted = Parallel(n_jobs=min(cores, len(self.jobs)), inner_max_num_threads=1, backend="loky")(
+            delayed(_fit_member)(rows_of[target][known[target]], wanted[target][known[target]], self.sizes[target].width, self.steps, seed)
+            for target, seed in self.jobs
         )
-        self.first_ = shown @ np.concatenate([member.weights[0] for member in fitted], axis=1), np.concatenate([m.biases[0] for m in fitted])
-        # one product for all members
-        self.second_ = [(member.weights[1], member.biases[1]) for member in fitted]
+        self.first_ = (
+            shown @ np.concatenate([member.weights[0][: rows.shape[1]] for member in fitted], axis=1),
+            np.concatenate([member.biases[0] for member in fitted]),
+        )
+        # one product for all networks
+        leading, others = fitted[: self.sizes[lead].members], fitted[self.sizes[lead].members :]
+        self.second_ = [(member.weights[1], member.biases[1]) for member in leading]
+        self.others_, self.told_ = None, None
+        if others:  # they are small: one product with many zeros takes less time than one for each
+            self.others_ = block_diag(*(member.weights[1] for member in others)), np.concatenate([member.biases[1] for member in others])
+            self.told_ = np.concatenate([member.weights[0][rows.shape[1] :] for member in others], axis=1)
+            # [1, n]: by the first target's answer, into the others' first layers
         self.last_ = self._last(fitted)
         return self
 
-    def answer(self, inputs: Any) -> tuple[Any, Any]:
-        """(said, apart) of inputs[n, n_inputs]: the members' mean, and each member's distance from it; array-API code, traced into the graph."""
+    def answer(self, inputs: Any) -> Any:
+        """[n, n_targets + n_networks] of inputs[n, n_inputs]: each target's mean over its networks, then each network's distance from it, with its
+        sign; array-API code, traced into the graph."""
         xp = inputs.__array_namespace__()
 
         def layer(x: Any, weights: Any, biases: Any) -> Any:
             return lean.gemm(x, xp.asarray(weights), xp.asarray(biases))
 
-        first = lean.relu(layer(self._held(xp, inputs), *self.first_))
-        parts = lean.split(first, [len(biases) for _, biases in self.second_])
-        second = xp.concat([lean.relu(layer(x, *of)) for x, of in zip(parts, self.second_, strict=True)], axis=1)
-        said, apart = self.last_
-        return layer(second, *said), xp.abs(layer(second, *apart))
+        widths = [len(biases) for _, biases in self.second_]
+        parts = [layer(self._held(xp, inputs), *self.first_)]
+        if self.others_ is not None:
+            parts = lean.split(parts[0], [sum(widths), len(self.others_[1])])
+        firsts = lean.split(lean.silu(parts[0]), widths)
+        second = lean.silu(xp.concat([layer(first, *of) for first, of in zip(firsts, self.second_, strict=True)], axis=1))
+        weights, biases = self.last_
+        if self.others_ is not None:
+            lead = layer(second, weights[: sum(widths), :1], biases[:1])
+            told = lean.silu(lean.gemm(lead, xp.asarray(self.told_), parts[1]))
+            second = xp.concat([second, lean.silu(layer(told, *self.others_))], axis=1)
+        return layer(second, weights, biases)
 
     def _held(self, xp: Any, inputs: Any) -> Any:
         return lean.most(lean.least(inputs, xp.asarray(self.high_)), xp.asarray(self.low_)) - xp.asarray(self.middle_)
 
-    def _last(self, fitted: list[_Layers]) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
-        """Weights and biases from all last hidden layers to the mean of each target's members, and to their differences from it."""
-        ends = np.cumsum([0, *(len(member.weights[2]) for member in fitted)])
-        each = np.zeros((ends[-1], len(fitted)), dtype=np.float64)
-        for i, member in enumerate(fitted):
-            each[ends[i] : ends[i + 1], i] = member.weights[2][:, 0]
+    def _last(self, fitted: list[_Layers]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """Weights and biases from all last hidden layers to the targets' means and each network's difference from its own."""
+        each = block_diag(*(member.weights[2].astype(np.float64) for member in fitted))
         biases = np.concatenate([member.biases[2] for member in fitted]).astype(np.float64)
-        mean = np.kron(np.eye(len(self.hidden)), np.full((self.members, 1), 1 / self.members))
-        apart = np.eye(len(fitted)) - np.kron(np.eye(len(self.hidden)), np.full((self.members, self.members), 1 / self.members))
-        return tuple(((each @ to).astype(np.float32), (biases @ to).astype(np.float32)) for to in (mean, apart))  # type: ignore[return-value]
+        mean = block_diag(*(np.full((size.members, 1), 1 / size.members) for size in self.sizes.values()))
+        of_target = block_diag(*(np.full((size.members, size.members), 1 / size.members) for size in self.sizes.values()))
+        to = np.concatenate([mean, np.eye(len(fitted)) - of_target], axis=1)
+        return (each @ to).astype(np.float32), (biases @ to).astype(np.float32)
 
 
 def _fit_member(inputs: npt.NDArray[np.float32], wanted: Values, hidden: int, steps: int, seed: int) -> _Layers:
@@ -123,17 +153,18 @@ def _fit_member(inputs: npt.NDArray[np.float32], wanted: Values, hidden: int, st
     most = min(steps, max(1, PASSES * len(wanted) // batch))
     fitted = _descend(((inputs - means) / scales).astype(np.float32), ((wanted - middle) / width).astype(np.float32), hidden, most, batch, seed)
     weights, biases = ([values.astype(np.float64) for values in of] for of in (fitted[:3], fitted[3:]))
-    # scales go into the first and the last layer
-    weights[0] /= scales[:, None]
-    biases[0] -= means @ weights[0]
-    weights[2], biases[2] = weights[2] * width, biases[2] * width + middle
+    # scales go into the layers
+    weights[0] *= STEEP / scales[:, None]
+    biases[0] = STEEP * biases[0] - means @ weights[0]
+    biases[1] *= STEEP
+    weights[2], biases[2] = weights[2] * width / STEEP, biases[2] * width + middle
     return _Layers(tuple(w.astype(np.float32) for w in weights), tuple(b.astype(np.float32) for b in biases))
 
 
 def _descend(
     inputs: npt.NDArray[np.float32], wanted: npt.NDArray[np.float32], hidden: int, steps: int, batch: int, seed: int
 ) -> list[npt.NDArray[np.float32]]:
-    """Weights and biases, three each, of a network with two hidden layers of ReLU, for inputs [n, n_inputs] and wanted [n] of unit scale."""
+    """Weights and biases, three each, of a network with two hidden layers, for inputs [n, n_inputs] and wanted [n] of unit scale."""
     rng = np.random.default_rng(seed)
     sizes = (inputs.shape[1], hidden, hidden, 1)
     fitted = [(rng.standard_normal((a, b)) * np.sqrt(2 / a)).astype(np.float32) for a, b in pairwise(sizes)]  # He et al., ICCV 2015
@@ -161,11 +192,18 @@ def _descend(
 def _slopes(fitted: list[npt.NDArray[np.float32]], inputs: npt.NDArray[np.float32], wanted: npt.NDArray[np.float32]) -> list[npt.NDArray[np.float32]]:
     """Of the mean of Huber's loss over a batch, by everything that is fitted; backpropagation."""
     weights, biases = fitted[:3], fitted[3:]
-    one = lean.relu(inputs @ weights[0] + biases[0])
-    two = lean.relu(one @ weights[1] + biases[1])
+    one, by_first = _bent(inputs @ weights[0] + biases[0])
+    two, by_second = _bent(one @ weights[1] + biases[1])
     off = (two @ weights[2] + biases[2])[:, 0] - wanted
     by_answer = (np.clip(off / np.float32(HUBER), -1, 1) / np.float32(len(wanted)))[:, None]
-    by_two = (by_answer @ weights[2].T) * (two > 0)
-    by_one = (by_two @ weights[1].T) * (one > 0)
+    by_two = (by_answer @ weights[2].T) * by_second
+    by_one = (by_two @ weights[1].T) * by_first
     layers = ((inputs, by_one), (one, by_two), (two, by_answer))
     return [x.T @ by for x, by in layers] + [by.sum(axis=0) for _, by in layers]
+
+
+def _bent(x: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """What a hidden layer makes of its sums, and the slope there."""
+    share = 0.5 + 0.5 * np.tanh(np.float32(STEEP / 2) * x)
+    bent = x * share
+    return bent, share * (1 + np.float32(STEEP) * (x - bent))
