@@ -10,6 +10,7 @@ other side of a split. Rounded down, `x <= threshold` is the same for every floa
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -29,7 +30,7 @@ from coordinator.features import NAMES, features
 from coordinator.model import CostModel
 from gemmcast import __version__
 from gemmcast.device import Device
-from gemmcast.predictor import METADATA_PREFIX
+from gemmcast.predictor import METADATA_PREFIX, SHORTLIST
 from gemmcast.question import CONTRACT, DTYPE_CODES, FAMILY_CODES, FIELDS, INPUT, IR_VERSION, ML_OPSET, OPSET
 
 INPUT_AGAIN = "question_again"
@@ -49,7 +50,8 @@ def export(model: CostModel, devices: Sequence[Device]) -> bytes:
         graph = compose.merge_models(trees, graph, io_map=joints, outputs=[output.name for output in graph.graph.output])
     _state_opsets(graph)
     graph.producer_name, graph.producer_version, graph.doc_string = "gemmcast", __version__, "GEMM cost model; see docs/onnx.md"
-    onnx.helper.set_model_props(graph, _properties(model, devices))
+    shortlist = base64.b64encode(_shortlist_graph(model).SerializeToString()).decode()
+    onnx.helper.set_model_props(graph, {SHORTLIST: shortlist, **_properties(model, devices)})
     onnx.checker.check_model(graph)
     data: bytes = graph.SerializeToString()
     return data
@@ -80,6 +82,12 @@ def _answers_graph(model: CostModel) -> onnx.ModelProto:
         inputs = {f"in_{INPUT_AGAIN}": asked, **{f"in_{name}_log": value for name, value in logs.items()}}
         inputs |= {"in_floor_us": floor_us} if "runtime" in logs else {}
     return _stamped(ndx.build(inputs, found), "a_")
+
+
+def _shortlist_graph(model: CostModel) -> onnx.ModelProto:
+    """What the rough model says of many questions: a graph of its own, because ONNX Runtime runs all of one whatever is asked for."""
+    asked = ndx.argument(shape=("n", len(FIELDS)), dtype=ndx.float32)
+    return _stamped(ndx.build({INPUT: asked}, {"runtime_us": model.rough(asked)}), "s_")
 
 
 def _stamped(model: onnx.ModelProto, prefix: str, rename: Mapping[str, str] | None = None) -> onnx.ModelProto:

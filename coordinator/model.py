@@ -127,12 +127,31 @@ class CostModel(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         _, low, high = lean.split(values, [len(self.outputs_)] * 3)
         return {**named, "low": low, "high": high, "extrapolating": self._outside(xp, inputs)}
 
+    def rough(self, question: Any) -> Any:
+        """[n] of questions [n, n_fields]: runtime_us by one network alone, to see which of many configurations deserve the whole model.
+
+        Array-API code, traced into a graph of its own.
+        """
+        xp = question.__array_namespace__()
+        inputs = self._asked(xp, question)
+        weights = np.zeros((len(self._inputs()) + 1, 1), dtype=np.float32)
+        weights[-1] = 1
+        for name, power in FLOOR.items():
+            weights[TERMS.index(name)] = power
+        biases = np.array([sum(power * log_scale(name) for name, power in FLOOR.items())], dtype=np.float32)
+        said = xp.concat([inputs, self.networks_.rough(inputs)], axis=1)
+        return lean.column(xp.exp(lean.gemm(said, xp.asarray(weights), xp.asarray(biases))))
+
+    def _asked(self, xp: Any, question: Any) -> Any:
+        """What the networks are asked, [n, n_inputs]."""
+        return xp.concat([terms(question), self._categories(xp, question)], axis=1)
+
     def _everything(self, xp: Any, question: Any, of_trees: Mapping[str, Any], tree_floor_us: Any) -> tuple[Any, Any, list[str]]:
         """What the networks are asked [n, n_inputs], all that was said about a question [n, n_said], and the names of that.
 
         All outputs are products, so their logarithms are one matrix product of everything that was said.
         """
-        inputs = xp.concat([terms(question), self._categories(xp, question)], axis=1)
+        inputs = self._asked(xp, question)
         said = self.networks_.answer(inputs)
         of_networks = [*self.targets_, *(f"{name} {member}" for name, member in self.networks_.jobs)]
         names = [*self._inputs(), *(f"network {name}" for name in of_networks), *(f"apart {name}" for name in of_networks)]

@@ -131,6 +131,18 @@ class Ensemble:
             second = xp.concat([second, lean.silu(layer(told, *self.others_))], axis=1)
         return layer(second, weights, biases)
 
+    def rough(self, inputs: Any) -> Any:
+        """[n, 1] of inputs[n, n_inputs]: what the first network of the first target says, for a tenth of the arithmetic; array-API code."""
+        xp = inputs.__array_namespace__()
+        width = len(self.second_[0][1])
+        # its last layer is the mean and its difference from that, together
+        at = [0, len(self.sizes)]
+        last = self.last_[0][:width, at].sum(axis=1, keepdims=True), self.last_[1][at].sum(keepdims=True)
+        x = self._held(xp, inputs)
+        for weights, biases in ((self.first_[0][:, :width], self.first_[1][:width]), self.second_[0]):
+            x = lean.silu(lean.gemm(x, xp.asarray(weights), xp.asarray(biases)))
+        return lean.gemm(x, xp.asarray(last[0]), xp.asarray(last[1]))
+
     def _held(self, xp: Any, inputs: Any) -> Any:
         return lean.most(lean.least(inputs, xp.asarray(self.high_)), xp.asarray(self.low_)) - xp.asarray(self.middle_)
 

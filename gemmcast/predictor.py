@@ -9,6 +9,7 @@ A predictor of a directory looks for a new version from a thread of its own, so 
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import logging
@@ -36,6 +37,10 @@ log = logging.getLogger(__name__)
 METADATA_PREFIX: Final = "gemmcast."
 METADATA: Final = frozenset({"contract", "fields", "outputs", "devices", "dtypes", "families", "created_at", "program_version"})
 # every file has all of them; they come last in it, so that one cut short inside them still loads as a graph
+SHORTLIST: Final = "gemmcast-shortlist"
+# before them, where a file has it: a smaller graph in base64, question to about runtime_us, that says which of many configurations to ask about
+SHORTLISTED: Final = 8
+# configurations for each that is wanted
 _knobs = attrgetter("tile_m", "tile_n", "tile_k", *question.KNOB_FIELDS)
 _OBJECTIVE_OUTPUTS: Final = {"time": ["runtime_us"], "energy": ["energy_mj"], "edp": ["energy_mj", "sustained_runtime_us"]}
 
@@ -52,17 +57,9 @@ class _Model:
     """One loaded version: its session, and buffers bound once for single questions."""
 
     def __init__(self, data: bytes, source: str, current: modeldir.Current, here: Sequence[Device] = ()) -> None:
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        options.log_severity_level = 4  # what it would print comes as an exception too
-        try:
-            self.session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"], enable_fallback=0)
-        except Exception as error:  # noqa: BLE001, ONNX Runtime raises bare RuntimeErrors and types of its own: all mean "not a model"
-            first_line = str(error).strip().splitlines()[0]
-            raise ModelFileError(
-                "model", source, f"ONNX Runtime can't load it ({first_line})", "it is damaged or cut short: fetch it again"
-            ) from None
+        self.session = _session(data, source)
         self.metadata, self.outputs, trained_on = _description(self.session, source)
+        self.rough = _shortlist(self.session, source)
         self.current, self.version = current, current.version
         self.devices = [*here, *(device for device in trained_on if device.uuid not in {known.uuid for known in here})]
         self.default = (
@@ -80,6 +77,26 @@ class _Model:
 
     def run(self, rows: question.Rows, names: Sequence[str]) -> list[npt.NDArray[np.float32]]:
         return self.session.run(list(names), {question.INPUT: rows})  # type: ignore[no-any-return]
+
+
+def _session(data: bytes, source: str) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 4  # what it would print comes as an exception too
+    try:
+        return ort.InferenceSession(data, options, providers=["CPUExecutionProvider"], enable_fallback=0)
+    except Exception as error:  # noqa: BLE001, ONNX Runtime raises bare RuntimeErrors and types of its own: all mean "not a model"
+        first_line = str(error).strip().splitlines()[0]
+        raise ModelFileError("model", source, f"ONNX Runtime can't load it ({first_line})", "it is damaged or cut short: fetch it again") from None
+
+
+def _shortlist(session: ort.InferenceSession, source: str) -> ort.InferenceSession | None:
+    text = session.get_modelmeta().custom_metadata_map.get(SHORTLIST)
+    try:
+        data = base64.b64decode(text, validate=True) if text else b""
+    except ValueError:
+        raise ModelFileError("model", source, f"its {SHORTLIST} is no base64", "it is damaged or cut short: fetch it again") from None
+    return _session(data, source) if data else None
 
 
 def _description(session: ort.InferenceSession, source: str) -> tuple[dict[str, str], list[str], list[Device]]:
@@ -188,7 +205,7 @@ class Predictor:
     def pick(
         self, gemm: Gemm, configs: Sequence[KernelConfig], objective: Objective = "time", device: Device | str | None = None, *, cache: str = "cold"
     ) -> Choice:
-        """The configuration that is predicted to cost least; see `rank` for the runners-up."""
+        """The configuration that is predicted to cost least, as `rank` with `top=1` finds it."""
         return self.rank(gemm, configs, objective, device, cache=cache, top=1)[0]
 
     def rank(
@@ -201,7 +218,11 @@ class Predictor:
         cache: str = "cold",
         top: int | None = None,
     ) -> list[Choice]:
-        """The `top` cheapest configurations (all when None), cheapest first."""
+        """The `top` cheapest configurations (all when None), cheapest first.
+
+        Of many that are to be ranked by time, the model is asked about SHORTLISTED x `top` alone, those that come first in its file's smaller graph;
+        what that costs is in the model's card (`ranking`: shortlist, regret_8).
+        """
         if objective not in get_args(Objective):
             raise InputError("objective", objective, "unknown objective", f"use one of {', '.join(get_args(Objective))}")
         if not configs:
@@ -213,8 +234,12 @@ class Predictor:
         if missing := [name for name in needed if name not in model.outputs]:
             raise InputError("objective", objective, f"this model was never shown power (no {missing[0]})", 'use "time"')
         rows = _candidates(gemm, configs, self._device(device), cache)
-        cost = np.prod(model.run(rows, needed), axis=0)
-        best = np.argsort(cost, kind="stable")[:top]
+        kept = np.arange(len(rows))
+        if objective == "time" and top is not None and model.rough is not None and len(rows) > SHORTLISTED * top:
+            (rough_us,) = model.rough.run(None, {question.INPUT: rows})
+            kept = np.sort(np.argsort(rough_us, kind="stable")[: SHORTLISTED * top])
+        cost = np.prod(model.run(rows[kept], needed), axis=0)
+        best = kept[np.argsort(cost, kind="stable")[:top]]
         return [Choice(config=configs[i], prediction=p) for i, p in zip(best, _predictions(model, rows[best]), strict=True)]
 
     # life

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from dataclasses import asdict
 from pathlib import Path
@@ -24,6 +25,7 @@ from coordinator.train import PARITY_LIMIT, devices_of, open_session, parity
 from coordinator.validation import split
 from gemmcast import Predictor
 from gemmcast.device import Device
+from gemmcast.predictor import SHORTLIST
 from gemmcast.question import (
     AT,
     CONTRACT,
@@ -100,6 +102,15 @@ def test_it_agrees_on_questions_unlike_any_row(fitted: Fitted) -> None:
         np.testing.assert_allclose(values, want[name], rtol=PARITY_LIMIT, err_msg=name)
 
 
+def test_the_shortlist_graph_says_about_what_the_networks_say(fitted: Fitted) -> None:
+    data, model, exported = fitted
+    (shortlist,) = (entry.value for entry in onnx.load_from_string(exported).metadata_props if entry.key == SHORTLIST)
+    (rough_us,) = open_session(base64.b64decode(shortlist)).run(None, {INPUT: data.questions})
+    np.testing.assert_allclose(rough_us, model.rough(data.questions), rtol=PARITY_LIMIT)
+    off = np.abs(np.log(rough_us / data.measured["runtime_us"]))
+    assert np.median(off) < 0.15 and rough_us.shape == (len(data),)
+
+
 def test_every_output_is_one_number_a_row_and_intervals_are_one_an_output(fitted: Fitted) -> None:
     data, model, exported = fitted
     session = open_session(exported)
@@ -133,7 +144,7 @@ def test_opset_and_versions_are_those_of_the_contract(fitted: Fitted) -> None:
 def test_the_file_says_all_that_an_embedder_needs(fitted: Fitted, cpu: Device, gpu: Device) -> None:
     data, model, exported = fitted
     said = {entry.key: entry.value for entry in onnx.load_model_from_string(exported).metadata_props}
-    assert all(key.startswith("gemmcast.") for key in said)
+    assert said.pop(SHORTLIST) and all(key.startswith("gemmcast.") for key in said)
     assert said["gemmcast.contract"] == str(CONTRACT)
     assert json.loads(said["gemmcast.fields"]) == list(FIELDS)
     assert json.loads(said["gemmcast.outputs"]) == list(model.outputs_)

@@ -9,8 +9,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from gemmcast import ModelFileError, Predictor
-from gemmcast.predictor import METADATA, METADATA_PREFIX
+from gemmcast import Gemm, KernelConfig, ModelFileError, Predictor
+from gemmcast.device import Device
+from gemmcast.predictor import METADATA, METADATA_PREFIX, SHORTLIST
 from gemmcast.question import CONTRACT
 
 Edit = Callable[..., bytes]
@@ -55,6 +56,21 @@ def test_flipped_bits_in_the_metadata_give_no_other_error(tmp_path: Path, power_
         except ModelFileError:
             refused += 1
     assert refused
+
+
+def test_a_shortlist_that_is_damaged_is_refused_and_one_that_is_missing_is_done_without(tmp_path: Path, power_model: bytes, gpu: Device) -> None:
+    proto = onnx.load_model_from_string(power_model)
+    (entry,) = (entry for entry in proto.metadata_props if entry.key == SHORTLIST)
+    whole = entry.value
+    for value, reason in (("?" + whole[1:], f"its {SHORTLIST} is no base64"), (whole[:1000], "ONNX Runtime can't load it")):
+        entry.value = value
+        assert reason in refusal(tmp_path / "damaged.onnx", proto.SerializeToString())
+    proto.metadata_props.remove(entry)
+    (tmp_path / "without.onnx").write_bytes(proto.SerializeToString())
+    configs = [KernelConfig(family="tiled", tile_m=tile, tile_n=tile, tile_k=16) for tile in range(4, 68, 4)]
+    with Predictor(tmp_path / "without.onnx") as predictor:
+        gemm = Gemm(m=512, n=512, k=512)
+        assert predictor.pick(gemm, configs, device=gpu) == predictor.rank(gemm, configs, device=gpu)[0]
 
 
 def test_a_refusal_prints_nothing_of_its_own(tmp_path: Path, power_model: bytes, capfd: pytest.CaptureFixture[str]) -> None:

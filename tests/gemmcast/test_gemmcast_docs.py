@@ -23,7 +23,7 @@ from gemmcast.arrow import SCHEMA, _missing
 from gemmcast.config import FAMILIES
 from gemmcast.device import Device
 from gemmcast.gemm import DTYPES
-from gemmcast.predictor import METADATA, METADATA_PREFIX
+from gemmcast.predictor import METADATA, METADATA_PREFIX, SHORTLIST
 from gemmcast.sample import SCHEMA_VERSION, STATUSES
 
 ROOT = Path(__file__).parents[2]
@@ -75,7 +75,7 @@ def test_the_page_has_the_outputs_and_the_metadata(power_model: bytes) -> None:
     named = [*question.OUTPUTS, *question.INTERVALS, question.EXTRAPOLATING]
     assert [row[0] for row in rows(ONNX, "output")] == named == [output.name for output in proto.graph.output]
     keys = [row[0] for row in rows(ONNX, "key")]
-    assert keys == [entry.key for entry in proto.metadata_props]
+    assert [SHORTLIST, *keys] == [entry.key for entry in proto.metadata_props] and f"`{SHORTLIST}`" in ONNX.read_text()
     assert {key.removeprefix(METADATA_PREFIX) for key in keys} == METADATA
 
 

@@ -19,6 +19,7 @@ from gemmcast import Gemm, KernelConfig, Prediction, Predictor, modeldir, questi
 from gemmcast.device import Device
 from gemmcast.errors import InputError
 from gemmcast.prediction import Objective
+from gemmcast.predictor import SHORTLISTED
 
 Draw = Callable[..., list[tuple[Gemm, KernelConfig]]]
 Alike = Callable[[Prediction, Prediction], bool]
@@ -169,6 +170,27 @@ def test_a_ranking_has_the_cheapest_first(powered: Predictor, gpu: Device, alike
     for first in (powered.rank(GEMM, TILES, objective, gpu, top=3), [powered.pick(GEMM, TILES, objective, gpu)]):
         assert all(one.config == other.config and alike(one.prediction, other.prediction) for one, other in zip(first, ranking, strict=False))
     assert powered.pick(GEMM, TILES[:1], objective, gpu).config == TILES[0]
+
+
+def test_of_many_configurations_the_model_is_asked_about_those_that_the_small_graph_puts_first(
+    powered: Predictor, gpu: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    many = [KernelConfig(family="tiled", tile_m=m, tile_n=n, tile_k=16) for m in range(4, 100, 8) for n in range(4, 100, 8)]
+    ranking = powered.rank(GEMM, many, device=gpu)
+    rows = np.array([question.ask(GEMM, config, gpu) for config in many], dtype=np.float32)
+    (rough_us,) = powered._model.rough.run(None, {question.INPUT: rows})  # type: ignore[union-attr]
+    first = {many[i] for i in np.argsort(rough_us)[:SHORTLISTED]}
+    asked: list[int] = []
+    run = type(powered._model).run
+    monkeypatch.setattr(type(powered._model), "run", lambda self, rows, names: asked.append(len(rows)) or run(self, rows, names))
+    assert powered.pick(GEMM, many, device=gpu).config == next(choice.config for choice in ranking if choice.config in first)
+    assert sum(asked) == SHORTLISTED + 1
+    # three are wanted of three times as many; by energy, or of a few, all are asked about
+    assert len(powered.rank(GEMM, many, device=gpu, top=3)) == 3 and sum(asked[2:]) == 3 * SHORTLISTED + 3
+    for objective, configs in (("energy", many), ("time", many[:SHORTLISTED])):
+        asked.clear()
+        powered.pick(GEMM, configs, objective, gpu)  # type: ignore[arg-type]
+        assert sum(asked) == len(configs) + 1
 
 
 def test_a_tie_goes_to_the_one_named_first(powered: Predictor, gpu: Device) -> None:
