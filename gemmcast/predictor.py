@@ -16,6 +16,7 @@ import logging
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from operator import attrgetter
 from pathlib import Path
 from types import TracebackType
@@ -196,7 +197,8 @@ class Predictor:
         if not questions:
             return []
         on = self._device(device)
-        return _predictions(self._model, np.array([question.ask(g, c, on, cache=cache) for g, c in questions], dtype=np.float32))
+        model, rows = self._model, np.array([question.ask(g, c, on, cache=cache) for g, c in questions], dtype=np.float32)
+        return _predictions(model, _everything(model, rows))
 
     def predict_rows(self, rows: question.Rows) -> dict[str, npt.NDArray[Any]]:
         """Raw questions[n_rows, len(FIELDS)] to answers[n_rows] by output name, low and high [n_rows, n_outputs], and extrapolating[n_rows]."""
@@ -238,9 +240,10 @@ class Predictor:
         if objective == "time" and top is not None and model.rough is not None and len(rows) > SHORTLISTED * top:
             (rough_us,) = model.rough.run(None, {question.INPUT: rows})
             kept = np.sort(np.argsort(rough_us, kind="stable")[: SHORTLISTED * top])
-        cost = np.prod(model.run(rows[kept], needed), axis=0)
-        best = kept[np.argsort(cost, kind="stable")[:top]]
-        return [Choice(config=configs[i], prediction=p) for i, p in zip(best, _predictions(model, rows[best]), strict=True)]
+        found = _everything(model, rows[kept])
+        best = np.argsort(np.prod([found[name] for name in needed], axis=0), kind="stable")[:top]
+        predictions = _predictions(model, {name: values[best] for name, values in found.items()})
+        return [Choice(config=configs[i], prediction=p) for i, p in zip(kept[best], predictions, strict=True)]
 
     # life
 
@@ -321,7 +324,7 @@ def _candidates(gemm: Gemm, configs: Sequence[KernelConfig], device: Device, cac
     at = question.AT
     rows = np.empty((len(configs), len(question.FIELDS)), dtype=np.float32)
     rows[:] = question.ask(gemm, configs[0], device, cache=cache)
-    knobs = np.array([_knobs(config) for config in configs], dtype=np.float32)
+    knobs = np.fromiter(chain.from_iterable(map(_knobs, configs)), dtype=np.float32).reshape(len(configs), -1)
     rows[:, at["tile_m"] : at["tile_k"] + 1] = np.where(knobs[:, :3] > 0, knobs[:, :3], (gemm.m, gemm.n, gemm.k))
     rows[:, at["family"]] = [question.FAMILY_CODES[config.family] for config in configs]
     rows[:, at["warp_m"] : at["warm"]] = knobs[:, 3:]
@@ -339,8 +342,7 @@ def _everything(model: _Model, rows: question.Rows) -> dict[str, npt.NDArray[Any
     return dict(zip(names, model.run(rows, names), strict=True))
 
 
-def _predictions(model: _Model, rows: question.Rows) -> list[Prediction]:
-    found = _everything(model, rows)
+def _predictions(model: _Model, found: Mapping[str, npt.NDArray[Any]]) -> list[Prediction]:
     values = np.column_stack([found[name] for name in model.outputs])
     columns = (part.tolist() for part in (values, *(found[name] for name in question.INTERVALS), found[question.EXTRAPOLATING]))
     return [_prediction(model, *answer) for answer in zip(*columns, strict=True)]
