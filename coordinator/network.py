@@ -40,6 +40,8 @@ DECAYS: Final = (600.0, 0.1, 1.0)
 # of weights: the first over the rows, within the others, because few rows are soon learned by heart
 LEAST_BATCH, MOST_BATCH, BATCHES, PASSES = 16, 256, 50, 100
 # rows; BATCHES are a pass where that leaves as many rows a batch, and more than PASSES teach nothing
+ROUGH: Final = 32
+# width of the network that only has to tell which of many questions are worth the others
 STEADY: Final = 1e-3
 # standard deviation of an input below which its changes are rounding, which must not be made large
 STEEP: Final = 1.7
@@ -91,10 +93,12 @@ class Ensemble:
         rows_of = {target: rows if target == lead else np.column_stack([rows, wanted[lead].astype(np.float32)]) for target in self.sizes}
         known = {target: ~np.isnan(wanted[target]) for target in self.sizes}
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        fitted = Parallel(n_jobs=min(cores, len(self.jobs)), inner_max_num_threads=1, backend="loky")(
-            delayed(_fit_member)(rows_of[target][known[target]], wanted[target][known[target]], self.sizes[target].width, self.steps, seed)
-            for target, seed in self.jobs
+        tasks = [(lead, 0, ROUGH), *((target, seed, self.sizes[target].width) for target, seed in self.jobs)]
+        rough, *fitted = Parallel(n_jobs=min(cores, len(tasks)), inner_max_num_threads=1, backend="loky")(
+            delayed(_fit_member)(rows_of[target][known[target]], wanted[target][known[target]], width, self.steps, seed)
+            for target, seed, width in tasks
         )
+        self.rough_ = [(shown @ rough.weights[0], rough.biases[0]), *zip(rough.weights[1:], rough.biases[1:], strict=True)]
         self.first_ = (
             shown @ np.concatenate([member.weights[0][: rows.shape[1]] for member in fitted], axis=1),
             np.concatenate([member.biases[0] for member in fitted]),
@@ -132,14 +136,11 @@ class Ensemble:
         return layer(second, weights, biases)
 
     def rough(self, inputs: Any) -> Any:
-        """[n, 1] of inputs[n, n_inputs]: what the first network of the first target says, for a tenth of the arithmetic; array-API code."""
+        """[n, 1] of inputs[n, n_inputs]: about the first target, by one small network, for a twentieth of the arithmetic; array-API code."""
         xp = inputs.__array_namespace__()
-        width = len(self.second_[0][1])
-        # its last layer is the mean and its difference from that, together
-        at = [0, len(self.sizes)]
-        last = self.last_[0][:width, at].sum(axis=1, keepdims=True), self.last_[1][at].sum(keepdims=True)
         x = self._held(xp, inputs)
-        for weights, biases in ((self.first_[0][:, :width], self.first_[1][:width]), self.second_[0]):
+        *hidden, last = self.rough_
+        for weights, biases in hidden:
             x = lean.silu(lean.gemm(x, xp.asarray(weights), xp.asarray(biases)))
         return lean.gemm(x, xp.asarray(last[0]), xp.asarray(last[1]))
 
