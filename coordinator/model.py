@@ -58,8 +58,8 @@ BOUNDED: Final = monomials(
         **{name: TIME_TEXTS[name] for name in ("dram_a_us", "dram_b_us", "dram_c_us")},
     }, TERMS,
 )  # fmt: skip
-MARGIN: Final = float(np.log(1.5))
-# beyond the smallest and the largest seen
+MARGINS: Final = np.log([1.25 if name == "dram_gbps" else 1.5 for name in BOUNDED.names], dtype=np.float32)
+# beyond the smallest and the largest seen; by its bandwidth another type of device is told, an H200 from an H100 at 1.4 times as much
 OF_OUTPUTS: Final = {
     "runtime_us": ("runtime",), "tflops": ("runtime",), "sustained_runtime_us": ("runtime", "sustained"), "power_w": ("power",),
     "energy_mj": ("runtime", "sustained", "power"),
@@ -217,7 +217,7 @@ class CostModel(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         return powers, 1e-3 if output == "energy_mj" else 1.0
 
     def _outside(self, xp: Any, inputs: Any) -> Any:
-        """[n] whether a size or the device is half as large again as any that was seen, or a kind of kernel or number format is new."""
+        """[n] whether a size or the device is beyond any that was seen by its margin, or a kind of kernel or number format is new."""
         above, below = (np.zeros((inputs.shape[1], BOUNDED.weights.shape[1]), dtype=np.float32) for _ in range(2))
         above[: len(TERMS)], below[: len(TERMS)] = BOUNDED.weights, -BOUNDED.weights
         missing = np.zeros((inputs.shape[1], 1), dtype=np.float32)
@@ -271,7 +271,7 @@ class CostModel(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         self.categories_ = np.concatenate(list(seen.values())).astype(np.float32)
         columns = terms(questions)
         bounded = BOUNDED.of(np, columns)
-        self.lowest_, self.highest_ = bounded.min(axis=0) - np.float32(MARGIN), bounded.max(axis=0) + np.float32(MARGIN)
+        self.lowest_, self.highest_ = bounded.min(axis=0) - MARGINS, bounded.max(axis=0) + MARGINS
         floor = log_floor_us(columns)
         beyond_floor = {name: values - floor if name == "runtime" else values for name, values in wanted.items()}
         shown = np.eye(len(TERMS) + len(self.of_key_), dtype=np.float32)[:, len(TERMS) :]

@@ -24,6 +24,8 @@ from gemmcast.predictor import SHORTLISTED
 Draw = Callable[..., list[tuple[Gemm, KernelConfig]]]
 Alike = Callable[[Prediction, Prediction], bool]
 GEMM = Gemm(m=1000, n=500, k=2000)
+MOST_GBPS = 2987.6
+# of the faster device that the model knows
 TILES = [KernelConfig(family="tiled", tile_m=m, tile_n=n, tile_k=16) for m in (4, 8, 16, 32, 64, 128) for n in (4, 16, 64)]
 
 
@@ -147,9 +149,10 @@ def test_an_unseen_dtype_family_or_algorithm_is_doubted(powered: Predictor, gpu:
     assert doubted(powered, gpu, alike, KernelConfig(family="cublaslt", algo_id=999))
 
 
-@pytest.mark.parametrize("change", [{"dram_gbps": 9000.0}, {"sm_count": 400}, {"peak_tflops": {"fp32": 5000.0}}])
+@pytest.mark.parametrize("change", [{"dram_gbps": 1.3 * MOST_GBPS}, {"sm_count": 400}, {"peak_tflops": {"fp32": 5000.0}}])
 def test_a_device_beyond_any_that_was_seen_is_doubted(powered: Predictor, gpu: Device, alike: Alike, change: dict[str, Any]) -> None:
     assert doubted(powered, replace(gpu, **change), alike)
+    assert not doubted(powered, replace(gpu, dram_gbps=1.2 * MOST_GBPS), alike)
 
 
 # choices
