@@ -109,6 +109,7 @@ class Loop:
         self._deaths = Counter[str]()
         self._contended = Counter[str]()
         # tries by cell
+        self._last_error = ""
         self._now_s = now_s
         self._uncommitted: list[Batch] = []
         self._committed_s = now_s()
@@ -120,7 +121,7 @@ class Loop:
         """Until every cell is committed or `stop()`; whether all are.
 
         Raises:
-            GemmcastError: every agent has failed.
+            GemmcastError: every agent has failed, and none is starting.
         """
         self._take(self._fleet.known())
         try:
@@ -131,6 +132,8 @@ class Loop:
                 show(self.progress)
                 if self._agents and not self._fleet.starting() and self._finished():
                     return True
+                if self._agents and not self._fleet.starting() and all(map(self._has_failed, self._agents.values())):
+                    raise GemmcastError(f"every agent has failed, the last with: {self._last_error}")
                 self._hand_out()
             return False
         finally:
@@ -219,6 +222,7 @@ class Loop:
             self._give_back(left)
             return
         agent.failures += 1
+        self._last_error = event.error
         if event.lease in agent.queued_at_death:
             agent.queued_at_death.discard(event.lease)
         else:
@@ -230,16 +234,15 @@ class Loop:
                 self._uncommitted.append(self._batch(event.agent, to_table([row])))
                 self._commit()
         self._give_back(left)
-        if agent.failures >= MAX_FAILURES * LEASES_PER_AGENT and self._all_failed():
-            raise GemmcastError(f"every agent has failed, the last with: {event.error}")
 
     def _count_start_failure(self, event: Ended) -> None:
         self._deaths[event.agent] += 1
         if self._deaths[event.agent] >= MAX_FAILURES and not self._agents:
             raise GemmcastError(f"agent {event.agent} can't start: {event.error}")
 
-    def _all_failed(self) -> bool:
-        return all(agent.failures >= MAX_FAILURES * LEASES_PER_AGENT for agent in self._agents.values())
+    @staticmethod
+    def _has_failed(agent: _Agent) -> bool:
+        return agent.failures >= MAX_FAILURES * LEASES_PER_AGENT
 
     def _give_back(self, cells: Sequence[Cell]) -> None:
         """To the front; what was contended to the end, for another agent or a quieter time."""
@@ -255,7 +258,7 @@ class Loop:
     def _hand_out(self) -> None:
         held = self._training_due() or (self._trainer is not None and self._trainer.busy)
         for name, agent in self._agents.items():
-            if (held and agent.shares_our_cpu) or agent.failures >= MAX_FAILURES * LEASES_PER_AGENT or agent.rests_until_s > self._now_s():
+            if (held and agent.shares_our_cpu) or self._has_failed(agent) or agent.rests_until_s > self._now_s():
                 continue
             while len(agent.leases) < LEASES_PER_AGENT and (cells := self._next_cells(agent)):
                 self._lease += 1

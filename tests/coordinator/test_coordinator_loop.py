@@ -347,6 +347,25 @@ def test_when_every_agent_fails_the_run_ends(store: SampleStore, fleet: MakeFlee
     assert set(store.counts()) <= {"agent_lost"}
 
 
+class SlowFleet(FakeFleet):
+    """An agent that has not joined yet is starting."""
+
+    def starting(self) -> int:
+        return sum(not agent.said for agent in self.agents.values())
+
+
+def test_a_run_waits_for_an_agent_that_is_starting_when_all_others_have_failed(
+    store: SampleStore, measure: Measure, make_plan: MakePlan, cpu: Device
+) -> None:
+    plan = make_plan({"sample": 60})
+    agents = SlowFleet(measure, {"a": FakeAgent(cpu), "b": FakeAgent(cpu, joins_at=200)}, dies=lambda name, _: name == "a")
+    assert Loop(plan, store, agents, None).run(stop=never)
+    assert agents.polls > 200
+    counts = _counts(store, plan_cells(plan, cpu).cells)
+    assert sum(counts.values()) == 60 and counts["ok"] > 50
+    assert agents.leased[-1][0] == "b"
+
+
 def test_an_agent_that_always_fails_is_left_out(store: SampleStore, fleet: MakeFleet, make_plan: MakePlan, cpu: Device) -> None:
     plan, agents = make_plan({"sample": 200, "max": 4096}), fleet(2, dies=lambda name, _: name == "node1/cpu")
     assert Loop(plan, store, agents, None).run(stop=never)
