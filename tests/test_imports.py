@@ -40,7 +40,7 @@ HEAVY = {
         "coordinator/model.py",
     },
     "skl2onnx": {"coordinator/compare.py", "coordinator/export.py"},
-    "scipy": {"coordinator/ranking.py"},
+    "scipy": {"coordinator/network.py", "coordinator/ranking.py"},
     "ndonnx": {"coordinator/export.py", "coordinator/lean.py"},
     "mlflow": {"registry/backend.py"},
     "deltalake": {"coordinator/store.py"},
