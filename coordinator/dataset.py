@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from gemmcast import question
+from gemmcast.config import KNOBS
 from gemmcast.sample import gemm_of
 
 TARGETS = ("runtime_us", "sustained_runtime_us", "power_w", "energy_mj", "tflops")
@@ -64,6 +65,21 @@ def dataset(table: pa.Table) -> Dataset:
     measured["tflops"] = np.array([gemm.flops for gemm in gemms], dtype=np.float64) / (measured["runtime_us"] * 1e6)
     shapes = np.array([gemm.shape_key for gemm in gemms], dtype=object)
     return Dataset(usable, question.from_columns(columns) if rows else np.zeros((0, len(question.FIELDS)), np.float32), measured, shapes)
+
+
+def with_plain_questions(data: Dataset) -> Dataset:
+    """And once more each row of what cuBLASLt chose itself, as somebody asks who names no knobs, because what it will choose is not known before."""
+    chosen = data.take((data.column("family") == "cublaslt") & (data.column("kernel") == "default"))
+    if not len(chosen):
+        return data
+    columns = {name: chosen.table[name].to_pylist() for name in chosen.table.column_names}
+    plain = question.from_columns(columns | {knob: [0] * len(chosen) for knob in KNOBS})
+    return Dataset(
+        pa.concat_tables([data.table, chosen.table]),
+        np.concatenate([data.questions, plain]),
+        {name: np.concatenate([values, chosen.measured[name]]) for name, values in data.measured.items()},
+        np.concatenate([data.shapes, chosen.shapes]),
+    )
 
 
 def held_out(shapes: npt.NDArray[Any], share: float) -> npt.NDArray[np.bool_]:

@@ -30,7 +30,7 @@ from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.ensemble import HistGradientBoostingRegressor
 
 from coordinator import lean
-from coordinator.dataset import Dataset
+from coordinator.dataset import Dataset, with_plain_questions
 from coordinator.features import features
 from coordinator.network import Ensemble, Size
 from coordinator.terms import FLOOR, FLOPS_US, SHOWN, TERMS, TIME_TEXTS, log_floor_us, log_scale, monomials, terms
@@ -99,7 +99,8 @@ class CostModel(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         return self._calibrate(questions, measured)
 
     def fit_dataset(self, data: Dataset) -> Self:
-        return self.fit(data.questions, data.measured)
+        taught = with_plain_questions(data)
+        return self.fit(taught.questions, taught.measured)
 
     def calibrate(self, data: Dataset) -> Self:
         """Intervals from shapes that the model has not seen, in place of those from the shapes on which parts were chosen."""

@@ -36,7 +36,7 @@ MIN_DEVICE_ROWS = 500
 MOST_DEVICES = 4
 # are left out in turn, those with most rows: each costs two refits
 KNOWN = 50
-MEMBERS, STEPS = 2, 5_000
+MEMBERS, STEPS = 2, 4_000
 CHEAP = ("lookup", "roofline")
 # the forest takes as long as the refit
 

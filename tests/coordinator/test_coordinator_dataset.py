@@ -6,13 +6,15 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from coordinator.dataset import TARGETS, dataset, held_out
+from coordinator.dataset import TARGETS, dataset, held_out, with_plain_questions
+from coordinator.importer import read_outside
 from coordinator.scores import score, table
 from gemmcast.arrow import SCHEMA, to_table
 from gemmcast.cell import Cell
@@ -20,7 +22,9 @@ from gemmcast.config import KernelConfig
 from gemmcast.device import Device
 from gemmcast.gemm import Gemm
 from gemmcast.question import FIELDS, ask
+from gemmcast.sample import device_of, gemm_of
 
+ROOT = Path(__file__).parents[2]
 Measure = Callable[..., dict[str, Any]]
 
 
@@ -69,6 +73,25 @@ def test_a_part_keeps_everything_together(cpu_samples: pa.Table) -> None:
         assert one.table["cell_id"].to_pylist() == data.column("cell_id")[mask].tolist()
         assert np.array_equal(one.measured["runtime_us"], data.measured["runtime_us"][mask])
         assert one.shapes.tolist() == data.shapes[mask].tolist()
+
+
+def test_what_a_library_chose_itself_is_taught_as_a_question_without_knobs_too() -> None:
+    data = dataset(read_outside(ROOT / "datasets" / "h100_sxm_again.parquet"))
+    chosen = (data.column("family") == "cublaslt") & (data.column("kernel") == "default")
+    whole = with_plain_questions(data)
+    assert 0 < chosen.sum() == len(whole) - len(data) < (data.column("family") == "cublaslt").sum()
+    np.testing.assert_array_equal(whole.questions[: len(data)], data.questions)
+    rows = data.take(chosen).table.to_pylist()
+    plain = [ask(gemm_of(row), KernelConfig(family="cublaslt"), device_of([row])) for row in rows]
+    np.testing.assert_allclose(whole.questions[len(data) :], np.array(plain, np.float32), rtol=1e-6)
+    for name, values in data.measured.items():
+        np.testing.assert_array_equal(whole.measured[name][len(data) :], values[chosen])
+    assert whole.shapes.tolist() == [*data.shapes, *data.shapes[chosen]] and len(whole.table) == len(whole)
+
+
+def test_where_no_library_chose_nothing_is_added(cpu_samples: pa.Table) -> None:
+    data = dataset(cpu_samples)
+    assert with_plain_questions(data) is data
 
 
 def test_no_rows_are_a_dataset_too() -> None:

@@ -17,7 +17,7 @@ from skl2onnx import to_onnx
 from skl2onnx.common.data_types import FloatTensorType
 from sklearn.ensemble import HistGradientBoostingRegressor
 
-from coordinator.dataset import Dataset, dataset
+from coordinator.dataset import Dataset, dataset, with_plain_questions
 from coordinator.export import export
 from coordinator.importer import read_outside
 from coordinator.model import MIN_POWER_ROWS, CostModel
@@ -109,6 +109,19 @@ def test_the_shortlist_graph_says_about_what_the_networks_say(fitted: Fitted) ->
     np.testing.assert_allclose(rough_us, model.rough(data.questions), rtol=PARITY_LIMIT)
     off = np.abs(np.log(rough_us / data.measured["runtime_us"]))
     assert np.median(off) < 0.15 and rough_us.shape == (len(data),)
+
+
+def test_a_library_can_be_asked_without_knobs() -> None:
+    """About its own choice, of shapes that the model has not seen: no worse than with the knobs told, within reason."""
+    data = dataset(read_outside(ROOT / "datasets" / "h200_sxm.parquet"))
+    training, test = next(split(data.shapes, 5))
+    asked = with_plain_questions(data.take(test))
+    said = CostModel(members=1, shares={"runtime": 0.0, "sustained": 0.0, "power": 0.0}).fit_dataset(data.take(training)).predict(asked.questions)
+    off = np.abs(np.log(said["runtime_us"] / asked.measured["runtime_us"]))
+    plain = np.arange(len(asked)) >= test.sum()
+    chosen = (asked.column("family") == "cublaslt") & (asked.column("kernel") == "default") & ~plain
+    assert plain.sum() == chosen.sum() > 50 and not said["extrapolating"][plain].any()
+    assert np.median(off[plain]) < 2 * np.median(off[chosen]) < 0.3
 
 
 def test_every_output_is_one_number_a_row_and_intervals_are_one_an_output(fitted: Fitted) -> None:
