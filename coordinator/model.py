@@ -88,19 +88,25 @@ class CostModel(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         self.members, self.steps, self.shares = members, steps, shares
         self.iterations, self.leaves, self.learning_rate, self.min_leaf = iterations, leaves, learning_rate, min_leaf
 
-    def fit(self, questions: Rows, measured: Answers) -> Self:
-        """Args: questions[n_rows, n_fields]; measured: runtime_us, and the other targets with NaN where they were not read."""
+    def fit(self, questions: Rows, measured: Answers, *, scored: int | None = None) -> Self:
+        """Fit.
+
+        Args:
+            questions: [n_rows, n_fields].
+            measured: runtime_us, and the other targets with NaN where they were not read.
+            scored: so many rows, the first, are those on which parts are chosen and intervals calibrated; all when None.
+        """
         if self.shares is None:
-            self._select(questions, measured)
+            self._select(questions, measured, np.arange(len(questions)) < (scored or len(questions)))
             self._fit_parts(questions, measured)
             return self
         self.shares_ = dict(self.shares)
         self._fit_parts(questions, measured)
-        return self._calibrate(questions, measured)
+        return self._calibrate(questions[:scored], {name: values[:scored] for name, values in measured.items()})
 
     def fit_dataset(self, data: Dataset) -> Self:
         taught = with_plain_questions(data)
-        return self.fit(taught.questions, taught.measured)
+        return self.fit(taught.questions, taught.measured, scored=len(data))
 
     def calibrate(self, data: Dataset) -> Self:
         """Intervals from shapes that the model has not seen, in place of those from the shapes on which parts were chosen."""
@@ -237,16 +243,17 @@ class CostModel(RegressorMixin, BaseEstimator):  # type: ignore[misc]
 
     # fitting
 
-    def _select(self, questions: Rows, measured: Answers) -> None:
+    def _select(self, questions: Rows, measured: Answers, scored: npt.NDArray[np.bool_]) -> None:
         """Choose each target's parts on shapes held out, and calibrate on them."""
         shape_of = np.unique(questions[:, :3], axis=0, return_inverse=True)[1].reshape(-1)
         shapes = np.random.default_rng(0).permutation(shape_of.max() + 1)
         tested = np.isin(shape_of, shapes[: max(1, round(SELECTION * len(shapes)))])
         if tested.all():
             tested = np.arange(len(questions)) % 2 == 0
-        trained, asked = ({name: values[rows] for name, values in measured.items()} for rows in (~tested, tested))
+        trained, tested = ~tested, tested & scored
+        asked = {name: values[tested] for name, values in measured.items()}
         self.shares_ = dict.fromkeys(OF_TARGET, 0.5)
-        self._fit_parts(questions[~tested], trained)
+        self._fit_parts(questions[trained], {name: values[trained] for name, values in measured.items()})
         from_trees = self.of_trees(questions[tested])
         _, everything, names = self._everything(np, questions[tested], *from_trees)
         shares: dict[str, float] = {}
