@@ -16,7 +16,9 @@ from gemmcast.arrow import to_table
 from gemmcast.cell import Cell
 from gemmcast.device import Device
 from gemmcast.errors import InputError
+from gemmcast.sample import config_of, gemm_of
 
+ROOT = Path(__file__).parents[2]
 MakeCell = Callable[..., Cell]
 MakeRow = Callable[..., dict[str, Any]]
 OURS = ("cell_id", "agent", "sample_id")
@@ -170,3 +172,16 @@ def test_an_open_knob_fits_any_and_a_given_one_must_fit(
 def test_an_own_kernel_is_found_by_its_path_or_by_its_content(resolved: ReplayInstrument, make_cell: MakeCell, kernel: str, found: bool) -> None:
     row = resolved.measure(make_cell(m=32, family="own", kernel=kernel, threads=0)).row
     assert (row["status"] == "ok") == found
+
+
+@pytest.mark.parametrize("name", ["h100_sxm", "h200_sxm", "h100_tiles", "h100_sxm_again", "h200_sxm_again"])
+def test_every_recorded_sweep_answers(name: str) -> None:
+    path = ROOT / "datasets" / f"{name}.parquet"
+    instrument, table = ReplayInstrument(path, "replayer"), pq.read_table(path)
+    for row in table.take(list(range(0, len(table), max(1, len(table) // 60)))).to_pylist():
+        metered = row["power_w"] is not None
+        cell = Cell(gemm=gemm_of(row), config=config_of(row), cache=row["cache"], power=metered, target=instrument.device.name)
+        said = instrument.measure(cell).row
+        assert (said["status"], said["runtime_us"], said["power_w"], said["reason"]) == tuple(
+            row[column] for column in ("status", "runtime_us", "power_w", "reason")
+        )
