@@ -130,10 +130,11 @@ class Loop:
                 self._take_model()
                 self._start_training(final=False)
                 show(self.progress)
-                if self._agents and not self._fleet.starting() and self._finished():
-                    return True
-                if self._agents and not self._fleet.starting() and all(map(self._has_failed, self._agents.values())):
-                    raise GemmcastError(f"every agent has failed, the last with: {self._last_error}")
+                if self._agents and not self._fleet.starting():
+                    if self._finished():
+                        return True
+                    if all(map(self._has_failed, self._agents.values())):
+                        raise GemmcastError(f"every agent has failed, the last with: {self._last_error}")
                 self._hand_out()
             return False
         finally:

@@ -96,8 +96,9 @@ class CostModel(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             measured: runtime_us, and the other targets with NaN where they were not read.
             scored: so many rows, the first, are those on which parts are chosen and intervals calibrated; all when None.
         """
+        scored = len(questions) if scored is None else scored
         if self.shares is None:
-            self._select(questions, measured, np.arange(len(questions)) < (scored or len(questions)))
+            self._select(questions, measured, scored)
             self._fit_parts(questions, measured)
             return self
         self.shares_ = dict(self.shares)
@@ -141,12 +142,8 @@ class CostModel(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         """
         xp = question.__array_namespace__()
         inputs = self._asked(xp, question)
-        weights = np.zeros((len(self._inputs()) + 1, 1), dtype=np.float32)
-        weights[-1] = 1
-        for name, power in FLOOR.items():
-            weights[TERMS.index(name)] = power
-        biases = np.array([sum(power * log_scale(name) for name, power in FLOOR.items())], dtype=np.float32)
         said = xp.concat([inputs, self.networks_.rough(inputs)], axis=1)
+        weights, biases = self._logs([*self._inputs(), "network runtime"], (), ["runtime_us"])
         return lean.column(xp.exp(lean.gemm(said, xp.asarray(weights), xp.asarray(biases))))
 
     def _asked(self, xp: Any, question: Any) -> Any:
@@ -170,10 +167,13 @@ class CostModel(RegressorMixin, BaseEstimator):  # type: ignore[misc]
     def _inputs(self) -> list[str]:
         return [*(f"term {name}" for name in TERMS), *(f"category {i}" for i in range(len(self.of_key_)))]
 
-    def _logs(self, names: Sequence[str], with_trees: Sequence[str]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-        """Weights [n_said, n_outputs] and biases [n_outputs] from what was said to the logarithms of the outputs."""
-        weights, biases = np.zeros((len(names), len(self.outputs_)), dtype=np.float32), np.zeros(len(self.outputs_), dtype=np.float32)
-        for i, output in enumerate(self.outputs_):
+    def _logs(
+        self, names: Sequence[str], with_trees: Sequence[str], outputs: Sequence[str] | None = None
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """Weights [n_said, n_outputs] and biases [n_outputs] from what was said to the logarithms of the outputs, all of the model's when None."""
+        outputs = self.outputs_ if outputs is None else outputs
+        weights, biases = np.zeros((len(names), len(outputs)), dtype=np.float32), np.zeros(len(outputs), dtype=np.float32)
+        for i, output in enumerate(outputs):
             powers, scale = self._powers(output, with_trees)
             biases[i] = np.log(scale)
             for name, power in powers.items():
@@ -243,14 +243,15 @@ class CostModel(RegressorMixin, BaseEstimator):  # type: ignore[misc]
 
     # fitting
 
-    def _select(self, questions: Rows, measured: Answers, scored: npt.NDArray[np.bool_]) -> None:
+    def _select(self, questions: Rows, measured: Answers, scored: int) -> None:
         """Choose each target's parts on shapes held out, and calibrate on them."""
         shape_of = np.unique(questions[:, :3], axis=0, return_inverse=True)[1].reshape(-1)
         shapes = np.random.default_rng(0).permutation(shape_of.max() + 1)
         tested = np.isin(shape_of, shapes[: max(1, round(SELECTION * len(shapes)))])
         if tested.all():
             tested = np.arange(len(questions)) % 2 == 0
-        trained, tested = ~tested, tested & scored
+        trained = ~tested
+        tested[scored:] = False
         asked = {name: values[tested] for name, values in measured.items()}
         self.shares_ = dict.fromkeys(OF_TARGET, 0.5)
         self._fit_parts(questions[trained], {name: values[trained] for name, values in measured.items()})

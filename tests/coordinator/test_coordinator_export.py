@@ -111,6 +111,12 @@ def test_the_shortlist_graph_says_about_what_the_networks_say(fitted: Fitted) ->
     assert np.median(off) < 0.15 and rough_us.shape == (len(data),)
 
 
+def test_a_model_of_one_type_of_gpu_doubts_every_question_about_another() -> None:
+    h100, h200 = (dataset(read_outside(ROOT / "datasets" / f"{name}_sxm_again.parquet")) for name in ("h100", "h200"))
+    model = CostModel(members=1, steps=20, shares={"runtime": 0.0, "sustained": 0.0, "power": 0.0}).fit_dataset(h100)
+    assert model.predict(h200.questions)["extrapolating"].all() and not model.predict(h100.questions)["extrapolating"].any()
+
+
 def test_a_library_can_be_asked_without_knobs() -> None:
     """About its own choice, of shapes that the model has not seen: no worse than with the knobs told, within reason."""
     data = dataset(read_outside(ROOT / "datasets" / "h200_sxm.parquet"))
