@@ -64,16 +64,23 @@ def dataset(table: pa.Table) -> Dataset:
     gemms = [gemm_of(row) for row in rows]
     measured["tflops"] = np.array([gemm.flops for gemm in gemms], dtype=np.float64) / (measured["runtime_us"] * 1e6)
     shapes = np.array([gemm.shape_key for gemm in gemms], dtype=object)
-    return Dataset(usable, question.from_columns(columns) if rows else np.zeros((0, len(question.FIELDS)), np.float32), measured, shapes)
+    return Dataset(usable, question.from_columns(columns), measured, shapes)
+
+
+def plainly(data: Dataset) -> tuple[npt.NDArray[np.bool_], question.Rows]:
+    """[n_rows] True for what a library chose itself and told the knobs of, and those rows' questions as somebody asks who has no library to ask."""
+    families, told = data.column("family"), np.any([data.column(knob) > 0 for knob in KNOBS], axis=0)
+    chosen = told & ((families == "cublas") | ((families == "cublaslt") & (data.column("kernel") == "default")))
+    columns = {name: values.to_pylist() for name, values in zip(data.table.column_names, data.table.filter(pa.array(chosen)).columns, strict=True)}
+    return chosen, question.from_columns(columns | {knob: [0] * int(chosen.sum()) for knob in KNOBS})
 
 
 def with_plain_questions(data: Dataset) -> Dataset:
-    """And once more each row of what cuBLASLt chose itself, as somebody asks who names no knobs, because what it will choose is not known before."""
-    chosen = data.take((data.column("family") == "cublaslt") & (data.column("kernel") == "default"))
-    if not len(chosen):
+    """And once more each row of what a library chose itself, as a question without knobs."""
+    rows, plain = plainly(data)
+    if not rows.any():
         return data
-    columns = {name: chosen.table[name].to_pylist() for name in chosen.table.column_names}
-    plain = question.from_columns(columns | {knob: [0] * len(chosen) for knob in KNOBS})
+    chosen = data.take(rows)
     return Dataset(
         pa.concat_tables([data.table, chosen.table]),
         np.concatenate([data.questions, plain]),

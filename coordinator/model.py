@@ -14,8 +14,8 @@ Energy and throughput are computed, never fitted, so that the outputs can't cont
 some rows costs the others nothing. Never shown power, the model has none; never shown a sustained runtime (tables of others have none), it has
 neither that nor energy.
 
-Every output has an interval: a factor up and down, as much wider as the networks are apart, calibrated by family on shapes that were not
-trained on (split conformal prediction; Lei, G'Sell, Rinaldo, Tibshirani & Wasserman, JASA 2018), so that nine of ten measurements lie
+Every output has an interval: a factor up and down, as much wider as the networks are apart, calibrated by family, and in one by whether the
+kernel's algorithm is told, on shapes that were not trained on (split conformal prediction; Lei, G'Sell, Rinaldo, Tibshirani & Wasserman, JASA 2018), so that nine of ten measurements lie
 within. `extrapolating` is 1 for a question outside of what was seen: there the intervals promise nothing.
 """
 
@@ -42,7 +42,7 @@ WIDTHS: Final = {"runtime": 128, "sustained": 24, "power": 48}
 # of both hidden layers of a target's networks
 MIN_POWER_ROWS: Final = 40
 # fewer teach nothing
-MIN_FAMILY_ROWS: Final = 50
+MIN_GROUP_ROWS: Final = 50
 # fewer are calibrated together with all others
 SELECTION: Final = 0.2
 # of the shapes, on which parts are chosen
@@ -88,30 +88,29 @@ class CostModel(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         self.members, self.steps, self.shares = members, steps, shares
         self.iterations, self.leaves, self.learning_rate, self.min_leaf = iterations, leaves, learning_rate, min_leaf
 
-    def fit(self, questions: Rows, measured: Answers, *, scored: int | None = None) -> Self:
+    def fit(self, questions: Rows, measured: Answers) -> Self:
         """Fit.
 
         Args:
             questions: [n_rows, n_fields].
             measured: runtime_us, and the other targets with NaN where they were not read.
-            scored: so many rows, the first, are those on which parts are chosen and intervals calibrated; all when None.
         """
-        scored = len(questions) if scored is None else scored
         if self.shares is None:
-            self._select(questions, measured, scored)
+            self._select(questions, measured)
             self._fit_parts(questions, measured)
             return self
         self.shares_ = dict(self.shares)
         self._fit_parts(questions, measured)
-        return self._calibrate(questions[:scored], {name: values[:scored] for name, values in measured.items()})
+        return self._calibrate(questions, measured)
 
     def fit_dataset(self, data: Dataset) -> Self:
         taught = with_plain_questions(data)
-        return self.fit(taught.questions, taught.measured, scored=len(data))
+        return self.fit(taught.questions, taught.measured)
 
     def calibrate(self, data: Dataset) -> Self:
         """Intervals from shapes that the model has not seen, in place of those from the shapes on which parts were chosen."""
-        return self._calibrate(data.questions, data.measured)
+        taught = with_plain_questions(data)
+        return self._calibrate(taught.questions, taught.measured)
 
     def predict(self, questions: Rows) -> Answers:
         """Every output [n_rows]; `low` and `high` [n_rows, n_outputs]; `extrapolating` [n_rows]."""
@@ -184,12 +183,13 @@ class CostModel(RegressorMixin, BaseEstimator):  # type: ignore[misc]
     def _margins(self, names: Sequence[str]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
         """As `_logs`, to half the widths of their intervals."""
         weights = self._apart(names)
-        widest = max(width for (_, family), width in self.widths_.items() if family is None)
+        widest = max(width for (_, group), width in self.widths_.items() if group is None)
         pooled = np.array([self.widths_.get((name, None), widest) for name in self.outputs_], dtype=np.float32)
         for j, (key, code) in enumerate(zip(self.of_key_, self.categories_.tolist(), strict=True)):
-            if key == "dtypes":
-                of_family = [self.widths_.get((name, code // KEYS[key]["family"]), width) for name, width in zip(self.outputs_, pooled, strict=True)]
-                weights[names.index(f"category {j}")] = of_family - pooled
+            if key == "algorithms":
+                group = _group(*divmod(code, KEYS[key]["family"]))
+                of_group = [self.widths_.get((name, group), width) for name, width in zip(self.outputs_, pooled, strict=True)]
+                weights[names.index(f"category {j}")] = of_group - pooled
         return weights, pooled
 
     def _apart(self, names: Sequence[str]) -> npt.NDArray[np.float32]:
@@ -243,16 +243,14 @@ class CostModel(RegressorMixin, BaseEstimator):  # type: ignore[misc]
 
     # fitting
 
-    def _select(self, questions: Rows, measured: Answers, scored: int) -> None:
+    def _select(self, questions: Rows, measured: Answers) -> None:
         """Choose each target's parts on shapes held out, and calibrate on them."""
         shape_of = np.unique(questions[:, :3], axis=0, return_inverse=True)[1].reshape(-1)
         shapes = np.random.default_rng(0).permutation(shape_of.max() + 1)
         tested = np.isin(shape_of, shapes[: max(1, round(SELECTION * len(shapes)))])
         if tested.all():
             tested = np.arange(len(questions)) % 2 == 0
-        trained = ~tested
-        tested[scored:] = False
-        asked = {name: values[tested] for name, values in measured.items()}
+        trained, asked = ~tested, {name: values[tested] for name, values in measured.items()}
         self.shares_ = dict.fromkeys(OF_TARGET, 0.5)
         self._fit_parts(questions[trained], {name: values[trained] for name, values in measured.items()})
         from_trees = self.of_trees(questions[tested])
@@ -319,9 +317,9 @@ class CostModel(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         return wanted
 
     def _calibrate(self, questions: Rows, measured: Answers) -> Self:
-        """widths_: output, family (None for all together) -> how much more than the networks are apart nine of ten measurements are off at most."""
+        """widths_: output, group (None for all together) -> how much more than the networks are apart nine of ten measurements are off at most."""
         logs, apart = self._said(questions, self.of_trees(questions))
-        families = questions[:, AT["family"]]
+        groups = [_group(family, algorithm) for family, algorithm in questions[:, [AT["family"], AT["algorithm"]]].tolist()]
         self.widths_ = {}
         for i, name in enumerate(self.outputs_):
             source = "runtime_us" if name == "tflops" else name  # as doubtful as the runtime that it is made from
@@ -331,10 +329,10 @@ class CostModel(RegressorMixin, BaseEstimator):  # type: ignore[misc]
                 continue  # a product of others that were read: `_margins` has what holds instead
             doubt = np.abs(np.log(read[known]) - logs[known, self.outputs_.index(source)]) - apart[known, i]
             self.widths_[name, None] = _quantile(doubt)
-            for family in set(families.tolist()):
-                of_family = doubt[families[known] == family]
-                if len(of_family) >= MIN_FAMILY_ROWS:
-                    self.widths_[name, family] = _quantile(of_family)
+            for group in set(groups):
+                of_group = doubt[np.array([one == group for one in groups])[known]]
+                if len(of_group) >= MIN_GROUP_ROWS:
+                    self.widths_[name, group] = _quantile(of_group)
         return self
 
     def _boost(self, columns: Any, wanted: Any, leaves: int) -> HistGradientBoostingRegressor:
@@ -348,6 +346,11 @@ class CostModel(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             random_state=0,
         )
         return trees.fit(columns[known], wanted[known])
+
+
+def _group(family: float, algorithm: float) -> tuple[float, bool]:
+    """What is calibrated together."""
+    return family, algorithm > 0
 
 
 def _quantile(doubt: npt.NDArray[np.float64]) -> float:

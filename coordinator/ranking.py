@@ -38,11 +38,11 @@ def ranking(data: Dataset, predicted: dict[str, dict[str, Values]]) -> dict[str,
     """target -> method -> groups, and tau, regret and regret_8 with _mean and _median; a target without a group is left out.
 
     Args:
-        predicted: target -> method -> [n_rows].
+        predicted: target -> method -> [n_rows]; a method that has no answer for some is left out.
     """
     found: dict[str, dict[str, dict[str, float]]] = {}
     for target in RANKED:
-        methods = {name: values for name, values in predicted.get(target, {}).items() if name not in INTERVALS}
+        methods = {name: said for name, said in predicted.get(target, {}).items() if name not in INTERVALS and not np.isnan(said).any()}
         groups = list(_groups(data, data.measured[target]))
         for name, values in methods.items() if groups else ():
             each = [agreement(measured, values[rows]) for rows, measured in groups]

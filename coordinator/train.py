@@ -24,7 +24,7 @@ from coordinator.plan import Train
 from coordinator.ranking import ranking
 from coordinator.recording import repeats
 from coordinator.unseen import unseen
-from coordinator.validation import beside_baselines, scores, scores_by, sizes, unseen_coverage
+from coordinator.validation import asked, beside_baselines, scores, scores_by, sizes, unseen_coverage
 from gemmcast import __version__, modeldir
 from gemmcast.card import ModelCard
 from gemmcast.device import Device
@@ -65,7 +65,7 @@ def train(table: pa.Table, settings: Train, *, store_version: int | None = None)
     covered = unseen_coverage(model, test)
     exported = export(model, devices_of(data))
     session = open_session(exported)
-    predicted = beside_baselines(training, test, model.predict(test.questions))
+    predicted = asked(model, training, test)
     return Candidate(
         model=exported,
         card=ModelCard(

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from coordinator.baselines import BASELINES
-from coordinator.dataset import TARGETS, Dataset
+from coordinator.dataset import TARGETS, Dataset, plainly
 from coordinator.model import CostModel
 from coordinator.scores import score
 from gemmcast.question import INTERVALS, algorithm
@@ -26,16 +26,30 @@ Predicted = dict[str, dict[str, npt.NDArray[np.float64]]]
 FOLDS = 5
 MEMBER = ("family", "kernel", "tile_m", "tile_n", "tile_k", "algorithm")
 # what a kernel is before it meets a shape
+WITHOUT_KNOBS = "without_knobs"
+# a method: the model, asked about what a library will choose itself as if that were not known
 
 
 def answers(training: Dataset, test: Dataset) -> Predicted:
-    """What the model and the baselines say about the test rows, fitted on the training rows; the model's interval is there as `low` and `high`."""
-    model = CostModel().fit_dataset(training)
+    """What a model and the baselines say about the test rows, fitted on the training rows."""
+    return asked(CostModel().fit_dataset(training), training, test)
+
+
+def asked(model: CostModel, training: Dataset, test: Dataset) -> Predicted:
+    """What a model that was fitted on the training rows and the baselines say about the test rows.
+
+    The model's interval is there as `low` and `high`, and as WITHOUT_KNOBS what it says of a library's own choice when nobody tells which.
+    """
     said = model.predict(test.questions)
     found = beside_baselines(training, test, said)
+    chosen, questions = plainly(test)
+    plain = model.predict(questions) if len(questions) else {}
     for i, target in enumerate(model.outputs_):
         if target in found:
             found[target] |= {side: said[side][:, i].astype(np.float64) for side in INTERVALS}
+            if plain:
+                found[target][WITHOUT_KNOBS] = np.full(len(test), np.nan)
+                found[target][WITHOUT_KNOBS][chosen] = plain[target]
     return found
 
 

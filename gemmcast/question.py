@@ -113,7 +113,7 @@ def _derived(columns: Mapping[str, Sequence[Any]]) -> dict[str, npt.NDArray[np.f
     kinds, layouts = [DTYPES[name] for name in columns["dtype"]], list(columns["layout"])
     tiles = {f"tile_{d}": np.where(_numbers(columns[f"tile_{d}"]) > 0, _numbers(columns[f"tile_{d}"]), _numbers(columns[d])) for d in "mnk"}
     cores, threads = _numbers(columns["sm_count"]), _numbers(columns["threads"])
-    on_cpu = np.array([kind == "cpu" for kind in columns["device_kind"]])
+    on_cpu = np.array([kind == "cpu" for kind in columns["device_kind"]], dtype=bool)
     workers = np.where(on_cpu & (threads > 0), np.minimum(threads, cores), cores)
     return {
         **tiles,

@@ -1,5 +1,8 @@
 """cuBLAS with its own choice of kernel: what a program that just calls the library gets.
 
+cuBLAS leaves the choice to cuBLASLt's heuristic, so the knobs of what it will launch are known before: they are asked there, where nvmath-python and
+the same version are at hand, and stand in the facts (docs/decisions/0013).
+
 Called through ctypes, because CuPy refuses its own cuBLAS calls while a stream is being captured. cuBLAS is column-major, so
 C^T = B^T·A^T is computed: operands swapped, a row-major matrix read as its transpose. Workspace of our own, 32 MiB (NVIDIA's advice for sm_90).
 API: docs.nvidia.com/cuda/cublas, cublasGemmStridedBatchedEx.
@@ -14,7 +17,7 @@ from typing import Any
 
 import cupy
 
-from agent.kernels import Prepared
+from agent.kernels import Prepared, cublaslt
 from agent.operands import Operands, addresses
 from gemmcast.config import KernelConfig
 from gemmcast.errors import MeasurementError
@@ -78,7 +81,8 @@ class Cublas:
             if status := call(*calls[i]):
                 _must(status, "cublasGemmStridedBatchedEx")
 
-        return Prepared(launch, {"kernel": config.kernel or "default", "library": self.version, "workspace_bytes": WORKSPACE_BYTES})
+        knobs = cublaslt.FAMILY.chosen(gemm, sets, self.version.split()[1])
+        return Prepared(launch, {**knobs, "kernel": config.kernel or "default", "library": self.version, "workspace_bytes": WORKSPACE_BYTES})
 
 
 def _must(status: int, call: str) -> None:

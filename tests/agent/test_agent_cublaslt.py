@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from enum import IntEnum
@@ -438,6 +439,29 @@ def test_alpha_and_beta_share_one_query() -> None:
     for beta in (0.0, 1.0):
         _facts(family, gemm=Gemm(m=5, n=7, k=3, beta=beta))
     assert lt.log.count("heuristic") == 1
+
+
+def test_it_tells_what_cublas_will_launch() -> None:
+    family, lt = _family()
+    assert family.chosen(SMALL, _sets(SMALL), "13.10.2") == _knobs(_facts(family)) == NAMES.knobs(FIRST)
+    family.chosen(replace(SMALL, beta=1.0), _sets(SMALL), "13.10.2")
+    assert lt.log.count("heuristic") == 1
+
+
+@pytest.mark.parametrize(("dtype", "version", "failing"), [("fp64", "13.10.2", {}), ("fp32", "13.10.3", {}), ("fp32", "13.10.2", {"heuristic": 15})])
+def test_what_cublas_will_launch_may_be_unknown(dtype: str, version: str, failing: dict[str, int]) -> None:
+    gemm = replace(SMALL, dtype=dtype)
+    assert _family(**failing)[0].chosen(gemm, _sets(SMALL), version) == {}
+
+
+def test_a_fault_while_asking_what_cublas_will_launch_is_told() -> None:
+    with pytest.raises(MeasurementError, match="cuda_error"):
+        _family(heuristic=14)[0].chosen(SMALL, _sets(SMALL), "13.10.2")
+
+
+def test_without_nvmath_cublas_is_measured_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "nvmath.bindings", None)
+    assert CublasLt().chosen(SMALL, _sets(SMALL), "13.10.2") == {}
 
 
 def test_without_nvmath_the_family_is_unsupported() -> None:

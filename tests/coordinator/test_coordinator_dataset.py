@@ -77,12 +77,13 @@ def test_a_part_keeps_everything_together(cpu_samples: pa.Table) -> None:
 
 def test_what_a_library_chose_itself_is_taught_as_a_question_without_knobs_too() -> None:
     data = dataset(read_outside(ROOT / "datasets" / "h100_sxm_again.parquet"))
-    chosen = (data.column("family") == "cublaslt") & (data.column("kernel") == "default")
+    family, default = data.column("family"), data.column("kernel") == "default"
+    chosen = (family == "cublas") | ((family == "cublaslt") & default)
     whole = with_plain_questions(data)
-    assert 0 < chosen.sum() == len(whole) - len(data) < (data.column("family") == "cublaslt").sum()
+    assert 0 < (family == "cublas").sum() < chosen.sum() == len(whole) - len(data) < np.isin(family, ["cublas", "cublaslt"]).sum()
     np.testing.assert_array_equal(whole.questions[: len(data)], data.questions)
     rows = data.take(chosen).table.to_pylist()
-    plain = [ask(gemm_of(row), KernelConfig(family="cublaslt"), device_of([row])) for row in rows]
+    plain = [ask(gemm_of(row), KernelConfig(family=row["family"]), device_of([row])) for row in rows]
     np.testing.assert_allclose(whole.questions[len(data) :], np.array(plain, np.float32), rtol=1e-6)
     for name, values in data.measured.items():
         np.testing.assert_array_equal(whole.measured[name][len(data) :], values[chosen])

@@ -17,7 +17,7 @@ from typing import Any, Final
 import numpy as np
 
 from agent.kernels import Prepared
-from agent.kernels.cublaslt.library import WIDEST_ALIGNMENT, WORKSPACE_BYTES, Problem, algorithms, failed
+from agent.kernels.cublaslt.library import KINDS, WIDEST_ALIGNMENT, WORKSPACE_BYTES, Problem, algorithms, failed
 from agent.kernels.cublaslt.names import Algorithm, Names
 from agent.kernels.cublaslt.offer import Offer
 from agent.operands import Operands, addresses
@@ -99,7 +99,7 @@ class CublasLt:
     def prepare(self, gemm: Gemm, config: KernelConfig, sets: Sequence[Operands]) -> Prepared:
         if gemm.dtype == "fp8_e4m3" and gemm.layout != "nt":
             raise MeasurementError("unsupported", f"cublaslt multiplies fp8 in layout nt only (sm_90 reads both operands along k), not {gemm.layout}")
-        offer = self._offer(replace(gemm, alpha=1.0, beta=0.0), aligned(sets))
+        offer = self._offer(gemm, sets)
         choice = offer.choose(config)
         problem, chosen = offer.problem, choice.configured
         scalars = np.array([gemm.alpha, gemm.beta], np.float32)
@@ -113,8 +113,24 @@ class CublasLt:
         launch = Launch(self._lt, self._cuda, calls, (problem, chosen, scalars, self._workspace, sets))
         return Prepared(launch, {**offer.knobs(choice), "kernel": choice.name, "library": self.version, "workspace_bytes": chosen.workspace_bytes})
 
-    def _offer(self, gemm: Gemm, alignment: tuple[int, int, int]) -> Offer:
-        """Of the last OFFERS problems, kept; alignment of the library's A, B and C counts, since the heuristic goes by it."""
+    def chosen(self, gemm: Gemm, sets: Sequence[Operands], version: str) -> dict[str, int]:
+        """The knobs of what cuBLAS of that version ("13.1.0") launches, which leaves its choice to this library's heuristic.
+
+        {} where nobody tells: without this library, or in another version, or for a dtype or problem that it does not have.
+        """
+        try:
+            if gemm.dtype not in KINDS or self.version.split()[1] != version:
+                return {}
+            offer = self._offer(gemm, sets)
+            return offer.knobs(offer.choose(KernelConfig(family="cublaslt")))
+        except MeasurementError as error:
+            if error.status != "unsupported":
+                raise
+            return {}
+
+    def _offer(self, gemm: Gemm, sets: Sequence[Operands]) -> Offer:
+        """Of the last OFFERS problems, kept; what the operands are aligned to counts, since the heuristic goes by it, alpha and beta do not."""
+        gemm, alignment = replace(gemm, alpha=1.0, beta=0.0), aligned(sets)
         key = (gemm, alignment)
         if key not in self._offers:
             problem = Problem(self._lt, self._handle, gemm, alignment)
