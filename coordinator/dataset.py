@@ -67,25 +67,34 @@ def dataset(table: pa.Table) -> Dataset:
     return Dataset(usable, question.from_columns(columns), measured, shapes)
 
 
-def plainly(data: Dataset) -> tuple[npt.NDArray[np.bool_], question.Rows]:
-    """[n_rows] True for what a library chose itself and told the knobs of, and those rows' questions as somebody asks who has no library to ask."""
-    families, told = data.column("family"), np.any([data.column(knob) > 0 for knob in KNOBS], axis=0)
-    chosen = told & ((families == "cublas") | ((families == "cublaslt") & (data.column("kernel") == "default")))
-    columns = {name: values.to_pylist() for name, values in zip(data.table.column_names, data.table.filter(pa.array(chosen)).columns, strict=True)}
-    return chosen, question.from_columns(columns | {knob: [0] * int(chosen.sum()) for knob in KNOBS})
+def own_choice(data: Dataset) -> npt.NDArray[np.bool_]:
+    """[n_rows] True where a library was left to choose."""
+    families = data.column("family")
+    chosen: npt.NDArray[np.bool_] = (families == "cublas") | ((families == "cublaslt") & (data.column("kernel") == "default"))
+    return chosen
+
+
+def told_choice(data: Dataset) -> npt.NDArray[np.bool_]:
+    """[n_rows] True where it also told what it chose."""
+    told: npt.NDArray[np.bool_] = own_choice(data) & np.any([data.column(knob) > 0 for knob in KNOBS], axis=0)
+    return told
+
+
+def without_knobs(data: Dataset) -> question.Rows:
+    """[n_rows, n_fields] The questions of somebody who names none."""
+    return question.from_columns({name: data.table[name].to_pylist() for name in data.table.column_names} | {knob: [0] * len(data) for knob in KNOBS})
 
 
 def with_plain_questions(data: Dataset) -> Dataset:
-    """And once more each row of what a library chose itself, as a question without knobs."""
-    rows, plain = plainly(data)
-    if not rows.any():
+    """And once more each row of what a library chose itself, as a question without knobs, because who has no library to ask does not know them."""
+    own = data.take(told_choice(data))
+    if not len(own):
         return data
-    chosen = data.take(rows)
     return Dataset(
-        pa.concat_tables([data.table, chosen.table]),
-        np.concatenate([data.questions, plain]),
-        {name: np.concatenate([values, chosen.measured[name]]) for name, values in data.measured.items()},
-        np.concatenate([data.shapes, chosen.shapes]),
+        pa.concat_tables([data.table, own.table]),
+        np.concatenate([data.questions, without_knobs(own)]),
+        {name: np.concatenate([values, own.measured[name]]) for name, values in data.measured.items()},
+        np.concatenate([data.shapes, own.shapes]),
     )
 
 

@@ -14,9 +14,9 @@ Energy and throughput are computed, never fitted, so that the outputs can't cont
 some rows costs the others nothing. Never shown power, the model has none; never shown a sustained runtime (tables of others have none), it has
 neither that nor energy.
 
-Every output has an interval: a factor up and down, as much wider as the networks are apart, calibrated by family, and in one by whether the
-kernel's algorithm is told, on shapes that were not trained on (split conformal prediction; Lei, G'Sell, Rinaldo, Tibshirani & Wasserman, JASA 2018), so that nine of ten measurements lie
-within. `extrapolating` is 1 for a question outside of what was seen: there the intervals promise nothing.
+Every output has an interval: a factor up and down, as much wider as the networks are apart, calibrated by family, with and without a named
+algorithm each for itself, on shapes that were not trained on (split conformal prediction; Lei, G'Sell, Rinaldo, Tibshirani & Wasserman, JASA 2018),
+so that nine of ten measurements lie within. `extrapolating` is 1 for a question outside of what was seen: there the intervals promise nothing.
 """
 
 from __future__ import annotations
@@ -188,7 +188,7 @@ class CostModel(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         for j, (key, code) in enumerate(zip(self.of_key_, self.categories_.tolist(), strict=True)):
             if key == "algorithms":
                 group = _group(*divmod(code, KEYS[key]["family"]))
-                of_group = [self.widths_.get((name, group), width) for name, width in zip(self.outputs_, pooled, strict=True)]
+                of_group = [self.widths_.get((name, group), width) for name, width in zip(self.outputs_, pooled.tolist(), strict=True)]
                 weights[names.index(f"category {j}")] = of_group - pooled
         return weights, pooled
 
@@ -319,8 +319,8 @@ class CostModel(RegressorMixin, BaseEstimator):  # type: ignore[misc]
     def _calibrate(self, questions: Rows, measured: Answers) -> Self:
         """widths_: output, group (None for all together) -> how much more than the networks are apart nine of ten measurements are off at most."""
         logs, apart = self._said(questions, self.of_trees(questions))
-        groups = [_group(family, algorithm) for family, algorithm in questions[:, [AT["family"], AT["algorithm"]]].tolist()]
-        self.widths_ = {}
+        groups = _group(questions[:, AT["family"]], questions[:, AT["algorithm"]])
+        self.widths_: dict[tuple[str, float | None], float] = {}
         for i, name in enumerate(self.outputs_):
             source = "runtime_us" if name == "tflops" else name  # as doubtful as the runtime that it is made from
             read = measured.get(source, np.full(len(questions), np.nan))
@@ -329,8 +329,8 @@ class CostModel(RegressorMixin, BaseEstimator):  # type: ignore[misc]
                 continue  # a product of others that were read: `_margins` has what holds instead
             doubt = np.abs(np.log(read[known]) - logs[known, self.outputs_.index(source)]) - apart[known, i]
             self.widths_[name, None] = _quantile(doubt)
-            for group in set(groups):
-                of_group = doubt[np.array([one == group for one in groups])[known]]
+            for group in set(groups.tolist()):
+                of_group = doubt[groups[known] == group]
                 if len(of_group) >= MIN_GROUP_ROWS:
                     self.widths_[name, group] = _quantile(of_group)
         return self
@@ -348,9 +348,9 @@ class CostModel(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         return trees.fit(columns[known], wanted[known])
 
 
-def _group(family: float, algorithm: float) -> tuple[float, bool]:
-    """What is calibrated together."""
-    return family, algorithm > 0
+def _group(family: Any, algorithm: Any) -> Any:
+    """A number for what is calibrated together."""
+    return family + (algorithm > 0) / 2
 
 
 def _quantile(doubt: npt.NDArray[np.float64]) -> float:

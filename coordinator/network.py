@@ -38,8 +38,10 @@ HUBER: Final = 0.05
 # standard deviations of the target beyond which an error counts linearly
 DECAYS: Final = (600.0, 0.1, 1.0)
 # of weights: the first over the rows, within the others, because few rows are soon learned by heart
-LEAST_BATCH, MOST_BATCH, BATCHES, PASSES = 16, 256, 50, 100
-# rows; BATCHES are a pass where that leaves as many rows a batch, and more than PASSES teach nothing
+LEAST_BATCH, MOST_BATCH, BATCHES = 16, 256, 50
+# rows; BATCHES are a pass where that leaves as many rows a batch
+STEPS, PASSES = 5_000, (70, 100)
+# so many steps, but no fewer nor more passes over the rows; the longest fits have a limit beside (Ensemble)
 ROUGH: Final = 32
 # width of the network that only has to tell which of many questions are worth the others
 STEADY: Final = 1e-3
@@ -163,8 +165,9 @@ def _fit_member(inputs: npt.NDArray[np.float32], wanted: Values, hidden: int, st
     scales = np.where(deviations < STEADY, np.inf, np.maximum(deviations, NARROW))
     middle, width = float(wanted.mean()), float(wanted.std()) or 1.0
     batch = int(np.clip(len(wanted) // BATCHES, LEAST_BATCH, MOST_BATCH))
-    most = min(steps, max(1, PASSES * len(wanted) // batch))
-    fitted = _descend(((inputs - means) / scales).astype(np.float32), ((wanted - middle) / width).astype(np.float32), hidden, most, batch, seed)
+    least, most = (max(1, passes * len(wanted) // batch) for passes in PASSES)
+    steps = min(steps, max(least, min(STEPS, most)))
+    fitted = _descend(((inputs - means) / scales).astype(np.float32), ((wanted - middle) / width).astype(np.float32), hidden, steps, batch, seed)
     weights, biases = ([values.astype(np.float64) for values in of] for of in (fitted[:3], fitted[3:]))
     # scales go into the layers
     weights[0] *= STEEP / scales[:, None]

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from coordinator.baselines import BASELINES
-from coordinator.dataset import TARGETS, Dataset, plainly
+from coordinator.dataset import TARGETS, Dataset, own_choice, told_choice, without_knobs
 from coordinator.model import CostModel
 from coordinator.scores import score
 from gemmcast.question import INTERVALS, algorithm
@@ -42,14 +42,14 @@ def asked(model: CostModel, training: Dataset, test: Dataset) -> Predicted:
     """
     said = model.predict(test.questions)
     found = beside_baselines(training, test, said)
-    chosen, questions = plainly(test)
-    plain = model.predict(questions) if len(questions) else {}
+    own = told_choice(test)
+    plain = model.predict(without_knobs(test.take(own))) if own.any() else {}
     for i, target in enumerate(model.outputs_):
         if target in found:
             found[target] |= {side: said[side][:, i].astype(np.float64) for side in INTERVALS}
             if plain:
                 found[target][WITHOUT_KNOBS] = np.full(len(test), np.nan)
-                found[target][WITHOUT_KNOBS][chosen] = plain[target]
+                found[target][WITHOUT_KNOBS][own] = plain[target]
     return found
 
 
@@ -141,11 +141,13 @@ def layers(data: Dataset) -> npt.NDArray[Any]:
 
 
 def members(data: Dataset) -> npt.NDArray[Any]:
-    """[n_rows] The family's kernel of each row, by MEMBER; None in a family of one, which nobody could be asked about unseen."""
+    """[n_rows] The family's kernel of each row, by MEMBER; None in a family of one, which nobody could be asked about unseen, and where a library
+    chose the kernel, which nobody asks for."""
     rows = data.keys(*MEMBER[:-1], "algo_id")
     names = [(family, kernel, *tile, algorithm(family, kernel, algo_id)) for family, kernel, *tile, algo_id in rows]
-    many = {family for family, count in Counter(family for family, *_ in set(names)).items() if count > 1}
-    return np.array([" ".join(map(str, name)) if name[0] in many else None for name in names], dtype=object)
+    asked = [None if own else name for name, own in zip(names, own_choice(data), strict=True)]
+    many = {family for family, count in Counter(name[0] for name in set(asked) if name).items() if count > 1}
+    return np.array([" ".join(map(str, name)) if name and name[0] in many else None for name in asked], dtype=object)
 
 
 def sizes(data: Dataset) -> npt.NDArray[Any]:

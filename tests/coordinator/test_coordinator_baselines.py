@@ -57,6 +57,12 @@ def test_lookup_takes_the_nearest_shape_of_the_same_configuration(row: Make) -> 
     assert lookup(train, _data(*(one for one, _ in asked)), "runtime_us").tolist() == [value for _, value in asked]
 
 
+def test_lookup_takes_a_librarys_own_choice_for_one_configuration_whatever_it_chose(row: Make) -> None:
+    """Else a library's next shape would have to have the same kernel, and the opponent would be a weak one."""
+    train = _data(row(64, 10.0, family="cublas", tile_m=32), row(1024, 1000.0, family="cublas", tile_m=128), row(256, 70.0, family="cublas"))
+    assert lookup(train, _data(row(100, 1.0, family="cublas", tile_m=128), row(100, 1.0, family="cublas")), "runtime_us").tolist() == [10.0, 10.0]
+
+
 def test_lookup_takes_the_same_configuration_of_another_device_before_any(row: Make) -> None:
     train = _data(row(64, 10.0), row(1024, 1000.0), row(600, 6.0, threads=2))
     here, elsewhere = row(700, 1.0), {**row(700, 1.0), "device": "another"}

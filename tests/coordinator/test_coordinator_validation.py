@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -10,8 +11,14 @@ import pytest
 
 from coordinator import validation
 from coordinator.dataset import TARGETS, Dataset, dataset
-from coordinator.model import CostModel
+from coordinator.importer import read_outside
+from coordinator.model import OF_TARGET, CostModel
 from coordinator.scores import score
+from gemmcast.config import KernelConfig
+from gemmcast.question import ask
+from gemmcast.sample import device_of, gemm_of
+
+ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 @pytest.fixture(autouse=True)
@@ -91,6 +98,20 @@ def test_scores_leave_out_what_was_not_read_or_has_no_answer(data: Dataset) -> N
     known[1] = False
     assert found == {"power_w": {"model": score(measured["power_w"][known], guess[known])}}
     assert validation.scores(thinned, {"power_w": {"model": guess}}, np.zeros(len(data), dtype=bool)) == {}
+
+
+def test_what_a_library_chose_itself_is_asked_without_its_knobs_too() -> None:
+    data = dataset(read_outside(ROOT / "datasets" / "h100_sxm_again.parquet"))
+    model = CostModel(members=1, steps=100, shares=dict.fromkeys(OF_TARGET, 0.0)).fit_dataset(data)
+    found = validation.asked(model, data, data)
+    own = np.isin(data.column("family"), ["cublas", "cublaslt"]) & (data.column("kernel") == "default")
+    assert 0 < own.sum() < len(data)
+    plain = [ask(gemm_of(row), KernelConfig(family=row["family"]), device_of([row])) for row in data.take(own).table.to_pylist()]
+    said = model.predict(np.array(plain, np.float32))
+    for target, methods in found.items():
+        assert np.isnan(methods["without_knobs"][~own]).all()
+        np.testing.assert_allclose(methods["without_knobs"][own], said[target], rtol=1e-4)
+        assert not np.array_equal(methods["without_knobs"][own], methods["model"][own])
 
 
 def test_a_model_that_has_no_power_is_scored_on_runtime_alone(cpu_samples: pa.Table) -> None:
