@@ -81,7 +81,7 @@ class Cublas:
             if status := call(*calls[i]):
                 _must(status, "cublasGemmStridedBatchedEx")
 
-        knobs = cublaslt.FAMILY.chosen(gemm, sets, self.version.split()[1])
+        knobs = cublaslt.FAMILY.chosen(gemm, cublaslt.aligned(sets), self.version.split()[1])
         return Prepared(launch, {**knobs, "kernel": config.kernel or "default", "library": self.version, "workspace_bytes": WORKSPACE_BYTES})
 
 

@@ -443,25 +443,25 @@ def test_alpha_and_beta_share_one_query() -> None:
 
 def test_it_tells_what_cublas_will_launch() -> None:
     family, lt = _family()
-    assert family.chosen(SMALL, _sets(SMALL), "13.10.2") == _knobs(_facts(family)) == NAMES.knobs(FIRST)
-    family.chosen(replace(SMALL, beta=1.0), _sets(SMALL), "13.10.2")
+    knobs = family.chosen(SMALL, WIDE, "13.10.2")
+    assert knobs == _knobs(_facts(family)) == NAMES.knobs(FIRST)
+    assert family.choice(replace(SMALL, beta=1.0)) == KernelConfig(family="cublas", **knobs)
     assert lt.log.count("heuristic") == 1
 
 
-@pytest.mark.parametrize(("dtype", "version", "failing"), [("fp64", "13.10.2", {}), ("fp32", "13.10.3", {}), ("fp32", "13.10.2", {"heuristic": 15})])
-def test_what_cublas_will_launch_may_be_unknown(dtype: str, version: str, failing: dict[str, int]) -> None:
-    gemm = replace(SMALL, dtype=dtype)
-    assert _family(**failing)[0].chosen(gemm, _sets(SMALL), version) == {}
+@pytest.mark.parametrize(("dtype", "version", "failing"), [("fp64", None, {}), ("fp32", "13.10.3", {}), ("fp32", None, {"heuristic": 15})])
+def test_what_cublas_will_launch_may_be_unknown(dtype: str, version: str | None, failing: dict[str, int]) -> None:
+    assert _family(**failing)[0].chosen(replace(SMALL, dtype=dtype), WIDE, version) == {}
 
 
 def test_a_fault_while_asking_what_cublas_will_launch_is_told() -> None:
     with pytest.raises(MeasurementError, match="cuda_error"):
-        _family(heuristic=14)[0].chosen(SMALL, _sets(SMALL), "13.10.2")
+        _family(heuristic=14)[0].choice(SMALL)
 
 
-def test_without_nvmath_cublas_is_measured_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_nvmath_cublas_is_asked_about_without_knobs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "nvmath.bindings", None)
-    assert CublasLt().chosen(SMALL, _sets(SMALL), "13.10.2") == {}
+    assert CublasLt().choice(SMALL) == KernelConfig(family="cublas")
 
 
 def test_without_nvmath_the_family_is_unsupported() -> None:

@@ -99,7 +99,7 @@ class CublasLt:
     def prepare(self, gemm: Gemm, config: KernelConfig, sets: Sequence[Operands]) -> Prepared:
         if gemm.dtype == "fp8_e4m3" and gemm.layout != "nt":
             raise MeasurementError("unsupported", f"cublaslt multiplies fp8 in layout nt only (sm_90 reads both operands along k), not {gemm.layout}")
-        offer = self._offer(gemm, sets)
+        offer = self._offer(gemm, aligned(sets))
         choice = offer.choose(config)
         problem, chosen = offer.problem, choice.configured
         scalars = np.array([gemm.alpha, gemm.beta], np.float32)
@@ -113,24 +113,36 @@ class CublasLt:
         launch = Launch(self._lt, self._cuda, calls, (problem, chosen, scalars, self._workspace, sets))
         return Prepared(launch, {**offer.knobs(choice), "kernel": choice.name, "library": self.version, "workspace_bytes": chosen.workspace_bytes})
 
-    def chosen(self, gemm: Gemm, sets: Sequence[Operands], version: str) -> dict[str, int]:
-        """The knobs of what cuBLAS of that version ("13.1.0") launches, which leaves its choice to this library's heuristic.
+    def choice(self, gemm: Gemm) -> KernelConfig:
+        """What cuBLAS launches for that problem in memory that CUDA allocated, as a configuration to ask a model about.
 
-        {} where nobody tells: without this library, or in another version, or for a dtype or problem that it does not have.
+        Nothing is launched: a millisecond. Without knobs where nobody tells (`chosen`).
+        """
+        knobs: dict[str, Any] = {**self.chosen(gemm, (WIDEST_ALIGNMENT, WIDEST_ALIGNMENT, WIDEST_ALIGNMENT))}
+        return KernelConfig(family="cublas", **knobs)
+
+    def chosen(self, gemm: Gemm, alignment: tuple[int, int, int], version: str | None = None) -> dict[str, int]:
+        """The knobs of what cuBLAS launches, which leaves its choice to this library's heuristic.
+
+        {} where nobody tells: without this library, or for a dtype or problem that it does not have, or where cuBLAS is of another version.
+
+        Args:
+            alignment: bytes, of the library's A, B and C (`aligned`).
+            version: of cuBLAS, as "13.1.0"; None if it is this library's.
         """
         try:
-            if gemm.dtype not in KINDS or self.version.split()[1] != version:
+            if gemm.dtype not in KINDS or version not in (None, self.version.split()[1]):
                 return {}
-            offer = self._offer(gemm, sets)
+            offer = self._offer(gemm, alignment)
             return offer.knobs(offer.choose(KernelConfig(family="cublaslt")))
         except MeasurementError as error:
             if error.status != "unsupported":
                 raise
             return {}
 
-    def _offer(self, gemm: Gemm, sets: Sequence[Operands]) -> Offer:
-        """Of the last OFFERS problems, kept; what the operands are aligned to counts, since the heuristic goes by it, alpha and beta do not."""
-        gemm, alignment = replace(gemm, alpha=1.0, beta=0.0), aligned(sets)
+    def _offer(self, gemm: Gemm, alignment: tuple[int, int, int]) -> Offer:
+        """Of the last OFFERS problems, kept; alignment of the library's A, B and C counts, since the heuristic goes by it, alpha and beta do not."""
+        gemm = replace(gemm, alpha=1.0, beta=0.0)
         key = (gemm, alignment)
         if key not in self._offers:
             problem = Problem(self._lt, self._handle, gemm, alignment)
