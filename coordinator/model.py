@@ -252,7 +252,7 @@ class CostModel(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             tested = np.arange(len(questions)) % 2 == 0
         trained, asked = ~tested, {name: values[tested] for name, values in measured.items()}
         self.shares_ = dict.fromkeys(OF_TARGET, 0.5)
-        self._fit_parts(questions[trained], {name: values[trained] for name, values in measured.items()})
+        self._fit_parts(questions[trained], {name: values[trained] for name, values in measured.items()}, rough=False)
         from_trees = self.of_trees(questions[tested])
         _, everything, names = self._everything(np, questions[tested], *from_trees)
         shares: dict[str, float] = {}
@@ -268,7 +268,7 @@ class CostModel(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         self.shares_ = dict.fromkeys(OF_TARGET, 0.5) | shares
         self._calibrate(questions[tested], asked)
 
-    def _fit_parts(self, questions: Rows, measured: Answers) -> None:
+    def _fit_parts(self, questions: Rows, measured: Answers, *, rough: bool = True) -> None:
         wanted = self._wanted(questions, measured)
         self.targets_ = tuple(wanted)
         has = {"power_w": "power", "sustained_runtime_us": "sustained", "energy_mj": "sustained"}
@@ -286,7 +286,7 @@ class CostModel(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         inputs = np.concatenate([columns, self._categories(np, questions)], axis=1)
         members = {target: self.members if target == "runtime" else max(1, self.members // 2) for target in self.targets_}
         sizes = {target: Size(WIDTHS[target], members[target]) for target in self.targets_}
-        self.networks_ = Ensemble(sizes, self.steps).fit(inputs, shown, beyond_floor)
+        self.networks_ = Ensemble(sizes, self.steps).fit(inputs, shown, beyond_floor, rough=rough)
         self.trees_ = {}
         if with_trees := [name for name in wanted if self.shares_[name] > 0]:
             tree_floor_us, features_of = features(questions)

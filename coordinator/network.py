@@ -82,11 +82,12 @@ class Ensemble:
         self.jobs = [(target, seed) for target, size in self.sizes.items() for seed in range(size.members)]
         # one network each
 
-    def fit(self, inputs: npt.NDArray[np.float32], shown: npt.NDArray[np.float32], wanted: Mapping[str, Values]) -> Self:
+    def fit(self, inputs: npt.NDArray[np.float32], shown: npt.NDArray[np.float32], wanted: Mapping[str, Values], *, rough: bool = True) -> Self:
         """Args:
         inputs: [n, n_inputs].
         shown: [n_inputs, n_shown], the sums of them that a network is shown.
         wanted: target -> [n], NaN where it was not read.
+        rough: whether `rough` will be asked.
         """
         self.low_, self.high_ = inputs.min(axis=0), inputs.max(axis=0)
         self.middle_ = inputs.mean(axis=0, dtype=np.float64).astype(np.float32)
@@ -95,12 +96,14 @@ class Ensemble:
         rows_of = {target: rows if target == lead else np.column_stack([rows, wanted[lead].astype(np.float32)]) for target in self.sizes}
         known = {target: ~np.isnan(wanted[target]) for target in self.sizes}
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        tasks = [(lead, 0, ROUGH), *((target, seed, self.sizes[target].width) for target, seed in self.jobs)]
-        rough, *fitted = Parallel(n_jobs=min(cores, len(tasks)), inner_max_num_threads=1, backend="loky")(
+        tasks = [(target, seed, self.sizes[target].width) for target, seed in self.jobs] + [(lead, 0, ROUGH)] * rough
+        fitted = Parallel(n_jobs=min(cores, len(tasks)), inner_max_num_threads=1, backend="loky")(
             delayed(_fit_member)(rows_of[target][known[target]], wanted[target][known[target]], width, self.steps, seed)
             for target, seed, width in tasks
         )
-        self.rough_ = [(shown @ rough.weights[0], rough.biases[0]), *zip(rough.weights[1:], rough.biases[1:], strict=True)]
+        if rough:
+            *fitted, small = fitted
+            self.rough_ = [(shown @ small.weights[0], small.biases[0]), *zip(small.weights[1:], small.biases[1:], strict=True)]
         self.first_ = (
             shown @ np.concatenate([member.weights[0][: rows.shape[1]] for member in fitted], axis=1),
             np.concatenate([member.biases[0] for member in fitted]),

@@ -1,9 +1,8 @@
 """How right a model of this kind is about more than new shapes: layers, kernels and devices of which it saw nothing.
 
-Each question is one split of all samples, one refit and one table of errors. The refit has the published model's shares, half as many networks,
-and a fifth of their steps at most, so that it costs seconds: it is a stand-in, somewhat worse than the model itself, and is thrown away. One fold
-each, no cross-validation: these numbers say how large an error to expect, not which of two models is better. Beside it stand the baselines that
-cost little.
+Each question is one split of all samples, one refit and one table of errors. The refit has the published model's shares, one network a target, and a
+third of the steps at most, so that it costs seconds: it is a stand-in, somewhat worse than the model itself, and is thrown away. One fold each, no
+cross-validation: these numbers say how large an error to expect, not which of two models is better. Beside it stand the baselines that cost little.
 
     layer        a fifth of the (n, k), by hash, at any m
     member       a fifth of the kernels (coordinator/validation.py, MEMBER) of every family that has several, by hash
@@ -36,7 +35,7 @@ MIN_DEVICE_ROWS = 500
 MOST_DEVICES = 4
 # are left out in turn, those with most rows: each costs two refits
 KNOWN = 50
-MEMBERS, STEPS = 2, 3_000
+MEMBERS, STEPS = 1, 5_000
 CHEAP = ("lookup", "roofline")
 # the forest takes as long as the refit
 
