@@ -540,6 +540,15 @@ def test_real_products_are_right(dtype: str, layout: str, batch: int) -> None:
 
 @pytest.mark.gpu
 @pytest.mark.filterwarnings("default")
+def test_cublas_tells_the_knobs_of_the_heuristics_first_choice() -> None:
+    xp, gemm = _gpu(), Gemm(m=300, n=200, k=128, dtype="fp16", beta=1.0)
+    sets = Carved(gemm, *(xp.zeros(size, xp.float16) for size in (input_elements(gemm), output_elements(gemm))), 1)
+    facts = load("cublas").prepare(gemm, KernelConfig(family="cublas"), sets).facts
+    assert _knobs(facts) == _knobs(CublasLt().prepare(gemm, _config(), sets).facts) != dict.fromkeys(KNOBS, 0)
+
+
+@pytest.mark.gpu
+@pytest.mark.filterwarnings("default")
 def test_a_real_launch_can_be_captured_into_a_graph() -> None:
     xp, rng = _gpu(), np.random.default_rng(7)
     gemm = Gemm(m=64, n=96, k=128, dtype="fp16")
