@@ -250,9 +250,9 @@ class CostModel(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         tested = np.isin(shape_of, shapes[: max(1, round(SELECTION * len(shapes)))])
         if tested.all():
             tested = np.arange(len(questions)) % 2 == 0
-        trained, asked = ~tested, {name: values[tested] for name, values in measured.items()}
+        trained, asked = ({name: values[rows] for name, values in measured.items()} for rows in (~tested, tested))
         self.shares_ = dict.fromkeys(OF_TARGET, 0.5)
-        self._fit_parts(questions[trained], {name: values[trained] for name, values in measured.items()}, rough=False)
+        self._fit_parts(questions[~tested], trained, rough=False)
         from_trees = self.of_trees(questions[tested])
         _, everything, names = self._everything(np, questions[tested], *from_trees)
         shares: dict[str, float] = {}

@@ -144,10 +144,12 @@ def members(data: Dataset) -> npt.NDArray[Any]:
     """[n_rows] The family's kernel of each row, by MEMBER; None in a family of one, which nobody could be asked about unseen, and where a library
     chose the kernel, which nobody asks for."""
     rows = data.keys(*MEMBER[:-1], "algo_id")
-    names = [(family, kernel, *tile, algorithm(family, kernel, algo_id)) for family, kernel, *tile, algo_id in rows]
-    asked = [None if own else name for name, own in zip(names, own_choice(data), strict=True)]
-    many = {family for family, count in Counter(name[0] for name in set(asked) if name).items() if count > 1}
-    return np.array([" ".join(map(str, name)) if name and name[0] in many else None for name in asked], dtype=object)
+    names = [
+        None if own else (family, kernel, *tile, algorithm(family, kernel, algo_id))
+        for (family, kernel, *tile, algo_id), own in zip(rows, own_choice(data), strict=True)
+    ]
+    many = {family for family, count in Counter(name[0] for name in set(names) if name).items() if count > 1}
+    return np.array([" ".join(map(str, name)) if name and name[0] in many else None for name in names], dtype=object)
 
 
 def sizes(data: Dataset) -> npt.NDArray[Any]:
