@@ -67,6 +67,10 @@ OF_OUTPUTS: Final = {
 OF_TARGET: Final = {"runtime": "runtime_us", "sustained": "sustained_runtime_us", "power": "power_w"}
 KEYS: Final = {"dtypes": {"family": 64, "dtype": 1}, "algorithms": {"family": 2**20, "algorithm": 1}}
 # categories that a network is told apart: numbers of which each stands for one combination
+KERNEL: Final = ("family", "algorithm", "tile_m", "tile_n")
+# what tells one kernel of a library from another, where it names its algorithm
+ODD, ODD_ROWS = float(np.log(1.1)), 10
+# a kernel that many rows show to be so much slower or faster than the networks say is corrected by that
 
 
 class CostModel(RegressorMixin, BaseEstimator):  # type: ignore[misc]
@@ -141,8 +145,9 @@ class CostModel(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         """
         xp = question.__array_namespace__()
         inputs = self._asked(xp, question)
-        said = xp.concat([inputs, self.networks_.rough(inputs)], axis=1)
-        weights, biases = self._logs([*self._inputs(), "network runtime"], (), ["runtime_us"])
+        odd, of_odd = self._odd(xp, question)
+        said = xp.concat([inputs, self.networks_.rough(inputs), *odd], axis=1)
+        weights, biases = self._logs([*self._inputs(), "network runtime", *of_odd], (), ["runtime_us"])
         return lean.column(xp.exp(lean.gemm(said, xp.asarray(weights), xp.asarray(biases))))
 
     def _asked(self, xp: Any, question: Any) -> Any:
@@ -161,7 +166,8 @@ class CostModel(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         trees = {f"trees {target}": log for target, log in of_trees.items()}
         if "runtime" in of_trees:
             trees["trees floor"] = xp.log(tree_floor_us)
-        return inputs, xp.concat([inputs, said, xp.abs(said), *trees.values()], axis=1), [*names, *trees]
+        odd, of_odd = self._odd(xp, question)
+        return inputs, xp.concat([inputs, said, xp.abs(said), *trees.values(), *odd], axis=1), [*names, *trees, *of_odd]
 
     def _inputs(self) -> list[str]:
         return [*(f"term {name}" for name in TERMS), *(f"category {i}" for i in range(len(self.of_key_)))]
@@ -210,6 +216,7 @@ class CostModel(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             factors = {f"network {target}": 1 - share, f"trees {target}": share}
             if target == "runtime":
                 factors |= {**{f"term {name}": (1 - share) * power for name, power in FLOOR.items()}, "trees floor": share}
+                factors |= {f"odd {i}": (1 - share) * off for i, off in enumerate(self.off_)}
             if target == "power":
                 factors |= {"term power_limit_w": 1.0}
             for name, power in factors.items():
@@ -240,6 +247,17 @@ class CostModel(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             for name, weight in KEYS[key].items():
                 weights[AT[name], i] = weight
         return xp.astype(lean.matmul(question, xp.asarray(weights)) == xp.asarray(self.categories_), xp.float32)
+
+    def _odd(self, xp: Any, question: Any) -> tuple[list[Any], list[str]]:
+        """[n, n_odd] 1 where the question is about that odd kernel, and their names; both lists empty where there is none."""
+        if not len(self.odd_):
+            return [], []
+        fields = np.eye(len(FIELDS), dtype=np.float32)[:, [AT[name] for name in KERNEL]]
+        same = lean.matmul(question, xp.asarray(np.tile(fields, len(self.odd_)))) == xp.asarray(self.odd_.reshape(-1))
+        of_kernel = np.repeat(np.eye(len(self.odd_), dtype=np.float32), len(KERNEL), axis=0)
+        all_but_one = np.full(len(self.odd_), 1 - len(KERNEL), dtype=np.float32)
+        found = lean.relu(lean.gemm(xp.astype(same, xp.float32), xp.asarray(of_kernel), xp.asarray(all_but_one)))
+        return [found], [f"odd {i}" for i in range(len(self.odd_))]
 
     # fitting
 
@@ -287,6 +305,8 @@ class CostModel(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         members = {target: self.members if target == "runtime" else max(1, self.members // 2) for target in self.targets_}
         sizes = {target: Size(WIDTHS[target], members[target]) for target in self.targets_}
         self.networks_ = Ensemble(sizes, self.steps).fit(inputs, shown, beyond_floor, rough=rough)
+        said = self.networks_.answer(inputs)[:, 0]
+        self.odd_, self.off_ = _odd_kernels(questions, beyond_floor["runtime"] - said)
         self.trees_ = {}
         if with_trees := [name for name in wanted if self.shares_[name] > 0]:
             tree_floor_us, features_of = features(questions)
@@ -346,6 +366,20 @@ class CostModel(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             random_state=0,
         )
         return trees.fit(columns[known], wanted[known])
+
+
+def _odd_kernels(questions: Rows, off: npt.NDArray[np.float64]) -> tuple[Rows, list[float]]:
+    """[n_odd, len(KERNEL)] and the logarithm of what each is to be corrected by; off[n]: of what was measured over what is said.
+
+    Huber's loss leaves these as they are: a few dozen rows that are off by a factor do not pull more than as many that are off by a tenth of it.
+    """
+    named = questions[:, AT["algorithm"]] > 0
+    kernels, of = np.unique(questions[named][:, [AT[name] for name in KERNEL]], axis=0, return_inverse=True)
+    order = np.argsort(of.reshape(-1), kind="stable")
+    counts = np.bincount(of.reshape(-1), minlength=len(kernels))
+    medians = [np.median(of_kernel) for of_kernel in np.split(off[named][order], np.cumsum(counts)[:-1])] if len(kernels) else []
+    found = [i for i, median in enumerate(medians) if counts[i] >= ODD_ROWS and abs(median) > ODD]
+    return kernels[found], [float(medians[i]) for i in found]
 
 
 def _group(family: Any, algorithm: Any) -> Any:
