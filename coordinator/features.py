@@ -28,6 +28,9 @@ from gemmcast.question import FIELDS
 CANDIDATES: Final = ((64, 64), (64, 128), (128, 64), (128, 128), (128, 256), (256, 128))
 # tiles that libraries choose from, m x n
 OF_TILES: Final = tuple(f"{m}x{n}" for m, n in CANDIDATES)
+SIDES: Final = (16, 32, 64, 128, 256)
+OF_SIDES: Final = tuple(f"{d}_by_{side}" for d in "mn" for side in SIDES)
+# m or n in tiles of that side
 NAMES: Final = (
     *FIELDS,
     "count_m", "count_n", "count_k",                 # tiles along each dimension
@@ -37,10 +40,11 @@ NAMES: Final = (
     "balance", "intensity", "l2_fill", "work",       # compute over bytes, work over bytes, operands over L2, multiply-adds
     *(f"{tile}_fill" for tile in OF_TILES),          # were that the tile: the share of the last wave that works
     *(f"{tile}_share" for tile in OF_TILES),         # and elements of C per worker and wave
+    *(f"{side}_fill" for side in OF_SIDES),          # were that the tile's side: the share of the padded dimension that is real
 )  # fmt: skip
 FLOOR_UNITS: Final = np.array([[2e-6], [1e-3]], dtype=np.float32)
 # multiply-adds per TFLOP/s, bytes per GB/s: in microseconds
-TILE_SIZES: Final = np.array([[m] for m, _ in CANDIDATES] + [[n] for _, n in CANDIDATES], dtype=np.float32)
+TILE_SIDES: Final = np.array([[side] for _ in "mn" for side in SIDES], dtype=np.float32)
 
 Factors = Mapping[str, tuple[str, ...]]
 COUNTS: Final = {"count_m": ("m", "tile_m"), "count_n": ("n", "tile_n"), "count_k": ("k", "tile_k"), "one": ("m", "m")}
@@ -50,7 +54,7 @@ PRODUCTS: Final[Factors] = {
     "c_bytes": ("m", "n", "batch", "out_bytes"), "c_stores": ("m", "n", "batch", "out_bytes"),
     "work": ("m", "n", "k", "batch"), "elements": ("m", "n", "batch"), "blocks": ("count_m", "count_n", "batch", "split_k"),
     "padded_m": ("count_m", "tile_m"), "padded_n": ("count_n", "tile_n"), "padded_k": ("count_k", "tile_k"),
-    **{f"{tile}_blocks": (f"{tile}_m", f"{tile}_n", "batch") for tile in OF_TILES},
+    **{f"{m}x{n}_blocks": (f"m_by_{m}", f"n_by_{n}", "batch") for m, n in CANDIDATES},
 }  # fmt: skip
 SUMS: Final = ("bytes_once", "bytes_by_tile")
 # of the first six products, by turns
@@ -101,9 +105,9 @@ def features(question: Any) -> tuple[Any, Any]:
     """(floor_us, features) of raw questions; `question` is an array of any library that has `__array_namespace__`."""
     xp = question.__array_namespace__()
     x = _Rows(question.T, FIELDS)
-    candidates = x.take(*["m"] * len(CANDIDATES), *["n"] * len(CANDIDATES)) / xp.asarray(TILE_SIZES)
-    counts = xp.ceil(xp.concat([x.ratios(COUNTS), candidates], axis=0))
-    x.add(((*COUNTS, *(f"{tile}_m" for tile in OF_TILES), *(f"{tile}_n" for tile in OF_TILES)), counts))
+    sides = x.take(*["m"] * len(SIDES), *["n"] * len(SIDES)) / xp.asarray(TILE_SIDES)
+    counts = xp.ceil(xp.concat([x.ratios(COUNTS), sides], axis=0))
+    x.add(((*COUNTS, *OF_SIDES), counts), (tuple(f"{side}_fill" for side in OF_SIDES), sides / counts[len(COUNTS) :, :]))
     products = x.products(PRODUCTS)
     moved = xp.sum(xp.reshape(products[:6, :], (3, 2, -1)), axis=0)
     x.add((tuple(PRODUCTS), products), (SUMS, moved))

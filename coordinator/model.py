@@ -80,7 +80,7 @@ class CostModel(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         members: networks of runtime; half as many of the targets that fewer rows have.
         steps: of gradient descent, at most, in the fit of a network.
         iterations: trees per target.
-        leaves: at most, per tree of runtime; half as many for the targets that fewer rows have.
+        leaves: at most, per tree.
         shares: of the trees in the answer, for every target; None to choose them on shapes held out, on which intervals are calibrated then.
             With shares, intervals are those of the rows fitted on, too narrow until `calibrate` is given others.
     """
@@ -311,9 +311,7 @@ class CostModel(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         if with_trees := [name for name in wanted if self.shares_[name] > 0]:
             tree_floor_us, features_of = features(questions)
             beyond_floor = {**wanted, "runtime": wanted["runtime"] - np.log(tree_floor_us[:, 0])}
-            self.trees_ = {
-                name: self._boost(features_of, beyond_floor[name], self.leaves if name == "runtime" else self.leaves // 2) for name in with_trees
-            }
+            self.trees_ = {name: self._boost(features_of, beyond_floor[name]) for name in with_trees}
 
     def _said(self, questions: Rows, from_trees: tuple[Mapping[str, Any], Any]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
         """Logarithms of the outputs, and how far the networks are apart there, each [n, n_outputs]."""
@@ -355,11 +353,11 @@ class CostModel(RegressorMixin, BaseEstimator):  # type: ignore[misc]
                     self.widths_[name, group] = _quantile(of_group)
         return self
 
-    def _boost(self, columns: Any, wanted: Any, leaves: int) -> HistGradientBoostingRegressor:
+    def _boost(self, columns: Any, wanted: Any) -> HistGradientBoostingRegressor:
         known = ~np.isnan(wanted)
         trees = HistGradientBoostingRegressor(
             max_iter=self.iterations,
-            max_leaf_nodes=leaves,
+            max_leaf_nodes=self.leaves,
             learning_rate=self.learning_rate,
             min_samples_leaf=self.min_leaf,
             early_stopping=False,

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import onnx
 import pytest
 
-from coordinator.features import CANDIDATES, NAMES, features
+from coordinator.features import CANDIDATES, NAMES, SIDES, features
 from coordinator.train import open_session
 from gemmcast.config import FAMILIES, KernelConfig
 from gemmcast.device import Device
@@ -107,6 +107,9 @@ def test_waves_of_the_tiles_that_a_library_may_have_chosen(gpu: Device) -> None:
         waves = math.ceil(5000 / m) * math.ceil(4097 / n) * 3 / 132
         assert said[f"{m}x{n}_fill"] == pytest.approx(waves / math.ceil(waves), rel=1e-6)
         assert said[f"{m}x{n}_share"] == pytest.approx(5000 * 4097 * 3 / 132 / math.ceil(waves), rel=1e-6)
+    for side in SIDES:
+        assert said[f"m_by_{side}_fill"] == pytest.approx(5000 / (side * math.ceil(5000 / side)), rel=1e-6)
+        assert said[f"n_by_{side}_fill"] == pytest.approx(4097 / (side * math.ceil(4097 / side)), rel=1e-6)
 
 
 def test_threads_share_the_peak_of_a_cpu(cpu: Device) -> None:
