@@ -40,7 +40,7 @@ NAMES: Final = (
     "balance", "intensity", "l2_fill", "work",       # compute over bytes, work over bytes, operands over L2, multiply-adds
     *(f"{tile}_fill" for tile in OF_TILES),          # were that the tile: the share of the last wave that works
     *(f"{tile}_share" for tile in OF_TILES),         # and elements of C per worker and wave
-    *(f"{side}_fill" for side in OF_SIDES),          # were that the tile's side: the share of the padded dimension that is real
+    *(f"m_by_{side}_fill" for side in SIDES),        # were that the tile's side: the share of the padded m that is real
 )  # fmt: skip
 FLOOR_UNITS: Final = np.array([[2e-6], [1e-3]], dtype=np.float32)
 # multiply-adds per TFLOP/s, bytes per GB/s: in microseconds
@@ -107,7 +107,8 @@ def features(question: Any) -> tuple[Any, Any]:
     x = _Rows(question.T, FIELDS)
     sides = x.take(*["m"] * len(SIDES), *["n"] * len(SIDES)) / xp.asarray(TILE_SIDES)
     counts = xp.ceil(xp.concat([x.ratios(COUNTS), sides], axis=0))
-    x.add(((*COUNTS, *OF_SIDES), counts), (tuple(f"{side}_fill" for side in OF_SIDES), sides / counts[len(COUNTS) :, :]))
+    fills = sides[: len(SIDES), :] / counts[len(COUNTS) : len(COUNTS) + len(SIDES), :]
+    x.add(((*COUNTS, *OF_SIDES), counts), (tuple(f"m_by_{side}_fill" for side in SIDES), fills))
     products = x.products(PRODUCTS)
     moved = xp.sum(xp.reshape(products[:6, :], (3, 2, -1)), axis=0)
     x.add((tuple(PRODUCTS), products), (SUMS, moved))
