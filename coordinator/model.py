@@ -8,7 +8,7 @@
 
 Each logarithm is the networks' (coordinator/network.py, on the terms of coordinator/terms.py), the trees' (histogram boosting on
 coordinator/features.py), or something between: whatever was right about a fifth of the shapes, which neither had seen. Trees that
-bring nothing are left out of the graph.
+bring nothing are left out of the graph. A kernel that many rows show to be odd has a factor of its own besides (docs/decisions/0014).
 
 Energy and throughput are computed, never fitted, so that the outputs can't contradict each other. A target that was not read in
 some rows costs the others nothing. Never shown power, the model has none; never shown a sustained runtime (tables of others have none), it has
@@ -305,8 +305,9 @@ class CostModel(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         members = {target: self.members if target == "runtime" else max(1, self.members // 2) for target in self.targets_}
         sizes = {target: Size(WIDTHS[target], members[target]) for target in self.targets_}
         self.networks_ = Ensemble(sizes, self.steps).fit(inputs, shown, beyond_floor, rough=rough)
-        said = self.networks_.answer(inputs)[:, 0]
-        self.odd_, self.off_ = _odd_kernels(questions, beyond_floor["runtime"] - said)
+        named = questions[:, AT["algorithm"]] > 0
+        said = self.networks_.answer(inputs[named])[:, 0]
+        self.odd_, self.off_ = _odd_kernels(questions[named], beyond_floor["runtime"][named] - said)
         self.trees_ = {}
         if with_trees := [name for name in wanted if self.shares_[name] > 0]:
             tree_floor_us, features_of = features(questions)
@@ -367,17 +368,19 @@ class CostModel(RegressorMixin, BaseEstimator):  # type: ignore[misc]
 
 
 def _odd_kernels(questions: Rows, off: npt.NDArray[np.float64]) -> tuple[Rows, list[float]]:
-    """[n_odd, len(KERNEL)] and the logarithm of what each is to be corrected by; off[n]: of what was measured over what is said.
+    """[n_odd, len(KERNEL)] and the logarithm of what each is to be corrected by.
 
     Huber's loss leaves these as they are: a few dozen rows that are off by a factor do not pull more than as many that are off by a tenth of it.
+
+    Args:
+        questions: [n, n_fields], about named algorithms.
+        off: [n] logarithm of what was measured over what is said.
     """
-    named = questions[:, AT["algorithm"]] > 0
-    kernels, of = np.unique(questions[named][:, [AT[name] for name in KERNEL]], axis=0, return_inverse=True)
-    order = np.argsort(of.reshape(-1), kind="stable")
-    counts = np.bincount(of.reshape(-1), minlength=len(kernels))
-    medians = [np.median(of_kernel) for of_kernel in np.split(off[named][order], np.cumsum(counts)[:-1])] if len(kernels) else []
-    found = [i for i, median in enumerate(medians) if counts[i] >= ODD_ROWS and abs(median) > ODD]
-    return kernels[found], [float(medians[i]) for i in found]
+    kernels, of = np.unique(questions[:, [AT[name] for name in KERNEL]], axis=0, return_inverse=True)
+    off_by_kernel = np.split(off[np.argsort(of.reshape(-1), kind="stable")], np.cumsum(np.bincount(of.reshape(-1), minlength=1))[:-1])
+    medians = {i: float(np.median(offs)) for i, offs in enumerate(off_by_kernel) if len(offs) >= ODD_ROWS}
+    odd = [i for i, median in medians.items() if abs(median) > ODD]
+    return kernels[odd], [medians[i] for i in odd]
 
 
 def _group(family: Any, algorithm: Any) -> Any:
