@@ -28,8 +28,8 @@ from gemmcast.question import FIELDS
 CANDIDATES: Final = ((64, 64), (64, 128), (128, 64), (128, 128), (128, 256), (256, 128))
 # tiles that libraries choose from, m x n
 OF_TILES: Final = tuple(f"{m}x{n}" for m, n in CANDIDATES)
-SIDES: Final = (16, 32, 64, 128, 256)
-OF_SIDES: Final = tuple(f"{d}_by_{side}" for d in "mn" for side in SIDES)
+SIDES: Final = {"m": (16, 32, 64, 128, 256), "n": (64, 128, 256)}
+OF_SIDES: Final = tuple(f"{d}_by_{side}" for d, sides in SIDES.items() for side in sides)
 # m or n in tiles of that side
 NAMES: Final = (
     *FIELDS,
@@ -40,11 +40,11 @@ NAMES: Final = (
     "balance", "intensity", "l2_fill", "work",       # compute over bytes, work over bytes, operands over L2, multiply-adds
     *(f"{tile}_fill" for tile in OF_TILES),          # were that the tile: the share of the last wave that works
     *(f"{tile}_share" for tile in OF_TILES),         # and elements of C per worker and wave
-    *(f"m_by_{side}_fill" for side in SIDES),        # were that the tile's side: the share of the padded m that is real
+    *(f"m_by_{side}_fill" for side in SIDES["m"]),   # were that the tile's side: the share of the padded m that is real
 )  # fmt: skip
 FLOOR_UNITS: Final = np.array([[2e-6], [1e-3]], dtype=np.float32)
 # multiply-adds per TFLOP/s, bytes per GB/s: in microseconds
-TILE_SIDES: Final = np.array([[side] for _ in "mn" for side in SIDES], dtype=np.float32)
+TILE_SIDES: Final = np.array([[side] for sides in SIDES.values() for side in sides], dtype=np.float32)
 
 Factors = Mapping[str, tuple[str, ...]]
 COUNTS: Final = {"count_m": ("m", "tile_m"), "count_n": ("n", "tile_n"), "count_k": ("k", "tile_k"), "one": ("m", "m")}
@@ -105,10 +105,11 @@ def features(question: Any) -> tuple[Any, Any]:
     """(floor_us, features) of raw questions; `question` is an array of any library that has `__array_namespace__`."""
     xp = question.__array_namespace__()
     x = _Rows(question.T, FIELDS)
-    sides = x.take(*["m"] * len(SIDES), *["n"] * len(SIDES)) / xp.asarray(TILE_SIDES)
+    sides = x.take(*(d for d, sides in SIDES.items() for _ in sides)) / xp.asarray(TILE_SIDES)
     counts = xp.ceil(xp.concat([x.ratios(COUNTS), sides], axis=0))
-    fills = sides[: len(SIDES), :] / counts[len(COUNTS) : len(COUNTS) + len(SIDES), :]
-    x.add(((*COUNTS, *OF_SIDES), counts), (tuple(f"m_by_{side}_fill" for side in SIDES), fills))
+    of_m = len(SIDES["m"])
+    fills = sides[:of_m, :] / counts[len(COUNTS) : len(COUNTS) + of_m, :]
+    x.add(((*COUNTS, *OF_SIDES), counts), (tuple(f"m_by_{side}_fill" for side in SIDES["m"]), fills))
     products = x.products(PRODUCTS)
     moved = xp.sum(xp.reshape(products[:6, :], (3, 2, -1)), axis=0)
     x.add((tuple(PRODUCTS), products), (SUMS, moved))

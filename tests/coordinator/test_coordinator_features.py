@@ -107,7 +107,7 @@ def test_waves_of_the_tiles_that_a_library_may_have_chosen(gpu: Device) -> None:
         waves = math.ceil(5000 / m) * math.ceil(4097 / n) * 3 / 132
         assert said[f"{m}x{n}_fill"] == pytest.approx(waves / math.ceil(waves), rel=1e-6)
         assert said[f"{m}x{n}_share"] == pytest.approx(5000 * 4097 * 3 / 132 / math.ceil(waves), rel=1e-6)
-    for side in SIDES:
+    for side in SIDES["m"]:
         assert said[f"m_by_{side}_fill"] == pytest.approx(5000 / (side * math.ceil(5000 / side)), rel=1e-6)
 
 
