@@ -26,7 +26,6 @@ from typing import Any, Final, Self
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
 from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.ensemble import HistGradientBoostingRegressor
 
@@ -377,13 +376,11 @@ def _odd_kernels(questions: Rows, off: npt.NDArray[np.float64]) -> tuple[Rows, l
         questions: [n, n_fields], about named algorithms.
         off: [n] logarithm of what was measured over what is said.
     """
-    asked = questions[:, [AT[name] for name in KERNEL]]
-    if not len(asked):
-        return asked, []
-    kernels, of, rows = np.unique(asked, axis=0, return_inverse=True, return_counts=True)
-    medians = np.asarray(ndimage.median(off, of.reshape(-1), np.arange(len(kernels))))
-    odd = (rows >= ODD_ROWS) & (np.abs(medians) > ODD)
-    return kernels[odd], medians[odd].tolist()
+    kernels, of = np.unique(questions[:, [AT[name] for name in KERNEL]], axis=0, return_inverse=True)
+    off_by_kernel = np.split(off[np.argsort(of.reshape(-1), kind="stable")], np.cumsum(np.bincount(of.reshape(-1), minlength=1))[:-1])
+    medians = {i: float(np.median(offs)) for i, offs in enumerate(off_by_kernel) if len(offs) >= ODD_ROWS}
+    odd = [i for i, median in medians.items() if abs(median) > ODD]
+    return kernels[odd], [medians[i] for i in odd]
 
 
 def _group(family: Any, algorithm: Any) -> Any:
