@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow as pa
 import ray
 
-from agent.worker import Worker
+from agent.supervisor import Worker
 from gemmcast import modeldir
 from gemmcast.arrow import to_table
 from gemmcast.cell import Cell
@@ -33,7 +33,7 @@ class Agent:
     """One device of one node.
 
     Args:
-        spec: what agent/worker.py's Worker takes; `agent` is this agent's name.
+        spec: what agent/supervisor.py's Worker takes; `agent` is this agent's name.
         timeout_s: a cell's limit.
     """
 

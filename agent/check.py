@@ -18,8 +18,8 @@ from functools import cache
 from math import sqrt
 from typing import Any
 
+from agent.dtypes import narrow, poison, widen
 from agent.kernels import Prepared
-from agent.numbers import narrow, poison, widen
 from agent.operands import Operands
 from gemmcast.errors import MeasurementError
 from gemmcast.gemm import DTYPES, RESULTS, Gemm

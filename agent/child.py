@@ -1,6 +1,6 @@
 """The measuring child: the one process of a node that touches the device. It does nothing but measure.
 
-    python -m agent.child FD SPEC      started by agent/worker.py; FD is one end of a pipe, SPEC a JSON object
+    python -m agent.child FD SPEC      started by agent/supervisor.py; FD is one end of a pipe, SPEC a JSON object
 
 Every message is one JSON object:  in   {"measure": [cell, ...], "depth": how many at once, null for the device's own}
                                    out  {"ready": device}, then for each cell {"started": cell_id} and {"row": row, "fatal": bool},

@@ -22,12 +22,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import numpy as np
 import pyarrow as pa
 
-from coordinator import validation
-from coordinator.dataset import Dataset, dataset
-from coordinator.importer import read_outside
-from coordinator.ranking import ranking
-from coordinator.scores import RANKS, brief, ranks
-from coordinator.scores import table as as_text
+from coordinator.samples.importer import read_outside
+from costmodel.dataset import Dataset, dataset
+from costmodel.evaluate import crossval as validation
+from costmodel.evaluate.metrics import RANKS, brief, ranks
+from costmodel.evaluate.metrics import table as as_text
+from costmodel.evaluate.ranking import ranking
 from gemmcast.errors import GemmcastError, InputError
 from gemmcast.sample import device_of
 
@@ -117,7 +117,7 @@ def _show(found: dict[str, Any]) -> None:
     for name, *values, rows in brief({**found["dtypes"], **{f"{size} flops": scores for size, scores in found["sizes"].items()}}):
         print(f"{name:14}" + "".join(f"{value:>15}" for value in values) + f"{rows:>9}")
     if found["ranking"]:
-        print("\nconfigurations of one problem in order (coordinator/ranking.py)")
+        print("\nconfigurations of one problem in order (costmodel/evaluate/ranking.py)")
         print(f"{'target':14}{'method':14}" + "".join(f"{name:>16}" for name in RANKS) + f"{'groups':>9}")
         for target, method, *values, groups in ranks(found["ranking"]):
             print(f"{target:14}{method:14}" + "".join(f"{value:>16}" for value in values) + f"{groups:>9}")

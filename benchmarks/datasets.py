@@ -3,7 +3,7 @@ again (NAME_again.parquet, on another machine or day) agree.
 
     .venv/bin/python benchmarks/datasets.py [datasets/*.parquet] [--json]
 
-What is a cell and what a group stands in coordinator/recording.py.
+What is a cell and what a group stands in coordinator/samples/export.py.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import pyarrow.parquet as pq
 
-from coordinator.recording import counts, noise_floor
+from coordinator.samples.export import counts, noise_floor
 from gemmcast.arrow import conform
 from gemmcast.errors import InputError
 

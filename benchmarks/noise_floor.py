@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import pyarrow.parquet as pq
 
-from coordinator.recording import noise_floor, repeats
+from coordinator.samples.export import noise_floor, repeats
 
 
 def main() -> None:

@@ -19,14 +19,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
 
-from coordinator.dataset import dataset, held_out
-from coordinator.model import CostModel
-from coordinator.store import SampleStore
-from coordinator.train import PARITY_LIMIT
+from coordinator.samples.store import SampleStore
+from costmodel.dataset import dataset, held_out
+from costmodel.model import CostModel
+from costmodel.train import PARITY_LIMIT
 from gemmcast import KernelConfig, Predictor
 from gemmcast.errors import GemmcastError
 from gemmcast.sample import config_of, gemm_of
-from registry.store import Registry
+from registry.registry import Registry
 
 CANDIDATES = 256
 

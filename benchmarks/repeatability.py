@@ -28,7 +28,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from agent.power import at_cap
-from agent.worker import Worker
+from agent.supervisor import Worker
 from gemmcast.arrow import to_table
 from gemmcast.cell import Cell
 from gemmcast.config import KernelConfig

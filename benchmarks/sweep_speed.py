@@ -98,9 +98,9 @@ def _in_a_process(gpus: int, out: Path | None, node: Path) -> dict[str, float]:
 
 
 def _run(uuids: list[str], out: Path | None, node: Path) -> dict[str, float]:
-    from coordinator.fleet import EMBEDDED, RayFleet, connect
-    from coordinator.plan import parse_plan
-    from coordinator.store import SampleStore
+    from coordinator.fleet.cluster import EMBEDDED, RayFleet, connect
+    from coordinator.plan.schema import parse_plan
+    from coordinator.samples.store import SampleStore
 
     warm_up, runtime, power = (parse_plan({**PLAN, "sweep": sweeps}) for sweeps in (WARM_UP, PLAN["sweep"], [POWER_SWEEP]))
     with TemporaryDirectory() as folder:
@@ -131,7 +131,7 @@ def _run(uuids: list[str], out: Path | None, node: Path) -> dict[str, float]:
 
 def _measure(plan: Any, store: Any, fleet: Any) -> tuple[float, int]:
     """Seconds, and rows committed meanwhile."""
-    from coordinator.loop import Loop
+    from coordinator.fleet.scheduler import Loop
 
     before = len(store.committed)
     start_s = monotonic()

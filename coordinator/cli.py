@@ -17,7 +17,7 @@ import typer
 from gemmcast.errors import GemmcastError, InputError, WorkspaceError
 
 if TYPE_CHECKING:
-    from coordinator.store import SampleStore
+    from coordinator.samples.store import SampleStore
     from coordinator.workspace import Workspace
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help="Measure GEMMs on a fleet, train, publish, push.")
@@ -43,8 +43,8 @@ def run(
 ) -> None:
     """Measure what a plan asks for, until every cell is committed; started again, it goes on where the store ends."""
     from coordinator import terminal
-    from coordinator.campaign import Campaign, Places
-    from coordinator.plan import read_plan
+    from coordinator.fleet.session import Campaign, Places
+    from coordinator.plan.schema import read_plan
     from coordinator.workspace import Workspace
 
     resolved = read_plan(plan)
@@ -60,10 +60,10 @@ def run(
 @app.command()
 def plan(plan: PlanPath, json: AsJson = False) -> None:
     """Cells, estimated minutes, memory, and what is refused, on this machine's device (or the plan's dataset); measures nothing."""
+    from agent.devices.local import local_device
     from coordinator import terminal
-    from coordinator.cells import plan_cells
-    from coordinator.local import local_device
-    from coordinator.plan import read_plan
+    from coordinator.plan.cells import plan_cells
+    from coordinator.plan.schema import read_plan
 
     resolved = read_plan(plan)
     device = local_device(resolved)
@@ -100,12 +100,12 @@ def train(
         _compare(_opened(workspace, store)[1], min_rows, as_json=json)
         return
     from coordinator import terminal
-    from coordinator.plan import parse_plan
-    from coordinator.store import SampleStore
-    from coordinator.training import fit_and_judge, publish
+    from coordinator.fleet.trainer import fit_and_judge, publish
+    from coordinator.plan.schema import parse_plan
+    from coordinator.samples.store import SampleStore
     from coordinator.workspace import Workspace
     from gemmcast import modeldir
-    from registry.store import Registry
+    from registry.registry import Registry
 
     settings = parse_plan(
         {"name": "train", "train": {"min_rows": min_rows, "holdout": holdout}, "sweep": [{"family": "blas", "shapes": {"sample": 1}}]}
@@ -133,7 +133,7 @@ def train(
 def status(workspace: WorkspacePath = DEFAULT_WORKSPACE, store: StoreUri = None, registry: RegistryUri = None, json: AsJson = False) -> None:
     """What a workspace holds: samples by status, model versions."""
     from coordinator import terminal
-    from registry.store import Registry
+    from registry.registry import Registry
 
     place, samples = _opened(workspace, store)
     versions = Registry(registry or place.registry)
@@ -157,8 +157,8 @@ def import_(
 ) -> None:
     """Append the rows of a measured table to a workspace's samples; rows that are there already add nothing."""
     from coordinator import terminal
-    from coordinator.importer import append, read, read_device
-    from coordinator.store import SampleStore
+    from coordinator.samples.importer import append, read, read_device
+    from coordinator.samples.store import SampleStore
     from coordinator.workspace import Workspace
 
     place = Workspace(workspace)
@@ -189,8 +189,8 @@ def export(
 ) -> None:
     """A workspace's samples as one Parquet file with a card, to keep, to share, to replay; or as T4 results for other tuners."""
     from coordinator import terminal
-    from coordinator.outside.t4 import write_t4
-    from coordinator.recording import counts, write_recording
+    from coordinator.samples.export import counts, write_recording
+    from coordinator.samples.formats.t4 import write_t4
 
     if format not in (None, "parquet", "t4"):
         raise InputError("--format", format, "unknown format", "use parquet or t4")
@@ -215,8 +215,8 @@ def report(
 ) -> None:
     """One self-contained HTML file: predicted against measured, errors by size, the samples."""
     from coordinator import terminal
-    from coordinator.report import write_report
-    from registry.store import Registry
+    from coordinator.report.html import write_report
+    from registry.registry import Registry
 
     place, samples = _opened(workspace, store)
     versions = Registry(registry or place.registry)
@@ -239,9 +239,9 @@ def demo(
 
 def _compare(samples: SampleStore, min_rows: int, *, as_json: bool) -> None:
     from coordinator import terminal
-    from coordinator.compare import CANDIDATES, compare
-    from coordinator.train import enough
-    from coordinator.validation import FOLDS
+    from costmodel.alternatives import CANDIDATES, compare
+    from costmodel.evaluate.crossval import FOLDS
+    from costmodel.train import enough
 
     data = enough(samples.read(), min_rows)
     with terminal.steps("comparing", FOLDS * len(CANDIDATES)) as step:
@@ -259,7 +259,7 @@ def _assignments(texts: list[str]) -> dict[str, str]:
 
 def _opened(workspace: Path, store: str | None) -> tuple[Workspace, SampleStore]:
     """For reading. Raises InputError where there are no samples."""
-    from coordinator.store import SampleStore
+    from coordinator.samples.store import SampleStore
     from coordinator.workspace import Workspace
 
     place = Workspace(workspace)

@@ -18,14 +18,14 @@ import numpy as np
 import pyarrow.compute as pc
 
 from coordinator import terminal
-from coordinator.campaign import Campaign, Places, Stop
-from coordinator.cells import plan_cells
-from coordinator.dataset import Dataset, dataset, held_out
-from coordinator.plan import Plan, read_plan
-from coordinator.recorded import recorded_cells, replay_plan
-from coordinator.report import write_report
-from coordinator.train import compare
+from coordinator.fleet.session import Campaign, Places, Stop
+from coordinator.plan.cells import plan_cells
+from coordinator.plan.replay import recorded_cells, replay_plan
+from coordinator.plan.schema import Plan, read_plan
+from coordinator.report.html import write_report
 from coordinator.workspace import Workspace
+from costmodel.dataset import Dataset, dataset, held_out
+from costmodel.train import compare
 from gemmcast import Predictor, modeldir
 from gemmcast.cell import Cell
 from gemmcast.errors import GemmcastError, InputError

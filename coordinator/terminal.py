@@ -16,9 +16,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from coordinator.loop import Progress as Run
-from coordinator.scores import COMPARED, brief, ranks
-from coordinator.scores import table as score_rows
+from coordinator.fleet.scheduler import Progress as Run
+from costmodel.evaluate.metrics import COMPARED, brief, ranks
+from costmodel.evaluate.metrics import table as score_rows
 from gemmcast.card import ModelCard, Scores
 
 console = Console(stderr=True)
@@ -88,7 +88,7 @@ def show_rows(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]])
 
 
 def show_compared(found: dict[str, Any]) -> None:
-    """What coordinator/compare.py has found."""
+    """What costmodel/alternatives.py has found."""
     rows = [
         [
             f"{name} *" if name == found["winner"] else name,

@@ -1,7 +1,7 @@
 """What else could be the model: every candidate fitted on the same samples, asked about the same unseen shapes, in one table.
 
 `python -m coordinator train --compare` prints it and publishes nothing. Grouped cross-validation by shape; errors are scikit-learn's own answers.
-A plain candidate is a product of steps, of which each learns what those before it leave: the floor of coordinator/terms.py, a handful of
+A plain candidate is a product of steps, of which each learns what those before it leave: the floor of costmodel/terms.py, a handful of
 coefficients a family (the analytical fit), trees. Trees see what the default's networks see, the terms and the raw question. One regressor a target.
 
 Size and latency are of the last fold's ONNX graphs, one thread, ONNX Runtime. Those of plain candidates are the regressors alone, one a target:
@@ -22,16 +22,16 @@ from skl2onnx.common.data_types import FloatTensorType
 from sklearn.ensemble import ExtraTreesRegressor, HistGradientBoostingRegressor, RandomForestRegressor
 from sklearn.linear_model import LinearRegression
 
-from coordinator.dataset import Dataset
-from coordinator.export import export
-from coordinator.gate import MAX_SINGLE_US
-from coordinator.model import MIN_POWER_ROWS, CostModel
-from coordinator.scores import COMPARED
-from coordinator.terms import SHOWN, log_floor_us, terms
-from coordinator.train import devices_of, open_session, p50_us
-from coordinator.validation import FOLDS, scores, split
+from costmodel.dataset import Dataset
+from costmodel.evaluate.crossval import FOLDS, scores, split
+from costmodel.evaluate.metrics import COMPARED
+from costmodel.gate import MAX_SINGLE_US
+from costmodel.model import MIN_POWER_ROWS, CostModel
+from costmodel.onnx_export import export
+from costmodel.terms import SHOWN, log_floor_us, terms
+from costmodel.train import devices_of, open_session, p50_us
 from gemmcast.config import FAMILIES
-from gemmcast.question import AT, FIELDS, ML_OPSET, OPSET, Rows
+from gemmcast.query import AT, FIELDS, ML_OPSET, OPSET, Rows
 
 Values = npt.NDArray[np.float64]
 # [n_rows]
@@ -42,7 +42,7 @@ Graph = tuple[bytes, Columns]
 DEFAULT: Final = "default"
 BATCH: Final = 256
 TIMES: Final = ("own_busy_us", "own_l2_a_us", "own_l2_b_us", "dram_a_us", "dram_b_us", "dram_c_us", "steps_us", "device_launch_us")
-# the analytical fit's, of coordinator/terms.py
+# the analytical fit's, of costmodel/terms.py
 TINY: Final = 1e-9
 # in place of an answer of 0, which has no logarithm
 

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gemmcast import question
+from gemmcast import query as question
 from gemmcast.config import KNOBS
 from gemmcast.sample import gemm_of
 

@@ -11,10 +11,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from coordinator.dataset import Dataset, dataset, held_out
-from coordinator.train import PARITY_LIMIT, Candidate, open_session
+from costmodel.dataset import Dataset, dataset, held_out
+from costmodel.train import PARITY_LIMIT, Candidate, open_session
 from gemmcast.predictor import METADATA_PREFIX
-from gemmcast.question import CONTRACT, INPUT
+from gemmcast.query import CONTRACT, INPUT
 
 MAX_SINGLE_US = 200.0
 

@@ -6,8 +6,8 @@
     energy_mj            = power_w x sustained_runtime_us / 1000
     tflops               = flops / (runtime_us x 1e6)
 
-Each logarithm is the networks' (coordinator/network.py, on the terms of coordinator/terms.py), the trees' (histogram boosting on
-coordinator/features.py), or something between: whatever was right about a fifth of the shapes, which neither had seen. Trees that
+Each logarithm is the networks' (costmodel/network.py, on the terms of costmodel/terms.py), the trees' (histogram boosting on
+costmodel/tree_features.py), or something between: whatever was right about a fifth of the shapes, which neither had seen. Trees that
 bring nothing are left out of the graph. A kernel that many rows show to be odd has a factor of its own besides (docs/decisions/0014).
 
 Energy and throughput are computed, never fitted, so that the outputs can't contradict each other. A target that was not read in
@@ -29,12 +29,12 @@ import numpy.typing as npt
 from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.ensemble import HistGradientBoostingRegressor
 
-from coordinator import lean
-from coordinator.dataset import Dataset, with_plain_questions
-from coordinator.features import features
-from coordinator.network import Ensemble, Size
-from coordinator.terms import FLOOR, FLOPS_US, SHOWN, TERMS, TIME_TEXTS, log_floor_us, log_scale, monomials, terms
-from gemmcast.question import AT, COVERAGE, FIELDS, OUTPUTS, Rows
+from costmodel import graph_ops
+from costmodel.dataset import Dataset, with_plain_questions
+from costmodel.network import Ensemble, Size
+from costmodel.terms import FLOOR, FLOPS_US, SHOWN, TERMS, TIME_TEXTS, log_floor_us, log_scale, monomials, terms
+from costmodel.tree_features import features
+from gemmcast.query import AT, COVERAGE, FIELDS, OUTPUTS, Rows
 
 Answers = dict[str, npt.NDArray[Any]]
 # output -> [n_rows]; low and high [n_rows, n_outputs]
@@ -133,9 +133,9 @@ class CostModel(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         inputs, everything, names = self._everything(xp, question, of_trees, tree_floor_us)
         logs, margins = (np.vstack(of) for of in (self._logs(names, tuple(of_trees)), self._margins(names)))
         weights = np.concatenate([logs, logs - margins, logs + margins], axis=1)
-        values = xp.exp(lean.gemm(everything, xp.asarray(weights[:-1]), xp.asarray(weights[-1])))
-        named = {name: lean.column(values, i) for i, name in enumerate(self.outputs_)}
-        _, low, high = lean.split(values, [len(self.outputs_)] * 3)
+        values = xp.exp(graph_ops.gemm(everything, xp.asarray(weights[:-1]), xp.asarray(weights[-1])))
+        named = {name: graph_ops.column(values, i) for i, name in enumerate(self.outputs_)}
+        _, low, high = graph_ops.split(values, [len(self.outputs_)] * 3)
         return {**named, "low": low, "high": high, "extrapolating": self._outside(xp, inputs)}
 
     def rough(self, question: Any) -> Any:
@@ -148,7 +148,7 @@ class CostModel(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         odd, of_odd = self._odd(xp, question)
         said = xp.concat([inputs, self.networks_.rough(inputs), *odd], axis=1)
         weights, biases = self._logs([*self._inputs(), "network runtime", *of_odd], (), ["runtime_us"])
-        return lean.column(xp.exp(lean.gemm(said, xp.asarray(weights), xp.asarray(biases))))
+        return graph_ops.column(xp.exp(graph_ops.gemm(said, xp.asarray(weights), xp.asarray(biases))))
 
     def _asked(self, xp: Any, question: Any) -> Any:
         """What the networks are asked, [n, n_inputs]."""
@@ -237,8 +237,8 @@ class CostModel(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         missing = np.zeros((inputs.shape[1], 1), dtype=np.float32)
         missing[len(TERMS) :] = -1
         biases = np.concatenate([BOUNDED.biases - self.highest_, self.lowest_ - BOUNDED.biases, np.full(1, len(KEYS), dtype=np.float32)])
-        beyond = lean.relu(lean.gemm(inputs, xp.asarray(np.concatenate([above, below, missing], axis=1)), xp.asarray(biases)))
-        return lean.column(lean.matmul(beyond, xp.asarray(np.ones((len(biases), 1), dtype=np.float32))) > xp.asarray(np.float32(0)))
+        beyond = graph_ops.relu(graph_ops.gemm(inputs, xp.asarray(np.concatenate([above, below, missing], axis=1)), xp.asarray(biases)))
+        return graph_ops.column(graph_ops.matmul(beyond, xp.asarray(np.ones((len(biases), 1), dtype=np.float32))) > xp.asarray(np.float32(0)))
 
     def _categories(self, xp: Any, question: Any) -> Any:
         """[n, n_categories] 1 where the question is of that category."""
@@ -246,17 +246,17 @@ class CostModel(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         for i, key in enumerate(self.of_key_):
             for name, weight in KEYS[key].items():
                 weights[AT[name], i] = weight
-        return xp.astype(lean.matmul(question, xp.asarray(weights)) == xp.asarray(self.categories_), xp.float32)
+        return xp.astype(graph_ops.matmul(question, xp.asarray(weights)) == xp.asarray(self.categories_), xp.float32)
 
     def _odd(self, xp: Any, question: Any) -> tuple[list[Any], list[str]]:
         """[n, n_odd] 1 where the question is about that odd kernel, and their names; both lists empty where there is none."""
         if not len(self.odd_):
             return [], []
         fields = np.eye(len(FIELDS), dtype=np.float32)[:, [AT[name] for name in KERNEL]]
-        same = lean.matmul(question, xp.asarray(np.tile(fields, len(self.odd_)))) == xp.asarray(self.odd_.reshape(-1))
+        same = graph_ops.matmul(question, xp.asarray(np.tile(fields, len(self.odd_)))) == xp.asarray(self.odd_.reshape(-1))
         of_kernel = np.repeat(np.eye(len(self.odd_), dtype=np.float32), len(KERNEL), axis=0)
         all_but_one = np.full(len(self.odd_), 1 - len(KERNEL), dtype=np.float32)
-        found = lean.relu(lean.gemm(xp.astype(same, xp.float32), xp.asarray(of_kernel), xp.asarray(all_but_one)))
+        found = graph_ops.relu(graph_ops.gemm(xp.astype(same, xp.float32), xp.asarray(of_kernel), xp.asarray(all_but_one)))
         return [found], [f"odd {i}" for i in range(len(self.odd_))]
 
     # fitting

@@ -1,4 +1,4 @@
-"""An ensemble of small networks on the terms of coordinator/terms.py: fitted one by one, a few matrix products answer for all.
+"""An ensemble of small networks on the terms of costmodel/terms.py: fitted one by one, a few matrix products answer for all.
 
     inputs[n, n_inputs], terms then categories  ->  [n, n_targets + n_networks], a mean for each target, and how far each network is from it
 
@@ -25,7 +25,7 @@ import numpy.typing as npt
 from joblib import Parallel, delayed
 from scipy.linalg import block_diag
 
-from coordinator import lean
+from costmodel import graph_ops
 
 Values = npt.NDArray[np.float64]
 RATE: Final = 1e-2
@@ -125,19 +125,19 @@ class Ensemble:
         xp = inputs.__array_namespace__()
 
         def layer(x: Any, weights: Any, biases: Any) -> Any:
-            return lean.gemm(x, xp.asarray(weights), xp.asarray(biases))
+            return graph_ops.gemm(x, xp.asarray(weights), xp.asarray(biases))
 
         widths = [len(biases) for _, biases in self.second_]
         parts = [layer(self._held(xp, inputs), *self.first_)]
         if self.others_ is not None:
-            parts = lean.split(parts[0], [sum(widths), len(self.others_[1])])
-        firsts = lean.split(lean.silu(parts[0]), widths)
-        second = lean.silu(xp.concat([layer(first, *of) for first, of in zip(firsts, self.second_, strict=True)], axis=1))
+            parts = graph_ops.split(parts[0], [sum(widths), len(self.others_[1])])
+        firsts = graph_ops.split(graph_ops.silu(parts[0]), widths)
+        second = graph_ops.silu(xp.concat([layer(first, *of) for first, of in zip(firsts, self.second_, strict=True)], axis=1))
         weights, biases = self.last_
         if self.others_ is not None:
             lead = layer(second, weights[: sum(widths), :1], biases[:1])
-            told = lean.silu(lean.gemm(lead, xp.asarray(self.told_), parts[1]))
-            second = xp.concat([second, lean.silu(layer(told, *self.others_))], axis=1)
+            told = graph_ops.silu(graph_ops.gemm(lead, xp.asarray(self.told_), parts[1]))
+            second = xp.concat([second, graph_ops.silu(layer(told, *self.others_))], axis=1)
         return layer(second, weights, biases)
 
     def rough(self, inputs: Any) -> Any:
@@ -146,11 +146,11 @@ class Ensemble:
         x = self._held(xp, inputs)
         *hidden, last = self.rough_
         for weights, biases in hidden:
-            x = lean.silu(lean.gemm(x, xp.asarray(weights), xp.asarray(biases)))
-        return lean.gemm(x, xp.asarray(last[0]), xp.asarray(last[1]))
+            x = graph_ops.silu(graph_ops.gemm(x, xp.asarray(weights), xp.asarray(biases)))
+        return graph_ops.gemm(x, xp.asarray(last[0]), xp.asarray(last[1]))
 
     def _held(self, xp: Any, inputs: Any) -> Any:
-        return lean.most(lean.least(inputs, xp.asarray(self.high_)), xp.asarray(self.low_)) - xp.asarray(self.middle_)
+        return graph_ops.most(graph_ops.least(inputs, xp.asarray(self.high_)), xp.asarray(self.low_)) - xp.asarray(self.middle_)
 
     def _last(self, fitted: list[_Layers]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
         """Weights and biases from all last hidden layers to the targets' means and each network's difference from its own."""

@@ -26,12 +26,12 @@ from skl2onnx.common.data_types import FloatTensorType
 from skl2onnx.common.shape_calculator import calculate_linear_regressor_output_shapes
 from sklearn.ensemble import HistGradientBoostingRegressor
 
-from coordinator.features import NAMES, features
-from coordinator.model import CostModel
+from costmodel.model import CostModel
+from costmodel.tree_features import NAMES, features
 from gemmcast import __version__
 from gemmcast.device import Device
 from gemmcast.predictor import METADATA_PREFIX, SHORTLIST
-from gemmcast.question import CONTRACT, DTYPE_CODES, FAMILY_CODES, FIELDS, INPUT, IR_VERSION, ML_OPSET, OPSET
+from gemmcast.query import CONTRACT, DTYPE_CODES, FAMILY_CODES, FIELDS, INPUT, IR_VERSION, ML_OPSET, OPSET
 
 INPUT_AGAIN = "question_again"
 

@@ -23,9 +23,9 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from coordinator import lean
+from costmodel import graph_ops
 from gemmcast.gemm import LAYOUTS
-from gemmcast.question import FIELDS
+from gemmcast.query import FIELDS
 
 TILES: Final = (
     (64, 64), (64, 128), (128, 64), (128, 128), (64, 256), (256, 64), (128, 256), (256, 128), (128, 192), (192, 128), (32, 64), (64, 32),
@@ -77,7 +77,7 @@ class Layer(NamedTuple):
     biases: npt.NDArray[np.float32]
 
     def of(self, xp: Any, x: Any) -> Any:
-        return lean.gemm(x, xp.asarray(self.weights), xp.asarray(self.biases))
+        return graph_ops.gemm(x, xp.asarray(self.weights), xp.asarray(self.biases))
 
 
 def _layer(rows: Mapping[str, tuple[Powers, float]], before: Sequence[str], *, scaled: bool = True) -> Layer:
@@ -288,16 +288,16 @@ def terms(question: Any) -> Any:
         return together(x, xp.log(xp.ceil(xp.exp(layer.of(xp, x)))))
 
     def summed(layer: Layer, x: Any, which: npt.NDArray[np.float32]) -> Any:
-        each = xp.exp(lean.least(layer.of(xp, x), xp.asarray(np.float32(MOST))))
-        return together(x, xp.log(lean.gemm(each, xp.asarray(which), xp.asarray(np.full(which.shape[1], LEAST, dtype=np.float32)))))
+        each = xp.exp(graph_ops.least(layer.of(xp, x), xp.asarray(np.float32(MOST))))
+        return together(x, xp.log(graph_ops.gemm(each, xp.asarray(which), xp.asarray(np.full(which.shape[1], LEAST, dtype=np.float32)))))
 
     exact = EXACT.of(xp, question)
     whole = xp.ceil(exact)
-    switches = lean.relu(SWITCHES.of(xp, lean.sign(whole - exact)))
-    x = together(xp.log(lean.most(together(question, whole), xp.asarray(np.float32(TINY))) * xp.asarray(TO_SCALE)), switches)
-    x = together(x, lean.relu(HELD.of(xp, x)))
+    switches = graph_ops.relu(SWITCHES.of(xp, graph_ops.sign(whole - exact)))
+    x = together(xp.log(graph_ops.most(together(question, whole), xp.asarray(np.float32(TINY))) * xp.asarray(TO_SCALE)), switches)
+    x = together(x, graph_ops.relu(HELD.of(xp, x)))
     x = rounded_up(COUNTED, x)
-    x = together(x, lean.relu(ALLOWED.of(xp, lean.relu(HINDERED.of(xp, x)))))
+    x = together(x, graph_ops.relu(ALLOWED.of(xp, graph_ops.relu(HINDERED.of(xp, x)))))
     x = rounded_up(WAVES, rounded_up(BLOCKS, x))
     x = summed(SPENT, summed(TIMES, x, OF_EACH), IN_ALL)
     return summed(CHEAPEST, x, np.ones((len(OPTIONS), 1), dtype=np.float32))

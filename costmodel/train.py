@@ -17,19 +17,19 @@ import numpy as np
 import onnxruntime as ort
 import pyarrow as pa
 
-from coordinator.dataset import Dataset, dataset, held_out
-from coordinator.export import export
-from coordinator.model import CostModel
-from coordinator.plan import Train
-from coordinator.ranking import ranking
-from coordinator.recording import repeats
-from coordinator.unseen import unseen
-from coordinator.validation import asked, beside_baselines, scores, scores_by, sizes, unseen_coverage
+from coordinator.plan.schema import Train
+from coordinator.samples.export import repeats
+from costmodel.dataset import Dataset, dataset, held_out
+from costmodel.evaluate.crossval import asked, beside_baselines, scores, scores_by, sizes, unseen_coverage
+from costmodel.evaluate.generalisation import unseen
+from costmodel.evaluate.ranking import ranking
+from costmodel.model import CostModel
+from costmodel.onnx_export import export
 from gemmcast import __version__, modeldir
 from gemmcast.card import ModelCard
 from gemmcast.device import Device
 from gemmcast.errors import InputError
-from gemmcast.question import CONTRACT, INPUT
+from gemmcast.query import CONTRACT, INPUT
 from gemmcast.sample import device_of
 
 PARITY_LIMIT = 1e-5

@@ -23,7 +23,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from gemmcast.question import FIELDS
+from gemmcast.query import FIELDS
 
 CANDIDATES: Final = ((64, 64), (64, 128), (128, 64), (128, 128), (128, 256), (256, 128))
 # tiles that libraries choose from, m x n

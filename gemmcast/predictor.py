@@ -26,7 +26,8 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
-from gemmcast import modeldir, question
+from gemmcast import modeldir
+from gemmcast import query as question
 from gemmcast.config import KernelConfig
 from gemmcast.device import Device
 from gemmcast.errors import InputError, ModelFileError

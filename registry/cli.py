@@ -21,7 +21,7 @@ from rich.table import Table
 
 from gemmcast.card import ModelCard, Scores
 from gemmcast.errors import GemmcastError
-from registry.store import Registry, Version
+from registry.registry import Registry, Version
 
 METRICS = {"median_ape": "median %", "mape": "mean %", "p90_ape": "p90 %", "r2": "R²", "rows": "rows"}
 app = typer.Typer(help="Model versions: which there are, which one runs.", add_completion=False, rich_markup_mode=None)

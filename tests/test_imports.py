@@ -20,43 +20,43 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("agent", "coordinator", "gemmcast", "registry")
 HEAVY = {
-    "ray": {"agent/actor.py", "coordinator/campaign.py", "coordinator/fleet.py", "coordinator/training.py"},
+    "ray": {"agent/actor.py", "coordinator/fleet/session.py", "coordinator/fleet/cluster.py", "coordinator/fleet/trainer.py"},
     "cupy": {
         "agent/devices/cuda.py",
         "agent/kernels/cublas.py",
-        "agent/devices/describe.py",
-        "agent/devices/queue.py",
+        "agent/devices/cuda_peaks.py",
+        "agent/devices/cuda_stream.py",
         "agent/kernels/cublaslt/__init__.py",
         "agent/kernels/cutlass/__init__.py",
-        "agent/kernels/own.py",
-        "agent/kernels/raw.py",
+        "agent/kernels/custom.py",
+        "agent/kernels/launch.py",
         "agent/kernels/tiled.py",
     },
     "nvmath": {"agent/kernels/cublaslt/__init__.py"},
     "sklearn": {
-        "coordinator/baselines.py",
-        "coordinator/compare.py",
-        "coordinator/export.py",
-        "coordinator/model.py",
+        "costmodel/evaluate/baselines.py",
+        "costmodel/alternatives.py",
+        "costmodel/onnx_export.py",
+        "costmodel/model.py",
     },
-    "skl2onnx": {"coordinator/compare.py", "coordinator/export.py"},
-    "scipy": {"coordinator/network.py", "coordinator/ranking.py"},
-    "ndonnx": {"coordinator/export.py", "coordinator/lean.py"},
+    "skl2onnx": {"costmodel/alternatives.py", "costmodel/onnx_export.py"},
+    "scipy": {"costmodel/network.py", "costmodel/evaluate/ranking.py"},
+    "ndonnx": {"costmodel/onnx_export.py", "costmodel/graph_ops.py"},
     "mlflow": {"registry/backend.py"},
-    "deltalake": {"coordinator/store.py"},
-    "onnxruntime": {"coordinator/train.py", "gemmcast/predictor.py"},
-    "onnx": {"coordinator/export.py", "registry/artifact.py"},
-    "pynvml": {"agent/devices/nvml.py", "coordinator/local.py"},
-    "matplotlib": {"coordinator/figures.py", "coordinator/report.py"},
+    "deltalake": {"coordinator/samples/store.py"},
+    "onnxruntime": {"costmodel/train.py", "gemmcast/predictor.py"},
+    "onnx": {"costmodel/onnx_export.py", "registry/artifact.py"},
+    "pynvml": {"agent/devices/nvml.py", "agent/devices/local.py"},
+    "matplotlib": {"coordinator/report/figures.py", "coordinator/report/html.py"},
     "threadpoolctl": {"agent/kernels/blas.py"},
 }
 FROM_AGENT = {
-    ("coordinator/fleet.py", "agent.actor.Agent"),
-    ("coordinator/loop.py", "agent.instrument.failed"),  # the row of a cell that no agent could report
-    ("coordinator/cells.py", "agent.kernels.cutlass.generate.configs"),  # pure text: what a set holds
-    ("coordinator/cells.py", "agent.kernels.own.read_own"),  # an own kernel is named by its content
-    ("coordinator/local.py", "agent.devices.replay.ReplayInstrument"),  # `plan` names a device before anything runs
-    ("coordinator/local.py", "agent.devices.cpu.CpuBench"),
+    ("coordinator/fleet/cluster.py", "agent.actor.Agent"),
+    ("coordinator/fleet/scheduler.py", "agent.instrument.failed"),  # the row of a cell that no agent could report
+    ("coordinator/plan/cells.py", "agent.kernels.cutlass.generate.configs"),  # pure text: what a set holds
+    ("coordinator/plan/cells.py", "agent.kernels.custom.read_own"),  # an own kernel is named by its content
+    ("agent/devices/local.py", "agent.devices.replay.ReplayInstrument"),  # `plan` names a device before anything runs
+    ("agent/devices/local.py", "agent.devices.cpu.CpuBench"),
 }
 MAX_LINES = 400
 

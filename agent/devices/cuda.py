@@ -16,11 +16,11 @@ from typing import Any
 
 import cupy
 
-from agent.devices.describe import describe
+from agent.devices.cuda_peaks import describe
+from agent.devices.cuda_stream import SPIN_CYCLES, GraphBatches, GraphLoad, Queue
 from agent.devices.nvml import NvmlBoard
-from agent.devices.queue import SPIN_CYCLES, GraphBatches, GraphLoad, Queue
+from agent.dtypes import CARRIERS, narrow
 from agent.kernels import Prepared, load
-from agent.numbers import CARRIERS, narrow
 from agent.operands import Carved, Operands, input_elements, output_elements
 from agent.power import PowerReading, heat, meter
 from agent.timing import MAX_BATCHES, MIN_BATCHES, Burst, Pending, Steps, time_burst

@@ -18,7 +18,7 @@ import cupy
 import numpy as np
 
 from agent.kernels import Prepared
-from agent.kernels.raw import launcher
+from agent.kernels.launch import launcher
 from agent.operands import address_of
 from agent.timing import Batch
 

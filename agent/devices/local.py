@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from coordinator.plan import Plan
+from coordinator.plan.schema import Plan
 from gemmcast.device import Device
 from gemmcast.errors import InputError
 

@@ -264,7 +264,7 @@ class OwnKernels:
         except InputError as error:
             raise MeasurementError("unsupported", f"{config.kernel}: {error}") from None
         kernel, facts = _compiled(own.source, own.name, own.description.entry, fitted.options, fitted.threads, fitted.smem_bytes)
-        from agent.kernels.raw import gemm_launcher
+        from agent.kernels.launch import gemm_launcher
 
         launch = gemm_launcher(kernel, fitted.grid, (*fitted.block, 1, 1)[:3], gemm, sets, fitted.smem_bytes)
         return Prepared(launch, {**fitted.knobs, **facts})

@@ -13,7 +13,7 @@ from typing import Any
 import cupy
 
 from agent.kernels import Prepared
-from agent.kernels.raw import gemm_launcher
+from agent.kernels.launch import gemm_launcher
 from agent.operands import Operands
 from gemmcast.config import KernelConfig
 from gemmcast.errors import MeasurementError

@@ -18,9 +18,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.paper_findings import MAIN, TILES, fit_forests, read
-from benchmarks.paper_plots import draw
-from benchmarks.paper_tables import tables
+from benchmarks.paper.findings import MAIN, TILES, fit_forests, read
+from benchmarks.paper.plots import draw
+from benchmarks.paper.tables import tables
 from gemmcast.errors import GemmcastError, InputError
 from gemmcast.modeldir import write_atomically
 

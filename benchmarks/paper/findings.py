@@ -1,6 +1,6 @@
 """What benchmarks/paper.py compares: the recorded rows, put beside each other in groups, and the paper's forest on them.
 
-Rows are compared as in coordinator/tiles.py, which holds what the reports of workspaces need as well. Rows whose status is not ok are left out.
+Rows are compared as in coordinator/report/tile_study.py, which holds what the reports of workspaces need as well. Rows whose status is not ok are left out.
 Knows nothing of how findings are shown: that is paper_tables.py and paper_plots.py, and paper.py is the command.
 """
 
@@ -14,10 +14,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from coordinator.baselines import paper_forest
-from coordinator.dataset import Dataset, dataset
-from coordinator.tiles import BASE_TILE, POWER, TIME, Group, Row, Tuned, Values, groups, tuned_by_tile, where, whole
-from coordinator.validation import FOLDS, split
+from coordinator.report.tile_study import BASE_TILE, POWER, TIME, Group, Row, Tuned, Values, groups, tuned_by_tile, where, whole
+from costmodel.dataset import Dataset, dataset
+from costmodel.evaluate.baselines import paper_forest
+from costmodel.evaluate.crossval import FOLDS, split
 from gemmcast.arrow import conform
 from gemmcast.errors import InputError
 from gemmcast.sample import config_of

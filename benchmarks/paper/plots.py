@@ -1,4 +1,4 @@
-"""The findings of benchmarks/paper.py as figures: docs/paper/*.png. Those that reports of workspaces have too are drawn by coordinator/figures.py."""
+"""The findings of benchmarks/paper.py as figures: docs/paper/*.png. Those that reports of workspaces have too are drawn by coordinator/report/figures.py."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from benchmarks.paper_findings import (
+from benchmarks.paper.findings import (
     BASE_BLOCK,
     BASE_LAYOUT,
     BASE_SCALARS,
@@ -24,8 +24,8 @@ from benchmarks.paper_findings import (
     scalars_of,
     tuned,
 )
-from coordinator.figures import GREY, balance_by_size, best_over_baseline, occupancy_by_tile, plain, tiles_by_size
-from coordinator.tiles import POWER, TIME, Row, groups, ratios
+from coordinator.report.figures import GREY, balance_by_size, best_over_baseline, occupancy_by_tile, plain, tiles_by_size
+from coordinator.report.tile_study import POWER, TIME, Row, groups, ratios
 
 
 def draw(folder: Path, data: Data, forests: Sequence[Forest]) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.paper_findings import (
+from benchmarks.paper.findings import (
     BASE_BLOCK,
     BASE_LAYOUT,
     BASE_SCALARS,
@@ -28,8 +28,7 @@ from benchmarks.paper_findings import (
     tuned,
     where_large,
 )
-from coordinator.scores import score
-from coordinator.tiles import (
+from coordinator.report.tile_study import (
     BASE_TILE,
     ENERGY,
     POWER,
@@ -48,6 +47,7 @@ from coordinator.tiles import (
     tuned_by_tile,
     where,
 )
+from costmodel.evaluate.metrics import score
 
 SM_THREADS = 2048
 # resident on a multiprocessor of sm_90

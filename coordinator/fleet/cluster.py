@@ -3,7 +3,7 @@
 Every agent may hold a few leases; each is one streaming call that is never retried by Ray (with retries on, a killed actor's stream
 silently starts again at item 0). An unread result holds the agent back after `BACKPRESSURE` batches, so what is in flight is bounded.
 Agents are owned by this process and end with it; nodes that join later get agents at the next look.
-Cells come back as events; what they mean is coordinator/loop.py's business.
+Cells come back as events; what they mean is coordinator/fleet/scheduler.py's business.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from agent.actor import Agent
-from coordinator.plan import Plan
+from coordinator.plan.schema import Plan
 from coordinator.workspace import inside_job
 from gemmcast.cell import Cell
 from gemmcast.device import Device

@@ -1,7 +1,7 @@
 """The loop: lease cells to agents, commit what comes back, train when there is enough, push what wins.
 
 It holds no state that the store does not: which cells are done is what the store has committed, so it may be killed at any moment and
-started again. One thread; training and publishing happen elsewhere (coordinator/training.py) and are looked at between two polls.
+started again. One thread; training and publishing happen elsewhere (coordinator/fleet/trainer.py) and are looked at between two polls.
 
 A CPU that trains can't measure: agents of this very host's CPU get no cells while a training waits or runs.
 """
@@ -20,10 +20,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from agent.instrument import failed
-from coordinator.cells import plan_cells
-from coordinator.fleet import Ended, Event, Fleet, Ready, Samples
-from coordinator.plan import Plan
-from coordinator.store import Batch, SampleStore
+from coordinator.fleet.cluster import Ended, Event, Fleet, Ready, Samples
+from coordinator.plan.cells import plan_cells
+from coordinator.plan.schema import Plan
+from coordinator.samples.store import Batch, SampleStore
 from gemmcast.arrow import to_table
 from gemmcast.cell import Cell
 from gemmcast.device import Device

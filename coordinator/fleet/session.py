@@ -16,19 +16,19 @@ from typing import Any
 
 import ray
 
+from agent.devices.local import local_device
 from coordinator import terminal
-from coordinator.cells import plan_cells
-from coordinator.fleet import EMBEDDED, RayFleet, cluster_address, connect
-from coordinator.local import local_device
-from coordinator.loop import Loop
-from coordinator.plan import Plan
-from coordinator.store import SampleStore
+from coordinator.fleet.cluster import EMBEDDED, RayFleet, cluster_address, connect
+from coordinator.fleet.scheduler import Loop
+from coordinator.fleet.trainer import RayTrainer
+from coordinator.plan.cells import plan_cells
+from coordinator.plan.schema import Plan
+from coordinator.samples.store import SampleStore
 from coordinator.terminal import ModelLine, progress
-from coordinator.training import RayTrainer
 from coordinator.workspace import Workspace
 from gemmcast.cell import Cell
 from gemmcast.modeldir import write_atomically
-from registry.store import Registry
+from registry.registry import Registry
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,10 +16,10 @@ import pyarrow as pa
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from coordinator.plan import Train
+from coordinator.plan.schema import Train
 from gemmcast.card import ModelCard
 from gemmcast.errors import GemmcastError
-from registry.store import Registry
+from registry.registry import Registry
 
 log = logging.getLogger(__name__)
 
@@ -28,8 +28,8 @@ PARALLEL_ROWS = 10_000
 
 def fit_and_judge(table: pa.Table, settings: Train, store_version: int, champion: bytes | None) -> tuple[bytes, ModelCard, str | None]:
     """The candidate's model and card, and the gate's objection to it."""
-    from coordinator.gate import objection
-    from coordinator.train import train
+    from costmodel.gate import objection
+    from costmodel.train import train
 
     candidate = train(table, settings, store_version=store_version)
     return candidate.model, candidate.card, objection(candidate, champion, table, settings.holdout)

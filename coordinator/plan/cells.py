@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from coordinator.plan import Plan, Shapes, Sweep
+from coordinator.plan.schema import Plan, Shapes, Sweep
 from gemmcast.cell import Cell
 from gemmcast.config import FAMILIES, KernelConfig
 from gemmcast.device import Device
@@ -147,7 +147,7 @@ class _Configs:
         """An own kernel by its content, so that an edited one is a new cell; as it was recorded, on a replay."""
         if self._sweep.family != "own" or self._plan.devices.kind == "replay":
             return kernel
-        from agent.kernels.own import read_own
+        from agent.kernels.custom import read_own
 
         try:
             return read_own(kernel).name

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from coordinator.plan import Plan, parse_plan
+from coordinator.plan.schema import Plan, parse_plan
 from gemmcast.arrow import conform
 from gemmcast.cell import Cell
 from gemmcast.sample import config_of, gemm_of

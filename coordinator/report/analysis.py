@@ -1,7 +1,7 @@
 """What a model's answers on unseen rows tell: where it errs, whether its intervals hold, and which parts of a question its answers hang on.
 
 Unseen is what the model cannot have learned from: shapes held out from training, and shapes first measured after it was made. Arrays are
-[n_rows] where nothing else is said, errors are in per cent (3.1 is 3.1 %). Knows nothing of pictures: coordinator/figures.py draws.
+[n_rows] where nothing else is said, errors are in per cent (3.1 is 3.1 %). Knows nothing of pictures: coordinator/report/figures.py draws.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from coordinator.dataset import TARGETS, Dataset, held_out
-from coordinator.train import open_session
-from coordinator.validation import sizes
+from costmodel.dataset import TARGETS, Dataset, held_out
+from costmodel.evaluate.crossval import sizes
+from costmodel.train import open_session
 from gemmcast.card import ModelCard
-from gemmcast.question import AT, EXTRAPOLATING, INPUT, INTERVALS, KNOB_FIELDS, Rows
+from gemmcast.query import AT, EXTRAPOLATING, INPUT, INTERVALS, KNOB_FIELDS, Rows
 
 Values = npt.NDArray[np.float64]
 # [n_rows]

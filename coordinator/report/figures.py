@@ -8,9 +8,9 @@ from typing import Any
 import matplotlib
 import numpy as np
 
-from coordinator.analysis import Error, Importance, Unseen
-from coordinator.tiles import BASE_TILE, ENERGY, POWER, TIME, Tiled, Tuned, geomean, gflop, least_us, metered_pairs, ratios, size_classes
-from coordinator.tradeoffs import ByTile, Tradeoff
+from coordinator.report.analysis import Error, Importance, Unseen
+from coordinator.report.tile_study import BASE_TILE, ENERGY, POWER, TIME, Tiled, Tuned, geomean, gflop, least_us, metered_pairs, ratios, size_classes
+from coordinator.report.tradeoffs import ByTile, Tradeoff
 from gemmcast.config import FAMILIES
 
 matplotlib.use("Agg")

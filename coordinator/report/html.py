@@ -21,17 +21,18 @@ from jinja2 import Environment
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from coordinator import figures, tiles
-from coordinator.analysis import Ask, Error, Unseen, asker, covered, error_by_size, importances, unseen
-from coordinator.dataset import Dataset, dataset
-from coordinator.figures import WORDS
-from coordinator.ranking import PROBLEM
-from coordinator.scores import BRIEF, brief
-from coordinator.scores import table as score_rows
-from coordinator.tradeoffs import MIN_CONFIGS, by_tile, saving, tradeoff
+from coordinator.report import figures
+from coordinator.report import tile_study as tiles
+from coordinator.report.analysis import Ask, Error, Unseen, asker, covered, error_by_size, importances, unseen
+from coordinator.report.figures import WORDS
+from coordinator.report.tradeoffs import MIN_CONFIGS, by_tile, saving, tradeoff
+from costmodel.dataset import Dataset, dataset
+from costmodel.evaluate.metrics import BRIEF, brief
+from costmodel.evaluate.metrics import table as score_rows
+from costmodel.evaluate.ranking import PROBLEM
 from gemmcast.card import ModelCard
 from gemmcast.modeldir import write_atomically
-from registry.store import Version
+from registry.registry import Version
 
 TEMPLATE = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>gemmcast report</title><style>
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 1040px; margin: 2rem auto; padding: 0 1rem; color: #1c2733 }

@@ -1,7 +1,7 @@
 """How a tile changes what a GEMM costs: rows beside each other in groups, as arXiv 2411.16954 compares its tiled kernel.
 
 Rows are compared within a group: the same GEMM on the same board, one thing different; a ratio is that of two rows of a group. Knows nothing of
-models, nor of how findings are shown: coordinator/report.py and benchmarks/paper.py do.
+models, nor of how findings are shown: coordinator/report/html.py and benchmarks/paper.py do.
 """
 
 from __future__ import annotations

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from coordinator.analysis import TILE, Ask
-from coordinator.dataset import Dataset
-from coordinator.ranking import CONFIG, PROBLEM
+from coordinator.report.analysis import TILE, Ask
+from costmodel.dataset import Dataset
+from costmodel.evaluate.ranking import CONFIG, PROBLEM
 from gemmcast.config import KernelConfig
-from gemmcast.question import AT, KNOB_FIELDS
+from gemmcast.query import AT, KNOB_FIELDS
 from gemmcast.sample import config_of, gemm_of
 
 Values = npt.NDArray[np.float64]

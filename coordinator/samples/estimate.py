@@ -4,7 +4,7 @@
     bandwidth = 99th percentile of bytes / runtime, over rows that move more than four times the L2
     launch    = 5th percentile of runtime, over tiny products
 
-What rows can't show comes from coordinator/outside/boards.py. A peak is only as good as the table's largest products.
+What rows can't show comes from coordinator/samples/datasheets.py. A peak is only as good as the table's largest products.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import Final
 
 import numpy as np
 
-from coordinator.outside.boards import WAY_OUT, Board, find_board
-from coordinator.outside.found import Row
+from coordinator.samples.datasheets import WAY_OUT, Board, find_board
+from coordinator.samples.formats.checked_rows import Row
 from gemmcast.device import Device
 from gemmcast.errors import InputError
 from gemmcast.gemm import Gemm

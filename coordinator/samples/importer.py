@@ -15,14 +15,14 @@ from typing import Final
 
 import pyarrow as pa
 
-from coordinator.outside.aiconfigurator import read_aiconfigurator
-from coordinator.outside.boards import WAY_OUT, find_board
-from coordinator.outside.estimate import estimate, peak_tflops
-from coordinator.outside.files import FORMATS, guess
-from coordinator.outside.flat import read_flat
-from coordinator.outside.found import CONFIG_COLUMNS, GEMM_COLUMNS, Found, Row
-from coordinator.outside.t4 import read_t4
-from coordinator.store import Batch, SampleStore
+from coordinator.samples.datasheets import WAY_OUT, find_board
+from coordinator.samples.estimate import estimate, peak_tflops
+from coordinator.samples.formats.aiconfigurator import read_aiconfigurator
+from coordinator.samples.formats.checked_rows import CONFIG_COLUMNS, GEMM_COLUMNS, Found, Row
+from coordinator.samples.formats.own_columns import read_flat
+from coordinator.samples.formats.t4 import read_t4
+from coordinator.samples.formats.table_file import FORMATS, guess
+from coordinator.samples.store import Batch, SampleStore
 from gemmcast import __version__
 from gemmcast.arrow import to_table
 from gemmcast.device import Device

@@ -18,10 +18,10 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.ensemble import RandomForestRegressor
 
-from coordinator.dataset import Dataset, own_choice
-from coordinator.features import FLOOR_UNITS, NAMES, features
+from costmodel.dataset import Dataset, own_choice
+from costmodel.tree_features import FLOOR_UNITS, NAMES, features
 from gemmcast.config import KNOBS
-from gemmcast.question import AT
+from gemmcast.query import AT
 
 Values = npt.NDArray[np.float64]
 _SHAPE = ("m", "n", "k")

@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from coordinator.baselines import BASELINES
-from coordinator.dataset import TARGETS, Dataset, own_choice, told_choice, without_knobs
-from coordinator.model import CostModel
-from coordinator.scores import score
-from gemmcast.question import INTERVALS, algorithm
+from costmodel.dataset import TARGETS, Dataset, own_choice, told_choice, without_knobs
+from costmodel.evaluate.baselines import BASELINES
+from costmodel.evaluate.metrics import score
+from costmodel.model import CostModel
+from gemmcast.query import INTERVALS, algorithm
 
 Predicted = dict[str, dict[str, npt.NDArray[np.float64]]]
 # target -> method -> [n_rows]; NaN where the method has no answer
@@ -163,7 +163,7 @@ GROUPS: dict[str, Callable[[Dataset], npt.NDArray[Any]]] = {
 
 
 def scores(data: Dataset, predicted: Predicted, rows: npt.NDArray[np.bool_] | None = None) -> dict[str, dict[str, dict[str, float]]]:
-    """target -> method -> metric (coordinator/scores.py), over the rows where the target was read and the method has an answer."""
+    """target -> method -> metric (costmodel/evaluate/metrics.py), over the rows where the target was read and the method has an answer."""
     found: dict[str, dict[str, dict[str, float]]] = {}
     for target, methods in predicted.items():
         measured = data.measured[target]

@@ -5,7 +5,7 @@ third of the steps at most, so that it costs seconds: it is a stand-in, somewhat
 cross-validation: these numbers say how large an error to expect, not which of two models is better. Beside it stand the baselines that cost little.
 
     layer        a fifth of the (n, k), by hash, at any m
-    member       a fifth of the kernels (coordinator/validation.py, MEMBER) of every family that has several, by hash
+    member       a fifth of the kernels (costmodel/evaluate/crossval.py, MEMBER) of every family that has several, by hash
     device X     every row of one type of device, asked of what the others taught
     device X + 50 samples    the same rows, when 50 rows of other shapes of that device were known too, such with power if there are
 """
@@ -21,9 +21,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from coordinator.dataset import Dataset
-from coordinator.model import CostModel
-from coordinator.validation import FOLDS, beside_baselines, layers, members, scores, split
+from costmodel.dataset import Dataset
+from costmodel.evaluate.crossval import FOLDS, beside_baselines, layers, members, scores, split
+from costmodel.model import CostModel
 
 Mask = npt.NDArray[np.bool_]
 # [n_rows]
@@ -52,7 +52,7 @@ class Part:
 
 
 def unseen(data: Dataset, shares: Mapping[str, float]) -> dict[str, dict[str, Any]]:
-    """name -> split (in words), train_rows, test_rows, scores (target -> method -> metric, coordinator/scores.py)."""
+    """name -> split (in words), train_rows, test_rows, scores (target -> method -> metric, costmodel/evaluate/metrics.py)."""
     found = {}
     for part in parts(data):
         training, test = data.take(part.training), data.take(part.test)

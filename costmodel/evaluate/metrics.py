@@ -48,7 +48,7 @@ def brief(named: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
 
 
 def ranks(ranking: Mapping[str, Any]) -> list[list[str]]:
-    """Rows of text: target, method, one column a name of RANKS, groups (coordinator/ranking.py)."""
+    """Rows of text: target, method, one column a name of RANKS, groups (costmodel/evaluate/ranking.py)."""
     return [
         [target, method, *(_number(name, values.get(name)) for name in RANKS), str(int(values["groups"]))]
         for target, methods in ranking.items()

@@ -20,9 +20,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import kendalltau
 
-from coordinator.dataset import Dataset
+from costmodel.dataset import Dataset
 from gemmcast.config import KNOBS
-from gemmcast.question import INTERVALS
+from gemmcast.query import INTERVALS
 
 Values = npt.NDArray[np.float64]
 # [n_configurations]

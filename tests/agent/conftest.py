@@ -15,8 +15,8 @@ from agent.instrument import blank
 from agent.kernels import Prepared
 from agent.operands import Carved, Operands, input_elements, output_elements
 from agent.power import PowerReading
+from agent.supervisor import Worker
 from agent.timing import Burst, Steps
-from agent.worker import Worker
 from gemmcast.cell import Cell
 from gemmcast.config import KernelConfig
 from gemmcast.device import Device

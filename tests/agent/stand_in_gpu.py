@@ -127,8 +127,8 @@ class Gemm:
     version = "paper 1.0"
 
     def prepare(self, gemm: Any, _config: Any, sets: Any) -> Any:
+        from agent.dtypes import narrow, widen
         from agent.kernels import Prepared
-        from agent.numbers import narrow, widen
 
         def launch(i: int) -> None:
             GPU.run(SLOW_US if gemm.m == SLOW_M else GEMM_US)
@@ -193,12 +193,12 @@ def stand_in() -> None:
 def main() -> None:
     sys.path.insert(0, sys.argv[1])
     stand_in()
-    from agent.devices import cuda, describe
+    from agent.devices import cuda, cuda_peaks
     from agent.instrument import LiveInstrument
     from gemmcast.cell import Cell
     from gemmcast.procedure import Procedure
 
-    describe.PEAK_DIMS, describe.COPY_ELEMENTS = (64,), 2**16
+    cuda_peaks.PEAK_DIMS, cuda_peaks.COPY_ELEMENTS = (64,), 2**16
     bench = cuda.CudaBench()
     device = bench.characterise()
     instrument = LiveInstrument(bench, device, Procedure(), "paper")

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from agent.check import Reference, check, tolerance, verdict
+from agent.dtypes import CARRIERS, narrow, poison, widen
 from agent.kernels import Prepared
-from agent.numbers import CARRIERS, narrow, poison, widen
 from agent.operands import Carved, Operands, input_elements, output_elements
 from gemmcast.errors import MeasurementError
 from gemmcast.gemm import LAYOUTS, Gemm

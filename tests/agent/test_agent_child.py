@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from agent import child
-from agent.worker import MAX_CRASHED_IN_A_ROW, ChildDied, Worker
+from agent.supervisor import MAX_CRASHED_IN_A_ROW, ChildDied, Worker
 from gemmcast import modeldir
 from gemmcast.arrow import to_table
 from gemmcast.cell import Cell
@@ -200,7 +200,7 @@ def test_a_caller_that_leaves_early_does_not_disturb_the_next(make_worker: MakeW
 
 PARENT = """
 import json, sys
-from agent.worker import Worker
+from agent.supervisor import Worker
 from gemmcast.cell import Cell
 spec, cell = json.loads(sys.argv[1]), Cell.from_dict(json.loads(sys.argv[2]))
 worker = Worker(spec, 60.0)

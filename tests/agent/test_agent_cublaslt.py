@@ -16,12 +16,12 @@ import numpy as np
 import pytest
 
 from agent.check import tolerance
+from agent.dtypes import CARRIERS, narrow, widen
 from agent.kernels import load
 from agent.kernels.cublaslt import OFFERS, CublasLt, aligned
+from agent.kernels.cublaslt.candidates import MAX_CHECKS
 from agent.kernels.cublaslt.library import RESULT, WORKSPACE_BYTES, matrices, row_alignment
 from agent.kernels.cublaslt.names import KNOBS, Algorithm, Ids, Names, grids, parse, scheme, shuffled, size, without
-from agent.kernels.cublaslt.offer import MAX_CHECKS
-from agent.numbers import CARRIERS, narrow, widen
 from agent.operands import Carved, Operands, input_elements, output_elements
 from gemmcast.config import KernelConfig
 from gemmcast.errors import MeasurementError

@@ -25,10 +25,10 @@ import pytest
 
 from agent.check import check
 from agent.kernels import load, refuse
-from agent.kernels.own import Description, OwnKernels, evaluate, first_error, fit, parse_own, read_own
+from agent.kernels.custom import Description, OwnKernels, evaluate, first_error, fit, parse_own, read_own
 from agent.operands import Operands
-from coordinator.cells import plan_cells
-from coordinator.plan import read_plan
+from coordinator.plan.cells import plan_cells
+from coordinator.plan.schema import read_plan
 from gemmcast.config import FAMILIES, KernelConfig
 from gemmcast.device import Device
 from gemmcast.errors import InputError, MeasurementError
@@ -247,7 +247,7 @@ def test_the_first_error_is_told_with_its_line() -> None:
 def test_the_family_loads_without_cuda() -> None:
     assert list(FAMILIES)[5] == "own" and isinstance(load("own"), OwnKernels)
     refuse(Gemm(m=1, n=1, k=1, dtype="fp64"), _config(), "cuda")
-    code = "import sys, agent.kernels.own; print('cupy' in sys.modules)"
+    code = "import sys, agent.kernels.custom; print('cupy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout == "False\n"
 
 

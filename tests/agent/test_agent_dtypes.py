@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from agent.numbers import CARRIERS, narrow, poison, widen
+from agent.dtypes import CARRIERS, narrow, poison, widen
 
 
 def _every_bf16() -> npt.NDArray[np.uint16]:

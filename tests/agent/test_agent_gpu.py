@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from agent.worker import Worker
+from agent.supervisor import Worker
 from gemmcast.cell import Cell
 from gemmcast.config import KernelConfig
 from gemmcast.gemm import Gemm
@@ -158,7 +158,7 @@ def test_the_boards_timer_agrees_with_the_hosts() -> None:
     """Clocks and times both rest on it: where it ran fast, an SM would seem to be over its clock."""
     import cupy
 
-    from agent.devices.queue import Queue
+    from agent.devices.cuda_stream import Queue
 
     queue = Queue(int(cupy.cuda.runtime.getDeviceProperties(0)["multiProcessorCount"]), None)
     seen = cupy.zeros(4, dtype=cupy.int64)

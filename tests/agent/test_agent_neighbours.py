@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from agent.worker import MAX_DEATHS, Worker, _Lease
+from agent.supervisor import MAX_DEATHS, Worker, _Lease
 from gemmcast.cell import Cell
 from gemmcast.device import Device
 
@@ -68,7 +68,7 @@ def test_without_trouble_one_child_measures_all(measure: Callable[..., Told]) ->
 def test_the_cell_under_which_children_die_is_crashed_and_the_others_are_measured(
     measure: Callable[..., Told], m: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with caplog.at_level(logging.WARNING, "agent.worker"):
+    with caplog.at_level(logging.WARNING, "agent.supervisor"):
         told = measure(dies=[m])
     assert told.failed == {m: "crashed"}
     assert "died with status -9, 2 times" in told.reason(m)

@@ -19,7 +19,7 @@ from time import monotonic, sleep
 import pytest
 from deltalake import DeltaTable
 
-from coordinator.store import SampleStore
+from coordinator.samples.store import SampleStore
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 RAY = Path(sys.executable).parent / "ray"

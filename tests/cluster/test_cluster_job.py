@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from deltalake import DeltaTable
 
-from coordinator.plan import read_plan
-from coordinator.store import SampleStore
+from coordinator.plan.schema import read_plan
+from coordinator.samples.store import SampleStore
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 ROOT = Path(__file__).resolve().parent.parent.parent

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from coordinator.store import SampleStore
+from coordinator.samples.store import SampleStore
 
 pytestmark = pytest.mark.cluster
 CELLS = 220

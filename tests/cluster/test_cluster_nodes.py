@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from coordinator.store import SampleStore
+from coordinator.samples.store import SampleStore
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 CELLS = 110

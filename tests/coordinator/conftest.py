@@ -17,10 +17,10 @@ import pytest
 from threadpoolctl import threadpool_limits
 
 from agent.instrument import blank
-from coordinator.cells import plan_cells
 from coordinator.cli import main
-from coordinator.plan import Plan, Train, parse_plan
-from coordinator.train import Candidate, train
+from coordinator.plan.cells import plan_cells
+from coordinator.plan.schema import Plan, Train, parse_plan
+from costmodel.train import Candidate, train
 from gemmcast.arrow import to_table
 from gemmcast.cell import Cell
 from gemmcast.device import Device

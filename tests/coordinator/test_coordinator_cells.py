@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from coordinator.cells import plan_cells, shapes_of
-from coordinator.plan import Plan, Shapes, parse_plan, read_plan
+from coordinator.plan.cells import plan_cells, shapes_of
+from coordinator.plan.schema import Plan, Shapes, parse_plan, read_plan
 from gemmcast.cell import Cell
 from gemmcast.device import Device
 from gemmcast.errors import InputError
@@ -24,8 +24,8 @@ DEMO = Path(__file__).parent.parent.parent / "examples" / "demo.toml"
 PRINT_IDS = """
 import sys
 from pathlib import Path
-from coordinator.cells import plan_cells
-from coordinator.plan import read_plan
+from coordinator.plan.cells import plan_cells
+from coordinator.plan.schema import read_plan
 from gemmcast.device import Device
 for cell in plan_cells(read_plan(Path(sys.argv[1])), Device.from_json(sys.argv[2])).cells:
     print(cell.cell_id, int(cell.power))

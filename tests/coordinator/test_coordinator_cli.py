@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from coordinator.store import Batch, SampleStore
+from coordinator.samples.store import Batch, SampleStore
 from gemmcast import Predictor
 from gemmcast.config import KernelConfig
 from gemmcast.gemm import Gemm

@@ -12,8 +12,8 @@ import pytest
 from pydantic_core import PydanticUndefined
 
 from agent.kernels import load
-from coordinator import plan
-from coordinator.plan import Devices, Measure, Plan, Shapes, Sweep, Table, Train
+from coordinator.plan import schema as plan
+from coordinator.plan.schema import Devices, Measure, Plan, Shapes, Sweep, Table, Train
 from gemmcast.card import ModelCard
 from gemmcast.config import FAMILIES, KNOBS
 from gemmcast.errors import MeasurementError

@@ -17,13 +17,13 @@ import pyarrow.csv as pc
 import pyarrow.parquet as pq
 import pytest
 
-from coordinator.dataset import dataset
-from coordinator.importer import Outside, append, read, read_device, read_outside
-from coordinator.outside.boards import BOARDS, find_board
-from coordinator.outside.files import FORMATS
-from coordinator.outside.found import NEEDED
-from coordinator.outside.t4 import INVALIDITY, STATUSES, write_t4
-from coordinator.store import SampleStore
+from coordinator.samples.datasheets import BOARDS, find_board
+from coordinator.samples.formats.checked_rows import NEEDED
+from coordinator.samples.formats.t4 import INVALIDITY, STATUSES, write_t4
+from coordinator.samples.formats.table_file import FORMATS
+from coordinator.samples.importer import Outside, append, read, read_device, read_outside
+from coordinator.samples.store import SampleStore
+from costmodel.dataset import dataset
 from gemmcast.arrow import SCHEMA, to_table
 from gemmcast.device import Device
 from gemmcast.errors import InputError

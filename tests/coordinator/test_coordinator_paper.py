@@ -15,8 +15,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from benchmarks import paper_findings
-from coordinator import tiles
+from benchmarks.paper import findings as paper_findings
+from coordinator.report import tile_study as tiles
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "paper.md"

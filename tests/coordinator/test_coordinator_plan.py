@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from coordinator.plan import parse_plan, read_plan
+from coordinator.plan.schema import parse_plan, read_plan
 from gemmcast.errors import InputError
 from gemmcast.procedure import Procedure
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from agent.devices.replay import ReplayInstrument
-from coordinator.recorded import KEPT_BACK, recorded_cells, replay_plan
+from coordinator.plan.replay import KEPT_BACK, recorded_cells, replay_plan
 from gemmcast.arrow import to_table
 
 DATASET = Path(__file__).parents[2] / "datasets" / "h100_demo.parquet"

@@ -14,17 +14,17 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from coordinator.analysis import Error, Unseen, covered, error_by_size, importances, unseen
-from coordinator.dataset import Dataset, dataset, held_out
-from coordinator.report import write_report
-from coordinator.tradeoffs import by_tile, pareto, saving, tile_effects, tradeoff
-from coordinator.train import Candidate
+from coordinator.report.analysis import Error, Unseen, covered, error_by_size, importances, unseen
+from coordinator.report.html import write_report
+from coordinator.report.tradeoffs import by_tile, pareto, saving, tile_effects, tradeoff
+from costmodel.dataset import Dataset, dataset, held_out
+from costmodel.train import Candidate
 from gemmcast.arrow import SCHEMA, to_table
 from gemmcast.card import ModelCard
 from gemmcast.cell import Cell
 from gemmcast.device import Device
-from gemmcast.question import AT
-from registry.store import Version
+from gemmcast.query import AT
+from registry.registry import Version
 
 SECTIONS = (
     "What was measured",

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from agent.devices.replay import ReplayInstrument
-from coordinator.recording import counts, noise_floor, repeats, write_recording
+from coordinator.samples.export import counts, noise_floor, repeats, write_recording
 from gemmcast.arrow import SCHEMA, to_table
 from gemmcast.errors import InputError
 from gemmcast.sample import config_of, gemm_of

@@ -12,11 +12,11 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from coordinator.cells import plan_cells
-from coordinator.fleet import Ended, Event, Ready, Samples
-from coordinator.loop import COMMIT_S, MAX_CONTENDED, MAX_DEATHS, POWER_CELL, Loop, Progress, _take_worth
-from coordinator.plan import Plan
-from coordinator.store import SampleStore
+from coordinator.fleet.cluster import Ended, Event, Ready, Samples
+from coordinator.fleet.scheduler import COMMIT_S, MAX_CONTENDED, MAX_DEATHS, POWER_CELL, Loop, Progress, _take_worth
+from coordinator.plan.cells import plan_cells
+from coordinator.plan.schema import Plan
+from coordinator.samples.store import SampleStore
 from gemmcast.arrow import to_table
 from gemmcast.cell import Cell
 from gemmcast.device import Device

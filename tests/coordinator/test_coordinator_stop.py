@@ -7,7 +7,7 @@ import signal
 
 import pytest
 
-from coordinator.campaign import stopping
+from coordinator.fleet.session import stopping
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -13,9 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable, write_deltalake
 
-from coordinator.cells import plan_cells
-from coordinator.plan import Plan
-from coordinator.store import COMPACT_EVERY, Batch, SampleStore
+from coordinator.plan.cells import plan_cells
+from coordinator.plan.schema import Plan
+from coordinator.samples.store import COMPACT_EVERY, Batch, SampleStore
 from gemmcast.arrow import SCHEMA, to_table
 from gemmcast.cell import Cell
 from gemmcast.device import Device
@@ -146,7 +146,7 @@ def test_compaction_and_checkpoints_change_nothing_that_is_read(store: SampleSto
 
 
 def test_what_compaction_replaced_is_removed_when_its_time_is_up(place: Path, rows: Rows, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("coordinator.store.KEPT", "interval 0 seconds")
+    monkeypatch.setattr("coordinator.samples.store.KEPT", "interval 0 seconds")
     store = SampleStore.open(place, create=True)
     for number in range(1, 2 * COMPACT_EVERY + 1):
         store.append([Batch("a", number, rows([number]))])
@@ -172,7 +172,7 @@ def test_nothing_is_created_where_nothing_was_asked_for(place: Path) -> None:
 WRITER = """
 import sys
 import pyarrow.parquet as pq
-from coordinator.store import Batch, SampleStore
+from coordinator.samples.store import Batch, SampleStore
 store, table = SampleStore.open(sys.argv[1], create=True), pq.read_table(sys.argv[2])
 for number in range(len(table) // 10):
     store.append([Batch("a", number, table.slice(10 * number, 10))])
@@ -200,7 +200,7 @@ def test_a_writer_that_is_killed_leaves_whole_commits(place: Path, tmp_path: Pat
 
 READER = """
 import sys
-from coordinator.store import SampleStore
+from coordinator.samples.store import SampleStore
 print("ready", flush=True)
 for _ in sys.stdin:
     table = SampleStore.open(sys.argv[1], create=False).read()

@@ -19,7 +19,7 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 import pytest
 
-from coordinator.model import CostModel
+from costmodel.model import CostModel
 
 PROGRAM = Path(__file__).parents[2] / "benchmarks" / "accuracy.py"
 METRICS = {"mape", "median_ape", "p90_ape", "r2", "rows"}
@@ -42,7 +42,7 @@ def tables(tmp_path_factory: pytest.TempPathFactory, power_samples: pa.Table) ->
 @pytest.fixture(autouse=True)
 def _one_network(monkeypatch: pytest.MonkeyPatch) -> None:
     """More would only take longer."""
-    monkeypatch.setattr("coordinator.validation.CostModel", partial(CostModel, members=1))
+    monkeypatch.setattr("costmodel.evaluate.crossval.CostModel", partial(CostModel, members=1))
 
 
 @cache

@@ -13,14 +13,14 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from coordinator import compare as module
-from coordinator.compare import CANDIDATES, COMPARED, DEFAULT, TIMES, Analytical, Plain, compare
-from coordinator.dataset import Dataset, dataset
-from coordinator.model import CostModel
-from coordinator.store import Batch, SampleStore
-from coordinator.terms import SHOWN, terms
-from coordinator.train import open_session
-from gemmcast.question import AT
+from coordinator.samples.store import Batch, SampleStore
+from costmodel import alternatives as module
+from costmodel.alternatives import CANDIDATES, COMPARED, DEFAULT, TIMES, Analytical, Plain, compare
+from costmodel.dataset import Dataset, dataset
+from costmodel.model import CostModel
+from costmodel.terms import SHOWN, terms
+from costmodel.train import open_session
+from gemmcast.query import AT
 
 Coordinator = Callable[..., subprocess.CompletedProcess[str]]
 PLAIN = [name for name in CANDIDATES if name != DEFAULT]
@@ -29,9 +29,9 @@ PLAIN = [name for name in CANDIDATES if name != DEFAULT]
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two folds and one network."""
-    monkeypatch.setattr("coordinator.compare.FOLDS", 2)
-    monkeypatch.setattr("coordinator.validation.FOLDS", 2)
-    monkeypatch.setattr("coordinator.compare.CostModel", partial(CostModel, members=1))
+    monkeypatch.setattr("costmodel.alternatives.FOLDS", 2)
+    monkeypatch.setattr("costmodel.evaluate.crossval.FOLDS", 2)
+    monkeypatch.setattr("costmodel.alternatives.CostModel", partial(CostModel, members=1))
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +65,7 @@ def test_too_few_samples_are_refused_in_a_line(coordinator: Coordinator, workspa
 
 def test_json_has_all_of_it(coordinator: Coordinator, workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     few = {name: CANDIDATES[name] for name in ("boosting", "analytical fit")}
-    monkeypatch.setattr("coordinator.compare.CANDIDATES", few)
+    monkeypatch.setattr("costmodel.alternatives.CANDIDATES", few)
     ended = coordinator("train", "--compare", "--json", "--workspace", workspace)
     found = json.loads(ended.stdout.splitlines()[-1])
     assert set(found["candidates"]) == set(few) and found["winner"] in few and found["default"] == DEFAULT

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from sklearn.ensemble import RandomForestRegressor
 
-from coordinator.baselines import BASELINES, lookup, paper_forest, roofline
-from coordinator.dataset import Dataset, dataset
+from costmodel.dataset import Dataset, dataset
+from costmodel.evaluate.baselines import BASELINES, lookup, paper_forest, roofline
 from gemmcast.arrow import to_table
 from gemmcast.cell import Cell
 from gemmcast.config import KernelConfig

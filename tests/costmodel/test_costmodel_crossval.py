@@ -9,13 +9,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from coordinator import validation
-from coordinator.dataset import TARGETS, Dataset, dataset
-from coordinator.importer import read_outside
-from coordinator.model import OF_TARGET, CostModel
-from coordinator.scores import score
+from coordinator.samples.importer import read_outside
+from costmodel.dataset import TARGETS, Dataset, dataset
+from costmodel.evaluate import crossval as validation
+from costmodel.evaluate.metrics import score
+from costmodel.model import OF_TARGET, CostModel
 from gemmcast.config import KernelConfig
-from gemmcast.question import ask
+from gemmcast.query import ask
 from gemmcast.sample import device_of, gemm_of
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 @pytest.fixture(autouse=True)
 def _one_network(monkeypatch: pytest.MonkeyPatch) -> None:
     """More would only take longer."""
-    monkeypatch.setattr("coordinator.validation.CostModel", partial(CostModel, members=1))
+    monkeypatch.setattr("costmodel.evaluate.crossval.CostModel", partial(CostModel, members=1))
 
 
 @pytest.fixture(scope="module")

@@ -13,15 +13,15 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from coordinator.dataset import TARGETS, dataset, held_out, with_plain_questions
-from coordinator.importer import read_outside
-from coordinator.scores import score, table
+from coordinator.samples.importer import read_outside
+from costmodel.dataset import TARGETS, dataset, held_out, with_plain_questions
+from costmodel.evaluate.metrics import score, table
 from gemmcast.arrow import SCHEMA, to_table
 from gemmcast.cell import Cell
 from gemmcast.config import KernelConfig
 from gemmcast.device import Device
 from gemmcast.gemm import Gemm
-from gemmcast.question import FIELDS, ask
+from gemmcast.query import FIELDS, ask
 from gemmcast.sample import device_of, gemm_of
 
 ROOT = Path(__file__).parents[2]
@@ -124,7 +124,7 @@ def test_a_shape_that_is_held_out_once_is_held_out_for_ever() -> None:
 
 def test_another_process_holds_out_the_same(python_env: dict[str, str]) -> None:
     code = (
-        "import numpy as np, sys; from coordinator.dataset import held_out; print(held_out(np.array(sys.argv[1:], object), .3).astype(int).tolist())"
+        "import numpy as np, sys; from costmodel.dataset import held_out; print(held_out(np.array(sys.argv[1:], object), .3).astype(int).tolist())"
     )
     command = [sys.executable, "-c", code, *SHAPES[:50]]
     there = subprocess.run(command, capture_output=True, text=True, env={**python_env, "PYTHONHASHSEED": "3"}, check=True).stdout

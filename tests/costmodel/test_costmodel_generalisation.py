@@ -12,12 +12,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from coordinator import unseen as module
-from coordinator.dataset import TARGETS, Dataset, dataset
-from coordinator.ranking import CONFIG
-from coordinator.scores import brief
-from coordinator.unseen import KNOWN, Part, parts, unseen
-from coordinator.validation import FOLDS, layers, members, scores_by, sizes, split
+from costmodel.dataset import TARGETS, Dataset, dataset
+from costmodel.evaluate import generalisation as module
+from costmodel.evaluate.crossval import FOLDS, layers, members, scores_by, sizes, split
+from costmodel.evaluate.generalisation import KNOWN, Part, parts, unseen
+from costmodel.evaluate.metrics import brief
+from costmodel.evaluate.ranking import CONFIG
 from gemmcast.arrow import conform
 
 RECORDED = Path(__file__).parents[2] / "datasets" / "h100_demo.parquet"

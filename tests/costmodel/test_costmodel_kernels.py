@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
+from agent.kernels.custom import read_own
 from agent.kernels.cutlass.generate import configs
-from agent.kernels.own import read_own
-from coordinator.cells import candidate_names, plan_cells
-from coordinator.plan import Plan, read_plan
+from coordinator.plan.cells import candidate_names, plan_cells
+from coordinator.plan.schema import Plan, read_plan
 from gemmcast.cell import Cell
 from gemmcast.device import Device
 from gemmcast.errors import InputError

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from coordinator.network import HUBER, STEEP, Ensemble, Size, _slopes
+from costmodel.network import HUBER, STEEP, Ensemble, Size, _slopes
 
 Values = npt.NDArray[np.float64]
 STEPS = 2000

@@ -17,16 +17,16 @@ from skl2onnx import to_onnx
 from skl2onnx.common.data_types import FloatTensorType
 from sklearn.ensemble import HistGradientBoostingRegressor
 
-from coordinator.dataset import Dataset, dataset, told_choice, with_plain_questions, without_knobs
-from coordinator.export import export
-from coordinator.importer import read_outside
-from coordinator.model import KERNEL, MIN_POWER_ROWS, ODD_ROWS, OF_TARGET, CostModel
-from coordinator.train import PARITY_LIMIT, devices_of, open_session, parity
-from coordinator.validation import split
+from coordinator.samples.importer import read_outside
+from costmodel.dataset import Dataset, dataset, told_choice, with_plain_questions, without_knobs
+from costmodel.evaluate.crossval import split
+from costmodel.model import KERNEL, MIN_POWER_ROWS, ODD_ROWS, OF_TARGET, CostModel
+from costmodel.onnx_export import export
+from costmodel.train import PARITY_LIMIT, devices_of, open_session, parity
 from gemmcast import Predictor
 from gemmcast.device import Device
 from gemmcast.predictor import SHORTLIST
-from gemmcast.question import (
+from gemmcast.query import (
     AT,
     CONTRACT,
     COVERAGE,

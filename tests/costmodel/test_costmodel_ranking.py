@@ -11,9 +11,9 @@ import pytest
 from rich.console import Console
 
 from coordinator import terminal
-from coordinator.dataset import dataset
-from coordinator.ranking import MIN_CONFIGS, agreement, ranking
-from coordinator.scores import ranks
+from costmodel.dataset import dataset
+from costmodel.evaluate.metrics import ranks
+from costmodel.evaluate.ranking import MIN_CONFIGS, agreement, ranking
 from gemmcast.arrow import to_table
 from gemmcast.card import ModelCard
 from gemmcast.cell import Cell

@@ -9,12 +9,12 @@ import numpy as np
 import onnx
 import pytest
 
-from coordinator.terms import LOADS, NORM, OF_TILES, SHOWN, STEP_US, TERMS, log_floor_us, log_scale, terms
-from coordinator.train import open_session
+from costmodel.terms import LOADS, NORM, OF_TILES, SHOWN, STEP_US, TERMS, log_floor_us, log_scale, terms
+from costmodel.train import open_session
 from gemmcast.config import KernelConfig
 from gemmcast.device import Device
 from gemmcast.gemm import Gemm
-from gemmcast.question import FIELDS, INPUT, IR_VERSION, ask
+from gemmcast.query import FIELDS, INPUT, IR_VERSION, ask
 
 FEW_NODES = 60
 # each costs an embedder a third of a microsecond and more

@@ -12,18 +12,18 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from coordinator.dataset import dataset, held_out
-from coordinator.export import export
-from coordinator.gate import MAX_SINGLE_US, objection
-from coordinator.model import CostModel
-from coordinator.plan import Train
-from coordinator.train import MIN_SHAPES, PARITY_LIMIT, Candidate, devices_of, open_session, train
-from coordinator.training import fit_and_judge, publish
+from coordinator.fleet.trainer import fit_and_judge, publish
+from coordinator.plan.schema import Train
+from costmodel.dataset import dataset, held_out
+from costmodel.gate import MAX_SINGLE_US, objection
+from costmodel.model import CostModel
+from costmodel.onnx_export import export
+from costmodel.train import MIN_SHAPES, PARITY_LIMIT, Candidate, devices_of, open_session, train
 from gemmcast.card import ModelCard
 from gemmcast.errors import InputError
 from gemmcast.modeldir import sha256
-from gemmcast.question import CONTRACT, INPUT, OUTPUTS
-from registry.store import Registry
+from gemmcast.query import CONTRACT, INPUT, OUTPUTS
+from registry.registry import Registry
 
 HOLDOUT = Train().holdout
 

@@ -11,12 +11,12 @@ import numpy.typing as npt
 import onnx
 import pytest
 
-from coordinator.features import CANDIDATES, NAMES, SIDES, features
-from coordinator.train import open_session
+from costmodel.train import open_session
+from costmodel.tree_features import CANDIDATES, NAMES, SIDES, features
 from gemmcast.config import FAMILIES, KernelConfig
 from gemmcast.device import Device
 from gemmcast.gemm import DTYPES, LAYOUTS, MAX_DIM, Gemm
-from gemmcast.question import FIELDS, INPUT, IR_VERSION, OPSET, ask
+from gemmcast.query import FIELDS, INPUT, IR_VERSION, OPSET, ask
 
 FEW_NODES = 50
 # each costs an embedder 0.2 to 0.9 us

@@ -15,7 +15,7 @@ from typing import cast
 import numpy as np
 import pytest
 
-from gemmcast import question
+from gemmcast import query as question
 from gemmcast.config import FAMILIES, KNOBS, KernelConfig
 from gemmcast.device import Device
 from gemmcast.gemm import LAYOUTS, Gemm
@@ -60,8 +60,8 @@ def _draw(device: Device, count: int, seed: int = 0) -> list[tuple[Gemm, KernelC
 
 
 def _export(devices: list[Device], power: bool) -> bytes:
-    from coordinator.export import export
-    from coordinator.model import CostModel
+    from costmodel.model import CostModel
+    from costmodel.onnx_export import export
 
     drawn = [(gemm, config, device) for device in devices for gemm, config in _draw(device, 200) if config.family != UNTAUGHT]
     asked = [question.ask(gemm, config, device) for gemm, config, device in drawn]

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper
 from gemmcast import Gemm, KernelConfig, ModelFileError, Predictor
 from gemmcast.device import Device
 from gemmcast.predictor import METADATA, METADATA_PREFIX, SHORTLIST
-from gemmcast.question import CONTRACT
+from gemmcast.query import CONTRACT
 
 Edit = Callable[..., bytes]
 

@@ -18,7 +18,8 @@ import onnx
 import onnxruntime as ort
 import pytest
 
-from gemmcast import Gemm, KernelConfig, Predictor, question
+from gemmcast import Gemm, KernelConfig, Predictor
+from gemmcast import query as question
 from gemmcast.arrow import SCHEMA, _missing
 from gemmcast.config import FAMILIES
 from gemmcast.device import Device

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gemmcast import Gemm, KernelConfig, Prediction, Predictor, modeldir, question
+from gemmcast import Gemm, KernelConfig, Prediction, Predictor, modeldir
+from gemmcast import query as question
 from gemmcast.device import Device
 from gemmcast.errors import InputError
 from gemmcast.prediction import Objective

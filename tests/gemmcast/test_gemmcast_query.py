@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pytest
 
 from agent.kernels.cutlass import sources
-from gemmcast import question
+from gemmcast import query as question
 from gemmcast.config import FAMILIES, KernelConfig
 from gemmcast.device import Device
 from gemmcast.errors import InputError

@@ -11,7 +11,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from gemmcast.card import ModelCard
-from registry.store import Registry
+from registry.registry import Registry
 
 MakeModel = Callable[..., bytes]
 

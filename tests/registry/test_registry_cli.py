@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from registry.cli import main
-from registry.store import Registry
+from registry.registry import Registry
 
 MakeModel = Callable[..., bytes]
 ROOT = Path(__file__).parents[2]

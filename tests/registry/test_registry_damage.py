@@ -12,7 +12,7 @@ from mlflow import MlflowClient
 from gemmcast.card import ModelCard
 from gemmcast.errors import ModelFileError
 from gemmcast.modeldir import sha256
-from registry.store import Registry
+from registry.registry import Registry
 
 MakeModel = Callable[..., bytes]
 Change = Callable[[bytes], bytes]

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from gemmcast.card import ModelCard
-from registry.store import Registry
+from registry.registry import Registry
 
 MakeModel = Callable[..., bytes]
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")  # inside MLflow 3.17 with SQLAlchemy 2.1
@@ -25,7 +25,7 @@ import json, os, signal, sys, time, traceback
 from pathlib import Path
 import mlflow, mlflow.store.tracking.sqlalchemy_store, mlflow.store.model_registry.sqlalchemy_store, onnx
 from gemmcast.card import ModelCard
-from registry.store import Registry
+from registry.registry import Registry
 
 directory, model, card = Path(sys.argv[1]), Path(sys.argv[2]).read_bytes(), ModelCard.from_json(Path(sys.argv[3]).read_text())
 

@@ -16,7 +16,7 @@ from mlflow import MlflowClient
 
 from gemmcast.card import ModelCard
 from gemmcast.errors import InputError, ModelFileError, WorkspaceError
-from registry.store import Registry
+from registry.registry import Registry
 
 MakeModel = Callable[..., bytes]
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")  # inside MLflow 3.17 with SQLAlchemy 2.1

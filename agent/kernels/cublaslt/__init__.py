@@ -17,9 +17,9 @@ from typing import Any, Final
 import numpy as np
 
 from agent.kernels import Prepared
+from agent.kernels.cublaslt.candidates import Offer
 from agent.kernels.cublaslt.library import KINDS, WIDEST_ALIGNMENT, WORKSPACE_BYTES, Problem, algorithms, failed
 from agent.kernels.cublaslt.names import Algorithm, Names
-from agent.kernels.cublaslt.offer import Offer
 from agent.operands import Operands, addresses
 from gemmcast.config import KernelConfig
 from gemmcast.errors import MeasurementError

@@ -10,8 +10,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, Final
 
-from coordinator.outside.files import load
-from coordinator.outside.found import Found, Row, checked
+from coordinator.samples.formats.checked_rows import Found, Row, checked
+from coordinator.samples.formats.table_file import load
 from gemmcast.errors import InputError
 
 NEEDED: Final = ("device", "gemm_dtype", "m", "n", "k", "latency")

@@ -18,7 +18,7 @@ from gemmcast.config import KernelConfig
 from gemmcast.device import KINDS
 from gemmcast.errors import InputError
 from gemmcast.gemm import Gemm
-from gemmcast.question import CACHES
+from gemmcast.query import CACHES
 from gemmcast.sample import COLUMNS, STATUSES
 
 Row = dict[str, Any]

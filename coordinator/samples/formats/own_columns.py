@@ -8,8 +8,8 @@ from __future__ import annotations
 from difflib import get_close_matches
 from pathlib import Path
 
-from coordinator.outside.files import load
-from coordinator.outside.found import NEEDED, Found, checked
+from coordinator.samples.formats.checked_rows import NEEDED, Found, checked
+from coordinator.samples.formats.table_file import load
 from gemmcast.errors import InputError
 from gemmcast.sample import COLUMNS
 

@@ -20,9 +20,9 @@ from typing import Any, Final
 
 import pyarrow as pa
 
-from coordinator.outside.files import opening
-from coordinator.outside.found import CONFIG_COLUMNS, GEMM_COLUMNS, Found, Row, checked, utc
-from coordinator.recording import in_order
+from coordinator.samples.export import in_order
+from coordinator.samples.formats.checked_rows import CONFIG_COLUMNS, GEMM_COLUMNS, Found, Row, checked, utc
+from coordinator.samples.formats.table_file import opening
 from gemmcast.errors import InputError
 from gemmcast.modeldir import write_atomically
 from gemmcast.sample import COLUMNS

@@ -1,0 +1,1 @@
+"""What to measure: the plan, its cells, and replays of recorded datasets."""

@@ -1,0 +1,1 @@
+"""What to look at: the HTML report, its analyses and figures."""

@@ -1,0 +1,1 @@
+"""Samples in, ONNX file and card out. Imports gemmcast alone: no Ray, no registry, no workspace."""

@@ -1,0 +1,1 @@
+"""How good a model is: metrics, baselines, cross-validation, generalisation, ranking, repeatability."""
