@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow as pa
 import ray
 
-from agent.supervisor import Worker
+from agent.supervisor import ChildSupervisor
 from gemmcast import modeldir
 from gemmcast.arrow import to_table
 from gemmcast.cell import Cell
@@ -40,14 +40,14 @@ class Agent:
     def __init__(self, spec: dict[str, Any], timeout_s: float) -> None:
         self._spec, self._timeout_s = spec, timeout_s
         self._directory = Path(spec["model_dir"])
-        self._worker: Worker | None = None
+        self._supervisor: ChildSupervisor | None = None
         self._predictor: Predictor | None = None
 
     @ray.method(concurrency_group="measure")
     def describe(self) -> dict[str, Any]:
         """The device, as JSON, and who we are. Starts the child."""
-        worker = self._working()
-        return {"device": worker.device.to_json(), "host": socket.gethostname(), "pid": os.getpid(), "child_pid": worker.pid}
+        supervisor = self._working()
+        return {"device": supervisor.device.to_json(), "host": socket.gethostname(), "pid": os.getpid(), "child_pid": supervisor.pid}
 
     @ray.method(concurrency_group="measure", num_returns="streaming")
     def measure(self, cells: list[dict[str, Any]]) -> Iterator[pa.Table]:
@@ -78,9 +78,9 @@ class Agent:
     @ray.method(concurrency_group="control")
     def pids(self) -> dict[str, int | None]:
         """Of this process and of its measuring child."""
-        return {"pid": os.getpid(), "child_pid": self._worker.pid if self._worker else None}
+        return {"pid": os.getpid(), "child_pid": self._supervisor.pid if self._supervisor else None}
 
-    def _working(self) -> Worker:
-        if self._worker is None:
-            self._worker = Worker(self._spec, self._timeout_s)
-        return self._worker
+    def _working(self) -> ChildSupervisor:
+        if self._supervisor is None:
+            self._supervisor = ChildSupervisor(self._spec, self._timeout_s)
+        return self._supervisor

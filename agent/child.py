@@ -61,24 +61,24 @@ def open_instrument(spec: dict[str, Any]) -> Instrument:
         from agent.devices.replay import ReplayInstrument
 
         return ReplayInstrument(Path(spec["dataset"]), spec["agent"], spec.get("device_name"))
-    bench: Any
+    backend: Any
     if spec["kind"] == "cuda":
-        from agent.devices.cuda import CudaBench
+        from agent.devices.cuda import CudaBackend
 
-        bench = CudaBench()
+        backend = CudaBackend()
     else:
-        from agent.devices.cpu import CpuBench
+        from agent.devices.cpu import CpuBackend
 
-        bench = CpuBench()
+        backend = CpuBackend()
     known = modeldir.devices(Path(spec["model_dir"])) if Path(spec["model_dir"]).is_dir() else []
-    device = _characterised(bench.identify(), known) or bench.characterise()
+    device = _characterised(backend.identify(), known) or backend.characterise()
     modeldir.put_device(Path(spec["model_dir"]), device)
-    return LiveInstrument(bench, device, Procedure(**spec["procedure"]), spec["agent"])
+    return LiveInstrument(backend, device, Procedure(**spec["procedure"]), spec["agent"])
 
 
 def _characterised(found: Device, known: list[Device]) -> Device | None:
     """The description that was measured here before, if neither the device nor its software has changed."""
-    same = ("uuid", "name", "kind", "sm_count", "arch", "memory_bytes", "power_limit_w", "driver", "cuda", "library", "mig")
+    same = ("uuid", "name", "kind", "compute_units", "arch", "memory_bytes", "power_limit_w", "driver", "cuda", "library", "mig")
     for device in known:
         if _is_complete(device) and all(getattr(device, name) == getattr(found, name) for name in same):
             return device

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 from uuid import uuid4
 
 from agent.check import Reference, verdict
-from agent.devices import Bench
+from agent.devices import DeviceBackend
 from agent.kernels import Prepared, load, refuse
 from agent.operands import Operands
 from agent.power import PowerReading
@@ -111,9 +111,9 @@ class _Checked:
 class LiveInstrument:
     """A bench, put to work."""
 
-    def __init__(self, bench: Bench, device: Device, procedure: Procedure, agent: str, *, wait: Callable[[float], None] = sleep) -> None:
+    def __init__(self, backend: DeviceBackend, device: Device, procedure: Procedure, agent: str, *, wait: Callable[[float], None] = sleep) -> None:
         self.device = device
-        self._bench, self._procedure, self._agent, self._wait = bench, procedure, agent, wait
+        self._backend, self._procedure, self._agent, self._wait = backend, procedure, agent, wait
         self._checked = _Checked()
         self._todo: deque[Cell] = deque()
         self._under_way: deque[_Measurement] = deque()
@@ -131,7 +131,7 @@ class LiveInstrument:
 
     def measure_all(self, cells: Sequence[Cell], *, depth: int | None = None, begun: Callable[[Cell], None] = lambda _: None) -> Iterator[Event]:
         self._todo, self._under_way, self._short_of_memory, self._begun = deque(cells), deque(), set(), begun
-        self._depth = min(depth or self._bench.depth, self._bench.depth)
+        self._depth = min(depth or self._backend.depth, self._backend.depth)
         begun_one = False
         while self._todo or self._under_way:
             # one begins, then another goes on: were all begun at once, the device would wait while all of them are prepared
@@ -169,7 +169,7 @@ class LiveInstrument:
     def _begin_beside(self) -> None:
         """One more, while power settles; it ends its work on the device before the window opens. Alone stays alone."""
         if self._depth > 1 and self._begin_one(beside=1):
-            self._bench.pending().wait()
+            self._backend.pending().wait()
 
     def _go_on(self, measurement: _Measurement) -> None:
         assert measurement.waits_for is not None
@@ -214,7 +214,7 @@ class LiveInstrument:
                 yield Rest(wait_s, self._wait)
 
     def _read(self, cell: Cell, row: Row) -> Steps[None]:
-        reason = self._bench.contention()
+        reason = self._backend.contention()
         self._crowded = reason is not None
         if reason:
             raise MeasurementError("contended", reason)
@@ -231,9 +231,9 @@ class LiveInstrument:
             started = self._start(cell, row)
         prepared, operands, errors = started  # held to the end: a launch knows their addresses alone
         sets = len(operands)
-        yield self._bench.pending()
-        row["max_rel_error"] = verdict(cell.gemm, self._bench.read(errors))
-        no_power = self._bench.no_power() if cell.power else None
+        yield self._backend.pending()
+        row["max_error_over_rms"] = verdict(cell.gemm, self._backend.read(errors))
+        no_power = self._backend.no_power() if cell.power else None
         power = None
         if cell.power and not no_power:
             # sizes the load, and shows the clock before any cap
@@ -251,15 +251,15 @@ class LiveInstrument:
 
     def _start(self, cell: Cell, row: Row) -> tuple[Prepared, Sequence[Operands], Any]:
         """Operands, the kernel, its first launch and what is wrong with the result: all of it enqueued, nothing waited for."""
-        sets = self._bench.operands(cell.gemm, cold=cell.cache == "cold")
+        sets = self._backend.operands(cell.gemm, cold=cell.cache == "cold")
         prepared = load(cell.config.family).prepare(cell.gemm, cell.config, sets)
         row |= prepared.facts
         return prepared, sets, self._reference(cell, sets).errors(prepared, cell.gemm.alpha, cell.gemm.beta)
 
     def _time(self, prepared: Prepared, sets: int, procedure: Procedure, cell: Cell, row: Row) -> Steps[Burst]:
-        burst, conditions = yield from self._bench.burst(prepared, sets, procedure, cold=cell.cache == "cold")
+        burst, conditions = yield from self._backend.burst(prepared, sets, procedure, cold=cell.cache == "cold")
         row |= conditions
-        row |= {"runtime_us": burst.runtime_us, "runtime_rse": burst.runtime_rse, "repeats": burst.repeats}
+        row |= {"runtime_us": burst.runtime_us, "runtime_rse": burst.runtime_rse, "launches_timed": burst.launches_timed}
         row |= {"clock_mhz": burst.clock_mhz, "clock_start_mhz": burst.start_mhz}
         if burst.held_back:
             raise MeasurementError("throttled", f"the clock was at {burst.start_mhz:.0f} MHz before the kernel ran, and no rest raised it")
@@ -267,8 +267,8 @@ class LiveInstrument:
 
     def _meter(self, prepared: Prepared, sets: int, burst: Burst, row: Row) -> PowerReading:
         """Fills the row's power columns."""
-        self._bench.pending().wait()  # what the others have enqueued would run into the window
-        power = self._bench.power(prepared, sets, burst, self._procedure, step_s=self.device.counter_step_s, meanwhile=self._begin_beside)
+        self._backend.pending().wait()  # what the others have enqueued would run into the window
+        power = self._backend.power(prepared, sets, burst, self._procedure, step_s=self.device.counter_step_s, meanwhile=self._begin_beside)
         row |= {
             "sustained_runtime_us": power.sustained_runtime_us,
             "sustained_clock_mhz": power.clock_mhz,
@@ -293,7 +293,7 @@ class LiveInstrument:
     def _reference(self, cell: Cell, sets: Sequence[Operands]) -> Reference:
         if self._checked.sets is not sets or self._checked.reference is None:
             self._checked = _Checked()  # the old one's memory first
-            self._checked = _Checked(sets, Reference(self._bench.xp, cell.gemm, sets[0]))
+            self._checked = _Checked(sets, Reference(self._backend.xp, cell.gemm, sets[0]))
         assert self._checked.reference is not None
         return self._checked.reference
 

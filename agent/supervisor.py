@@ -77,7 +77,7 @@ class _Lease:
         return (self.under_way or self.suspects or self.todo)[0]
 
 
-class Worker:
+class ChildSupervisor:
     """Owns one measuring child.
 
     Args:

@@ -93,7 +93,7 @@ class Burst:
 
     runtime_us: float
     runtime_rse: float
-    repeats: int
+    launches_timed: int
     # launches timed
     clock_mhz: float | None = None
     start_mhz: float | None = None
@@ -185,7 +185,7 @@ def _burst(batches: Sequence[Batch], launches: int, *, held_back: bool) -> Burst
     return Burst(
         runtime_us=float(np.median(times_us)),
         runtime_rse=relative_standard_error(times_us),
-        repeats=launches * len(batches),
+        launches_timed=launches * len(batches),
         clock_mhz=_median([batch.clock_mhz for batch in batches]),
         start_mhz=_median([batch.start_mhz for batch in batches]),
         held_back=held_back,

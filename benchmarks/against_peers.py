@@ -64,18 +64,18 @@ def main() -> int:
 
 
 def compare() -> list[dict[str, Any]]:
-    from agent.devices.cuda import CudaBench
+    from agent.devices.cuda import CudaBackend
     from agent.instrument import LiveInstrument
 
-    bench = CudaBench()
-    instrument = LiveInstrument(bench, bench.identify(), Procedure(), "peers")
+    backend = CudaBackend()
+    instrument = LiveInstrument(backend, backend.identify(), Procedure(), "peers")
     gemms = [Gemm(m=m, n=n, k=k, dtype=dtype) for m, n, k in SHAPES for dtype in DTYPES]
     pairs = []
     for i in np.random.default_rng(SEED).permutation(len(gemms)):
-        cell = Cell(gemm=gemms[i], config=KernelConfig(family="cublas"), target="here", cache="warm")
+        cell = Cell(gemm=gemms[i], config=KernelConfig(family="cublas"), device_key="here", cache="warm")
         ours_first = bool(i % 2)
         ours = instrument.measure(cell).row if ours_first else None
-        theirs_us = _theirs_us(bench, cell)
+        theirs_us = _theirs_us(backend, cell)
         ours = ours or instrument.measure(cell).row
         if ours["status"] != "ok":
             raise SystemExit(f"against_peers: {cell.gemm} is {ours['status']}: {ours['reason']}")
@@ -83,7 +83,7 @@ def compare() -> list[dict[str, Any]]:
     return pairs
 
 
-def _theirs_us(bench: Any, cell: Cell) -> float:
+def _theirs_us(backend: Any, cell: Cell) -> float:
     """Of the very launches that our family makes, enqueued on the harness's own stream."""
     import cupy
     import torch
@@ -91,7 +91,7 @@ def _theirs_us(bench: Any, cell: Cell) -> float:
 
     from agent.kernels import load
 
-    sets = bench.operands(cell.gemm, cold=False)
+    sets = backend.operands(cell.gemm, cold=False)
     prepared: dict[int, Any] = {}
 
     def launch() -> None:
@@ -102,7 +102,7 @@ def _theirs_us(bench: Any, cell: Cell) -> float:
             prepared[stream].launch(0)
 
     took_ms: float = do_bench_cudagraph(launch, rep=HARNESS_MS, return_mode="median")
-    bench.queue.stream.use()
+    backend.queue.stream.use()
     return took_ms * 1e3
 
 

@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import pyarrow.parquet as pq
 
-from coordinator.samples.export import noise_floor, repeats
+from coordinator.samples.export import noise_floor, repeatability
 
 
 def main() -> None:
@@ -27,7 +27,7 @@ def main() -> None:
     if len(args.files) not in (1, 2):
         parser.error("name one recording, or two of the same cells")
     rows = [pq.read_table(path).to_pylist() for path in args.files]
-    found = noise_floor(*rows) if len(rows) == 2 else repeats(*rows)
+    found = noise_floor(*rows) if len(rows) == 2 else repeatability(*rows)
     if args.json:
         print(json.dumps(found))
         return

@@ -51,15 +51,15 @@ def measure(workspace: Path) -> dict[str, float]:
     twin = CostModel().fit_dataset(data.take(~held_out(data.shapes, card.holdout)))
     with Predictor(workspace / "node") as predictor:
         row = data.table.slice(0, 1).to_pylist()[0]
-        gemm, config, question = gemm_of(row), config_of(row), data.questions[:1]
-        _must_agree(twin, predictor, data.questions)
+        gemm, config, query = gemm_of(row), config_of(row), data.queries[:1]
+        _must_agree(twin, predictor, data.queries)
         candidates = _candidates(config)
-        raw = percentiles(lambda: predictor.predict_question(question[0]), runs=20_000)
+        raw = percentiles(lambda: predictor.predict_encoded(query[0]), runs=20_000)
         return {
-            "single_p50_us": raw[0],
+            "latency_p50_us": raw[0],
             "single_p99_us": raw[1],
             "predict_call_p50_us": percentiles(lambda: predictor.predict(gemm, config, row["device"]), runs=20_000)[0],
-            "sklearn_single_p50_us": percentiles(lambda: twin.predict(question), runs=300)[0],
+            "sklearn_latency_p50_us": percentiles(lambda: twin.predict(query), runs=300)[0],
             "pick256_p50_us": percentiles(lambda: predictor.pick(gemm, candidates, device=row["device"]), runs=500)[0],
             "model_mib": len(model) / 2**20,
             "outputs": len(predictor.outputs),
@@ -78,13 +78,13 @@ def percentiles(run: Callable[[], object], runs: int) -> tuple[float, float]:
 
 def _candidates(like: KernelConfig) -> list[KernelConfig]:
     return [
-        KernelConfig(family=like.family, kernel=like.kernel, threads=like.threads, tile_m=16 * (1 + i % 16), tile_n=16 * (1 + i // 16), tile_k=64)
+        KernelConfig(family=like.family, kernel=like.kernel, cpu_threads=like.threads, tile_m=16 * (1 + i % 16), tile_n=16 * (1 + i // 16), tile_k=64)
         for i in range(CANDIDATES)
     ]
 
 
-def _must_agree(twin: CostModel, predictor: Predictor, questions: object) -> None:
-    got, want = predictor.predict_rows(questions), twin.predict(questions)  # type: ignore[arg-type]
+def _must_agree(twin: CostModel, predictor: Predictor, queries: object) -> None:
+    got, want = predictor.predict_rows(queries), twin.predict(queries)  # type: ignore[arg-type]
     worst = max(float(np.max(np.abs(got[name] / want[name] - 1))) for name in predictor.outputs)
     if worst > PARITY_LIMIT:
         raise GemmcastError(f"the refitted model differs from the published one by {worst:.1e}")

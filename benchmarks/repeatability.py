@@ -28,7 +28,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from agent.power import at_cap
-from agent.supervisor import Worker
+from agent.supervisor import ChildSupervisor
 from gemmcast.arrow import to_table
 from gemmcast.cell import Cell
 from gemmcast.config import KernelConfig
@@ -75,7 +75,7 @@ def cells() -> list[Cell]:
     configs += [(Gemm(m=dim, n=dim, k=dim, dtype=dtype), family, {}) for family, dtype, dim in LARGE]
     configs += [(Gemm(m=m, n=n, k=k), "tiled", {"tile_m": 16, "tile_n": 16, "tile_k": 16}) for m, n, k in TILED]
     return [
-        Cell(gemm=gemm, config=KernelConfig(family=family, **knobs), target="here", power=power, repeat=repeat)
+        Cell(gemm=gemm, config=KernelConfig(family=family, **knobs), device_key="here", power=power, repeat=repeat)
         for power in (True, False)
         for gemm, family, knobs in configs
         for repeat in range(REPEATS)
@@ -89,7 +89,7 @@ def measure(index: int, shares: int, out: Path | None) -> list[dict[str, Any]]:
     shuffled = [every[i] for i in order if i // REPEATS % shares == index]
     rows: list[dict[str, Any]] = []
     with TemporaryDirectory() as model_dir:
-        worker = Worker({"kind": "cuda", "agent": "repeatability", "model_dir": model_dir, "procedure": asdict(Procedure())}, 60.0)
+        worker = ChildSupervisor({"kind": "cuda", "agent": "repeatability", "model_dir": model_dir, "procedure": asdict(Procedure())}, 60.0)
         try:
             for row in worker.measure(shuffled):
                 if row is not None:

@@ -131,11 +131,11 @@ def _run(uuids: list[str], out: Path | None, node: Path) -> dict[str, float]:
 
 def _measure(plan: Any, store: Any, fleet: Any) -> tuple[float, int]:
     """Seconds, and rows committed meanwhile."""
-    from coordinator.fleet.scheduler import Loop
+    from coordinator.fleet.scheduler import Scheduler
 
     before = len(store.committed)
     start_s = monotonic()
-    Loop(plan, store, fleet, None).run(stop=lambda: False)
+    Scheduler(plan, store, fleet, None).run(stop=lambda: False)
     return monotonic() - start_s, len(store.committed) - before
 
 

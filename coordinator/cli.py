@@ -43,16 +43,16 @@ def run(
 ) -> None:
     """Measure what a plan asks for, until every cell is committed; started again, it goes on where the store ends."""
     from coordinator import terminal
-    from coordinator.fleet.session import Campaign, Places
+    from coordinator.fleet.session import Places, RunSession
     from coordinator.plan.schema import read_plan
     from coordinator.workspace import Workspace
 
     resolved = read_plan(plan)
-    campaign = Campaign(resolved, Workspace(workspace), Places(store=store, registry=registry, model_dir=model_dir), address)
+    session = RunSession(resolved, Workspace(workspace), Places(store=store, registry=registry, model_dir=model_dir), address)
     terminal.console.print_json(resolved.model_dump_json(exclude_defaults=True))
-    with campaign.open() as stop:
-        found = campaign.run(stop, train=train)
-    terminal.result(found, as_json=json, text=lambda: _show_run(found, campaign.model_line.text, campaign.workspace.path))
+    with session.open() as stop:
+        found = session.run(stop, train=train)
+    terminal.result(found, as_json=json, text=lambda: _show_run(found, session.model_line.text, session.workspace.path))
     if not found["complete"]:
         terminal.leave_now()
 
@@ -122,8 +122,8 @@ def train(
         if number is not None:
             modeldir.put_model(place.node, model, number)
     found = {
-        "version": number, "objection": why_not, "rows": card.rows, "scores": card.scores, "unseen": card.unseen, "ranking": card.ranking,
-        "noise": card.noise, "sha256": card.sha256,
+        "version": number, "objection": why_not, "rows": card.rows, "scores": card.scores, "unseen": card.generalisation, "ranking": card.ranking,
+        "noise": card.repeatability, "sha256": card.sha256,
     }  # fmt: skip
     title = f"model {number}" if number else f"challenger ({why_not})"
     terminal.result(found, as_json=json, text=lambda: terminal.show_card(card, f"{title}: errors on {card.test_shapes} unseen shapes"))

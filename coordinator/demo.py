@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow.compute as pc
 
 from coordinator import terminal
-from coordinator.fleet.session import Campaign, Places, Stop
+from coordinator.fleet.session import Places, RunSession, Stop
 from coordinator.plan.cells import plan_cells
 from coordinator.plan.replay import recorded_cells, replay_plan
 from coordinator.plan.schema import Plan, read_plan
@@ -46,24 +46,24 @@ def run_demo(directory: Path, *, as_json: bool, recorded: Path | None = None) ->
     _make_anew(directory)
     plan = replay_plan(recorded.resolve()) if recorded else read_plan(PLAN)
     first, kept_back = recorded_cells(recorded) if recorded else (None, None)
-    campaign = Campaign(plan, Workspace(directory / "workspace"), Places(), None)
-    with campaign.open() as stop:
+    session = RunSession(plan, Workspace(directory / "workspace"), Places(), None)
+    with session.open() as stop:
         terminal.console.print("[bold]1[/bold] measure, train, publish, push")
-        swept = campaign.run(stop, cells=first)
+        swept = session.run(stop, cells=first)
         _must_go_on(stop)
-        if campaign.registry.champion() is None:
+        if session.registry.champion() is None:
             good = swept["statuses"].get("ok", 0)
             raise GemmcastError(f"no model came of {good} good samples: the warnings above say why; they are in {directory}")
-        terminal.console.print(f"  {campaign.model_line.text}")
+        terminal.console.print(f"  {session.model_line.text}")
         terminal.console.print("[bold]2[/bold] predict shapes that were never measured, then measure them")
-        cells = kept_back or _unseen_cells(campaign)
-        predicted = _predict(campaign.model_dir, cells)
-        measured = campaign.run(stop, cells=cells, train=False, label="measuring the unseen")
+        cells = kept_back or _unseen_cells(session)
+        predicted = _predict(session.model_dir, cells)
+        measured = session.run(stop, cells=cells, train=False, label="measuring the unseen")
         _must_go_on(stop)
-    training, unseen = _parts(campaign, plan, cells)
+    training, unseen = _parts(session, plan, cells)
     scores = compare(training, unseen, _in_order(predicted, unseen))
-    _, card, version = campaign.registry.load("champion")
-    write_report(campaign.workspace.report, campaign.store.read(), campaign.registry.load("champion"))
+    _, card, version = session.registry.load("champion")
+    write_report(session.workspace.report, session.store.read(), session.registry.load("champion"))
     summary = {
         "cells_ok": swept["statuses"].get("ok", 0),
         "cells_failed": sum(count for status, count in swept["statuses"].items() if status != "ok"),
@@ -72,11 +72,11 @@ def run_demo(directory: Path, *, as_json: bool, recorded: Path | None = None) ->
         "unseen": scores,
         "unseen_shapes": len(set(unseen.shapes)),
         "unseen_failed": len(cells) - measured["statuses"].get("ok", 0),
-        "latency": {"onnx_single_p50_us": card.single_p50_us, "sklearn_single_p50_us": card.sklearn_single_p50_us},
+        "latency": {"onnx_single_p50_us": card.latency_p50_us, "sklearn_latency_p50_us": card.sklearn_latency_p50_us},
         "device": sorted(set(unseen.table["device"].to_pylist())),
     }
     (directory / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
-    terminal.result(summary, as_json=as_json, text=lambda: _show(summary, unseen, predicted, campaign))
+    terminal.result(summary, as_json=as_json, text=lambda: _show(summary, unseen, predicted, session))
 
 
 def _make_anew(directory: Path) -> None:
@@ -94,19 +94,19 @@ def _must_go_on(stop: Stop) -> None:
         terminal.leave_now()
 
 
-def _unseen_cells(campaign: Campaign) -> list[Cell]:
+def _unseen_cells(session: RunSession) -> list[Cell]:
     """The plan's sweeps over other shapes, on the devices that took part."""
-    table = campaign.store.read()
+    table = session.store.read()
     known = set(dataset(table).shapes)
     sweeps = [
         sweep.model_copy(
-            update={"shapes": sweep.shapes.model_copy(update={"sample": UNSEEN_SHAPES, "seed": campaign.plan.seed + SEED_STEP}), "repeats": 1}
+            update={"shapes": sweep.shapes.model_copy(update={"sample": UNSEEN_SHAPES, "seed": session.plan.seed + SEED_STEP}), "repeats": 1}
         )
-        for sweep in campaign.plan.sweep
+        for sweep in session.plan.sweep
     ]
-    plan = campaign.plan.model_copy(update={"sweep": tuple(sweeps)})
+    plan = session.plan.model_copy(update={"sweep": tuple(sweeps)})
     names = set(table["device"].to_pylist())
-    devices = {device.name: device for device in modeldir.devices(campaign.model_dir) if device.name in names}
+    devices = {device.name: device for device in modeldir.devices(session.model_dir) if device.name in names}
     return [cell for device in devices.values() for cell in plan_cells(plan, device).cells if cell.gemm.shape_key not in known]
 
 
@@ -115,14 +115,14 @@ def _predict(model_dir: Path, cells: list[Cell]) -> dict[str, dict[str, float]]:
     answers: dict[str, dict[str, float]] = {}
     with Predictor(model_dir) as predictor:
         for cell in cells:
-            prediction = predictor.predict(cell.gemm, cell.config, cell.target, cache=cell.cache)
+            prediction = predictor.predict(cell.gemm, cell.config, cell.device_key, cache=cell.cache)
             answers[cell.cell_id] = {name: getattr(prediction, name) for name in predictor.outputs}
     return answers
 
 
-def _parts(campaign: Campaign, plan: Plan, cells: list[Cell]) -> tuple[Dataset, Dataset]:
+def _parts(session: RunSession, plan: Plan, cells: list[Cell]) -> tuple[Dataset, Dataset]:
     """What the model was trained on, and the unseen rows."""
-    table = campaign.store.read()
+    table = session.store.read()
     ids = {cell.cell_id for cell in cells}
     is_unseen = np.array([cell_id in ids for cell_id in table["cell_id"].to_pylist()])
     first = dataset(table.filter(pc.invert(is_unseen)))
@@ -137,8 +137,8 @@ def _in_order(predicted: dict[str, dict[str, float]], data: Dataset) -> dict[str
     return {name: np.array([row[name] for row in rows]) for name in rows[0]}
 
 
-def _show(summary: dict[str, Any], unseen: Dataset, predicted: dict[str, dict[str, float]], campaign: Campaign) -> None:
-    path = campaign.workspace.path
+def _show(summary: dict[str, Any], unseen: Dataset, predicted: dict[str, dict[str, float]], session: RunSession) -> None:
+    path = session.workspace.path
     devices = ", ".join(summary["device"])
     rows = [_example(row, predicted[row["cell_id"]]["runtime_us"]) for row in _spread(unseen.table.to_pylist())]
     terminal.show_rows(f"GEMMs that the model never saw, on {devices}", ("GEMM", "kernel", "predicted µs", "measured µs", "error %"), rows)
@@ -146,11 +146,11 @@ def _show(summary: dict[str, Any], unseen: Dataset, predicted: dict[str, dict[st
     latency = summary["latency"]
     terminal.out.print(
         f"one question: {latency['onnx_single_p50_us']:.0f} us through ONNX Runtime, "
-        f"{latency['sklearn_single_p50_us']:.0f} us through scikit-learn (median, one thread)\n"
+        f"{latency['sklearn_latency_p50_us']:.0f} us through scikit-learn (median, one thread)\n"
         f"{summary['cells_ok']} cells measured, {summary['cells_failed']} failed; "
         f"model version {summary['model_version']}; {summary['seconds']:.0f} s\n\n"
-        f"workspace  {path}\nreport     {campaign.workspace.report}\nmodel      {campaign.model_dir}\n\nTry next:\n"
-        + "\n".join(f"  {command}" for command in _next_commands(campaign, unseen)),
+        f"workspace  {path}\nreport     {session.workspace.report}\nmodel      {session.model_dir}\n\nTry next:\n"
+        + "\n".join(f"  {command}" for command in _next_commands(session, unseen)),
         soft_wrap=True,
         highlight=False,
     )
@@ -167,14 +167,14 @@ def _spread(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [ordered[int(i)] for i in np.linspace(0, len(ordered) - 1, min(SHOWN, len(ordered)))]
 
 
-def _next_commands(campaign: Campaign, unseen: Dataset) -> list[str]:
-    config = "cublas" if "cublas" in unseen.column("family") else "blas:kernel=numpy,threads=1"
-    others = "tiled:tile=16" if config == "cublas" else "blas:kernel=blocked,threads=1,tile=128"
-    model = _short(campaign.model_dir)
+def _next_commands(session: RunSession, unseen: Dataset) -> list[str]:
+    config = "cublas" if "cublas" in unseen.column("family") else "blas:kernel=numpy,cpu_threads=1"
+    others = "tiled:tile=16" if config == "cublas" else "blas:kernel=blocked,cpu_threads=1,tile=128"
+    model = _short(session.model_dir)
     return [
         f"{_short(Path(sys.executable))} -m gemmcast predict 500 600 700 --config {config} --model {model}",
         f"{_short(Path(sys.executable))} -m gemmcast pick 500 600 700 {config} {others} --model {model}",
-        f"{_short(Path(sys.executable))} -m registry show --workspace {_short(campaign.workspace.path)}",
+        f"{_short(Path(sys.executable))} -m registry show --workspace {_short(session.workspace.path)}",
     ]
 
 

@@ -67,13 +67,13 @@ def show_scores(scores: Scores, title: str) -> None:
 def show_card(card: ModelCard, title: str) -> None:
     """Errors beside the baselines; then what the model is worth beyond new shapes and to whoever tunes, and what the data allow."""
     show_scores(card.scores, title)
-    if card.unseen:
-        others = brief({name: part["scores"] for name, part in card.unseen.items()})
+    if card.generalisation:
+        others = brief({name: part["scores"] for name, part in card.generalisation.items()})
         show_rows("other things never seen: median / mean %", ("unseen", "runtime", "sustained", "power", "energy", "rows"), others)
     if card.ranking:
         names = ("configurations in order", "method", "tau", "median", "regret %", "median", "of best 8", "median", "groups")
         show_rows("", names, ranks(card.ranking))
-    again = ", ".join(f"{name} {values['median']:.2f} %" for name, values in card.noise.items() if name != "runtime_rse")
+    again = ", ".join(f"{name} {values['median']:.2f} %" for name, values in card.repeatability.items() if name != "runtime_rse")
     if again:
         out.print(f"the same cell measured again differs by, median: {again}", soft_wrap=True, highlight=False)
 

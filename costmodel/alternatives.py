@@ -25,7 +25,7 @@ from sklearn.linear_model import LinearRegression
 from costmodel.dataset import Dataset
 from costmodel.evaluate.crossval import FOLDS, scores, split
 from costmodel.evaluate.metrics import COMPARED
-from costmodel.gate import MAX_SINGLE_US
+from costmodel.gate import MAX_LATENCY_US
 from costmodel.model import MIN_POWER_ROWS, CostModel
 from costmodel.onnx_export import export
 from costmodel.terms import SHOWN, log_floor_us, terms
@@ -41,7 +41,7 @@ Graph = tuple[bytes, Columns]
 # an ONNX file, and its input for some questions
 DEFAULT: Final = "default"
 BATCH: Final = 256
-TIMES: Final = ("own_busy_us", "own_l2_a_us", "own_l2_b_us", "dram_a_us", "dram_b_us", "dram_c_us", "steps_us", "device_launch_us")
+TIMES: Final = ("own_busy_us", "own_l2_a_us", "own_l2_b_us", "dram_a_us", "dram_b_us", "dram_c_us", "steps_us", "empty_launch_us")
 # the analytical fit's, of costmodel/terms.py
 TINY: Final = 1e-9
 # in place of an answer of 0, which has no logarithm
@@ -50,11 +50,11 @@ TINY: Final = 1e-9
 class Step(Protocol):
     """A factor of a plain candidate's answer."""
 
-    def fit(self, questions: Rows, measured: Values, so_far: Values) -> None: ...
+    def fit(self, queries: Rows, measured: Values, so_far: Values) -> None: ...
 
-    def factor(self, questions: Rows) -> Values: ...
+    def factor(self, queries: Rows) -> Values: ...
 
-    def graphs(self, questions: Rows) -> list[Graph]: ...
+    def graphs(self, queries: Rows) -> list[Graph]: ...
 
 
 class Floor:
@@ -63,14 +63,14 @@ class Floor:
     def __init__(self, target: str) -> None:
         self.target = target
 
-    def fit(self, questions: Rows, measured: Values, so_far: Values) -> None: ...
+    def fit(self, queries: Rows, measured: Values, so_far: Values) -> None: ...
 
-    def factor(self, questions: Rows) -> Values:
-        floor_us, limit_w = np.exp(log_floor_us(terms(questions))), _limit_w(questions)
+    def factor(self, queries: Rows) -> Values:
+        floor_us, limit_w = np.exp(log_floor_us(terms(queries))), _limit_w(queries)
         of_target: dict[str, Values] = {"runtime_us": floor_us, "power_w": limit_w, "energy_mj": 1e-3 * limit_w * floor_us}
         return of_target[self.target]
 
-    def graphs(self, questions: Rows) -> list[Graph]:
+    def graphs(self, queries: Rows) -> list[Graph]:
         return []
 
 
@@ -81,23 +81,23 @@ class Analytical:
         self.target = target
         self.fitted = LinearRegression(positive=True, fit_intercept=False)
 
-    def fit(self, questions: Rows, measured: Values, so_far: Values) -> None:
-        self.fitted.fit(self._columns(questions) / measured[:, None], np.ones(len(measured)))
+    def fit(self, queries: Rows, measured: Values, so_far: Values) -> None:
+        self.fitted.fit(self._columns(queries) / measured[:, None], np.ones(len(measured)))
 
-    def factor(self, questions: Rows) -> Values:
-        return np.maximum(np.asarray(self.fitted.predict(self._columns(questions)), dtype=np.float64), TINY)
+    def factor(self, queries: Rows) -> Values:
+        return np.maximum(np.asarray(self.fitted.predict(self._columns(queries)), dtype=np.float64), TINY)
 
-    def graphs(self, questions: Rows) -> list[Graph]:
-        return [_graph(self.fitted, self._columns(questions))]
+    def graphs(self, queries: Rows) -> list[Graph]:
+        return [_graph(self.fitted, self._columns(queries))]
 
-    def _columns(self, questions: Rows) -> Columns:
+    def _columns(self, queries: Rows) -> Columns:
         """[n, n_families x n_times]: times, or what the board's limit makes of them in mJ; for power their shares of it, and the idle draw."""
-        times_us = _times_us(questions, *TIMES)
-        limit_w, idle_w = _limit_w(questions)[:, None], questions[:, [AT["idle_power_w"]]]
+        times_us = _times_us(queries, *TIMES)
+        limit_w, idle_w = _limit_w(queries)[:, None], queries[:, [AT["idle_power_w"]]]
         shares = np.column_stack([limit_w * times_us / times_us.sum(axis=1, keepdims=True), idle_w])
         columns = {"runtime_us": times_us, "power_w": shares, "energy_mj": 1e-3 * limit_w * times_us}[self.target]
-        of_family = questions[:, [AT["family"]]] == np.arange(len(FAMILIES))
-        return np.asarray((of_family[:, :, None] * columns[:, None, :]).reshape(len(questions), -1), dtype=np.float32)
+        of_family = queries[:, [AT["family"]]] == np.arange(len(FAMILIES))
+        return np.asarray((of_family[:, :, None] * columns[:, None, :]).reshape(len(queries), -1), dtype=np.float32)
 
 
 class Learned:
@@ -106,14 +106,14 @@ class Learned:
     def __init__(self, regressor: Any, columns: Callable[[Rows], Columns]) -> None:
         self.regressor, self.columns = regressor, columns
 
-    def fit(self, questions: Rows, measured: Values, so_far: Values) -> None:
-        self.regressor.fit(self.columns(questions), np.log(measured / so_far))
+    def fit(self, queries: Rows, measured: Values, so_far: Values) -> None:
+        self.regressor.fit(self.columns(queries), np.log(measured / so_far))
 
-    def factor(self, questions: Rows) -> Values:
-        return np.asarray(np.exp(self.regressor.predict(self.columns(questions))), dtype=np.float64)
+    def factor(self, queries: Rows) -> Values:
+        return np.asarray(np.exp(self.regressor.predict(self.columns(queries))), dtype=np.float64)
 
-    def graphs(self, questions: Rows) -> list[Graph]:
-        return [_graph(self.regressor, self.columns(questions))]
+    def graphs(self, queries: Rows) -> list[Graph]:
+        return [_graph(self.regressor, self.columns(queries))]
 
 
 class Candidate(Protocol):
@@ -121,9 +121,9 @@ class Candidate(Protocol):
 
     def fit(self, data: Dataset) -> None: ...
 
-    def predict(self, questions: Rows) -> Mapping[str, Values]: ...
+    def predict(self, queries: Rows) -> Mapping[str, Values]: ...
 
-    def graphs(self, data: Dataset, questions: Rows) -> list[Graph]: ...
+    def graphs(self, data: Dataset, queries: Rows) -> list[Graph]: ...
 
 
 class Plain:
@@ -137,17 +137,17 @@ class Plain:
             known = data.measured[target] > 0
             if known.sum() < MIN_POWER_ROWS:
                 continue
-            questions, measured, so_far = data.questions[known], data.measured[target][known], np.ones(known.sum())
+            queries, measured, so_far = data.queries[known], data.measured[target][known], np.ones(known.sum())
             self.steps[target] = self.make(target)
             for step in self.steps[target]:
-                step.fit(questions, measured, so_far)
-                so_far = so_far * step.factor(questions)
+                step.fit(queries, measured, so_far)
+                so_far = so_far * step.factor(queries)
 
-    def predict(self, questions: Rows) -> Mapping[str, Values]:
-        return {target: np.prod([step.factor(questions) for step in steps], axis=0) for target, steps in self.steps.items()}
+    def predict(self, queries: Rows) -> Mapping[str, Values]:
+        return {target: np.prod([step.factor(queries) for step in steps], axis=0) for target, steps in self.steps.items()}
 
-    def graphs(self, data: Dataset, questions: Rows) -> list[Graph]:
-        return [graph for steps in self.steps.values() for step in steps for graph in step.graphs(questions)]
+    def graphs(self, data: Dataset, queries: Rows) -> list[Graph]:
+        return [graph for steps in self.steps.values() for step in steps for graph in step.graphs(queries)]
 
 
 class Default:
@@ -156,20 +156,20 @@ class Default:
     def fit(self, data: Dataset) -> None:
         self.model = CostModel().fit_dataset(data)
 
-    def predict(self, questions: Rows) -> Mapping[str, Values]:
-        return self.model.predict(questions)
+    def predict(self, queries: Rows) -> Mapping[str, Values]:
+        return self.model.predict(queries)
 
-    def graphs(self, data: Dataset, questions: Rows) -> list[Graph]:
-        return [(export(self.model, devices_of(data)), questions)]
-
-
-def _seen(questions: Rows) -> Columns:
-    return np.column_stack([SHOWN.of(np, terms(questions)), questions])
+    def graphs(self, data: Dataset, queries: Rows) -> list[Graph]:
+        return [(export(self.model, devices_of(data)), queries)]
 
 
-def _times_us(questions: Rows, *names: str) -> Values:
+def _seen(queries: Rows) -> Columns:
+    return np.column_stack([SHOWN.of(np, terms(queries)), queries])
+
+
+def _times_us(queries: Rows, *names: str) -> Values:
     """[n, len(names)], of what networks are shown."""
-    return np.asarray(np.exp(SHOWN.of(np, terms(questions))[:, [SHOWN.names.index(name) for name in names]].astype(np.float64)))
+    return np.asarray(np.exp(SHOWN.of(np, terms(queries))[:, [SHOWN.names.index(name) for name in names]].astype(np.float64)))
 
 
 def _forest(kind: Any) -> Learned:
@@ -187,7 +187,7 @@ def _monotone(target: str) -> Learned:
     trees = HistGradientBoostingRegressor(
         max_iter=150, max_leaf_nodes=31, min_samples_leaf=5, early_stopping=False, random_state=0, monotonic_cst=grows
     )
-    return Learned(trees, lambda questions: questions)
+    return Learned(trees, lambda queries: queries)
 
 
 CANDIDATES: Final[dict[str, Callable[[], Candidate]]] = {
@@ -209,9 +209,9 @@ def compare(data: Dataset, done: Callable[[str], None] = lambda _: None) -> dict
         done: told the candidate's name after every fold.
     """
     found = {name: _measured(make, data, partial(done, name)) for name, make in CANDIDATES.items()}
-    within = {name: of for name, of in found.items() if of["single_us"] <= MAX_SINGLE_US}
+    within = {name: of for name, of in found.items() if of["single_us"] <= MAX_LATENCY_US}
     winner = min(within, key=lambda name: within[name]["mean_error"], default=None)
-    return {"rows": len(data), "shapes": len(set(data.shapes)), "candidates": found, "bound_us": MAX_SINGLE_US, "winner": winner, "default": DEFAULT}
+    return {"rows": len(data), "shapes": len(set(data.shapes)), "candidates": found, "bound_us": MAX_LATENCY_US, "winner": winner, "default": DEFAULT}
 
 
 def _measured(make: Callable[[], Candidate], data: Dataset, done: Callable[[], None]) -> dict[str, Any]:
@@ -221,12 +221,12 @@ def _measured(make: Callable[[], Candidate], data: Dataset, done: Callable[[], N
         candidate, known, start_s = make(), data.take(training), perf_counter()
         candidate.fit(known)
         took_s.append(perf_counter() - start_s)
-        said = candidate.predict(data.questions[test])
+        said = candidate.predict(data.queries[test])
         for target in COMPARED:
             if target in said:
                 predicted[target][test] = said[target]
         done()
-    graphs = candidate.graphs(known, np.resize(data.questions, (BATCH, len(FIELDS))))
+    graphs = candidate.graphs(known, np.resize(data.queries, (BATCH, len(FIELDS))))
     sessions = [(open_session(graph), columns) for graph, columns in graphs]
     named = [(session, session.get_inputs()[0].name, columns) for session, columns in sessions]
     errors = {target: methods["model"] for target, methods in scores(data, {target: {"model": said} for target, said in predicted.items()}).items()}
@@ -251,5 +251,5 @@ def _graph(regressor: Any, columns: Columns) -> Graph:
     return graph, columns
 
 
-def _limit_w(questions: Rows) -> Values:
-    return np.maximum(questions[:, AT["power_limit_w"]].astype(np.float64), 1.0)
+def _limit_w(queries: Rows) -> Values:
+    return np.maximum(queries[:, AT["power_limit_w"]].astype(np.float64), 1.0)

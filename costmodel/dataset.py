@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gemmcast import query as question
+from gemmcast import query
 from gemmcast.config import KNOBS
 from gemmcast.sample import gemm_of
 
@@ -28,7 +28,7 @@ class Dataset:
 
     table: pa.Table
     # of the sample schema
-    questions: question.Rows
+    queries: query.Rows
     # [n_rows, len(FIELDS)]
     measured: dict[str, npt.NDArray[np.float64]]
     # target -> [n_rows], NaN where it was not read
@@ -42,7 +42,7 @@ class Dataset:
         """The rows of a mask or of indices, in order."""
         indices = np.flatnonzero(rows) if rows.dtype == bool else rows
         measured = {name: values[indices] for name, values in self.measured.items()}
-        return Dataset(self.table.take(pa.array(indices)), self.questions[indices], measured, self.shapes[indices])
+        return Dataset(self.table.take(pa.array(indices)), self.queries[indices], measured, self.shapes[indices])
 
     def column(self, name: str) -> npt.NDArray[Any]:
         return np.asarray(self.table[name].to_pylist())
@@ -55,7 +55,7 @@ class Dataset:
 def dataset(table: pa.Table) -> Dataset:
     """The usable rows of a table of samples: status ok, a runtime, and a device that was measured at the row's dtype."""
     wanted = pc.equal(table["status"], "ok")
-    for name in ("runtime_us", "peak_tflops", "dram_gbps", "sm_count"):  # without these there is no floor to learn from
+    for name in ("runtime_us", "peak_tflops", "dram_gbps", "compute_units"):  # without these there is no floor to learn from
         wanted = pc.and_(wanted, pc.greater(pc.fill_null(table[name], 0), 0))
     usable = table.filter(wanted)
     columns = {name: usable[name].to_pylist() for name in usable.column_names}
@@ -64,35 +64,35 @@ def dataset(table: pa.Table) -> Dataset:
     gemms = [gemm_of(row) for row in rows]
     measured["tflops"] = np.array([gemm.flops for gemm in gemms], dtype=np.float64) / (measured["runtime_us"] * 1e6)
     shapes = np.array([gemm.shape_key for gemm in gemms], dtype=object)
-    return Dataset(usable, question.from_columns(columns), measured, shapes)
+    return Dataset(usable, query.from_columns(columns), measured, shapes)
 
 
-def own_choice(data: Dataset) -> npt.NDArray[np.bool_]:
+def library_default(data: Dataset) -> npt.NDArray[np.bool_]:
     """[n_rows] True where a library was left to choose."""
     families = data.column("family")
     chosen: npt.NDArray[np.bool_] = (families == "cublas") | ((families == "cublaslt") & (data.column("kernel") == "default"))
     return chosen
 
 
-def told_choice(data: Dataset) -> npt.NDArray[np.bool_]:
+def resolved_default(data: Dataset) -> npt.NDArray[np.bool_]:
     """[n_rows] True where it also told what it chose."""
-    told: npt.NDArray[np.bool_] = own_choice(data) & np.any([data.column(knob) > 0 for knob in KNOBS], axis=0)
+    told: npt.NDArray[np.bool_] = library_default(data) & np.any([data.column(knob) > 0 for knob in KNOBS], axis=0)
     return told
 
 
-def without_knobs(data: Dataset) -> question.Rows:
+def unresolved(data: Dataset) -> query.Rows:
     """[n_rows, n_fields] The questions of somebody who names none."""
-    return question.from_columns({name: data.table[name].to_pylist() for name in data.table.column_names} | {knob: [0] * len(data) for knob in KNOBS})
+    return query.from_columns({name: data.table[name].to_pylist() for name in data.table.column_names} | {knob: [0] * len(data) for knob in KNOBS})
 
 
-def with_plain_questions(data: Dataset) -> Dataset:
+def with_unresolved_copies(data: Dataset) -> Dataset:
     """And once more each row of what a library chose itself, as a question without knobs, because who has no library to ask does not know them."""
-    own = data.take(told_choice(data))
+    own = data.take(resolved_default(data))
     if not len(own):
         return data
     return Dataset(
         pa.concat_tables([data.table, own.table]),
-        np.concatenate([data.questions, without_knobs(own)]),
+        np.concatenate([data.queries, unresolved(own)]),
         {name: np.concatenate([values, own.measured[name]]) for name, values in data.measured.items()},
         np.concatenate([data.shapes, own.shapes]),
     )

@@ -16,7 +16,7 @@ from costmodel.train import PARITY_LIMIT, Candidate, open_session
 from gemmcast.predictor import METADATA_PREFIX
 from gemmcast.query import CONTRACT, INPUT
 
-MAX_SINGLE_US = 200.0
+MAX_LATENCY_US = 200.0
 
 
 def objection(candidate: Candidate, champion: bytes | None, table: pa.Table, holdout: float) -> str | None:
@@ -24,8 +24,8 @@ def objection(candidate: Candidate, champion: bytes | None, table: pa.Table, hol
     card = candidate.card
     if card.parity_max_rel is None or not card.parity_max_rel <= PARITY_LIMIT:
         return f"ONNX and scikit-learn differ by {card.parity_max_rel}, the limit is {PARITY_LIMIT}"
-    if card.single_p50_us is None or not card.single_p50_us <= MAX_SINGLE_US:
-        return f"one question takes {card.single_p50_us} us, the limit is {MAX_SINGLE_US}"
+    if card.latency_p50_us is None or not card.latency_p50_us <= MAX_LATENCY_US:
+        return f"one question takes {card.latency_p50_us} us, the limit is {MAX_LATENCY_US}"
     if champion is None or not _speaks_our_contract(champion):
         return None
     data = dataset(table)
@@ -47,6 +47,6 @@ def _speaks_our_contract(model: bytes) -> bool:
 
 def _errors(model: bytes, test: Dataset) -> npt.NDArray[np.float64]:
     """[n_shapes] mean absolute percentage error of runtime, shape by shape: the rows of one shape are not independent."""
-    runtime_us = open_session(model).run(["runtime_us"], {INPUT: test.questions})[0]
+    runtime_us = open_session(model).run(["runtime_us"], {INPUT: test.queries})[0]
     ape = 100 * np.abs(np.asarray(runtime_us, dtype=np.float64) / test.measured["runtime_us"] - 1)
     return np.array([ape[test.shapes == shape].mean() for shape in sorted(set(test.shapes))])

@@ -30,7 +30,7 @@ from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.ensemble import HistGradientBoostingRegressor
 
 from costmodel import graph_ops
-from costmodel.dataset import Dataset, with_plain_questions
+from costmodel.dataset import Dataset, with_unresolved_copies
 from costmodel.network import Ensemble, Size
 from costmodel.terms import FLOOR, FLOPS_US, SHOWN, TERMS, TIME_TEXTS, log_floor_us, log_scale, monomials, terms
 from costmodel.tree_features import features
@@ -50,11 +50,11 @@ SHARES: Final = (0.0, 0.25, 0.5, 0.75, 1.0)
 # of the trees
 WORTH: Final = 0.97
 # error with trees over error without, from which on they are worth their time in the graph
-APART: Final = 2.0
+SPREAD_WEIGHT: Final = 2.0
 # times what the members differ from their mean is added to an interval's half width
 BOUNDED: Final = monomials(
     {
-        **{name: name for name in ("m", "n", "k", "batch", "workers", "peak_tflops", "dram_gbps")}, "flops_us": FLOPS_US,
+        **{name: name for name in ("m", "n", "k", "batch", "active_units", "peak_tflops", "dram_gbps")}, "flops_us": FLOPS_US,
         **{name: TIME_TEXTS[name] for name in ("dram_a_us", "dram_b_us", "dram_c_us")},
     }, TERMS,
 )  # fmt: skip
@@ -69,7 +69,7 @@ KEYS: Final = {"dtypes": {"family": 64, "dtype": 1}, "algorithms": {"family": 2*
 # categories that a network is told apart: numbers of which each stands for one combination
 KERNEL: Final = ("family", "algorithm", "tile_m", "tile_n")
 # what tells one kernel of a library from another, where it names its algorithm
-ODD, ODD_ROWS = float(np.log(1.1)), 10
+BIASED, ODD_ROWS = float(np.log(1.1)), 10
 # a kernel that many rows show to be so much slower or faster than the networks say is corrected by that
 
 
@@ -92,7 +92,7 @@ class CostModel(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         self.members, self.steps, self.shares = members, steps, shares
         self.iterations, self.leaves, self.learning_rate, self.min_leaf = iterations, leaves, learning_rate, min_leaf
 
-    def fit(self, questions: Rows, measured: Answers) -> Self:
+    def fit(self, queries: Rows, measured: Answers) -> Self:
         """Fit.
 
         Args:
@@ -100,37 +100,37 @@ class CostModel(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             measured: runtime_us, and the other targets with NaN where they were not read.
         """
         if self.shares is None:
-            self._select(questions, measured)
-            self._fit_parts(questions, measured)
+            self._select(queries, measured)
+            self._fit_parts(queries, measured)
             return self
         self.shares_ = dict(self.shares)
-        self._fit_parts(questions, measured)
-        return self._calibrate(questions, measured)
+        self._fit_parts(queries, measured)
+        return self._calibrate(queries, measured)
 
     def fit_dataset(self, data: Dataset) -> Self:
-        taught = with_plain_questions(data)
-        return self.fit(taught.questions, taught.measured)
+        taught = with_unresolved_copies(data)
+        return self.fit(taught.queries, taught.measured)
 
     def calibrate(self, data: Dataset) -> Self:
         """Intervals from shapes that the model has not seen, in place of those from the shapes on which parts were chosen."""
-        taught = with_plain_questions(data)
-        return self._calibrate(taught.questions, taught.measured)
+        taught = with_unresolved_copies(data)
+        return self._calibrate(taught.queries, taught.measured)
 
-    def predict(self, questions: Rows) -> Answers:
+    def predict(self, queries: Rows) -> Answers:
         """Every output [n_rows]; `low` and `high` [n_rows, n_outputs]; `extrapolating` [n_rows]."""
-        return {name: np.asarray(values) for name, values in self.answer(questions, *self.of_trees(questions)).items()}
+        return {name: np.asarray(values) for name, values in self.answer(queries, *self.of_trees(queries)).items()}
 
-    def of_trees(self, questions: Rows) -> tuple[dict[str, Any], Any]:
+    def of_trees(self, queries: Rows) -> tuple[dict[str, Any], Any]:
         """The trees' logarithms by target, each [n_rows, 1], and their floor [n_rows, 1]; both empty where no target takes any."""
         if not self.trees_:
             return {}, None
-        floor_us, columns = features(questions)
+        floor_us, columns = features(queries)
         return {target: trees.predict(columns)[:, None].astype(np.float32) for target, trees in self.trees_.items()}, floor_us
 
-    def answer(self, question: Any, of_trees: Mapping[str, Any], tree_floor_us: Any) -> dict[str, Any]:
+    def answer(self, query: Any, of_trees: Mapping[str, Any], tree_floor_us: Any) -> dict[str, Any]:
         """Every output from questions [n, n_fields] and what the trees say of them; array-API code, traced into the graph."""
-        xp = question.__array_namespace__()
-        inputs, everything, names = self._everything(xp, question, of_trees, tree_floor_us)
+        xp = query.__array_namespace__()
+        inputs, everything, names = self._everything(xp, query, of_trees, tree_floor_us)
         logs, margins = (np.vstack(of) for of in (self._logs(names, tuple(of_trees)), self._margins(names)))
         weights = np.concatenate([logs, logs - margins, logs + margins], axis=1)
         values = xp.exp(graph_ops.gemm(everything, xp.asarray(weights[:-1]), xp.asarray(weights[-1])))
@@ -138,35 +138,35 @@ class CostModel(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         _, low, high = graph_ops.split(values, [len(self.outputs_)] * 3)
         return {**named, "low": low, "high": high, "extrapolating": self._outside(xp, inputs)}
 
-    def rough(self, question: Any) -> Any:
+    def rough(self, query: Any) -> Any:
         """[n] of questions [n, n_fields]: runtime_us by one network alone, to see which of many configurations deserve the whole model.
 
         Array-API code, traced into a graph of its own.
         """
-        xp = question.__array_namespace__()
-        inputs = self._asked(xp, question)
-        odd, of_odd = self._odd(xp, question)
+        xp = query.__array_namespace__()
+        inputs = self._asked(xp, query)
+        odd, of_odd = self._odd(xp, query)
         said = xp.concat([inputs, self.networks_.rough(inputs), *odd], axis=1)
         weights, biases = self._logs([*self._inputs(), "network runtime", *of_odd], (), ["runtime_us"])
         return graph_ops.column(xp.exp(graph_ops.gemm(said, xp.asarray(weights), xp.asarray(biases))))
 
-    def _asked(self, xp: Any, question: Any) -> Any:
+    def _asked(self, xp: Any, query: Any) -> Any:
         """What the networks are asked, [n, n_inputs]."""
-        return xp.concat([terms(question), self._categories(xp, question)], axis=1)
+        return xp.concat([terms(query), self._categories(xp, query)], axis=1)
 
-    def _everything(self, xp: Any, question: Any, of_trees: Mapping[str, Any], tree_floor_us: Any) -> tuple[Any, Any, list[str]]:
+    def _everything(self, xp: Any, query: Any, of_trees: Mapping[str, Any], tree_floor_us: Any) -> tuple[Any, Any, list[str]]:
         """What the networks are asked [n, n_inputs], all that was said about a question [n, n_said], and the names of that.
 
         All outputs are products, so their logarithms are one matrix product of everything that was said.
         """
-        inputs = self._asked(xp, question)
+        inputs = self._asked(xp, query)
         said = self.networks_.answer(inputs)
         of_networks = [*self.targets_, *(f"{name} {member}" for name, member in self.networks_.jobs)]
         names = [*self._inputs(), *(f"network {name}" for name in of_networks), *(f"apart {name}" for name in of_networks)]
         trees = {f"trees {target}": log for target, log in of_trees.items()}
         if "runtime" in of_trees:
             trees["trees floor"] = xp.log(tree_floor_us)
-        odd, of_odd = self._odd(xp, question)
+        odd, of_odd = self._odd(xp, query)
         return inputs, xp.concat([inputs, said, xp.abs(said), *trees.values(), *odd], axis=1), [*names, *trees, *of_odd]
 
     def _inputs(self) -> list[str]:
@@ -204,7 +204,7 @@ class CostModel(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         for i, output in enumerate(self.outputs_):
             for target, member in self.networks_.jobs:
                 if target in OF_OUTPUTS[output]:
-                    weights[names.index(f"apart {target} {member}"), i] = APART / self.networks_.sizes[target].members
+                    weights[names.index(f"apart {target} {member}"), i] = SPREAD_WEIGHT / self.networks_.sizes[target].members
         return weights
 
     def _powers(self, output: str, with_trees: Sequence[str]) -> tuple[dict[str, float], float]:
@@ -240,20 +240,20 @@ class CostModel(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         beyond = graph_ops.relu(graph_ops.gemm(inputs, xp.asarray(np.concatenate([above, below, missing], axis=1)), xp.asarray(biases)))
         return graph_ops.column(graph_ops.matmul(beyond, xp.asarray(np.ones((len(biases), 1), dtype=np.float32))) > xp.asarray(np.float32(0)))
 
-    def _categories(self, xp: Any, question: Any) -> Any:
+    def _categories(self, xp: Any, query: Any) -> Any:
         """[n, n_categories] 1 where the question is of that category."""
         weights = np.zeros((len(FIELDS), len(self.of_key_)), dtype=np.float32)
         for i, key in enumerate(self.of_key_):
             for name, weight in KEYS[key].items():
                 weights[AT[name], i] = weight
-        return xp.astype(graph_ops.matmul(question, xp.asarray(weights)) == xp.asarray(self.categories_), xp.float32)
+        return xp.astype(graph_ops.matmul(query, xp.asarray(weights)) == xp.asarray(self.categories_), xp.float32)
 
-    def _odd(self, xp: Any, question: Any) -> tuple[list[Any], list[str]]:
+    def _odd(self, xp: Any, query: Any) -> tuple[list[Any], list[str]]:
         """[n, n_odd] 1 where the question is about that odd kernel, and their names; both lists empty where there is none."""
         if not len(self.odd_):
             return [], []
         fields = np.eye(len(FIELDS), dtype=np.float32)[:, [AT[name] for name in KERNEL]]
-        same = graph_ops.matmul(question, xp.asarray(np.tile(fields, len(self.odd_)))) == xp.asarray(self.odd_.reshape(-1))
+        same = graph_ops.matmul(query, xp.asarray(np.tile(fields, len(self.odd_)))) == xp.asarray(self.odd_.reshape(-1))
         of_kernel = np.repeat(np.eye(len(self.odd_), dtype=np.float32), len(KERNEL), axis=0)
         all_but_one = np.full(len(self.odd_), 1 - len(KERNEL), dtype=np.float32)
         found = graph_ops.relu(graph_ops.gemm(xp.astype(same, xp.float32), xp.asarray(of_kernel), xp.asarray(all_but_one)))
@@ -261,18 +261,18 @@ class CostModel(RegressorMixin, BaseEstimator):  # type: ignore[misc]
 
     # fitting
 
-    def _select(self, questions: Rows, measured: Answers) -> None:
+    def _select(self, queries: Rows, measured: Answers) -> None:
         """Choose each target's parts on shapes held out, and calibrate on them."""
-        shape_of = np.unique(questions[:, :3], axis=0, return_inverse=True)[1].reshape(-1)
+        shape_of = np.unique(queries[:, :3], axis=0, return_inverse=True)[1].reshape(-1)
         shapes = np.random.default_rng(0).permutation(shape_of.max() + 1)
         tested = np.isin(shape_of, shapes[: max(1, round(SELECTION * len(shapes)))])
         if tested.all():
-            tested = np.arange(len(questions)) % 2 == 0
+            tested = np.arange(len(queries)) % 2 == 0
         trained, asked = ({name: values[rows] for name, values in measured.items()} for rows in (~tested, tested))
         self.shares_ = dict.fromkeys(OF_TARGET, 0.5)
-        self._fit_parts(questions[~tested], trained, rough=False)
-        from_trees = self.of_trees(questions[tested])
-        _, everything, names = self._everything(np, questions[tested], *from_trees)
+        self._fit_parts(queries[~tested], trained, rough=False)
+        from_trees = self.of_trees(queries[tested])
+        _, everything, names = self._everything(np, queries[tested], *from_trees)
         shares: dict[str, float] = {}
         for target in self.targets_:
             output, errors = OF_TARGET[target], {}
@@ -284,48 +284,48 @@ class CostModel(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             best = min(errors, key=lambda share: errors[share])
             shares[target] = best if errors[best] < WORTH * errors[0.0] else 0.0
         self.shares_ = dict.fromkeys(OF_TARGET, 0.5) | shares
-        self._calibrate(questions[tested], asked)
+        self._calibrate(queries[tested], asked)
 
-    def _fit_parts(self, questions: Rows, measured: Answers, *, rough: bool = True) -> None:
-        wanted = self._wanted(questions, measured)
+    def _fit_parts(self, queries: Rows, measured: Answers, *, rough: bool = True) -> None:
+        wanted = self._wanted(queries, measured)
         self.targets_ = tuple(wanted)
         has = {"power_w": "power", "sustained_runtime_us": "sustained", "energy_mj": "sustained"}
         self.outputs_ = tuple(name for name in OUTPUTS if name not in has or has[name] in wanted)
-        seen = {key: np.unique(sum(weight * questions[:, AT[name]] for name, weight in of.items())) for key, of in KEYS.items()}
+        seen = {key: np.unique(sum(weight * queries[:, AT[name]] for name, weight in of.items())) for key, of in KEYS.items()}
         self.of_key_ = [key for key, values in seen.items() for _ in values]
         self.categories_ = np.concatenate(list(seen.values())).astype(np.float32)
-        columns = terms(questions)
+        columns = terms(queries)
         bounded = BOUNDED.of(np, columns)
         self.lowest_, self.highest_ = bounded.min(axis=0) - MARGINS, bounded.max(axis=0) + MARGINS
         floor = log_floor_us(columns)
         beyond_floor = {name: values - floor if name == "runtime" else values for name, values in wanted.items()}
         shown = np.eye(len(TERMS) + len(self.of_key_), dtype=np.float32)[:, len(TERMS) :]
         shown = np.concatenate([np.pad(SHOWN.weights, ((0, len(self.of_key_)), (0, 0))), shown], axis=1)
-        inputs = np.concatenate([columns, self._categories(np, questions)], axis=1)
+        inputs = np.concatenate([columns, self._categories(np, queries)], axis=1)
         members = {target: self.members if target == "runtime" else max(1, self.members // 2) for target in self.targets_}
         sizes = {target: Size(WIDTHS[target], members[target]) for target in self.targets_}
         self.networks_ = Ensemble(sizes, self.steps).fit(inputs, shown, beyond_floor, rough=rough)
-        named = questions[:, AT["algorithm"]] > 0
+        named = queries[:, AT["algorithm"]] > 0
         said = self.networks_.answer(inputs[named])[:, 0]
-        self.odd_, self.off_ = _odd_kernels(questions[named], beyond_floor["runtime"][named] - said)
+        self.odd_, self.off_ = _odd_kernels(queries[named], beyond_floor["runtime"][named] - said)
         self.trees_ = {}
         if with_trees := [name for name in wanted if self.shares_[name] > 0]:
-            tree_floor_us, features_of = features(questions)
+            tree_floor_us, features_of = features(queries)
             beyond_floor = {**wanted, "runtime": wanted["runtime"] - np.log(tree_floor_us[:, 0])}
             self.trees_ = {name: self._boost(features_of, beyond_floor[name]) for name in with_trees}
 
-    def _said(self, questions: Rows, from_trees: tuple[Mapping[str, Any], Any]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    def _said(self, queries: Rows, from_trees: tuple[Mapping[str, Any], Any]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
         """Logarithms of the outputs, and how far the networks are apart there, each [n, n_outputs]."""
-        _, everything, names = self._everything(np, questions, *from_trees)
+        _, everything, names = self._everything(np, queries, *from_trees)
         weights, biases = self._logs(names, tuple(from_trees[0]))
         return everything @ weights + biases, everything @ self._apart(names)
 
-    def _wanted(self, questions: Rows, measured: Answers) -> dict[str, Any]:
+    def _wanted(self, queries: Rows, measured: Answers) -> dict[str, Any]:
         """target -> [n] logarithms, NaN where it was not read."""
-        unread = np.full(len(questions), np.nan)
+        unread = np.full(len(queries), np.nan)
         runtime_us, power_w = measured["runtime_us"], measured.get("power_w", unread)
         sustained_us = measured.get("sustained_runtime_us", unread)
-        limit_w = questions[:, AT["power_limit_w"]]
+        limit_w = queries[:, AT["power_limit_w"]]
         metered = ~np.isnan(power_w) & (limit_w > 0)
         lasting = metered & ~np.isnan(sustained_us)
         wanted = {"runtime": np.log(runtime_us.astype(np.float64))}
@@ -335,14 +335,14 @@ class CostModel(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             wanted["power"] = np.where(metered, np.log(np.where(metered, power_w / np.where(metered, limit_w, 1), 1)), np.nan)
         return wanted
 
-    def _calibrate(self, questions: Rows, measured: Answers) -> Self:
+    def _calibrate(self, queries: Rows, measured: Answers) -> Self:
         """widths_: output, group (None for all together) -> how much more than the networks are apart nine of ten measurements are off at most."""
-        logs, apart = self._said(questions, self.of_trees(questions))
-        groups = _group(questions[:, AT["family"]], questions[:, AT["algorithm"]])
+        logs, apart = self._said(queries, self.of_trees(queries))
+        groups = _group(queries[:, AT["family"]], queries[:, AT["algorithm"]])
         self.widths_: dict[tuple[str, float | None], float] = {}
         for i, name in enumerate(self.outputs_):
             source = "runtime_us" if name == "tflops" else name  # as doubtful as the runtime that it is made from
-            read = measured.get(source, np.full(len(questions), np.nan))
+            read = measured.get(source, np.full(len(queries), np.nan))
             known = ~np.isnan(read) & (read > 0)
             if not known.any():
                 continue  # a product of others that were read: `_margins` has what holds instead
@@ -367,7 +367,7 @@ class CostModel(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         return trees.fit(columns[known], wanted[known])
 
 
-def _odd_kernels(questions: Rows, off: npt.NDArray[np.float64]) -> tuple[Rows, list[float]]:
+def _odd_kernels(queries: Rows, off: npt.NDArray[np.float64]) -> tuple[Rows, list[float]]:
     """[n_odd, len(KERNEL)] and the logarithm of what each is to be corrected by.
 
     Huber's loss leaves these as they are: a few dozen rows that are off by a factor do not pull more than as many that are off by a tenth of it.
@@ -376,10 +376,10 @@ def _odd_kernels(questions: Rows, off: npt.NDArray[np.float64]) -> tuple[Rows, l
         questions: [n, n_fields], about named algorithms.
         off: [n] logarithm of what was measured over what is said.
     """
-    kernels, of = np.unique(questions[:, [AT[name] for name in KERNEL]], axis=0, return_inverse=True)
+    kernels, of = np.unique(queries[:, [AT[name] for name in KERNEL]], axis=0, return_inverse=True)
     off_by_kernel = np.split(off[np.argsort(of.reshape(-1), kind="stable")], np.cumsum(np.bincount(of.reshape(-1), minlength=1))[:-1])
     medians = {i: float(np.median(offs)) for i, offs in enumerate(off_by_kernel) if len(offs) >= ODD_ROWS}
-    odd = [i for i, median in medians.items() if abs(median) > ODD]
+    odd = [i for i, median in medians.items() if abs(median) > BIASED]
     return kernels[odd], [medians[i] for i in odd]
 
 

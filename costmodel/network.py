@@ -111,10 +111,10 @@ class Ensemble:
         # one product for all networks
         leading, others = fitted[: self.sizes[lead].members], fitted[self.sizes[lead].members :]
         self.second_ = [(member.weights[1], member.biases[1]) for member in leading]
-        self.others_, self.told_ = None, None
+        self.others_, self.runtime_input = None, None
         if others:  # they are small: one product with many zeros takes less time than one for each
             self.others_ = block_diag(*(member.weights[1] for member in others)), np.concatenate([member.biases[1] for member in others])
-            self.told_ = np.concatenate([member.weights[0][rows.shape[1] :] for member in others], axis=1)
+            self.runtime_input = np.concatenate([member.weights[0][rows.shape[1] :] for member in others], axis=1)
             # [1, n]: by the first target's answer, into the others' first layers
         self.last_ = self._last(fitted)
         return self
@@ -136,7 +136,7 @@ class Ensemble:
         weights, biases = self.last_
         if self.others_ is not None:
             lead = layer(second, weights[: sum(widths), :1], biases[:1])
-            told = graph_ops.silu(graph_ops.gemm(lead, xp.asarray(self.told_), parts[1]))
+            told = graph_ops.silu(graph_ops.gemm(lead, xp.asarray(self.runtime_input), parts[1]))
             second = xp.concat([second, graph_ops.silu(layer(told, *self.others_))], axis=1)
         return layer(second, weights, biases)
 

@@ -47,8 +47,8 @@ ROOM: Final = (64, 2048)
 TINY: Final = 1e-4
 # in place of zeros, before a logarithm
 SCALES: Final[dict[str, int]] = {
-    "m": 10, "n": 10, "k": 10, "tile_m": 7, "tile_n": 7, "tile_k": 6, "threads": 8, "workers": 7, "peak_tflops": 8, "dram_gbps": 11, "l2_bytes": 25,
-    "clock_max_mhz": 11, "device_launch_us": 1, "power_limit_w": 9, "idle_power_w": 7, "l2_gbps": 12,
+    "m": 10, "n": 10, "k": 10, "tile_m": 7, "tile_n": 7, "tile_k": 6, "threads": 8, "active_units": 7, "peak_tflops": 8, "dram_gbps": 11, "l2_bytes": 25,
+    "clock_max_mhz": 11, "empty_launch_us": 1, "power_limit_w": 9, "idle_power_w": 7, "l2_gbps": 12,
 }  # fmt: skip
 # powers of two that numbers are divided by before, because a logarithm near 0 is rounded less: ten sizes of 12 would cost 1e-5
 GUARD: Final = 1 - 1e-5
@@ -198,7 +198,7 @@ COUNTED: Final = monomials(
     {
         "clusters_m": f"{GUARD} m / of_tile_m wide_m", "clusters_n": f"{GUARD} n / of_tile_n wide_n", "count_k": f"{GUARD} k / of_tile_k split",
         "count_m": f"{GUARD} m / of_tile_m", "count_n": f"{GUARD} n / of_tile_n",
-        **{f"{t}_busiest": f"{GUARD} whole_m_over_{m} whole_n_over_{n} batch / workers" for t, (m, n) in zip(OF_TILES, TILES, strict=True)},
+        **{f"{t}_busiest": f"{GUARD} whole_m_over_{m} whole_n_over_{n} batch / active_units" for t, (m, n) in zip(OF_TILES, TILES, strict=True)},
     }, WITH_HELD,
 )  # fmt: skip
 WITH_COUNTS: Final = (*WITH_HELD, *COUNTED.names)
@@ -229,18 +229,18 @@ BLOCKS: Final = monomials(
     WITH_ALLOWED,
 )  # fmt: skip
 WITH_BLOCKS: Final = (*WITH_ALLOWED, *BLOCKS.names)
-WAVES: Final = monomials({"busiest_sm": f"{GUARD} blocks_m blocks_n swizzled swizzled wide_m wide_n split batch / workers"}, WITH_BLOCKS)
+WAVES: Final = monomials({"busiest_sm": f"{GUARD} blocks_m blocks_n swizzled swizzled wide_m wide_n split batch / active_units"}, WITH_BLOCKS)
 WITH_WAVES: Final = (*WITH_BLOCKS, *WAVES.names)
 
 # times in microseconds, of the kernel's own tile and of each that a library may have chosen
 OPTIONS: Final = ("own", *OF_TILES)
 TIME_TEXTS: Final = {
-    "own_busy_us": "2e-6 busiest_sm of_tile_m of_tile_n of_tile_k count_k workers / peak_tflops",
+    "own_busy_us": "2e-6 busiest_sm of_tile_m of_tile_n of_tile_k count_k active_units / peak_tflops",
     "own_l2_a_us": "1e-3 seen_m of_tile_k count_k in_bytes count_m count_n split batch / l2_gbps",
     "own_l2_b_us": "1e-3 seen_n of_tile_k count_k in_bytes count_m count_n split batch / l2_gbps",
     "dram_a_us": "1e-3 m k in_bytes batch / dram_gbps", "dram_b_us": "1e-3 k n in_bytes batch / dram_gbps",
     "dram_c_us": "1e-3 m n out_bytes batch / dram_gbps",
-    **{f"{t}_busy_us": f"{2e-6 * m * n} {t}_busiest k workers / peak_tflops" for t, (m, n) in zip(OF_TILES, TILES, strict=True)},
+    **{f"{t}_busy_us": f"{2e-6 * m * n} {t}_busiest k active_units / peak_tflops" for t, (m, n) in zip(OF_TILES, TILES, strict=True)},
     **{
         f"{t}_l2_{side}_us": f"1e-3 seen{length}_{d} k in_bytes whole_m_over_{m} whole_n_over_{n} batch / l2_gbps"
         for t, (m, n) in zip(OF_TILES, TILES, strict=True) for side, d, length in (("a", "m", m), ("b", "n", n))
@@ -258,7 +258,7 @@ SPENT: Final = _layer(
         **{f"{option}_us": ({f"{option}_norm": 1 / NORM}, 0.0) for option in OPTIONS},
         "own_steps_us": monomial(f"{STEP_US} busiest_sm count_k / room"),
         **{f"{t}_steps_us": monomial(f"{STEP_US / DEFAULT_TILE['k']} {t}_busiest k") for t in OF_TILES},
-        "launch_us": monomial("device_launch_us"),
+        "launch_us": monomial("empty_launch_us"),
     }, WITH_TIMES,
 )  # fmt: skip
 IN_ALL: Final = np.array(
@@ -277,9 +277,9 @@ FLOOR: Final = {"cheapness": -1 / NORM}
 TO_SCALE: Final = np.array([2.0 ** -SCALES.get(name, 0) for name in ASKED[: -len(SWITCHES.names)]], dtype=np.float32)
 
 
-def terms(question: Any) -> Any:
+def terms(query: Any) -> Any:
     """terms[n, len(TERMS)]: logarithms, but for the switches and what SWITCHES and ALLOWED name; of any library with `__array_namespace__`."""
-    xp = question.__array_namespace__()
+    xp = query.__array_namespace__()
 
     def together(*parts: Any) -> Any:
         return xp.concat(list(parts), axis=1)
@@ -291,10 +291,10 @@ def terms(question: Any) -> Any:
         each = xp.exp(graph_ops.least(layer.of(xp, x), xp.asarray(np.float32(MOST))))
         return together(x, xp.log(graph_ops.gemm(each, xp.asarray(which), xp.asarray(np.full(which.shape[1], LEAST, dtype=np.float32)))))
 
-    exact = EXACT.of(xp, question)
+    exact = EXACT.of(xp, query)
     whole = xp.ceil(exact)
     switches = graph_ops.relu(SWITCHES.of(xp, graph_ops.sign(whole - exact)))
-    x = together(xp.log(graph_ops.most(together(question, whole), xp.asarray(np.float32(TINY))) * xp.asarray(TO_SCALE)), switches)
+    x = together(xp.log(graph_ops.most(together(query, whole), xp.asarray(np.float32(TINY))) * xp.asarray(TO_SCALE)), switches)
     x = together(x, graph_ops.relu(HELD.of(xp, x)))
     x = rounded_up(COUNTED, x)
     x = together(x, graph_ops.relu(ALLOWED.of(xp, graph_ops.relu(HINDERED.of(xp, x)))))
@@ -315,8 +315,8 @@ def log_floor_us(columns: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
 SHOWN: Final = monomials(
     {
         **{name: name for name in (
-            "m", "n", "k", "batch", "beta", "in_bytes", "out_bytes", "trans_a", "trans_b", "warp_m", "warp_n", "warp_k", "warm", "workers",
-            "peak_tflops", "dram_gbps", "l2_gbps", "device_launch_us", "power_limit_w", "idle_power_w", "of_tile_m", "of_tile_n", "of_tile_k",
+            "m", "n", "k", "batch", "beta", "in_bytes", "out_bytes", "trans_a", "trans_b", "warp_m", "warp_n", "warp_k", "warm", "active_units",
+            "peak_tflops", "dram_gbps", "l2_gbps", "empty_launch_us", "power_limit_w", "idle_power_w", "of_tile_m", "of_tile_n", "of_tile_k",
             "unknown", "depth", "split", "swizzle_or_1", "wide_m", "wide_n", "threads_or_1", "aligned_c", "swizzled", "count_m", "count_n", "count_k",
             "busiest_sm", "blocks_m", "blocks_n", "seen_m", "seen_n", "room",
         )},

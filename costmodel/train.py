@@ -18,7 +18,7 @@ import onnxruntime as ort
 import pyarrow as pa
 
 from coordinator.plan.schema import Train
-from coordinator.samples.export import repeats
+from coordinator.samples.export import repeatability
 from costmodel.dataset import Dataset, dataset, held_out
 from costmodel.evaluate.crossval import asked, beside_baselines, scores, scores_by, sizes, unseen_coverage
 from costmodel.evaluate.generalisation import unseen
@@ -86,14 +86,14 @@ def train(table: pa.Table, settings: Train, *, store_version: int | None = None)
             scores_by_family=scores_by(test, predicted, test.column("family")),
             scores_by_dtype=scores_by(test, predicted, test.column("dtype")),
             scores_by_size=scores_by(test, predicted, sizes(test)),
-            ranking=ranking(test, predicted | {"runtime_us": predicted["runtime_us"] | {"shortlist": model.rough(test.questions)}}),
-            unseen=unseen(data, model.shares_),
-            noise=repeats(data.table.to_pylist()),
+            ranking=ranking(test, predicted | {"runtime_us": predicted["runtime_us"] | {"shortlist": model.rough(test.queries)}}),
+            generalisation=unseen(data, model.shares_),
+            repeatability=repeatability(data.table.to_pylist()),
             coverage=covered,
-            tree_shares={target: model.shares_[target] for target in model.targets_},
+            tree_weight={target: model.shares_[target] for target in model.targets_},
             parity_max_rel=parity(model, session, data),
-            single_p50_us=p50_us(lambda: session.run(None, {INPUT: data.questions[:1]}), 2000),
-            sklearn_single_p50_us=p50_us(lambda: model.predict(data.questions[:1]), 50),
+            latency_p50_us=p50_us(lambda: session.run(None, {INPUT: data.queries[:1]}), 2000),
+            sklearn_latency_p50_us=p50_us(lambda: model.predict(data.queries[:1]), 50),
             sha256=modeldir.sha256(exported),
         ),
     )
@@ -117,8 +117,8 @@ def compare(training: Dataset, test: Dataset, predicted: dict[str, Any]) -> dict
 def parity(model: CostModel, session: ort.InferenceSession, data: Dataset) -> float:
     """Largest relative difference between ONNX Runtime and scikit-learn, over every row and output."""
     names = [output.name for output in session.get_outputs()]
-    got = dict(zip(names, session.run(None, {INPUT: data.questions}), strict=True))
-    want = model.predict(data.questions)
+    got = dict(zip(names, session.run(None, {INPUT: data.queries}), strict=True))
+    want = model.predict(data.queries)
     return max(float(np.max(np.abs(got[name].astype(np.float64) - want[name]) / np.maximum(np.abs(want[name]), 1e-30))) for name in names)
 
 

@@ -61,8 +61,8 @@ SUMS: Final = ("bytes_once", "bytes_by_tile")
 RATIOS: Final[Factors] = {
     "compute_time": ("work", "peak_tflops"), "bytes_time": ("bytes_once", "dram_gbps"), "tile_bytes_time": ("bytes_by_tile", "dram_gbps"),
     "fill_m": ("m", "padded_m"), "fill_n": ("n", "padded_n"), "fill_k": ("k", "padded_k"),
-    "intensity": ("work", "bytes_once"), "l2_fill": ("bytes_once", "l2_bytes"), "elements_per_worker": ("elements", "workers"),
-    "waves": ("blocks", "workers"), **{f"{tile}_waves": (f"{tile}_blocks", "workers") for tile in OF_TILES},
+    "intensity": ("work", "bytes_once"), "l2_fill": ("bytes_once", "l2_bytes"), "elements_per_worker": ("elements", "active_units"),
+    "waves": ("blocks", "active_units"), **{f"{tile}_waves": (f"{tile}_blocks", "active_units") for tile in OF_TILES},
 }  # fmt: skip
 WAVES: Final = ("waves", *(f"{tile}_waves" for tile in OF_TILES))
 SHARES: Final[Factors] = {
@@ -101,10 +101,10 @@ class _Rows:
         return self.take(*(over for over, _ in pairs.values())) / self.take(*(under for _, under in pairs.values()))
 
 
-def features(question: Any) -> tuple[Any, Any]:
+def features(query: Any) -> tuple[Any, Any]:
     """(floor_us, features) of raw questions; `question` is an array of any library that has `__array_namespace__`."""
-    xp = question.__array_namespace__()
-    x = _Rows(question.T, FIELDS)
+    xp = query.__array_namespace__()
+    x = _Rows(query.T, FIELDS)
     sides = x.take(*(d for d, sides in SIDES.items() for _ in sides)) / xp.asarray(TILE_SIDES)
     counts = xp.ceil(xp.concat([x.ratios(COUNTS), sides], axis=0))
     of_m = len(SIDES["m"])
@@ -117,5 +117,5 @@ def features(question: Any) -> tuple[Any, Any]:
     x.add((tuple(RATIOS), ratios), (tuple(f"whole_{name}" for name in WAVES), xp.ceil(ratios[-len(WAVES) :, :])))
     x.add((tuple(SHARES), x.ratios(SHARES)))
     times_us = ratios[:2, :] * xp.asarray(FLOOR_UNITS)
-    floor_us = xp.maximum(times_us[0:1, :], times_us[1:2, :]) + x.take("device_launch_us")
+    floor_us = xp.maximum(times_us[0:1, :], times_us[1:2, :]) + x.take("empty_launch_us")
     return floor_us.T, x.take(*NAMES).T

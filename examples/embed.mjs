@@ -17,8 +17,8 @@ const FP32 = 1, TILED = 1
 const question = (m, n, k, tile) => [
   m, n, k, tile || m, tile || n, tile || k, 1, 4, 4, 0, FP32, 0, 0,   // the problem
   TILED, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0,                                // the configuration; cold
-  device.sm_count, device.peak_tflops.fp32, device.dram_gbps, device.l2_bytes,
-  device.clock_max_mhz ?? 0, device.launch_overhead_us, device.power_limit_w ?? 0, device.idle_power_w ?? 0,
+  device.compute_units, device.peak_tflops.fp32, device.dram_gbps, device.l2_bytes,
+  device.clock_max_mhz ?? 0, device.empty_launch_us, device.power_limit_w ?? 0, device.idle_power_w ?? 0,
   device.l2_gbps || 2.2 * device.dram_gbps, 0,
 ]
 

@@ -16,19 +16,19 @@ device, dtypes, families = json.loads(about["devices"])[0], json.loads(about["dt
 column = json.loads(about["outputs"]).index("runtime_us")  # of low and high
 
 
-def question(m: int, n: int, k: int, tile: int) -> list[float]:
+def query(m: int, n: int, k: int, tile: int) -> list[float]:
     """A tiled fp32 GEMM, both operands row-major, operands in memory: the 34 numbers of docs/onnx.md."""
     return [
         m, n, k, tile or m, tile or n, tile or k, 1, 4, 4, 0, dtypes["fp32"], 0, 0,              # the problem
         families["tiled"], 0, 0, 0, 0, 1, 0, 0, 0, 0, 0,                                         # the configuration; cold
-        device["sm_count"], device["peak_tflops"]["fp32"], device["dram_gbps"], device["l2_bytes"],
-        device["clock_max_mhz"] or 0, device["launch_overhead_us"], device["power_limit_w"] or 0, device["idle_power_w"] or 0,
+        device["compute_units"], device["peak_tflops"]["fp32"], device["dram_gbps"], device["l2_bytes"],
+        device["clock_max_mhz"] or 0, device["empty_launch_us"], device["power_limit_w"] or 0, device["idle_power_w"] or 0,
         device["l2_gbps"] or 2.2 * device["dram_gbps"], 0,
     ]  # fmt: skip
 
 
 tiles = [4, 8, 16, 32]
-rows = np.array([question(4096, 1024, 1024, tile) for tile in tiles], dtype=np.float32)
+rows = np.array([query(4096, 1024, 1024, tile) for tile in tiles], dtype=np.float32)
 wanted = ["runtime_us", "tflops", "low", "high", "extrapolating"]
 for tile, time, speed, low, high, outside in zip(tiles, *session.run(wanted, {"question": rows}), strict=True):
     doubt = ", beyond what the model was taught" if outside else ""

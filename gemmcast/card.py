@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from gemmcast.errors import ModelFileError
+from gemmcast.renames import CARD_FIELDS, renamed
 
 Scores = Mapping[str, Mapping[str, Mapping[str, float]]]
 
@@ -48,19 +49,19 @@ class ModelCard:
     # the same rows by decade of flops: "1e09" is 1e9 to just below 1e10
     ranking: Scores = field(default_factory=dict)
     # on the test rows, of problems with 8 or more configurations: target -> method -> groups, and tau, regret, regret_8 with _mean and _median
-    unseen: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    generalisation: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     # beyond shapes, by a stand-in of one network: layer, member, "device X", "device X + 50 samples" -> split, train_rows, test_rows, scores
-    noise: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    repeatability: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     # reading -> median, p90, max difference of two measurements of one cell, and cells: the pairs; runtime_rse: within a measurement
     coverage: Mapping[str, float] = field(default_factory=dict)
     # target -> per cent of the test rows within the interval, which was calibrated on the other half of the test shapes
-    tree_shares: Mapping[str, float] = field(default_factory=dict)
+    tree_weight: Mapping[str, float] = field(default_factory=dict)
     # of each fitted logarithm: 0 where the networks answer alone, 1 where the trees do
     parity_max_rel: float | None = None
     # largest relative difference between ONNX Runtime and scikit-learn, over every row
-    single_p50_us: float | None = None
+    latency_p50_us: float | None = None
     # latency of one question through ONNX Runtime, one thread, where it was trained
-    sklearn_single_p50_us: float | None = None
+    sklearn_latency_p50_us: float | None = None
     # of the same model through scikit-learn, in the same run
     sha256: str = ""
     # of the .onnx file
@@ -72,6 +73,7 @@ class ModelCard:
     def from_json(text: str) -> ModelCard:
         try:
             values: dict[str, Any] = json.loads(text)
+            values = renamed(values, CARD_FIELDS)
             known = {f.name for f in fields(ModelCard)}
             card = {name: value for name, value in values.items() if name in known}
             return ModelCard(**{**card, "targets": tuple(card["targets"])})

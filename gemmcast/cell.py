@@ -1,7 +1,8 @@
 """One thing to measure: a Gemm with a KernelConfig, under conditions, on a kind of device.
 
-`cell_id` names it for good: the same plan gives the same ids on every machine and in every program version, and the store
-commits each id once. `target` keeps cells of different devices apart: a device's name, or the UUID of one GPU.
+`cell_id` names it for good: the same plan gives the same ids on every machine and in every program
+version, and the store commits each id once. The id is a hash over the names that fields had in
+schema 1, so that renaming a field changes no id.
 """
 
 from __future__ import annotations
@@ -13,31 +14,45 @@ from typing import Any
 
 from gemmcast.config import KernelConfig
 from gemmcast.gemm import Gemm
+from gemmcast.renames import first_config
 from gemmcast.sample import digest
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """What an agent is asked for."""
+    """What an agent measures."""
 
     gemm: Gemm
     config: KernelConfig
-    target: str
-    # name of the device it is to be measured on, or one GPU's UUID
+    device_key: str
+    """Where it is measured: the name of a type of device, or the UUID of one GPU."""
     cache: str = "cold"
-    # cold or warm
+    """State of the L2 cache before each launch: cold or warm."""
     power: bool = False
-    # also meter power and sustained runtime
+    """Whether power and sustained runtime are measured too."""
     repeat: int = 0
-    # measured again on purpose: 0, 1, ...
+    """Number of this measurement where a cell is measured more than once on purpose: 0, 1, ..."""
 
     @cached_property
     def cell_id(self) -> str:
-        return digest(asdict(self))
+        """Sixteen hexadecimal digits, the same on every machine and in every version."""
+        return digest(
+            {
+                "gemm": asdict(self.gemm),
+                "config": first_config(asdict(self.config)),
+                "target": self.device_key,
+                "cache": self.cache,
+                "power": self.power,
+                "repeat": self.repeat,
+            }
+        )
 
     def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
         return asdict(self)
 
     @staticmethod
     def from_dict(values: Mapping[str, Any]) -> Cell:
-        return Cell(**{**values, "gemm": Gemm(**values["gemm"]), "config": KernelConfig(**values["config"])})
+        """The inverse of `to_dict`."""
+        config, gemm = KernelConfig(**values["config"]), Gemm(**values["gemm"])
+        return Cell(**{**values, "gemm": gemm, "config": config})

@@ -25,7 +25,7 @@ FAMILIES: Final = {
     "cublas": FamilyFacts("cuda", ("fp32", "tf32", "fp16", "bf16", "fp64")),
     "cutlass": FamilyFacts("cuda", ("fp32", "tf32", "fp16", "bf16", "fp8_e4m3")),
     "cublaslt": FamilyFacts("cuda", ("fp32", "tf32", "fp16", "bf16", "fp8_e4m3")),
-    "own": FamilyFacts("cuda", ("fp64", "fp32", "tf32", "fp16", "bf16")),
+    "custom": FamilyFacts("cuda", ("fp64", "fp32", "tf32", "fp16", "bf16")),
 }
 # The order is part of the ONNX contract: append, never reorder.
 
@@ -57,8 +57,10 @@ class KernelConfig:
     # thread blocks in a cluster (sm_90)
     algo_id: int = 0
     # the library's own number of the algorithm
-    threads: int = 0
-    # CPU threads, or threads of one block
+    block_threads: int = 0
+    """Threads of one thread block; 0 on a CPU."""
+    cpu_threads: int = 0
+    """Threads that a BLAS on a CPU uses; 0 on a GPU."""
 
     def __post_init__(self) -> None:
         if self.family not in FAMILIES:
@@ -67,6 +69,11 @@ class KernelConfig:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**24:
                 raise InputError(name, value, "must be a whole number, 0 for 'not known'", "correct the configuration")
+
+    @property
+    def threads(self) -> int:
+        """Threads that compute: of one block on a GPU, of the whole GEMM on a CPU."""
+        return self.block_threads or self.cpu_threads
 
     def __str__(self) -> str:
         tile = (self.tile_m, self.tile_n, self.tile_k)

@@ -14,6 +14,7 @@ from numbers import Real
 from typing import Final
 
 from gemmcast.errors import InputError
+from gemmcast.renames import DEVICE_FIELDS, renamed
 
 KINDS: Final = ("cuda", "cpu")
 
@@ -28,7 +29,7 @@ class Device:
     # one of KINDS
     uuid: str
     # of the very GPU; of the host on a CPU
-    sm_count: int
+    compute_units: int
     # streaming multiprocessors; cores this process may use on a CPU
     arch: str | None = None
     # sm_90, ...: what kernels are compiled for; None on a CPU
@@ -43,7 +44,7 @@ class Device:
     # GB/s, bytes read plus bytes written
     l2_gbps: float | None = None
     # GB/s read from L2
-    launch_overhead_us: float
+    empty_launch_us: float
     # a launch of an empty kernel (of the smallest GEMM on a CPU)
     peak_tflops: Mapping[str, float] = field(default_factory=dict)
     # dtype -> TFLOP/s of the best large GEMM seen, all cores
@@ -58,7 +59,7 @@ class Device:
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise InputError("kind", self.kind, "unknown kind of device", f"use one of {', '.join(KINDS)}")
-        for name in ("sm_count", "memory_bytes", "l2_bytes", "dram_gbps", "launch_overhead_us"):
+        for name in ("compute_units", "memory_bytes", "l2_bytes", "dram_gbps", "empty_launch_us"):
             _check(name, getattr(self, name))
         for name in ("clock_max_mhz", "power_limit_w", "idle_power_w", "l2_gbps", "counter_step_s"):
             if getattr(self, name) is not None:
@@ -79,6 +80,7 @@ class Device:
         try:
             values = json.loads(text)
             known = {f.name for f in fields(Device)}
+            values = renamed(values, DEVICE_FIELDS)
             return Device(**{name: value for name, value in values.items() if name in known})
         except (ValueError, TypeError, AttributeError) as error:
             rule, way_out = f"not a device description ({error})", "use one of the devices that `gemmcast info --json` prints"

@@ -26,8 +26,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
-from gemmcast import modeldir
-from gemmcast import query as question
+from gemmcast import modeldir, query
 from gemmcast.config import KernelConfig
 from gemmcast.device import Device
 from gemmcast.errors import InputError, ModelFileError
@@ -43,7 +42,7 @@ SHORTLIST: Final = "gemmcast-shortlist"
 # before them, where a file has it: a smaller graph in base64, question to about runtime_us, that says which of many configurations to ask about
 SHORTLISTED: Final = 8
 # configurations for each that is wanted
-_knobs = attrgetter("tile_m", "tile_n", "tile_k", *question.KNOB_FIELDS)
+_knobs = attrgetter("tile_m", "tile_n", "tile_k", *query.KNOB_FIELDS)
 _OBJECTIVE_OUTPUTS: Final = {"time": ["runtime_us"], "energy": ["energy_mj"], "edp": ["energy_mj", "sustained_runtime_us"]}
 
 
@@ -67,18 +66,18 @@ class _Model:
         self.default = (
             self.devices[0] if len({device.name for device in self.devices}) == 1 else here[0] if len({d.name for d in here}) == 1 else None
         )
-        self.row = np.zeros((1, len(question.FIELDS)), dtype=np.float32)
+        self.row = np.zeros((1, len(query.FIELDS)), dtype=np.float32)
         self.answers = np.zeros((len(self.outputs), 1), dtype=np.float32)
-        self.low, self.high = (np.zeros((1, len(self.outputs)), dtype=np.float32) for _ in question.INTERVALS)
+        self.low, self.high = (np.zeros((1, len(self.outputs)), dtype=np.float32) for _ in query.INTERVALS)
         self.extrapolating = np.zeros(1, dtype=np.bool_)
         self.binding = self.session.io_binding()
-        self.binding.bind_ortvalue_input(question.INPUT, ort.OrtValue.ortvalue_from_numpy(self.row))
-        bound = dict(zip(self.outputs, self.answers, strict=True)) | dict(zip(question.INTERVALS, (self.low, self.high), strict=True))
-        for name, buffer in (bound | {question.EXTRAPOLATING: self.extrapolating}).items():
+        self.binding.bind_ortvalue_input(query.INPUT, ort.OrtValue.ortvalue_from_numpy(self.row))
+        bound = dict(zip(self.outputs, self.answers, strict=True)) | dict(zip(query.INTERVALS, (self.low, self.high), strict=True))
+        for name, buffer in (bound | {query.EXTRAPOLATING: self.extrapolating}).items():
             self.binding.bind_ortvalue_output(name, ort.OrtValue.ortvalue_from_numpy(buffer))
 
-    def run(self, rows: question.Rows, names: Sequence[str]) -> list[npt.NDArray[np.float32]]:
-        return self.session.run(list(names), {question.INPUT: rows})  # type: ignore[no-any-return]
+    def run(self, rows: query.Rows, names: Sequence[str]) -> list[npt.NDArray[np.float32]]:
+        return self.session.run(list(names), {query.INPUT: rows})  # type: ignore[no-any-return]
 
 
 def _session(data: bytes, source: str) -> ort.InferenceSession:
@@ -106,7 +105,7 @@ def _description(session: ort.InferenceSession, source: str) -> tuple[dict[str, 
     try:
         metadata = _metadata(session, source)
         outputs, answers = json.loads(metadata["outputs"]), [output.name for output in session.get_outputs()]
-        if [*outputs, *question.INTERVALS, question.EXTRAPOLATING] != answers:
+        if [*outputs, *query.INTERVALS, query.EXTRAPOLATING] != answers:
             raise ModelFileError("model", source, "its metadata name other outputs than its graph has", "it is damaged or cut short: fetch it again")
         return metadata, outputs, [Device.from_json(json.dumps(value)) for value in json.loads(metadata["devices"])]
     except ModelFileError:
@@ -120,12 +119,12 @@ def _metadata(session: ort.InferenceSession, source: str) -> dict[str, str]:
     metadata = {key.removeprefix(METADATA_PREFIX): value for key, value in found.items() if key.startswith(METADATA_PREFIX)}
     if "contract" not in metadata:
         raise ModelFileError("model", source, "an ONNX file of another program (no gemmcast metadata)", "export one: python -m registry export")
-    known = metadata["contract"] == str(question.CONTRACT)
+    known = metadata["contract"] == str(query.CONTRACT)
     if known and (missing := METADATA - set(metadata)):
         raise ModelFileError("model", source, f"has no metadata {', '.join(sorted(missing))}", "it is damaged or cut short: fetch it again")
-    if not known or json.loads(metadata["fields"]) != list(question.FIELDS):
+    if not known or json.loads(metadata["fields"]) != list(query.FIELDS):
         raise ModelFileError(
-            "model", source, f"speaks contract {metadata['contract']}, this gemmcast {question.CONTRACT}", "install the gemmcast that exported it"
+            "model", source, f"speaks contract {metadata['contract']}, this gemmcast {query.CONTRACT}", "install the gemmcast that exported it"
         )
     return metadata
 
@@ -183,25 +182,25 @@ class Predictor:
             device: a Device, the name of one that the model knows, or None where it knows only one.
             cache: "cold" or "warm".
         """
-        model, values, low, high, outside = self._one(question.ask(gemm, config, self._device(device), cache=cache))
+        model, values, low, high, outside = self._one(query.encode(gemm, config, self._device(device), cache=cache))
         return _prediction(model, values, low, high, outside)
 
-    def predict_question(self, row: Sequence[float] | question.Rows) -> dict[str, float]:
+    def predict_encoded(self, row: Sequence[float] | query.Rows) -> dict[str, float]:
         """One raw question[len(FIELDS)] to its answers by output name, without intervals: the shortest way through the graph."""
         model, values, *_ = self._one(row)
         return dict(zip(model.outputs, values, strict=True))
 
     def predict_batch(
-        self, questions: Sequence[tuple[Gemm, KernelConfig]], device: Device | str | None = None, *, cache: str = "cold"
+        self, queries: Sequence[tuple[Gemm, KernelConfig]], device: Device | str | None = None, *, cache: str = "cold"
     ) -> list[Prediction]:
         """The costs of many, in their order."""
-        if not questions:
+        if not queries:
             return []
         on = self._device(device)
-        model, rows = self._model, np.array([question.ask(g, c, on, cache=cache) for g, c in questions], dtype=np.float32)
+        model, rows = self._model, np.array([query.encode(g, c, on, cache=cache) for g, c in queries], dtype=np.float32)
         return _predictions(model, _everything(model, rows))
 
-    def predict_rows(self, rows: question.Rows) -> dict[str, npt.NDArray[Any]]:
+    def predict_rows(self, rows: query.Rows) -> dict[str, npt.NDArray[Any]]:
         """Raw questions[n_rows, len(FIELDS)] to answers[n_rows] by output name, low and high [n_rows, n_outputs], and extrapolating[n_rows]."""
         return _everything(self._model, rows)
 
@@ -239,7 +238,7 @@ class Predictor:
         rows = _candidates(gemm, configs, self._device(device), cache)
         kept = np.arange(len(rows))
         if objective == "time" and top is not None and model.rough is not None and len(rows) > SHORTLISTED * top:
-            (rough_us,) = model.rough.run(None, {question.INPUT: rows})
+            (rough_us,) = model.rough.run(None, {query.INPUT: rows})
             kept = np.sort(np.argsort(rough_us, kind="stable")[: SHORTLISTED * top])
         found = _everything(model, rows[kept])
         best = np.argsort(np.prod([found[name] for name in needed], axis=0), kind="stable")[:top]
@@ -320,32 +319,32 @@ class Predictor:
         return None
 
 
-def _candidates(gemm: Gemm, configs: Sequence[KernelConfig], device: Device, cache: str) -> question.Rows:
+def _candidates(gemm: Gemm, configs: Sequence[KernelConfig], device: Device, cache: str) -> query.Rows:
     """What `question.ask` says of each, computed side by side."""
-    at = question.AT
-    rows = np.empty((len(configs), len(question.FIELDS)), dtype=np.float32)
-    rows[:] = question.ask(gemm, configs[0], device, cache=cache)
+    at = query.AT
+    rows = np.empty((len(configs), len(query.FIELDS)), dtype=np.float32)
+    rows[:] = query.encode(gemm, configs[0], device, cache=cache)
     knobs = np.fromiter(chain.from_iterable(map(_knobs, configs)), dtype=np.float32).reshape(len(configs), -1)
     rows[:, at["tile_m"] : at["tile_k"] + 1] = np.where(knobs[:, :3] > 0, knobs[:, :3], (gemm.m, gemm.n, gemm.k))
-    rows[:, at["family"]] = [question.FAMILY_CODES[config.family] for config in configs]
+    rows[:, at["family"]] = [query.FAMILY_CODES[config.family] for config in configs]
     rows[:, at["warp_m"] : at["warm"]] = knobs[:, 3:]
     rows[:, at["split_k"]] = np.maximum(rows[:, at["split_k"]], 1)
-    rows[:, at["algorithm"]] = [question.algorithm(config.family, config.kernel, config.algo_id) for config in configs]
+    rows[:, at["algorithm"]] = [query.algorithm(config.family, config.kernel, config.algo_id) for config in configs]
     if device.kind == "cpu":
         threads = rows[:, at["threads"]]
-        workers = np.where(threads > 0, np.minimum(threads, device.sm_count), device.sm_count)
-        rows[:, at["workers"]], rows[:, at["peak_tflops"]] = workers, device.peak_tflops[gemm.dtype] * (workers / device.sm_count)
+        active_units = np.where(threads > 0, np.minimum(threads, device.compute_units), device.compute_units)
+        rows[:, at["active_units"]], rows[:, at["peak_tflops"]] = active_units, device.peak_tflops[gemm.dtype] * (active_units / device.compute_units)
     return rows
 
 
-def _everything(model: _Model, rows: question.Rows) -> dict[str, npt.NDArray[Any]]:
-    names = [*model.outputs, *question.INTERVALS, question.EXTRAPOLATING]
+def _everything(model: _Model, rows: query.Rows) -> dict[str, npt.NDArray[Any]]:
+    names = [*model.outputs, *query.INTERVALS, query.EXTRAPOLATING]
     return dict(zip(names, model.run(rows, names), strict=True))
 
 
 def _predictions(model: _Model, found: Mapping[str, npt.NDArray[Any]]) -> list[Prediction]:
     values = np.column_stack([found[name] for name in model.outputs])
-    columns = (part.tolist() for part in (values, *(found[name] for name in question.INTERVALS), found[question.EXTRAPOLATING]))
+    columns = (part.tolist() for part in (values, *(found[name] for name in query.INTERVALS), found[query.EXTRAPOLATING]))
     return [_prediction(model, *answer) for answer in zip(*columns, strict=True)]
 
 

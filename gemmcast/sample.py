@@ -2,7 +2,7 @@
 
 A failed measurement is a row too: `status` is not "ok" and `reason` says why; its readings are null, or as far as they came.
 Absent values are null.
-The fields below are the schema (docs/schema.md repeats them for readers without the source, and a test keeps it true).
+The fields below are the schema (docs/schema.md has them for readers without the source, and a test keeps it true).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from gemmcast.config import KNOBS, KernelConfig
 from gemmcast.device import Device
 from gemmcast.gemm import Gemm
 
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 STATUSES: Final = (
     "ok",
     "incorrect",  # the result disagrees with the reference
@@ -62,7 +62,8 @@ class Sample:
     cluster_m: int
     cluster_n: int
     algo_id: int
-    threads: int
+    block_threads: int
+    cpu_threads: int
     # static facts of the compiled kernel
     regs: int | None = None
     smem_bytes: int | None = None
@@ -74,7 +75,7 @@ class Sample:
     # conditions
     cache: str = "cold"
     # cold: operand sets rotate beyond 3x L2; warm: one set
-    fill: str = "normal"
+    operand_distribution: str = "normal"
     # the operands' values: standard normal
     clock_mhz: float | None = None
     # mean SM clock while timing, counted on the SMs themselves
@@ -90,9 +91,9 @@ class Sample:
     # median of one launch in a short burst, launch overhead not included
     runtime_rse: float | None = None
     # relative standard error of that median
-    repeats: int | None = None
+    launches_timed: int | None = None
     # launches timed
-    launch_overhead_us: float | None = None
+    host_launch_us: float | None = None
     # host time of one launch through this program's bindings, the queue never full
     launch_bound: bool | None = None
     # whether a loop of such launches takes longer to enqueue than to run
@@ -113,20 +114,20 @@ class Sample:
     status: str = "ok"
     # one of STATUSES
     reason: str | None = None
-    max_rel_error: float | None = None
+    max_error_over_rms: float | None = None
     # largest |C - reference|, relative to the size of C's elements
     # device descriptors (gemmcast.Device; peak_tflops is that of the row's dtype)
     device: str = ""
     device_kind: str = ""
-    gpu_uuid: str = ""
-    sm_count: int = 0
+    device_uuid: str = ""
+    compute_units: int = 0
     arch: str | None = None
     clock_max_mhz: float | None = None
     memory_bytes: int | None = None
     l2_bytes: int | None = None
     dram_gbps: float | None = None
     l2_gbps: float | None = None
-    device_launch_us: float | None = None
+    empty_launch_us: float | None = None
     peak_tflops: float | None = None
     driver: str | None = None
     cuda: str | None = None
@@ -167,15 +168,15 @@ def describe(gemm: Gemm, config: KernelConfig, device: Device) -> dict[str, Any]
         "idle_power_w": device.idle_power_w,
         "device": device.name,
         "device_kind": device.kind,
-        "gpu_uuid": device.uuid,
-        "sm_count": device.sm_count,
+        "device_uuid": device.uuid,
+        "compute_units": device.compute_units,
         "arch": device.arch,
         "clock_max_mhz": device.clock_max_mhz,
         "memory_bytes": device.memory_bytes,
         "l2_bytes": device.l2_bytes,
         "dram_gbps": device.dram_gbps,
         "l2_gbps": device.l2_gbps,
-        "device_launch_us": device.launch_overhead_us,
+        "empty_launch_us": device.empty_launch_us,
         "peak_tflops": device.peak_tflops.get(gemm.dtype),
         "driver": device.driver,
         "cuda": device.cuda,
@@ -191,8 +192,8 @@ def device_of(rows: Sequence[Mapping[str, Any]]) -> Device:
     return Device(
         name=first["device"],
         kind=first["device_kind"],
-        uuid=first["gpu_uuid"],
-        sm_count=first["sm_count"],
+        uuid=first["device_uuid"],
+        compute_units=first["compute_units"],
         arch=first["arch"],
         clock_max_mhz=first["clock_max_mhz"],
         power_limit_w=first["power_limit_w"],
@@ -201,7 +202,7 @@ def device_of(rows: Sequence[Mapping[str, Any]]) -> Device:
         l2_bytes=first["l2_bytes"] or 0,
         dram_gbps=first["dram_gbps"] or 0.0,
         l2_gbps=first["l2_gbps"],
-        launch_overhead_us=first["device_launch_us"] or 0.0,
+        empty_launch_us=first["empty_launch_us"] or 0.0,
         peak_tflops=peaks,
         driver=first["driver"],
         cuda=first["cuda"],

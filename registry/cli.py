@@ -117,13 +117,13 @@ def _card(version: Version, card: ModelCard) -> Iterator[Table | str]:
         "devices": ", ".join(f"{device} ({rows})" for device, rows in card.rows_by_device.items()),
         "split": f"{card.split}: {card.train_rows} rows of {card.train_shapes} shapes to train, {card.test_rows} of {card.test_shapes} to test",
         "parity": f"{_shown(card.parity_max_rel)} largest relative difference from scikit-learn",
-        "latency": f"{_shown(card.single_p50_us)} us a question",
+        "latency": f"{_shown(card.latency_p50_us)} us a question",
     }
     yield "\n".join(f"{name:9} {value}" for name, value in said.items())
     yield _scores("errors on the test rows, percent", card.scores)
     for family, scores in card.scores_by_family.items():
         yield _scores(f"family {family}", scores)
-    for name, part in card.unseen.items():
+    for name, part in card.generalisation.items():
         yield _scores(f"unseen {name}: {part['split']}", part["scores"])
 
 

@@ -56,7 +56,7 @@ FROM_AGENT = {
     ("coordinator/plan/cells.py", "agent.kernels.cutlass.generate.configs"),  # pure text: what a set holds
     ("coordinator/plan/cells.py", "agent.kernels.custom.read_own"),  # an own kernel is named by its content
     ("agent/devices/local.py", "agent.devices.replay.ReplayInstrument"),  # `plan` names a device before anything runs
-    ("agent/devices/local.py", "agent.devices.cpu.CpuBench"),
+    ("agent/devices/local.py", "agent.devices.cpu.CpuBackend"),
 }
 MAX_LINES = 400
 

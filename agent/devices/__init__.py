@@ -19,7 +19,7 @@ from gemmcast.gemm import Gemm
 from gemmcast.procedure import Procedure
 
 
-class Bench(Protocol):
+class DeviceBackend(Protocol):
     """One device, ready to measure. Not for use by several threads."""
 
     xp: Any
@@ -47,7 +47,7 @@ class Bench(Protocol):
         """An array as NumPy's; its work must be done, what was enqueued later is not waited for."""
 
     def burst(self, prepared: Prepared, sets: int, procedure: Procedure, *, cold: bool) -> Steps[tuple[Burst, dict[str, Any]]]:
-        """Times launches that rotate over the sets; also other columns (temperature_c, launch_overhead_us, ...)."""
+        """Times launches that rotate over the sets; also other columns (temperature_c, host_launch_us, ...)."""
 
     def no_power(self) -> str | None:
         """Why power can't be read here, if so."""

@@ -52,7 +52,7 @@ class _Done:
         return self._batches
 
 
-class CpuBench:
+class CpuBackend:
     """NumPy on all cores that this process may use."""
 
     xp: Any = np
@@ -70,11 +70,11 @@ class CpuBench:
             name=_cpu_name(),
             kind="cpu",
             uuid=f"CPU-{_machine_id()}",
-            sm_count=self._cores,
+            compute_units=self._cores,
             memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
             l2_bytes=self._cache_bytes,
             dram_gbps=0.0,
-            launch_overhead_us=0.0,
+            empty_launch_us=0.0,
             library=f"numpy {np.__version__}, {blas.library()}",
         )
 
@@ -83,7 +83,7 @@ class CpuBench:
         known = self.identify()
         peaks = {dtype: self._peak_tflops(dtype) for dtype in TYPES}
         values = {name: getattr(known, name) for name in known.__slots__}
-        return Device(**{**values, "dram_gbps": self._dram_gbps(), "launch_overhead_us": self._launch_overhead_us(), "peak_tflops": peaks})
+        return Device(**{**values, "dram_gbps": self._dram_gbps(), "empty_launch_us": self._empty_launch_us(), "peak_tflops": peaks})
 
     def operands(self, gemm: Gemm, *, cold: bool) -> Sequence[Operands]:
         if self._made and self._made[:2] == (gemm, cold):
@@ -161,7 +161,7 @@ class CpuBench:
         target, source = np.empty_like(arena[:half]), arena[:half]
         return float(2 * source.nbytes) / (_best_s(lambda: np.copyto(target, source)) * 1e9)
 
-    def _launch_overhead_us(self) -> float:
+    def _empty_launch_us(self) -> float:
         one = np.ones((1, 1), dtype=np.float32)
 
         def thousand() -> None:

@@ -49,7 +49,7 @@ HEATER_LAUNCHES = 16
 # some milliseconds; it runs at the power cap
 
 
-class CudaBench:
+class CudaBackend:
     """The first GPU that this process sees (Ray gives each agent one)."""
 
     xp: Any = cupy
@@ -75,14 +75,14 @@ class CudaBench:
             name=self._properties["name"].decode(),
             kind="cuda",
             uuid=self.board.uuid,
-            sm_count=int(self._properties["multiProcessorCount"]),
+            compute_units=int(self._properties["multiProcessorCount"]),
             arch=f"sm_{self._properties['major']}{self._properties['minor']}",
             clock_max_mhz=self.board.clock_max_mhz(),
             power_limit_w=self.board.power_limit_w(),
             memory_bytes=int(self._properties["totalGlobalMem"]),
             l2_bytes=self._l2_bytes,
             dram_gbps=0.0,
-            launch_overhead_us=0.0,
+            empty_launch_us=0.0,
             driver=self.board.driver(),
             cuda=f"{runtime // 1000}.{runtime % 1000 // 10}",
             library=library.version,
@@ -122,7 +122,7 @@ class CudaBench:
             launches, procedure, at_once=at_once, full_mhz=lambda: self.queue.full_mhz,
         )  # fmt: skip
         return burst, {
-            "launch_overhead_us": overhead_us,
+            "host_launch_us": overhead_us,
             "launch_bound": overhead_us > burst.runtime_us,
             "temperature_c": self.board.temperature_c(),
             "throttle_reasons": self.board.throttle_reasons(),

@@ -64,11 +64,11 @@ extern "C" __global__ void empty() {}
 class Queue:
     """One stream, and what is measured on it. Becomes the process's current stream."""
 
-    def __init__(self, sm_count: int, clock_max_mhz: float | None) -> None:
+    def __init__(self, compute_units: int, clock_max_mhz: float | None) -> None:
         self.stream = cupy.cuda.Stream(non_blocking=True)
         self.stream.use()
         self._copies = cupy.cuda.Stream(non_blocking=True)
-        self._sm_count, self._clock_max_mhz = sm_count, clock_max_mhz
+        self._sm_count, self._clock_max_mhz = compute_units, clock_max_mhz
         module = cupy.RawModule(code=SOURCE)
         self._spin, self._stamp, self._touch, self.empty = (module.get_function(name) for name in ("spin", "stamp", "touch", "empty"))
         self._unread = cupy.zeros(4, dtype=cupy.int64)

@@ -25,9 +25,9 @@ def local_device(plan: Plan) -> Device:
         raise InputError("devices.kind", "cuda", "this machine has no GPU that NVML sees", "plan on a GPU node, or take another kind")
     if gpu is not None:
         return gpu
-    from agent.devices.cpu import CpuBench
+    from agent.devices.cpu import CpuBackend
 
-    return CpuBench().identify()
+    return CpuBackend().identify()
 
 
 def _first_gpu() -> Device | None:
@@ -42,13 +42,13 @@ def _first_gpu() -> Device | None:
         name=pynvml.nvmlDeviceGetName(handle),
         kind="cuda",
         uuid=pynvml.nvmlDeviceGetUUID(handle),
-        sm_count=0,
+        compute_units=0,
         idle_power_w=_power_w(handle),
         arch="sm_{}{}".format(*pynvml.nvmlDeviceGetCudaComputeCapability(handle)),
         memory_bytes=int(pynvml.nvmlDeviceGetMemoryInfo(handle).total),
         l2_bytes=0,
         dram_gbps=0.0,
-        launch_overhead_us=0.0,
+        empty_launch_us=0.0,
     )
 
 

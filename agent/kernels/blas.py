@@ -55,11 +55,11 @@ class Blas:
     def prepare(self, gemm: Gemm, config: KernelConfig, sets: Sequence[Operands]) -> Prepared:
         if (gemm.alpha, gemm.beta) != (1.0, 0.0):
             raise MeasurementError("unsupported", f"NumPy computes A·B alone, not alpha={gemm.alpha}, beta={gemm.beta}")
-        threads = set_threads(config.threads)
-        if config.threads and threads != config.threads:
-            raise MeasurementError("unsupported", f"BLAS runs {threads} threads when asked for {config.threads}")
+        threads = set_threads(config.cpu_threads)
+        if config.cpu_threads and threads != config.cpu_threads:
+            raise MeasurementError("unsupported", f"BLAS runs {threads} threads when asked for {config.cpu_threads}")
         views = [(_plain(s.a, gemm.layout[0]), _plain(s.b, gemm.layout[1]), s.c) for s in sets]
-        facts = {"threads": threads, "kernel": config.kernel or "numpy", "library": library()}
+        facts = {"cpu_threads": threads, "kernel": config.kernel or "numpy", "library": library()}
         if config.kernel in ("", "numpy"):
             return Prepared(_whole(views), facts)
         if config.kernel == "blocked":

@@ -128,7 +128,7 @@ def parse_own(raw: bytes, path: str) -> Description:
         if first["type"] == "missing":
             raise InputError(field, None, "missing", "add it to the description (docs/own-kernels.md)") from None
         raise InputError(field, first["input"], first["msg"][0].lower() + first["msg"][1:], PAGE) from None
-    known = {"knobs": KNOBS, "dtypes": [dtype for dtype in FAMILIES["own"].dtypes if dtype in ELEMENTS], "layouts": LAYOUTS}
+    known = {"knobs": KNOBS, "dtypes": [dtype for dtype in FAMILIES["custom"].dtypes if dtype in ELEMENTS], "layouts": LAYOUTS}
     for field, names in known.items():
         for name in getattr(found, field):
             if name not in names:
@@ -195,8 +195,8 @@ def fit(own: Own, gemm: Gemm, config: KernelConfig) -> Fitted:
         raise InputError("grid and smem", (x, y, smem_bytes), "less than there can be", PAGE)
     if x > MAX_GRID_X or max(y, gemm.batch) > MAX_GRID_YZ:
         raise MeasurementError("unsupported", f"grid {(x, y, gemm.batch)} is over CUDA's limit of {MAX_GRID_YZ} blocks in y and z")
-    if config.threads not in (0, prod(block)):
-        raise MeasurementError("unsupported", f"{own.name} has blocks of {prod(block)} threads here, not {config.threads}")
+    if config.block_threads not in (0, prod(block)):
+        raise MeasurementError("unsupported", f"{own.name} has blocks of {prod(block)} threads here, not {config.block_threads}")
     kind = {"ELEMENT": ELEMENTS[gemm.dtype], "SCALAR": "double" if gemm.dtype == "fp64" else "float", f"DTYPE_{gemm.dtype.upper()}": 1}
     macros = {**names, **kind, "TRANS_A": int(gemm.layout[0] == "t"), "TRANS_B": int(gemm.layout[1] == "t")}
     options = tuple(f"-D{name}={value}" for name, value in macros.items())
@@ -208,7 +208,7 @@ def _knobs(own: Own, config: KernelConfig) -> dict[str, int]:
     known = own.description.knobs
     for name in KNOBS:
         asked, values = getattr(config, name), known.get(name, ())
-        if asked and asked not in values and (values or name != "threads"):  # threads are recorded, so they are asked for again
+        if asked and asked not in values and (values or name != "block_threads"):  # threads are recorded, so they are asked for again
             raise MeasurementError("unsupported", f"{own.name} has no {name}={asked} (it has {', '.join(map(str, values)) or 'no such knob'})")
     return {name: getattr(config, name) or values[0] for name, values in known.items()}
 
@@ -246,7 +246,7 @@ def _compiled(source: str, name: str, entry: str, options: tuple[str, ...], thre
         "smem_bytes": kernel.shared_size_bytes + smem_bytes,
         "spill_bytes": kernel.local_size_bytes,
         "occupancy": blocks * threads / resident,
-        "threads": threads,
+        "block_threads": threads,
         "kernel": name,
     }
 

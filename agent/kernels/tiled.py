@@ -60,7 +60,7 @@ def _kernel(tile: int) -> tuple[Any, dict[str, Any]]:
         "smem_bytes": kernel.shared_size_bytes,
         "spill_bytes": kernel.local_size_bytes,
         "occupancy": blocks * tile * tile / resident,
-        "threads": tile * tile,
+        "block_threads": tile * tile,
         "kernel": f"tiled_{tile}",
     }
 

@@ -79,7 +79,7 @@ def _extent(data: Data) -> str:
         shapes = {tuple(row[name] for name in SHAPE) for row in rows}
         metered = [row for row in rows if row[POWER]]
         capped = sum(row[POWER] > 0.97 * row["power_limit_w"] for row in metered if row["power_limit_w"])
-        boards = {row["gpu_uuid"] for row in rows}
+        boards = {row["device_uuid"] for row in rows}
         return what, *(f"{count:,}" for count in (len(rows), len(shapes), len(boards), len(metered), capped))
 
     tiled = where(data.everything, family="tiled")

@@ -89,7 +89,7 @@ class Progress:
     training: bool = False
 
 
-class Loop:
+class Scheduler:
     """One run of a plan over a store."""
 
     def __init__(
@@ -202,11 +202,11 @@ class Loop:
 
     def _join(self, event: Ready) -> None:
         device = event.device
-        target = device.uuid if self._plan.devices.spread == "each" else device.name
-        if target not in self._queues:
-            cells = plan_cells(self._plan, device).cells if self._only is None else [cell for cell in self._only if cell.target == target]
+        device_key = device.uuid if self._plan.devices.spread == "each" else device.name
+        if device_key not in self._queues:
+            cells = plan_cells(self._plan, device).cells if self._only is None else [cell for cell in self._only if cell.device_key == device_key]
             todo = [cell for cell in cells if cell.cell_id not in self._store.committed]
-            self._queues[target] = deque(todo)
+            self._queues[device_key] = deque(todo)
             self.progress.cells += len(cells)
             self.progress.done += len(cells) - len(todo)
         self._agents[event.agent] = _Agent(device=device, shares_our_cpu=event.local and device.kind == "cpu")
@@ -249,10 +249,10 @@ class Loop:
         """To the front; what was contended to the end, for another agent or a quieter time."""
         for cell in reversed(cells):
             if not self._contended[cell.cell_id]:
-                self._queues[cell.target].appendleft(cell)
+                self._queues[cell.device_key].appendleft(cell)
         for cell in cells:
             if self._contended[cell.cell_id]:
-                self._queues[cell.target].append(cell)
+                self._queues[cell.device_key].append(cell)
 
     # what goes out
 

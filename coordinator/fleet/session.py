@@ -19,7 +19,7 @@ import ray
 from agent.devices.local import local_device
 from coordinator import terminal
 from coordinator.fleet.cluster import EMBEDDED, RayFleet, cluster_address, connect
-from coordinator.fleet.scheduler import Loop
+from coordinator.fleet.scheduler import Scheduler
 from coordinator.fleet.trainer import RayTrainer
 from coordinator.plan.cells import plan_cells
 from coordinator.plan.schema import Plan
@@ -73,7 +73,7 @@ def stopping() -> Iterator[Stop]:
             signal.signal(number, action)
 
 
-class Campaign:
+class RunSession:
     """A connected cluster, a store and a registry, ready to run plans. Use inside `with`."""
 
     def __init__(self, plan: Plan, workspace: Workspace, places: Places, address: str | None) -> None:
@@ -113,7 +113,7 @@ class Campaign:
     def run(self, stop: Stop, *, cells: Sequence[Cell] | None = None, train: bool = True, label: str = "measuring") -> dict[str, Any]:
         """Measure, and train as the plan says; a summary."""
         trainer = RayTrainer(self.plan.train, self.registry, told=self.model_line.told) if train else None
-        loop = Loop(self.plan, self.store, self.fleet, trainer, cells=cells, trained_rows=self._trained_rows)
+        loop = Scheduler(self.plan, self.store, self.fleet, trainer, cells=cells, trained_rows=self._trained_rows)
         with progress(self.model_line, label=label) as show:
             complete = loop.run(stop=stop, show=show)
             if complete:

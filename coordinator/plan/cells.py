@@ -145,7 +145,7 @@ class _Configs:
 
     def _pinned(self, kernel: str) -> str:
         """An own kernel by its content, so that an edited one is a new cell; as it was recorded, on a replay."""
-        if self._sweep.family != "own" or self._plan.devices.kind == "replay":
+        if self._sweep.family != "custom" or self._plan.devices.kind == "replay":
             return kernel
         from agent.kernels.custom import read_own
 
@@ -179,7 +179,7 @@ class _Configs:
 def candidate_names(count: int) -> list[str]:
     """cuBLASLt's algorithms as agent/kernels/cublaslt names them: the default, the heuristic's others, and beyond."""
     listed = ["default", *(f"heuristic-{i}" for i in range(1, HEURISTIC_LIST))]
-    return [*listed, *(f"beyond-{i}" for i in range(count - len(listed)))][:count]
+    return [*listed, *(f"enumerated-{i}" for i in range(count - len(listed)))][:count]
 
 
 def _refusal(sweep: Sweep, gemm: Gemm, device: Device) -> str | None:
@@ -194,11 +194,11 @@ def _refusal(sweep: Sweep, gemm: Gemm, device: Device) -> str | None:
 
 
 def _cell(plan: Plan, sweep: Sweep, gemm: Gemm, config: KernelConfig, device: Device, repeat: int) -> Cell:
-    target = device.uuid if plan.devices.spread == "each" else device.name
-    cell = Cell(gemm=gemm, config=config, target=target, cache=plan.measure.cache, repeat=repeat)
+    device_key = device.uuid if plan.devices.spread == "each" else device.name
+    cell = Cell(gemm=gemm, config=config, device_key=device_key, cache=plan.measure.cache, repeat=repeat)
     # a share chosen by the cell's own name: the same cells in every run
     metered = device.has_power and int(digest({"power": cell.cell_id}), 16) / 16**16 < sweep.power_share
-    return Cell(gemm=gemm, config=config, target=target, cache=plan.measure.cache, repeat=repeat, power=metered)
+    return Cell(gemm=gemm, config=config, device_key=device_key, cache=plan.measure.cache, repeat=repeat, power=metered)
 
 
 def _checked_bytes(gemm: Gemm) -> int:

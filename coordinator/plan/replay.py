@@ -44,7 +44,7 @@ def recorded_cells(dataset: Path) -> tuple[list[Cell], list[Cell]]:
         if row["status"] != "ok":
             continue
         metered = row["power_w"] is not None
-        cell = Cell(gemm=gemm_of(row), config=config_of(row), target=row["device"], cache=row["cache"], power=metered)
+        cell = Cell(gemm=gemm_of(row), config=config_of(row), device_key=row["device"], cache=row["cache"], power=metered)
         cell, seen[cell] = replace(cell, repeat=seen[cell]), seen[cell] + 1
         (kept_back if _is_kept_back(cell) else first).append(cell)
     return first, kept_back

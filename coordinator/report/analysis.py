@@ -57,7 +57,7 @@ def asker(model: bytes) -> Ask:
     """The function that an ONNX model is; outputs that an older contract lacks are not there."""
     session = open_session(model)
     names = [output.name for output in session.get_outputs()]
-    return lambda questions: dict(zip(names, session.run(names, {INPUT: questions}), strict=True))
+    return lambda queries: dict(zip(names, session.run(names, {INPUT: queries}), strict=True))
 
 
 def unseen(data: Dataset, ask: Ask, card: ModelCard) -> Unseen:
@@ -65,7 +65,7 @@ def unseen(data: Dataset, ask: Ask, card: ModelCard) -> Unseen:
     never = held_out(data.shapes, card.holdout)
     new = later & ~np.isin(data.shapes, data.shapes[~later])
     rows = data.take(never | new)
-    return Unseen(data=rows, answers=ask(rows.questions), later=later[never | new], targets=tuple(name for name in card.targets if name in TARGETS))
+    return Unseen(data=rows, answers=ask(rows.queries), later=later[never | new], targets=tuple(name for name in card.targets if name in TARGETS))
 
 
 # Where it errs
@@ -141,7 +141,7 @@ def _share(true: npt.NDArray[np.bool_]) -> float | None:
 TILE = ("tile_m", "tile_n", "tile_k")
 DTYPE = ("dtype", "in_bytes", "out_bytes", "peak_tflops")
 OTHER_KNOBS = tuple(name for name in KNOB_FIELDS if name != "threads")
-DEVICE = ("workers", "peak_tflops", "dram_gbps", "l2_bytes", "clock_max_mhz", "device_launch_us", "power_limit_w", "idle_power_w", "l2_gbps")
+DEVICE = ("active_units", "peak_tflops", "dram_gbps", "l2_bytes", "clock_max_mhz", "empty_launch_us", "power_limit_w", "idle_power_w", "l2_gbps")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,7 +168,7 @@ PARTS = (
     Part(name="whole kernel (family, tile, knobs)", fields=("family", "algorithm", *TILE, *KNOB_FIELDS), among=("device", "dtype"), kind="cuda"),
     Part(name="tile", fields=(*TILE, "threads"), kind="cuda"),  # the threads of a block follow from its tile
     Part(name="cache block", fields=TILE, kind="cpu"),
-    Part(name="threads", fields=("threads", "workers"), kind="cpu"),
+    Part(name="threads", fields=("threads", "active_units"), kind="cpu"),
     Part(name="other knobs", fields=OTHER_KNOBS),
     Part(name="algorithm", fields=("algorithm",)),
     Part(name="device", fields=DEVICE, among=("device_kind", "family", "dtype"), kind="cuda"),
@@ -194,11 +194,11 @@ def importances(seen: Unseen, ask: Ask, parts: Sequence[Part] = PARTS) -> list[I
     few = np.random.default_rng(SEED).permutation(len(seen.data))[:LARGEST]
     data = seen.data.take(np.sort(few))
     targets = [name for name in seen.targets if not np.isnan(data.measured[name]).all()]
-    before = _mape(ask(data.questions), data, targets)
+    before = _mape(ask(data.queries), data, targets)
     found: dict[str, dict[str, float]] = {}
     for part in parts:
         shuffled = list(_shuffled(data, part))
-        after = [_mape(ask(questions), data, targets) for questions in shuffled]
+        after = [_mape(ask(queries), data, targets) for queries in shuffled]
         if after:
             found[part.name] = {target: float(np.mean([one[target] for one in after]) - before[target]) for target in targets}
     return sorted(
@@ -231,10 +231,10 @@ def _shuffled(data: Dataset, part: Part) -> list[Rows]:
 
 def _freed(data: Dataset) -> Values:
     """The questions without what follows from other fields: 0 for a tile that is not known, the peak of one worker."""
-    free: Values = data.questions.astype(np.float64)
+    free: Values = data.queries.astype(np.float64)
     for tile in TILE:
         free[:, AT[tile]] = data.column(tile)
-    free[:, AT["peak_tflops"]] /= free[:, AT["workers"]]
+    free[:, AT["peak_tflops"]] /= free[:, AT["active_units"]]
     return free
 
 
@@ -242,5 +242,5 @@ def _bound(free: Values) -> Rows:
     whole = free.copy()
     for size, tile in zip("mnk", TILE, strict=True):
         whole[:, AT[tile]] = np.where(free[:, AT[tile]] > 0, free[:, AT[tile]], free[:, AT[size]])
-    whole[:, AT["peak_tflops"]] *= free[:, AT["workers"]]
+    whole[:, AT["peak_tflops"]] *= free[:, AT["active_units"]]
     return whole.astype(np.float32)

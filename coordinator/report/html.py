@@ -91,7 +91,7 @@ def write_report(path: Path, table: pa.Table, champion: tuple[bytes, ModelCard, 
         seen = unseen(usable, ask, card)
         heads += _model_heads(seen, card)
         sections += [_model(card, version), *_errors(seen, card), _importance(seen, ask), _tile(usable, seen, ask), _tradeoff(usable, seen, ask)]
-        sections += [_beyond(card)] if card.unseen else []
+        sections += [_beyond(card)] if card.generalisation else []
     else:
         sections.append(
             Section(title="The model", texts=["No model yet. What a model errs by, and what it has learned, stands here once there is one."])
@@ -125,8 +125,8 @@ def _model_heads(seen: Unseen, card: ModelCard) -> list[tuple[str, str]]:
     within = here.later_within if here and here.later_within is not None else card.coverage.get("runtime_us")
     if within is not None:
         heads.append((f"{within:.0f} %", "of runtimes within the model's 90 % intervals, which knew nothing of them"))
-    if card.single_p50_us is not None:
-        heads.append((f"{card.single_p50_us:.0f} µs", "for one prediction"))
+    if card.latency_p50_us is not None:
+        heads.append((f"{card.latency_p50_us:.0f} µs", "for one prediction"))
     return heads
 
 
@@ -155,9 +155,9 @@ def _model(card: ModelCard, version: Version) -> Section:
         f"that it never saw ({card.split})."
     )
     texts = [trained]
-    if card.single_p50_us is not None and card.sklearn_single_p50_us is not None and card.parity_max_rel is not None:
+    if card.latency_p50_us is not None and card.sklearn_latency_p50_us is not None and card.parity_max_rel is not None:
         texts.append(
-            f"One question: {card.single_p50_us:.0f} µs through ONNX Runtime, {card.sklearn_single_p50_us:.0f} µs through scikit-learn; "
+            f"One question: {card.latency_p50_us:.0f} µs through ONNX Runtime, {card.sklearn_latency_p50_us:.0f} µs through scikit-learn; "
             f"they agree within {card.parity_max_rel:.1e}."
         )
     header = ("target", "method", "median %", "mean %", "p90 %", "R²", "rows")
@@ -166,7 +166,7 @@ def _model(card: ModelCard, version: Version) -> Section:
 
 def _beyond(card: ModelCard) -> Section:
     header = ("never seen", *WORDS_OF_BRIEF, "rows")
-    named = {name: of["scores"] for name, of in card.unseen.items() if of.get("scores", {}).get("runtime_us")}
+    named = {name: of["scores"] for name, of in card.generalisation.items() if of.get("scores", {}).get("runtime_us")}
     text = "Median / mean error in per cent where more than the shape is new, by a stand-in of the model that was taught without it."
     return Section(title="Beyond new shapes", texts=[text], tables=[Table(header=header, rows=brief(named))])
 

@@ -43,7 +43,7 @@ def groups(rows: Iterable[Row], same: Sequence[str], axis: Callable[[Row], Any])
     """Rows of one board that are alike in `same`, by what `axis` says; groups of one are left out."""
     found: dict[tuple[Any, ...], Group] = defaultdict(dict)
     for row in rows:
-        found[tuple(row[name] for name in (*same, "gpu_uuid"))][axis(row)] = row
+        found[tuple(row[name] for name in (*same, "device_uuid"))][axis(row)] = row
     return [group for group in found.values() if len(group) > 1]
 
 

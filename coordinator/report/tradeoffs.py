@@ -20,7 +20,7 @@ from gemmcast.query import AT, KNOB_FIELDS
 from gemmcast.sample import config_of, gemm_of
 
 Values = npt.NDArray[np.float64]
-BY_TILE = ("tiled", "blas", "own", "cutlass", "cublaslt")
+BY_TILE = ("tiled", "blas", "custom", "cutlass", "cublaslt")
 # families by how purely their configurations differ in the tile
 MAX_TILES = 12
 ENOUGH = 10
@@ -104,11 +104,11 @@ def _replaced(rows: Dataset, problems: npt.NDArray[np.intp], known: Dataset, til
     on_cpu = known.column("device_kind")[0] == "cpu"  # where threads don't follow from the tile
     columns = [AT[name] for name in (*TILE, *KNOB_FIELDS) if not (on_cpu and name == "threads")]
     knobs: dict[Any, Counter[tuple[float, ...]]] = defaultdict(Counter)
-    for tile, knob in zip(known.keys(*TILE), known.questions[:, columns].tolist(), strict=True):
+    for tile, knob in zip(known.keys(*TILE), known.queries[:, columns].tolist(), strict=True):
         knobs[tile][tuple(knob)] += 1
     usual = np.array([knobs[tile].most_common(1)[0][0] for tile in tiles], dtype=np.float32)
     first = np.unique(problems, return_index=True)[1]
-    asked = np.repeat(rows.questions[first], len(tiles), axis=0)
+    asked = np.repeat(rows.queries[first], len(tiles), axis=0)
     asked[:, columns] = np.tile(usual, (len(first), 1))
     return asked
 
@@ -209,7 +209,7 @@ def saving(data: Dataset) -> Saving | None:
 def _tradeoff(rows: Dataset, configs: list[list[int]], ask: Ask, new: bool) -> Tradeoff | None:
     first = np.array([of[0] for of in configs])
     samples = rows.take(first).table.to_pylist()
-    answered = ask(rows.questions[first])
+    answered = ask(rows.queries[first])
     if "energy_mj" not in answered:
         return None
     time, energy = (_means(rows, name, configs) for name in ("sustained_runtime_us", "energy_mj"))

@@ -19,7 +19,7 @@ class Board:
 
     key: str
     # words that its name holds, all of them
-    sm_count: int
+    compute_units: int
     arch: str
     l2_mib: int
     memory_gib: int

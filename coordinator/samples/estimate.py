@@ -50,15 +50,15 @@ def estimate(name: str, rows: Sequence[Row]) -> tuple[Device, str]:
     (dram_gbps, of_dram), (launch_us, of_launch) = _bandwidth(timed, board), _launch(timed)
     limit_w = max((row["power_limit_w"] for row in rows if row.get("power_limit_w")), default=None)
     device = Device(
-        name=name, kind="cuda", uuid=f"imported-{name}", sm_count=board.sm_count, arch=board.arch, clock_max_mhz=board.clock_max_mhz,
+        name=name, kind="cuda", uuid=f"imported-{name}", compute_units=board.compute_units, arch=board.arch, clock_max_mhz=board.clock_max_mhz,
         power_limit_w=limit_w, memory_bytes=board.memory_gib * 2**30, l2_bytes=board.l2_mib * 2**20, dram_gbps=dram_gbps,
-        launch_overhead_us=launch_us, peak_tflops=peaks,
+        empty_launch_us=launch_us, peak_tflops=peaks,
     )  # fmt: skip
     best = ", ".join(f"{dtype} {peak:.4g} TFLOP/s" for dtype, peak in peaks.items())
     return device, (
         f"{name}: descriptors estimated from {len(timed)} rows: {best} (the best row); {dram_gbps:.0f} GB/s ({of_dram}); "
         f"launch {launch_us:.2f} us ({of_launch}); power limit {f'{limit_w:.0f} W' if limit_w else 'unknown'}. "
-        f"From the datasheet: {board.sm_count} SMs, {board.l2_mib} MiB L2, {board.memory_gib} GiB, {board.clock_max_mhz:.0f} MHz, {board.arch}"
+        f"From the datasheet: {board.compute_units} SMs, {board.l2_mib} MiB L2, {board.memory_gib} GiB, {board.clock_max_mhz:.0f} MHz, {board.arch}"
     )
 
 

@@ -86,7 +86,7 @@ def noise_floor(rows: Rows, again: Rows) -> dict[str, dict[str, float]]:
     return _apart([(one[cell], two[cell]) for cell in one if cell in two])
 
 
-def repeats(rows: Rows) -> dict[str, dict[str, float]]:
+def repeatability(rows: Rows) -> dict[str, dict[str, float]]:
     """As `noise_floor`, of cells that one table has more than once, each reading against the one before it, on the same device or another of its
     type; `cells` counts such pairs. Beside the readings `runtime_rse`, the relative standard error within a reading in per cent, of all rows."""
     before: dict[Any, dict[str, Any]] = {}
@@ -129,7 +129,7 @@ def card(name: str, rows: Rows, counted: dict[str, Any], measure: dict[str, Any]
         "program": "gemmcast " + _listed(version for (version,) in _different(rows, "program_version")),
         "agents": str(len(_different(rows, "agent"))),
         "protocol": json.dumps(measure) if measure else "the defaults of docs/plan.md",
-        "cache and fill": _listed(f"{cache}, {fill}" for cache, fill in _different(rows, "cache", "fill")),
+        "cache and fill": _listed(f"{cache}, {fill}" for cache, fill in _different(rows, "cache", "operand_distribution")),
         "rows": f"{counted['rows']:,}; not ok: {_counted(counted['not_ok']) or 'none'}",
         "different cells, shapes": f"{counted['cells']:,}, {counted['shapes']:,}",
         "groups of 20 configurations": f"{counted['groups_of_20']:,}",
@@ -148,7 +148,7 @@ def card(name: str, rows: Rows, counted: dict[str, Any], measure: dict[str, Any]
 def _devices(rows: Rows) -> list[str]:
     return [
         f"{name} ({uuid}; {sms} SMs, {(l2 or 0) / 2**20:.0f} MiB L2" + (f", {limit:.0f} W)" if limit else ")")
-        for name, uuid, sms, l2, limit in _different(rows, "device", "gpu_uuid", "sm_count", "l2_bytes", "power_limit_w")
+        for name, uuid, sms, l2, limit in _different(rows, "device", "device_uuid", "compute_units", "l2_bytes", "power_limit_w")
     ]
 
 

@@ -18,7 +18,7 @@ import pyarrow as pa
 from coordinator.samples.datasheets import WAY_OUT, find_board
 from coordinator.samples.estimate import estimate, peak_tflops
 from coordinator.samples.formats.aiconfigurator import read_aiconfigurator
-from coordinator.samples.formats.checked_rows import CONFIG_COLUMNS, GEMM_COLUMNS, Found, Row
+from coordinator.samples.formats.checked_rows import CONFIG_COLUMNS, GEMM_COLUMNS, ParsedRows, Row
 from coordinator.samples.formats.own_columns import read_flat
 from coordinator.samples.formats.t4 import read_t4
 from coordinator.samples.formats.table_file import FORMATS, guess
@@ -30,10 +30,10 @@ from gemmcast.errors import InputError
 from gemmcast.sample import Sample, config_of, describe, digest, gemm_of
 
 CONTENT: Final = (
-    *GEMM_COLUMNS, *CONFIG_COLUMNS, "cache", "fill", "device", "library", "status", "runtime_us", "sustained_runtime_us", "power_w", "energy_mj",
+    *GEMM_COLUMNS, *CONFIG_COLUMNS, "cache", "operand_distribution", "device", "library", "status", "runtime_us", "sustained_runtime_us", "power_w", "energy_mj",
 )  # fmt: skip
 # what makes two rows the same row
-NEEDED_OF_DEVICE: Final = ("device_kind", "sm_count", "peak_tflops", "dram_gbps")
+NEEDED_OF_DEVICE: Final = ("device_kind", "compute_units", "peak_tflops", "dram_gbps")
 # without these, nothing can be learned from a row
 REPEATED: Final = "stands earlier in the table"
 
@@ -99,7 +99,7 @@ def read_device(path: Path) -> Device:
         raise InputError("--device", str(path), f"can't be read ({error})", "name a file with a device description in JSON") from None
 
 
-def _read(path: Path, format: str, constants: Mapping[str, str]) -> Found:
+def _read(path: Path, format: str, constants: Mapping[str, str]) -> ParsedRows:
     if format == "aiconfigurator":
         return read_aiconfigurator(path)
     return read_t4(path, constants) if format == "kernel-tuner-t4" else read_flat(path, format)

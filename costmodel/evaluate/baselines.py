@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.ensemble import RandomForestRegressor
 
-from costmodel.dataset import Dataset, own_choice
+from costmodel.dataset import Dataset, library_default
 from costmodel.tree_features import FLOOR_UNITS, NAMES, features
 from gemmcast.config import KNOBS
 from gemmcast.query import AT
@@ -36,8 +36,8 @@ def lookup(train: Dataset, test: Dataset, target: str) -> Values:
         by_config[key].append(i)
         by_config[key[1:]].append(i)
     by_config[()] = list(range(len(known)))
-    shapes, nearest = _log_shapes(known.questions), cache(lambda key, shape: _nearest(shapes, by_config[key], shape))
-    asked = zip(_configs(test), map(tuple, _log_shapes(test.questions).tolist()), strict=True)
+    shapes, nearest = _log_shapes(known.queries), cache(lambda key, shape: _nearest(shapes, by_config[key], shape))
+    asked = zip(_configs(test), map(tuple, _log_shapes(test.queries).tolist()), strict=True)
     found = [nearest(next(part for part in (key, key[1:], ()) if part in by_config), shape) for key, shape in asked]
     return np.asarray(known.measured[target][found])
 
@@ -46,10 +46,10 @@ def roofline(train: Dataset, test: Dataset, target: str) -> Values:
     """For power, the device's limit in place of the roofline; energy and throughput follow from their definitions."""
     known = ~np.isnan(train.measured[target])
     raw, measured = _raw(train, target)[known], train.measured[target][known]
-    families = train.questions[known][:, AT["family"]]
+    families = train.queries[known][:, AT["family"]]
     factors = {family: float(np.exp(np.median(np.log(measured[families == family] / raw[families == family])))) for family in set(families.tolist())}
     overall = float(np.exp(np.median(np.log(measured / raw))))
-    factor: Values = np.array([factors.get(family, overall) for family in test.questions[:, AT["family"]].tolist()])
+    factor: Values = np.array([factors.get(family, overall) for family in test.queries[:, AT["family"]].tolist()])
     scaled: Values = _raw(test, target) * factor
     return scaled
 
@@ -66,13 +66,13 @@ BASELINES: dict[str, Callable[[Dataset, Dataset, str], Values]] = {"lookup": loo
 
 def _configs(data: Dataset) -> list[tuple[Any, ...]]:
     """[n_rows] The device, and what was asked for there."""
-    rows = zip(data.keys(*_CONFIG), data.keys(*KNOBS), own_choice(data), strict=True)
+    rows = zip(data.keys(*_CONFIG), data.keys(*KNOBS), library_default(data), strict=True)
     return [config if own else config + knobs for config, knobs, own in rows]
 
 
 def _raw(data: Dataset, target: str) -> Values:
-    q = data.questions.astype(np.float64)
-    columns = features(data.questions)[1]
+    q = data.queries.astype(np.float64)
+    columns = features(data.queries)[1]
     times_us = columns[:, [NAMES.index("compute_time"), NAMES.index("bytes_time")]] * FLOOR_UNITS[:, 0]
     time_us = np.max(times_us, axis=1).astype(np.float64)
     limit_w = np.maximum(q[:, AT["power_limit_w"]], 1.0)
@@ -91,7 +91,7 @@ def _log_shapes(rows: Any) -> Values:
 
 
 def _paper_features(data: Dataset) -> Values:
-    q = data.questions.astype(np.float64)
+    q = data.queries.astype(np.float64)
     m, n, k, batch = (q[:, AT[name]] for name in (*_SHAPE, "batch"))
     flops = 2 * m * n * k * batch
     moved = batch * ((m * k + k * n) * q[:, AT["in_bytes"]] + m * n * q[:, AT["out_bytes"]])

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from costmodel.dataset import TARGETS, Dataset, own_choice, told_choice, without_knobs
+from costmodel.dataset import TARGETS, Dataset, library_default, resolved_default, unresolved
 from costmodel.evaluate.baselines import BASELINES
 from costmodel.evaluate.metrics import score
 from costmodel.model import CostModel
@@ -26,7 +26,7 @@ Predicted = dict[str, dict[str, npt.NDArray[np.float64]]]
 FOLDS = 5
 MEMBER = ("family", "kernel", "tile_m", "tile_n", "tile_k", "algorithm")
 # what a kernel is before it meets a shape
-WITHOUT_KNOBS = "without_knobs"
+UNRESOLVED = "unresolved"
 # a method: the model, asked about what a library will choose itself as if that were not known
 
 
@@ -38,18 +38,18 @@ def answers(training: Dataset, test: Dataset) -> Predicted:
 def asked(model: CostModel, training: Dataset, test: Dataset) -> Predicted:
     """What a model that was fitted on the training rows and the baselines say about the test rows.
 
-    The model's interval is there as `low` and `high`, and as WITHOUT_KNOBS what it says of a library's own choice when nobody tells which.
+    The model's interval is there as `low` and `high`, and as UNRESOLVED what it says of a library's own choice when nobody tells which.
     """
-    said = model.predict(test.questions)
+    said = model.predict(test.queries)
     found = beside_baselines(training, test, said)
-    own = told_choice(test)
-    plain = model.predict(without_knobs(test.take(own))) if own.any() else {}
+    own = resolved_default(test)
+    plain = model.predict(unresolved(test.take(own))) if own.any() else {}
     for i, target in enumerate(model.outputs_):
         if target in found:
             found[target] |= {side: said[side][:, i].astype(np.float64) for side in INTERVALS}
             if plain:
-                found[target][WITHOUT_KNOBS] = np.full(len(test), np.nan)
-                found[target][WITHOUT_KNOBS][own] = plain[target]
+                found[target][UNRESOLVED] = np.full(len(test), np.nan)
+                found[target][UNRESOLVED][own] = plain[target]
     return found
 
 
@@ -72,7 +72,7 @@ def unseen_coverage(model: CostModel, unseen: Dataset) -> dict[str, float]:
     within: Predicted = {target: {side: np.full(len(unseen), np.nan) for side in INTERVALS} for target in model.outputs_}
     for one, other in split(unseen.shapes, 2):
         if one.any() and other.any():
-            said = model.calibrate(unseen.take(one)).predict(unseen.questions[other])
+            said = model.calibrate(unseen.take(one)).predict(unseen.queries[other])
             for i, target in enumerate(model.outputs_):
                 for side in INTERVALS:
                     within[target][side][other] = said[side][:, i]
@@ -146,7 +146,7 @@ def members(data: Dataset) -> npt.NDArray[Any]:
     rows = data.keys(*MEMBER[:-1], "algo_id")
     names = [
         None if own else (family, kernel, *tile, algorithm(family, kernel, algo_id))
-        for (family, kernel, *tile, algo_id), own in zip(rows, own_choice(data), strict=True)
+        for (family, kernel, *tile, algo_id), own in zip(rows, library_default(data), strict=True)
     ]
     many = {family for family, count in Counter(name[0] for name in set(names) if name).items() if count > 1}
     return np.array([" ".join(map(str, name)) if name and name[0] in many else None for name in names], dtype=object)

@@ -56,7 +56,7 @@ def unseen(data: Dataset, shares: Mapping[str, float]) -> dict[str, dict[str, An
     found = {}
     for part in parts(data):
         training, test = data.take(part.training), data.take(part.test)
-        said = CostModel(members=MEMBERS, steps=STEPS, shares=shares).fit_dataset(training).predict(test.questions)
+        said = CostModel(members=MEMBERS, steps=STEPS, shares=shares).fit_dataset(training).predict(test.queries)
         errors = scores(test, beside_baselines(training, test, said, CHEAP))
         found[part.name] = {"split": part.split, "train_rows": len(training), "test_rows": len(test), "scores": errors}
     return found

@@ -15,7 +15,7 @@ from agent.instrument import blank
 from agent.kernels import Prepared
 from agent.operands import Carved, Operands, input_elements, output_elements
 from agent.power import PowerReading
-from agent.supervisor import Worker
+from agent.supervisor import ChildSupervisor
 from agent.timing import Burst, Steps
 from gemmcast.cell import Cell
 from gemmcast.config import KernelConfig
@@ -24,10 +24,10 @@ from gemmcast.gemm import Gemm
 from gemmcast.procedure import Procedure
 
 MakeCell = Callable[..., Cell]
-MakeWorker = Callable[..., Worker]
+MakeWorker = Callable[..., ChildSupervisor]
 DEVICE = Device(
-    name="Paper CPU (2 cores)", kind="cpu", uuid="CPU-paper", sm_count=2, memory_bytes=2**34, l2_bytes=2**25, dram_gbps=40.0,
-    launch_overhead_us=1.0, peak_tflops={"fp32": 0.2, "fp64": 0.1}, library="openblas 0",
+    name="Paper CPU (2 cores)", kind="cpu", uuid="CPU-paper", compute_units=2, memory_bytes=2**34, l2_bytes=2**25, dram_gbps=40.0,
+    empty_launch_us=1.0, peak_tflops={"fp32": 0.2, "fp64": 0.1}, library="openblas 0",
 )  # fmt: skip
 QUICK = Procedure(burst_s=0.005)
 
@@ -45,9 +45,9 @@ def device() -> Device:
 def _cell(m: int = 32, n: int = 48, k: int = 64, *, threads: int = 1, kernel: str = "numpy", **options: Any) -> Cell:
     """A small product on this CPU; options are a Gemm's, a KernelConfig's or a Cell's."""
     gemm = {name: options.pop(name) for name in ("batch", "dtype", "layout", "alpha", "beta") if name in options}
-    of_cell = {name: options.pop(name) for name in ("target", "cache", "power", "repeat") if name in options}
-    config = KernelConfig(**{"family": "blas", "kernel": kernel, "threads": threads, **options})
-    return Cell(gemm=Gemm(m=m, n=n, k=k, **gemm), config=config, **{"target": DEVICE.name, "cache": "warm", **of_cell})
+    of_cell = {name: options.pop(name) for name in ("device_key", "cache", "power", "repeat") if name in options}
+    config = KernelConfig(**{"family": "blas", "kernel": kernel, "cpu_threads": threads, **options})
+    return Cell(gemm=Gemm(m=m, n=n, k=k, **gemm), config=config, **{"device_key": DEVICE.name, "cache": "warm", **of_cell})
 
 
 @pytest.fixture(scope="session")
@@ -60,7 +60,7 @@ def make_row() -> Callable[..., dict[str, Any]]:
     """A recorded sample of a cell, status ok."""
 
     def row(cell: Cell, runtime_us: float = 10.0, device: Device = DEVICE, **columns: Any) -> dict[str, Any]:
-        readings = {"runtime_us": runtime_us, "runtime_rse": 0.001, "repeats": 100, "max_rel_error": 1e-7}
+        readings = {"runtime_us": runtime_us, "runtime_rse": 0.001, "launches_timed": 100, "max_error_over_rms": 1e-7}
         return {**blank(cell, device, "recorder"), **readings, **columns}
 
     return row
@@ -69,12 +69,12 @@ def make_row() -> Callable[..., dict[str, Any]]:
 class Work:
     """Enqueued by a cell; what is done after waiting for it is that cell's."""
 
-    def __init__(self, bench: FakeBench, stage: str, m: int) -> None:
-        self._bench, self._stage, self._m = bench, stage, m
+    def __init__(self, backend: FakeBench, stage: str, m: int) -> None:
+        self._backend, self._stage, self._m = backend, stage, m
 
     def wait(self) -> None:
-        self._bench.current = self._m
-        self._bench.at(self._stage, self._m)
+        self._backend.current = self._m
+        self._backend.at(self._stage, self._m)
 
 
 class FakeBench:
@@ -85,7 +85,7 @@ class FakeBench:
     """
 
     xp: Any = np
-    BURST = Burst(runtime_us=12.5, runtime_rse=0.002, repeats=400, clock_mhz=1755.0, start_mhz=1980.0)
+    BURST = Burst(runtime_us=12.5, runtime_rse=0.002, launches_timed=400, clock_mhz=1755.0, start_mhz=1980.0)
     POWER = PowerReading(power_w=200.0, power_instant_w=198.0, sustained_runtime_us=15.0, clock_mhz=1500.0, window_s=0.5, counter_steps=5)
 
     def __init__(
@@ -132,7 +132,7 @@ class FakeBench:
         m = self._m_of[id(prepared)] = self.current
         self.at("burst", m)
         yield Work(self, "timed", m)
-        return self._burst, {"temperature_c": 41.0, "launch_overhead_us": 2.5, "launch_bound": False, "throttle_reasons": 4}
+        return self._burst, {"temperature_c": 41.0, "host_launch_us": 2.5, "launch_bound": False, "throttle_reasons": 4}
 
     def no_power(self) -> str | None:
         return self._no_power
@@ -170,14 +170,14 @@ def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def make_worker(model_dir: Path) -> Iterator[MakeWorker]:
-    made: list[Worker] = []
+    made: list[ChildSupervisor] = []
 
-    def worker(timeout_s: float = 60.0, *, procedure: Procedure = QUICK, program: Sequence[str] = (), **spec: Any) -> Worker:
+    def supervisor(timeout_s: float = 60.0, *, procedure: Procedure = QUICK, program: Sequence[str] = (), **spec: Any) -> ChildSupervisor:
         spec = {"kind": "cpu", "agent": "me", "model_dir": str(model_dir), "procedure": asdict(procedure), **spec}
-        made.append(Worker(spec, timeout_s, *([program] if program else [])))
+        made.append(ChildSupervisor(spec, timeout_s, *([program] if program else [])))
         return made[-1]
 
-    yield worker
+    yield supervisor
     for one in made:
         one.stop()
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from agent import child
-from agent.devices.cpu import CpuBench
+from agent.devices.cpu import CpuBackend
 from agent.instrument import Instrument, LiveInstrument
 from gemmcast import modeldir
 from gemmcast.gemm import Gemm
@@ -27,7 +27,7 @@ from gemmcast.procedure import Procedure
 CUDARuntimeError = type("CUDARuntimeError", (RuntimeError,), {"__module__": "cupy_backends.cuda.api.runtime"})
 
 
-class TroubledBench(CpuBench):
+class TroubledBench(CpuBackend):
     """Trouble comes as a cell's operands are made: those begun before are under way then."""
 
     depth = 3
@@ -53,10 +53,10 @@ class TroubledBench(CpuBench):
 
 
 def open_troubled(spec: dict[str, Any]) -> Instrument:
-    bench = TroubledBench(spec["trouble"], Path(spec["notes"]))
-    bench.note("start")
+    backend = TroubledBench(spec["trouble"], Path(spec["notes"]))
+    backend.note("start")
     (device,) = modeldir.devices(Path(spec["model_dir"]))  # described by an untroubled child
-    return LiveInstrument(bench, device, Procedure(**spec["procedure"]), spec["agent"])
+    return LiveInstrument(backend, device, Procedure(**spec["procedure"]), spec["agent"])
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """A GPU on paper: the little of CuPy and NVML that the CUDA bench uses, over NumPy and a clock that only launches move.
 
-    python stand_in_gpu.py ROOT CELLS        rows of the cells, as JSON, measured by the real CudaBench
+    python stand_in_gpu.py ROOT CELLS        rows of the cells, as JSON, measured by the real CudaBackend
 
 What is real: arenas, graphs, batches, stamps, the load and the meter, as enqueued. A GEMM takes 20 us (with 96 rows 8 ms) and is
 right; the board draws 300 W; its counter steps ten times a second of the host's time; spins see 1980 MHz and every other kernel 1900.
@@ -199,9 +199,9 @@ def main() -> None:
     from gemmcast.procedure import Procedure
 
     cuda_peaks.PEAK_DIMS, cuda_peaks.COPY_ELEMENTS = (64,), 2**16
-    bench = cuda.CudaBench()
-    device = bench.characterise()
-    instrument = LiveInstrument(bench, device, Procedure(), "paper")
+    backend = cuda.CudaBackend()
+    device = backend.characterise()
+    instrument = LiveInstrument(backend, device, Procedure(), "paper")
     outcomes = instrument.measure_all([Cell.from_dict(values) for values in json.loads(sys.argv[2])])
     print(json.dumps({"device": json.loads(device.to_json()), "rows": [outcome.row for outcome in outcomes]}, default=lambda value: value.item()))
 

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from agent import child
-from agent.supervisor import MAX_CRASHED_IN_A_ROW, ChildDied, Worker
+from agent.supervisor import MAX_CRASHED_IN_A_ROW, ChildDied, ChildSupervisor
 from gemmcast import modeldir
 from gemmcast.arrow import to_table
 from gemmcast.cell import Cell
@@ -27,7 +27,7 @@ from gemmcast.procedure import Procedure
 pytestmark = pytest.mark.cluster
 MakeCell = Callable[..., Cell]
 MakeRow = Callable[..., dict[str, Any]]
-MakeWorker = Callable[..., Worker]
+MakeWorker = Callable[..., ChildSupervisor]
 MEASURED = ("ok", "contended")
 # on a CPU that we share, a row may end either way
 
@@ -38,9 +38,9 @@ def long_cell(make_cell: MakeCell) -> Cell:
     return make_cell(4096, 4096, 4096)
 
 
-def _rows(worker: Worker, cells: list[Cell], on_wait: Callable[[], None] = lambda: None) -> Generator[dict[str, Any]]:
+def _rows(supervisor: ChildSupervisor, cells: list[Cell], on_wait: Callable[[], None] = lambda: None) -> Generator[dict[str, Any]]:
     """Rows; `on_wait` is called while a cell has run for a fifth of a second."""
-    for row in worker.measure(cells):
+    for row in supervisor.measure(cells):
         if row is None:
             on_wait()
         else:
@@ -53,22 +53,22 @@ def _kill(pid: int | None) -> None:
 
 
 def test_rows_come_in_the_order_of_the_cells(make_worker: MakeWorker, make_cell: MakeCell) -> None:
-    worker = make_worker()
+    supervisor = make_worker()
     cells = [make_cell(m=8 * i, layout=layout) for i, layout in enumerate(("nn", "nt", "tn", "tt", "nn"), 1)]
     cells.insert(2, make_cell(dtype="bf16"))
-    rows = list(_rows(worker, cells))
+    rows = list(_rows(supervisor, cells))
     assert [row["cell_id"] for row in rows] == [cell.cell_id for cell in cells]
     assert rows[2]["status"] == "unsupported"
     assert all(row["status"] in MEASURED for row in rows[:2] + rows[3:])
     assert {row["agent"] for row in rows} == {"me"}
-    assert list(worker.measure([])) == []
+    assert list(supervisor.measure([])) == []
 
 
 def test_the_device_is_characterised_once_and_then_remembered(make_worker: MakeWorker, model_dir: Path) -> None:
     first, second = make_worker(), make_worker()
     device = first.device
     assert device.kind == "cpu" and set(device.peak_tflops) == {"fp32", "fp64"}
-    assert all(value > 0 for value in (*device.peak_tflops.values(), device.dram_gbps, device.launch_overhead_us))
+    assert all(value > 0 for value in (*device.peak_tflops.values(), device.dram_gbps, device.empty_launch_us))
     assert second.device == device
     assert modeldir.devices(model_dir) == [device]
 
@@ -84,7 +84,7 @@ def test_a_device_whose_library_has_changed_is_measured_anew(make_worker: MakeWo
 
 def _gpu(**values: Any) -> Device:
     described = {"arch": "sm_90", "l2_gbps": 5500.0, "counter_step_s": 0.1, "dram_gbps": 3300.0, "peak_tflops": {"fp32": 50.0}, **values}
-    return Device(name="Paper GPU", kind="cuda", uuid="GPU-1", sm_count=132, memory_bytes=2**36, l2_bytes=2**25, launch_overhead_us=2.0, **described)
+    return Device(name="Paper GPU", kind="cuda", uuid="GPU-1", compute_units=132, memory_bytes=2**36, l2_bytes=2**25, empty_launch_us=2.0, **described)
 
 
 FOUND = _gpu(l2_gbps=None, counter_step_s=None, dram_gbps=0.0, peak_tflops={})
@@ -116,39 +116,39 @@ def test_a_cpu_lacks_nothing_that_only_gpus_have(device: Device) -> None:
 
 
 def test_a_child_that_is_killed_under_a_cell_loses_nothing(make_worker: MakeWorker, make_cell: MakeCell) -> None:
-    worker = make_worker()
+    supervisor = make_worker()
     cells = [make_cell(m=8), make_cell(2048, 2048, 2048), make_cell(m=24)]
     killed: list[int | None] = []
 
     def kill_once() -> None:
         if not killed:
-            killed.append(worker.pid)
-            _kill(worker.pid)
+            killed.append(supervisor.pid)
+            _kill(supervisor.pid)
 
-    rows = list(_rows(worker, cells, kill_once))
-    assert killed and worker.pid not in killed
+    rows = list(_rows(supervisor, cells, kill_once))
+    assert killed and supervisor.pid not in killed
     assert [row["cell_id"] for row in rows] == [cell.cell_id for cell in cells]
     assert all(row["status"] in MEASURED for row in rows)
 
 
 def test_a_child_that_dies_between_two_calls_is_replaced(make_worker: MakeWorker, make_cell: MakeCell) -> None:
-    worker = make_worker()
-    _kill(worker.pid)
-    rows = list(_rows(worker, [make_cell(m=8), make_cell(m=16)]))
+    supervisor = make_worker()
+    _kill(supervisor.pid)
+    rows = list(_rows(supervisor, [make_cell(m=8), make_cell(m=16)]))
     assert [row["status"] in MEASURED for row in rows] == [True, True]
 
 
 def test_a_cell_that_kills_two_children_is_a_row_crashed(make_worker: MakeWorker, make_cell: MakeCell, long_cell: Cell) -> None:
-    worker = make_worker()
+    supervisor = make_worker()
     killed: set[int | None] = set()
 
     def kill_each_once() -> None:
-        if worker.pid not in killed and len(killed) < 2:
-            killed.add(worker.pid)
-            _kill(worker.pid)
+        if supervisor.pid not in killed and len(killed) < 2:
+            killed.add(supervisor.pid)
+            _kill(supervisor.pid)
 
     after = make_cell(m=8)
-    rows = list(_rows(worker, [long_cell, after], kill_each_once))
+    rows = list(_rows(supervisor, [long_cell, after], kill_each_once))
     assert len(killed) == 2
     assert [row["cell_id"] for row in rows] == [long_cell.cell_id, after.cell_id]
     assert (rows[0]["status"], rows[0]["runtime_us"]) == ("crashed", None)
@@ -157,30 +157,30 @@ def test_a_cell_that_kills_two_children_is_a_row_crashed(make_worker: MakeWorker
 
 
 def test_a_node_under_which_every_child_dies_is_given_up(make_worker: MakeWorker, make_cell: MakeCell) -> None:
-    worker = make_worker()
-    rows = _rows(worker, [make_cell(4096, 4096, 4096 + i) for i in range(MAX_CRASHED_IN_A_ROW + 5)], lambda: _kill(worker.pid))
+    supervisor = make_worker()
+    rows = _rows(supervisor, [make_cell(4096, 4096, 4096 + i) for i in range(MAX_CRASHED_IN_A_ROW + 5)], lambda: _kill(supervisor.pid))
     with pytest.raises(ChildDied, match=f"{MAX_CRASHED_IN_A_ROW + 1} cells in a row crashed on me, the last one: the measuring process died"):
         list(rows)
 
 
 def test_a_cell_over_its_limit_is_a_row_timeout_and_the_next_goes_on(make_worker: MakeWorker, make_cell: MakeCell, long_cell: Cell) -> None:
-    worker = make_worker(0.6)
-    first = worker.pid
+    supervisor = make_worker(0.6)
+    first = supervisor.pid
     cells = [make_cell(m=8), long_cell, make_cell(m=16)]
-    rows = list(_rows(worker, cells))
+    rows = list(_rows(supervisor, cells))
     assert [row["cell_id"] for row in rows] == [cell.cell_id for cell in cells]
     assert (rows[1]["status"], rows[1]["reason"], rows[1]["runtime_us"]) == ("timeout", "ran longer than 0.6 s and was killed", None)
     assert rows[0]["status"] in MEASURED and rows[2]["status"] in MEASURED
-    assert worker.pid != first
+    assert supervisor.pid != first
 
 
 def test_time_in_the_queue_does_not_count(make_worker: MakeWorker, make_cell: MakeCell) -> None:
     limit_s = 1.0
-    worker = make_worker(limit_s, procedure=Procedure(burst_s=0.25, target_rse=1e-9))
+    supervisor = make_worker(limit_s, procedure=Procedure(burst_s=0.25, target_rse=1e-9))
     cells = [make_cell(m=128, n=120 + i) for i in range(8)]
     start_s = time.monotonic()
     rows = []
-    for row in _rows(worker, cells):
+    for row in _rows(supervisor, cells):
         rows.append(row)
         if len(rows) == 1:
             time.sleep(1.2 * limit_s)  # a consumer that is held back
@@ -190,12 +190,12 @@ def test_time_in_the_queue_does_not_count(make_worker: MakeWorker, make_cell: Ma
 
 
 def test_a_caller_that_leaves_early_does_not_disturb_the_next(make_worker: MakeWorker, make_cell: MakeCell) -> None:
-    worker = make_worker()
-    left = _rows(worker, [make_cell(m=8 * i) for i in range(1, 20)])
+    supervisor = make_worker()
+    left = _rows(supervisor, [make_cell(m=8 * i) for i in range(1, 20)])
     next(left)
     left.close()
     cells = [make_cell(m=8 * i + 1) for i in range(1, 5)]
-    assert [row["cell_id"] for row in _rows(worker, cells)] == [cell.cell_id for cell in cells]
+    assert [row["cell_id"] for row in _rows(supervisor, cells)] == [cell.cell_id for cell in cells]
 
 
 PARENT = """
@@ -233,9 +233,9 @@ def test_a_child_that_cannot_start_says_why(make_worker: MakeWorker, tmp_path: P
 def test_a_replay_child_answers_from_its_file(make_worker: MakeWorker, make_cell: MakeCell, make_row: MakeRow, tmp_path: Path) -> None:
     cells = [make_cell(m=8 * i) for i in range(1, 31)]
     pq.write_table(to_table([make_row(cell, runtime_us=float(i)) for i, cell in enumerate(cells[:-1])]), tmp_path / "recorded.parquet")
-    worker = make_worker(kind="replay", dataset=str(tmp_path / "recorded.parquet"))
-    rows = list(_rows(worker, cells))
+    supervisor = make_worker(kind="replay", dataset=str(tmp_path / "recorded.parquet"))
+    rows = list(_rows(supervisor, cells))
     assert [row["cell_id"] for row in rows] == [cell.cell_id for cell in cells]
     assert [row["runtime_us"] for row in rows] == [*map(float, range(29)), None]
     assert rows[-1]["status"] == "not_recorded"
-    assert worker.device.name == "Paper CPU (2 cores)"
+    assert supervisor.device.name == "Paper CPU (2 cores)"

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from agent.devices import cpu
-from agent.devices.cpu import MAX_ARENA_BYTES, CpuBench
+from agent.devices.cpu import MAX_ARENA_BYTES, CpuBackend
 from agent.kernels import Prepared, load
 from agent.operands import input_elements, output_elements
 from agent.timing import Burst, finish
@@ -20,126 +20,126 @@ from gemmcast.procedure import Procedure
 
 
 @pytest.fixture(scope="module")
-def bench() -> CpuBench:
-    return CpuBench()
+def backend() -> CpuBackend:
+    return CpuBackend()
 
 
-def test_it_says_what_it_is(bench: CpuBench) -> None:
-    device = bench.identify()
+def test_it_says_what_it_is(backend: CpuBackend) -> None:
+    device = backend.identify()
     assert (device.kind, device.has_power, device.mig) == ("cpu", False, False)
-    assert device.sm_count >= 1 and device.memory_bytes > 2**28 and device.l2_bytes >= 2**18
-    assert f"({device.sm_count} cores)" in device.name
-    assert device.uuid.startswith("CPU-") and device.uuid == CpuBench().identify().uuid
+    assert device.compute_units >= 1 and device.memory_bytes > 2**28 and device.l2_bytes >= 2**18
+    assert f"({device.compute_units} cores)" in device.name
+    assert device.uuid.startswith("CPU-") and device.uuid == CpuBackend().identify().uuid
 
 
-def test_cold_operands_go_far_beyond_the_cache(bench: CpuBench) -> None:
+def test_cold_operands_go_far_beyond_the_cache(backend: CpuBackend) -> None:
     gemm = Gemm(m=512, n=512, k=512)
-    sets = bench.operands(gemm, cold=True)
-    assert len(sets) * gemm.operand_bytes >= min(3 * bench.identify().l2_bytes, MAX_ARENA_BYTES - gemm.operand_bytes)
+    sets = backend.operands(gemm, cold=True)
+    assert len(sets) * gemm.operand_bytes >= min(3 * backend.identify().l2_bytes, MAX_ARENA_BYTES - gemm.operand_bytes)
     starts = sorted((array.__array_interface__["data"][0], array.nbytes) for s in sets for array in (s.a, s.b, s.c))
     assert all(at + size <= following for (at, size), (following, _) in pairwise(starts))
 
 
-def test_a_warm_operand_set_is_one(bench: CpuBench) -> None:
-    assert len(bench.operands(Gemm(m=512, n=512, k=512), cold=False)) == 1
+def test_a_warm_operand_set_is_one(backend: CpuBackend) -> None:
+    assert len(backend.operands(Gemm(m=512, n=512, k=512), cold=False)) == 1
 
 
-def test_one_cold_set_is_enough_where_it_exceeds_the_cache_itself(bench: CpuBench) -> None:
-    side = int(np.sqrt(bench.identify().l2_bytes / 4)) + 1
+def test_one_cold_set_is_enough_where_it_exceeds_the_cache_itself(backend: CpuBackend) -> None:
+    side = int(np.sqrt(backend.identify().l2_bytes / 4)) + 1
     gemm = Gemm(m=side, n=side, k=side)
     if gemm.operand_bytes > MAX_ARENA_BYTES:
         pytest.skip("this cache is huge")
-    assert len(bench.operands(gemm, cold=True)) == 1
+    assert len(backend.operands(gemm, cold=True)) == 1
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_operands_have_the_layout_that_was_asked_for(bench: CpuBench, layout: str) -> None:
-    (operands,) = bench.operands(Gemm(m=6, n=5, k=4, batch=3, layout=layout, dtype="fp64"), cold=False)
+def test_operands_have_the_layout_that_was_asked_for(backend: CpuBackend, layout: str) -> None:
+    (operands,) = backend.operands(Gemm(m=6, n=5, k=4, batch=3, layout=layout, dtype="fp64"), cold=False)
     assert operands.a.shape == ((3, 4, 6) if layout[0] == "t" else (3, 6, 4))
     assert operands.b.shape == ((3, 5, 4) if layout[1] == "t" else (3, 4, 5))
     assert operands.c.dtype == np.float64
 
 
-def test_the_same_question_gives_the_same_operands(bench: CpuBench) -> None:
+def test_the_same_question_gives_the_same_operands(backend: CpuBackend) -> None:
     gemm = Gemm(m=64, n=64, k=64)
-    first = bench.operands(gemm, cold=False)
-    assert bench.operands(gemm, cold=False) is first
-    assert bench.operands(gemm, cold=True) is not first
+    first = backend.operands(gemm, cold=False)
+    assert backend.operands(gemm, cold=False) is first
+    assert backend.operands(gemm, cold=True) is not first
 
 
-def test_no_result_ever_becomes_an_input(bench: CpuBench) -> None:
+def test_no_result_ever_becomes_an_input(backend: CpuBackend) -> None:
     for gemm in (Gemm(m=300, n=200, k=400), Gemm(m=64, n=700, k=512), Gemm(m=900, n=900, k=900)):
-        sets = bench.operands(gemm, cold=False)
+        sets = backend.operands(gemm, cold=False)
         inputs = [array for s in sets for array in (s.a, s.b)]
         before = [array.copy() for array in inputs]
-        prepared = load("blas").prepare(gemm, KernelConfig(family="blas", threads=1), sets)
+        prepared = load("blas").prepare(gemm, KernelConfig(family="blas", cpu_threads=1), sets)
         for i in range(len(sets)):
             prepared.launch(i)
         assert all(np.array_equal(array, old) for array, old in zip(inputs, before, strict=True))
         assert all(abs(float(array.mean())) < 0.05 and abs(float(array.std()) - 1) < 0.05 for array in inputs)  # products are far larger
 
 
-def test_a_shape_that_does_not_fit_is_refused_before_it_is_allocated(bench: CpuBench) -> None:
+def test_a_shape_that_does_not_fit_is_refused_before_it_is_allocated(backend: CpuBackend) -> None:
     gemm = Gemm(m=2**22, n=2**22, k=2**10)
     with pytest.raises(MeasurementError, match="operands need") as caught:
-        bench.operands(gemm, cold=True)
+        backend.operands(gemm, cold=True)
     assert caught.value.status == "out_of_memory"
-    assert len(bench.operands(Gemm(m=8, n=8, k=8), cold=False)) == 1  # and the bench goes on
+    assert len(backend.operands(Gemm(m=8, n=8, k=8), cold=False)) == 1  # and the bench goes on
 
 
-def test_a_burst_walks_over_all_sets_and_goes_on_where_it_stopped(bench: CpuBench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_burst_walks_over_all_sets_and_goes_on_where_it_stopped(backend: CpuBackend, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cpu, "_preemptions", lambda: 0)  # this machine may be busy
     order: list[int] = []
-    burst, conditions = finish(bench.burst(Prepared(order.append), 7, Procedure(burst_s=0.002), cold=True))
+    burst, conditions = finish(backend.burst(Prepared(order.append), 7, Procedure(burst_s=0.002), cold=True))
     assert order == [i % 7 for i in range(len(order))]
     assert 0 < burst.runtime_us < 100
-    assert burst.repeats <= len(order)
+    assert burst.launches_timed <= len(order)
     assert conditions == {}
 
 
-def test_batches_that_others_interrupt_are_not_believed(bench: CpuBench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_batches_that_others_interrupt_are_not_believed(backend: CpuBackend, monkeypatch: pytest.MonkeyPatch) -> None:
     never_alone = count()
     monkeypatch.setattr(cpu, "_preemptions", lambda: next(never_alone))
     with pytest.raises(MeasurementError, match="other processes interrupted") as caught:
-        finish(bench.burst(Prepared(lambda _: None), 1, Procedure(burst_s=0.002), cold=False))
+        finish(backend.burst(Prepared(lambda _: None), 1, Procedure(burst_s=0.002), cold=False))
     assert caught.value.status == "contended"
 
 
-def test_a_few_interruptions_of_a_long_batch_are_no_matter(bench: CpuBench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_few_interruptions_of_a_long_batch_are_no_matter(backend: CpuBackend, monkeypatch: pytest.MonkeyPatch) -> None:
     switches = count()
     monkeypatch.setattr(cpu, "_preemptions", lambda: next(switches))  # one during every batch
-    burst, _ = finish(bench.burst(Prepared(lambda _: sleep(0.012)), 1, Procedure(burst_s=0.002), cold=False))
+    burst, _ = finish(backend.burst(Prepared(lambda _: sleep(0.012)), 1, Procedure(burst_s=0.002), cold=False))
     assert burst.runtime_us >= 12_000
 
 
-def test_a_cpu_has_no_readable_power(bench: CpuBench) -> None:
-    assert bench.no_power() == "a CPU has no energy counter that is ours to read"
-    burst = Burst(runtime_us=10.0, runtime_rse=0.0, repeats=1)
+def test_a_cpu_has_no_readable_power(backend: CpuBackend) -> None:
+    assert backend.no_power() == "a CPU has no energy counter that is ours to read"
+    burst = Burst(runtime_us=10.0, runtime_rse=0.0, launches_timed=1)
     with pytest.raises(MeasurementError, match="no energy counter") as caught:
-        bench.power(Prepared(lambda _: None), 1, burst, Procedure(), step_s=None, meanwhile=lambda: pytest.fail("nothing settles"))
+        backend.power(Prepared(lambda _: None), 1, burst, Procedure(), step_s=None, meanwhile=lambda: pytest.fail("nothing settles"))
     assert caught.value.status == "unsupported"
 
 
-def test_a_cpu_works_only_while_its_host_waits(bench: CpuBench) -> None:
-    assert bench.depth == 1
-    assert bench.contention() is None
-    bench.pending().wait()  # returns at once
+def test_a_cpu_works_only_while_its_host_waits(backend: CpuBackend) -> None:
+    assert backend.depth == 1
+    assert backend.contention() is None
+    backend.pending().wait()  # returns at once
     array = np.ones(3)
-    assert bench.read(array) is array
+    assert backend.read(array) is array
 
 
-def test_tiny_operands_that_are_cold_stay_within_the_arena(bench: CpuBench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tiny_operands_that_are_cold_stay_within_the_arena(backend: CpuBackend, monkeypatch: pytest.MonkeyPatch) -> None:
     """A set of 12 bytes takes 3 KiB, padded: millions of them, three times the cache, would be many GiB."""
     monkeypatch.setattr(cpu, "MAX_ARENA_BYTES", 2**22)
     gemm = Gemm(m=1, n=1, k=1)
-    sets = bench.operands(gemm, cold=True)
+    sets = backend.operands(gemm, cold=True)
     assert len(sets) == 2**22 // (4 * (input_elements(gemm) + output_elements(gemm)))
     assert all(one.a.shape == one.b.shape == one.c.shape == (1, 1, 1) for one in sets)
 
 
 @pytest.mark.parametrize("dtype", ["fp32", "fp64"])
-def test_operands_are_aligned_as_matrices_of_their_own(bench: CpuBench, dtype: str) -> None:
-    first, second, *_ = bench.operands(Gemm(m=33, n=17, k=5, dtype=dtype), cold=True)
+def test_operands_are_aligned_as_matrices_of_their_own(backend: CpuBackend, dtype: str) -> None:
+    first, second, *_ = backend.operands(Gemm(m=33, n=17, k=5, dtype=dtype), cold=True)
     ends = [array.__array_interface__["data"][0] for one in (first, second) for array in (one.a, one.b)]
     assert {(at - ends[0]) % (256 * first.a.itemsize) for at in ends} == {0}
     assert (second.c.__array_interface__["data"][0] - first.c.__array_interface__["data"][0]) % (256 * first.c.itemsize) == 0

@@ -18,7 +18,7 @@ import pytest
 from agent.check import tolerance
 from agent.dtypes import CARRIERS, narrow, widen
 from agent.kernels import load
-from agent.kernels.cublaslt import OFFERS, CublasLt, aligned
+from agent.kernels.cublaslt import SPACES, CublasLt, aligned
 from agent.kernels.cublaslt.candidates import MAX_CHECKS
 from agent.kernels.cublaslt.library import RESULT, WORKSPACE_BYTES, matrices, row_alignment
 from agent.kernels.cublaslt.names import KNOBS, Algorithm, Ids, Names, grids, parse, scheme, shuffled, size, without
@@ -205,8 +205,8 @@ def _refusal(call: Callable[[], object], status: str = "unsupported") -> str:
 @pytest.mark.parametrize(
     ("kernel", "asked"),
     [
-        ("", ("heuristic", 0)), ("default", ("heuristic", 0)), ("heuristic-7", ("heuristic", 7)), ("beyond-0", ("beyond", 0)),
-        ("heuristic-0", None), ("beyond-01", None), ("beyond", None), ("beyond--1", None), ("fastest", None),
+        ("", ("heuristic", 0)), ("default", ("heuristic", 0)), ("heuristic-7", ("heuristic", 7)), ("enumerated-0", ("enumerated", 0)),
+        ("heuristic-0", None), ("enumerated-01", None), ("enumerated", None), ("enumerated--1", None), ("fastest", None),
     ],
 )  # fmt: skip
 def test_kernels_have_names(kernel: str, asked: tuple[str, int] | None) -> None:
@@ -294,7 +294,7 @@ def test_a_batch_is_told_to_the_library() -> None:
     assert sorted((told["rows"], told["cols"], told[5], told[6]) for told in lt.alive.values() if "rows" in told) == [
         (3, 5, 4, 15), (7, 3, 4, 21), (7, 5, 4, 35),
     ]  # fmt: skip
-    assert 70 not in {_facts(family, f"beyond-{i}", Gemm(m=5, n=7, k=3, batch=4))["algo_id"] for i in range(10)}  # it has no batches
+    assert 70 not in {_facts(family, f"enumerated-{i}", Gemm(m=5, n=7, k=3, batch=4))["algo_id"] for i in range(10)}  # it has no batches
     del prepared
 
 
@@ -331,23 +331,23 @@ def test_what_is_not_on_offer_is_unsupported_and_says_what_is() -> None:
     family, _ = _family()
     assert "has 2 algorithms for 5x7x3 fp32 nn in cublaslt 13.10.2, no heuristic-2" in _refusal(lambda: _facts(family, "heuristic-2"))
     assert "no kernel 'fastest'" in _refusal(lambda: _facts(family, "fastest"))
-    assert "no kernel 'beyond' without knobs" in _refusal(lambda: _facts(family, "beyond"))
+    assert "no kernel 'beyond' without knobs" in _refusal(lambda: _facts(family, "enumerated"))
     assert "accepts no cublaslt tile_m=7" in _refusal(lambda: _facts(family, tile_m=7))
     assert "default of 5x7x3 fp32 nn in cublaslt 13.10.2 is algo_id=66, tile_m=64" in _refusal(lambda: _facts(family, "default", tile_m=256))
     assert _facts(family, "default", tile_m=64, tile_n=128)["kernel"] == "default"
     bare = CublasLt(FakeLt(heuristic=15), CUDA)
     assert "heuristic has 0 algorithms" in _refusal(lambda: _facts(bare))
-    assert _facts(bare, "beyond-0")["kernel"] == "beyond-0"
+    assert _facts(bare, "enumerated-0")["kernel"] == "enumerated-0"
 
 
 def _all_beyond(family: CublasLt, gemm: Gemm = SMALL) -> list[dict[str, Any]]:
     found = []
     for i in range(1000):
         try:
-            found.append(_facts(family, f"beyond-{i}", gemm))
+            found.append(_facts(family, f"enumerated-{i}", gemm))
         except MeasurementError:
             break
-    assert f"accepts {len(found)} configurations beyond its list" in _refusal(lambda: _facts(family, f"beyond-{len(found)}", gemm))
+    assert f"accepts {len(found)} configurations beyond its list" in _refusal(lambda: _facts(family, f"enumerated-{len(found)}", gemm))
     return found
 
 
@@ -356,9 +356,9 @@ def test_beyond_is_deterministic_without_repeats_and_disjoint_from_the_list() ->
     knobs = [tuple(_knobs(one).values()) for one in found]
     assert len(set(knobs)) == len(knobs) > 20
     assert not {tuple(NAMES.knobs(ids).values()) for ids in (FIRST, SECOND)} & set(knobs)
-    assert [one["kernel"] for one in found] == [f"beyond-{i}" for i in range(len(found))]
+    assert [one["kernel"] for one in found] == [f"enumerated-{i}" for i in range(len(found))]
     again, _ = _family()
-    assert [_knobs(_facts(again, f"beyond-{i}")) for i in (20, 3, 11)] == [_knobs(found[i]) for i in (20, 3, 11)]
+    assert [_knobs(_facts(again, f"enumerated-{i}")) for i in (20, 3, 11)] == [_knobs(found[i]) for i in (20, 3, 11)]
     other = _all_beyond(again, Gemm(m=6, n=7, k=3))
     assert sorted(tuple(_knobs(one).values()) for one in other) == sorted(knobs) != [tuple(_knobs(one).values()) for one in other] != knobs
 
@@ -373,10 +373,10 @@ def test_what_the_library_refuses_or_the_workspace_cannot_hold_is_left_out() -> 
 
 def test_checks_are_capped_and_not_repeated() -> None:
     family, lt = _family(check=15)
-    assert "accepts 0 configurations" in _refusal(lambda: _facts(family, "beyond-0"))
+    assert "accepts 0 configurations" in _refusal(lambda: _facts(family, "enumerated-0"))
     checks = lt.log.count("check")
     assert 20 < checks <= MAX_CHECKS
-    _refusal(lambda: _facts(family, "beyond-1"))
+    _refusal(lambda: _facts(family, "enumerated-1"))
     assert lt.log.count("check") == checks
 
 
@@ -393,8 +393,8 @@ def test_an_open_knob_takes_the_list_first() -> None:
     assert _facts(family, algo_id=66)["kernel"] == "default"
     assert _facts(family, split_k=2)["kernel"] == "heuristic-1"
     wide = _facts(family, tile_m=256)
-    assert wide["kernel"].startswith("beyond-") and wide["tile_n"] == 128
-    assert _facts(family, "beyond", algo_id=66)["kernel"].startswith("beyond-")
+    assert wide["kernel"].startswith("enumerated-") and wide["tile_n"] == 128
+    assert _facts(family, "enumerated", algo_id=66)["kernel"].startswith("enumerated-")
 
 
 @pytest.mark.parametrize(
@@ -411,7 +411,7 @@ def test_an_open_knob_takes_the_list_first() -> None:
 )
 def test_a_status_of_the_library_is_a_failed_measurement(failing: dict[str, int], status: str, reason: str) -> None:
     family, _ = _family(**failing)
-    assert reason in _refusal(lambda: _facts(family, "beyond-0"), status)
+    assert reason in _refusal(lambda: _facts(family, "enumerated-0"), status)
 
 
 @pytest.mark.parametrize(("number", "status"), [(13, "cuda_error"), (15, "unsupported")])
@@ -424,14 +424,14 @@ def test_a_launch_that_fails_says_so(number: int, status: str) -> None:
 def test_descriptors_of_forgotten_problems_are_freed_when_nobody_launches_them() -> None:
     family, lt = _family()
     kept = family.prepare(SMALL, _config(), _sets(SMALL))
-    for m in range(10, 10 + 2 * OFFERS):
+    for m in range(10, 10 + 2 * SPACES):
         _facts(family, gemm=Gemm(m=m, n=7, k=3))
     gc.collect()
-    assert len(lt.alive) == 4 * (OFFERS + 1)
+    assert len(lt.alive) == 4 * (SPACES + 1)
     kept.launch(0)
     del kept
     gc.collect()
-    assert len(lt.alive) == 4 * OFFERS
+    assert len(lt.alive) == 4 * SPACES
 
 
 def test_alpha_and_beta_share_one_query() -> None:
@@ -522,7 +522,7 @@ def test_real_products_are_right(dtype: str, layout: str, batch: int) -> None:
     a, b = a.swapaxes(1, 2) if layout[0] == "t" else a, b.swapaxes(1, 2) if layout[1] == "t" else b
     want = 0.5 * xp.matmul(a, b) + 2.0 * widen(xp, sets[1].c, out)
     family, done = CublasLt(), []
-    for kernel in ("default", "heuristic-1", "heuristic-2", *(f"beyond-{i}" for i in range(5))):
+    for kernel in ("default", "heuristic-1", "heuristic-2", *(f"enumerated-{i}" for i in range(5))):
         outputs[:] = before
         try:
             prepared = family.prepare(gemm, _config(kernel), sets)
@@ -535,7 +535,7 @@ def test_real_products_are_right(dtype: str, layout: str, batch: int) -> None:
         assert prepared.facts["kernel"] == kernel and prepared.facts["workspace_bytes"] <= WORKSPACE_BYTES
         assert family.prepare(gemm, _config(**_knobs(prepared.facts)), sets).facts["algo_id"] == prepared.facts["algo_id"]
         done.append(kernel)
-    assert {"default", "beyond-0"} <= set(done) and len(done) >= 3  # few configurations take ragged batches
+    assert {"default", "enumerated-0"} <= set(done) and len(done) >= 3  # few configurations take ragged batches
 
 
 @pytest.mark.gpu

@@ -44,7 +44,7 @@ MakeOwn = Callable[..., str]
 
 
 def _config(kernel: str = EXAMPLE, **knobs: int) -> KernelConfig:
-    return KernelConfig(family="own", kernel=kernel, **knobs)
+    return KernelConfig(family="custom", kernel=kernel, **knobs)
 
 
 @pytest.fixture
@@ -199,7 +199,7 @@ def test_a_description_is_fitted_to_a_gemm() -> None:
     assert fitted.knobs == {"tile_m": 64, "tile_n": 128, "tile_k": 8}  # what was not said is the first value
     assert {"-DTILE_M=64", "-DTILE_N=128", "-DTILE_K=8", "-DELEMENT=float", "-DSCALAR=float", "-DDTYPE_FP32=1"} <= set(fitted.options)
     assert {"-DTRANS_A=0", "-DTRANS_B=0", "-DELEMENT_BYTES=4"} <= set(fitted.options)
-    assert fit(own, Gemm(m=130, n=300, k=7), _config(tile_m=64, threads=128)).threads == 128  # as a row has it
+    assert fit(own, Gemm(m=130, n=300, k=7), _config(tile_m=64, block_threads=128)).threads == 128  # as a row has it
 
 
 def test_a_source_is_told_dtype_and_layout(tmp_path: Path, mine: MakeOwn) -> None:
@@ -217,7 +217,7 @@ def test_a_source_is_told_dtype_and_layout(tmp_path: Path, mine: MakeOwn) -> Non
         (TOML, {"layout": "nt"}, {}, "has no layout nt .it has nn"),
         (TOML, {}, {"tile_m": 32}, "has no tile_m=32 .it has 16, 8"),
         (TOML, {}, {"stages": 2}, "has no stages=2 .it has no such knob"),
-        (TOML, {}, {"threads": 64}, "has blocks of 256 threads here, not 64"),
+        (TOML, {}, {"block_threads": 64}, "has blocks of 256 threads here, not 64"),
         (TOML, {"batch": 65536}, {}, r"grid \(1, 1, 65536\) is over CUDA's limit"),
         (TOML, {"m": 2**24}, {}, "is over CUDA's limit"),
         (TOML.replace("TILE_M * TILE_N", "TILE_M * TILE_N * 8"), {}, {}, r"block = \(2048,\): a block has 1 to 1024 threads"),
@@ -245,17 +245,17 @@ def test_the_first_error_is_told_with_its_line() -> None:
 
 
 def test_the_family_loads_without_cuda() -> None:
-    assert list(FAMILIES)[5] == "own" and isinstance(load("own"), OwnKernels)
+    assert list(FAMILIES)[5] == "custom" and isinstance(load("custom"), OwnKernels)
     refuse(Gemm(m=1, n=1, k=1, dtype="fp64"), _config(), "cuda")
     code = "import sys, agent.kernels.custom; print('cupy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout == "False\n"
 
 
 def test_the_plan_in_examples_asks_for_what_there_is() -> None:
-    gpu = Device(name="G", kind="cuda", uuid="GPU-1", sm_count=132, memory_bytes=80 * 2**30, l2_bytes=2**25, dram_gbps=3000.0, launch_overhead_us=2.0)
+    gpu = Device(name="G", kind="cuda", uuid="GPU-1", compute_units=132, memory_bytes=80 * 2**30, l2_bytes=2**25, dram_gbps=3000.0, empty_launch_us=2.0)
     cells = plan_cells(read_plan(ROOT / "examples" / "own-kernel.toml"), gpu).cells
-    own = [cell for cell in cells if cell.config.family == "own"]
-    assert {cell.config.family for cell in cells} == {"own", "tiled", "cublas"} and len(own) == 20 * len(KNOBS)
+    own = [cell for cell in cells if cell.config.family == "custom"]
+    assert {cell.config.family for cell in cells} == {"custom", "tiled", "cublas"} and len(own) == 20 * len(KNOBS)
     for cell in own:
         assert fit(read_own(cell.config.kernel), cell.gemm, cell.config).knobs in KNOBS
 
@@ -389,7 +389,7 @@ def test_the_example_multiplies_right_on_a_gpu(knobs: dict[str, int]) -> None:
         gemm = Gemm(m=m, n=n, k=k, batch=batch, alpha=1.5, beta=beta)
         shapes = (batch, m, k), (batch, k, n), (batch, m, n)
         operands = Operands(*(cupy.random.standard_normal(shape, dtype=cupy.float32) for shape in shapes))
-        prepared = load("own").prepare(gemm, _config(**knobs), [operands])
+        prepared = load("custom").prepare(gemm, _config(**knobs), [operands])
         assert check(cupy, gemm, operands, prepared) >= 0.0
         assert {name: prepared.facts[name] for name in knobs} == knobs
         assert prepared.facts["kernel"] == read_own(EXAMPLE).name and prepared.facts["spill_bytes"] < 128
@@ -415,16 +415,16 @@ extern "C" __global__ void mine(const ELEMENT* a, const ELEMENT* b, ELEMENT* c, 
 }
 """
     toml = 'source = "mine.cu"\nblock = "THREADS"\ngrid = ["n", "m"]\nsmem = 65536\nentry = "mine"\nlayouts = ["nn", "tn"]\n'
-    toml += 'dtypes = ["fp16", "fp64"]\nknobs = { threads = [32, 64] }'
+    toml += 'dtypes = ["fp16", "fp64"]\nknobs = { block_threads = [32, 64] }'
     kernel, family = mine(toml, source), OwnKernels(tmp_path)
     for dtype, layout in product(("fp16", "fp64"), ("nn", "tn")):
         gemm = Gemm(m=5, n=7, k=100, dtype=dtype, layout=layout, alpha=0.1)
         shapes = (1, 100, 5) if layout == "tn" else (1, 5, 100), (1, 100, 7), (1, 5, 7)
         kind = "float16" if dtype == "fp16" else "float64"
         operands = Operands(*(cupy.random.standard_normal(shape).astype(kind) for shape in shapes))
-        prepared = family.prepare(gemm, _config(kernel, threads=64), [operands])
+        prepared = family.prepare(gemm, _config(kernel, block_threads=64), [operands])
         assert check(cupy, gemm, operands, prepared) >= 0.0
-        assert prepared.facts["smem_bytes"] >= 65536 and prepared.facts["threads"] == 64
+        assert prepared.facts["smem_bytes"] >= 65536 and prepared.facts["block_threads"] == 64
     refused = [
         (toml, source.replace("SCALAR sum = 0", "SCALAR sum = nought"), "cuda_error", 'line 8: error: identifier "nought" is undefined'),
         (toml.replace('"mine"', '"other"'), source, "cuda_error", 'no extern "C" __global__ void other'),

@@ -260,7 +260,7 @@ def test_the_row_tells_the_knobs_of_a_kernel_that_was_only_named(monkeypatch: py
     monkeypatch.setattr(family, "kernels", lambda _arch: [replace(built, knobs={**built.knobs, "stages": 6})])
     gemm = Gemm(m=64, n=32, k=256, dtype=one.dtype, layout=one.layout)
     assert family.prepare(gemm, KernelConfig(family="cutlass", kernel=one.name, split_k=2), []).facts == {
-        "kernel": one.name, "library": "cutlass 4.2.0, nvcc 13.0.88", "threads": 384, "smem_bytes": 200_000, "regs": 168, "spill_bytes": 0,
+        "kernel": one.name, "library": "cutlass 4.2.0, nvcc 13.0.88", "block_threads": 384, "smem_bytes": 200_000, "regs": 168, "spill_bytes": 0,
         "occupancy": 384 / 2048, "workspace_bytes": 64 * 32 * 2, "tile_m": 128, "tile_n": 128, "tile_k": 128, "stages": 6, "swizzle": 1,
         "cluster_m": 1, "cluster_n": 2, "split_k": 2,
     }  # fmt: skip

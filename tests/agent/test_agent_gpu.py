@@ -11,14 +11,14 @@ from typing import Any
 
 import pytest
 
-from agent.supervisor import Worker
+from agent.supervisor import ChildSupervisor
 from gemmcast.cell import Cell
 from gemmcast.config import KernelConfig
 from gemmcast.gemm import Gemm
 from gemmcast.procedure import Procedure
 
 pytestmark = [pytest.mark.gpu, pytest.mark.timeout(300)]
-MakeGpuWorker = Callable[..., Worker]
+MakeGpuWorker = Callable[..., ChildSupervisor]
 TILE_16 = {"tile_m": 16, "tile_n": 16, "tile_k": 16}
 
 
@@ -44,13 +44,13 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def make_gpu_worker(node: Path) -> Iterator[MakeGpuWorker]:
-    made: list[Worker] = []
+    made: list[ChildSupervisor] = []
 
-    def worker(timeout_s: float = 60.0, **spec: Any) -> Worker:
-        made.append(Worker({"kind": "cuda", "agent": "gpu", "model_dir": str(node), "procedure": asdict(Procedure()), **spec}, timeout_s))
+    def supervisor(timeout_s: float = 60.0, **spec: Any) -> ChildSupervisor:
+        made.append(ChildSupervisor({"kind": "cuda", "agent": "gpu", "model_dir": str(node), "procedure": asdict(Procedure()), **spec}, timeout_s))
         return made[-1]
 
-    yield worker
+    yield supervisor
     for one in made:
         one.stop()
 
@@ -58,12 +58,12 @@ def make_gpu_worker(node: Path) -> Iterator[MakeGpuWorker]:
 def _cell(m: int = 512, n: int = 512, k: int = 512, *, family: str = "cublas", **options: Any) -> Cell:
     gemm = {name: options.pop(name) for name in ("batch", "dtype", "layout", "alpha", "beta") if name in options}
     of_cell = {name: options.pop(name) for name in ("cache", "power", "repeat") if name in options}
-    return Cell(gemm=Gemm(m=m, n=n, k=k, **gemm), config=KernelConfig(family=family, **options), target="here", **of_cell)
+    return Cell(gemm=Gemm(m=m, n=n, k=k, **gemm), config=KernelConfig(family=family, **options), device_key="here", **of_cell)
 
 
-def _rows(worker: Worker, cells: list[Cell]) -> dict[str, dict[str, Any]]:
+def _rows(supervisor: ChildSupervisor, cells: list[Cell]) -> dict[str, dict[str, Any]]:
     """By cell id; exactly one each."""
-    rows = [row for row in worker.measure(cells) if row is not None]
+    rows = [row for row in supervisor.measure(cells) if row is not None]
     assert sorted(row["cell_id"] for row in rows) == sorted(cell.cell_id for cell in cells)
     return {row["cell_id"]: row for row in rows}
 
@@ -73,20 +73,20 @@ def test_a_gpu_is_described_by_what_was_measured_on_it(make_gpu_worker: MakeGpuW
     assert device.kind == "cuda" and device.arch and device.arch.startswith("sm_") and device.uuid.startswith("GPU-")
     assert {"fp32", "fp64", "fp16"} <= set(device.peak_tflops) and min(device.peak_tflops.values()) > 0.1
     assert device.l2_gbps and device.l2_gbps > device.dram_gbps > 100
-    assert 0.5 < device.launch_overhead_us < 100
+    assert 0.5 < device.empty_launch_us < 100
     assert make_gpu_worker().device == device
 
 
 @pytest.mark.parametrize("cache", ["cold", "warm"])
 @pytest.mark.parametrize("dtype", ["fp64", "fp32", "tf32", "fp16", "bf16"])
 def test_a_row_has_everything_that_was_read(make_gpu_worker: MakeGpuWorker, dtype: str, cache: str) -> None:
-    worker = make_gpu_worker()
-    (row,) = _rows(worker, [_cell(1000, 600, 800, dtype=dtype, cache=cache)]).values()
+    supervisor = make_gpu_worker()
+    (row,) = _rows(supervisor, [_cell(1000, 600, 800, dtype=dtype, cache=cache)]).values()
     assert (row["status"], row["reason"]) == ("ok", None)
-    assert row["runtime_us"] > 2e-6 * row["m"] * row["n"] * row["k"] / (1.5 * worker.device.peak_tflops[dtype])  # nothing beats the peak by half
-    assert 0 <= row["runtime_rse"] < 0.02 and row["repeats"] >= 5 and row["workspace_bytes"] > 0
-    assert 0.3 * worker.device.clock_max_mhz <= row["clock_mhz"] <= 1.05 * worker.device.clock_max_mhz  # type: ignore[operator]
-    assert row["launch_overhead_us"] > 0 and row["launch_bound"] == (row["launch_overhead_us"] > row["runtime_us"])
+    assert row["runtime_us"] > 2e-6 * row["m"] * row["n"] * row["k"] / (1.5 * supervisor.device.peak_tflops[dtype])  # nothing beats the peak by half
+    assert 0 <= row["runtime_rse"] < 0.02 and row["launches_timed"] >= 5 and row["workspace_bytes"] > 0
+    assert 0.3 * supervisor.device.clock_max_mhz <= row["clock_mhz"] <= 1.05 * supervisor.device.clock_max_mhz  # type: ignore[operator]
+    assert row["host_launch_us"] > 0 and row["launch_bound"] == (row["host_launch_us"] > row["runtime_us"])
 
 
 def test_a_batch_of_products_is_measured_in_every_family_that_has_it(make_gpu_worker: MakeGpuWorker) -> None:
@@ -96,9 +96,9 @@ def test_a_batch_of_products_is_measured_in_every_family_that_has_it(make_gpu_wo
 
 
 def test_power_comes_from_steps_of_the_counter_and_is_checked(make_gpu_worker: MakeGpuWorker) -> None:
-    worker = make_gpu_worker()
-    assert worker.device.has_power
-    light, heavy = _rows(worker, cells := [_cell(power=True), _cell(8192, 8192, 8192, dtype="fp16", power=True)]).values()
+    supervisor = make_gpu_worker()
+    assert supervisor.device.has_power
+    light, heavy = _rows(supervisor, cells := [_cell(power=True), _cell(8192, 8192, 8192, dtype="fp16", power=True)]).values()
     if light["cell_id"] != cells[0].cell_id:
         light, heavy = heavy, light
     for row in (light, heavy):
@@ -110,11 +110,11 @@ def test_power_comes_from_steps_of_the_counter_and_is_checked(make_gpu_worker: M
 
 
 def test_a_wrong_kernel_a_fault_and_a_hang_cost_no_other_cell(make_gpu_worker: MakeGpuWorker) -> None:
-    worker = make_gpu_worker(5.0)
-    kernels = {name: _cell(64, 64, 64, family="own", kernel=f"tests/agent/kernels/{name}.toml") for name in ("wrong", "traps", "hangs")}
+    supervisor = make_gpu_worker(5.0)
+    kernels = {name: _cell(64, 64, 64, family="custom", kernel=f"tests/agent/kernels/{name}.toml") for name in ("wrong", "traps", "hangs")}
     good = [_cell(64 * i, 256, 256) for i in range(1, 9)]
     start_s = monotonic()
-    rows = _rows(worker, [*good[:3], kernels["wrong"], *good[3:5], kernels["traps"], good[5], kernels["hangs"], *good[6:]])
+    rows = _rows(supervisor, [*good[:3], kernels["wrong"], *good[3:5], kernels["traps"], good[5], kernels["hangs"], *good[6:]])
     assert {rows[cell.cell_id]["status"] for cell in good} == {"ok"}
     assert [rows[kernels[name].cell_id]["status"] for name in kernels] == ["incorrect", "cuda_error", "timeout"]
     assert monotonic() - start_s < 120
@@ -143,13 +143,13 @@ def test_loading_one_gpu_moves_only_its_own_counter(make_gpu_worker: MakeGpuWork
     for loaded in range(len(handles)):
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", str(loaded))
         assert os.environ["CUDA_VISIBLE_DEVICES"] == str(loaded)
-        worker = make_gpu_worker()
+        supervisor = make_gpu_worker()
         before_mj, start_s = [pynvml.nvmlDeviceGetTotalEnergyConsumption(handle) for handle in handles], monotonic()
-        (row,) = _rows(worker, [_cell(4096, 4096, 4096, dtype="fp16", power=True)]).values()
+        (row,) = _rows(supervisor, [_cell(4096, 4096, 4096, dtype="fp16", power=True)]).values()
         took_s = monotonic() - start_s
         mean_w = [(pynvml.nvmlDeviceGetTotalEnergyConsumption(h) - mj) / took_s / 1e3 for h, mj in zip(handles, before_mj, strict=True)]
-        worker.stop()
-        assert row["gpu_uuid"] == worker.device.uuid == uuids[loaded]
+        supervisor.stop()
+        assert row["device_uuid"] == supervisor.device.uuid == uuids[loaded]
         others = [watts for i, watts in enumerate(mean_w) if i != loaded]
         assert row["power_w"] > 2 * max(others) and mean_w[loaded] > 1.5 * max(others)
 

@@ -42,8 +42,8 @@ def waited() -> list[float]:
 def measure(device: Device, waited: list[float], make_bench: MakeBench) -> Measure:
     """Measures one cell on a fake bench, without ever sleeping."""
 
-    def one(cell: Cell, on: Device = device, **bench: Any) -> Outcome:
-        outcome = LiveInstrument(make_bench(on, **bench), on, Procedure(), "me", wait=waited.append).measure(cell)
+    def one(cell: Cell, on: Device = device, **backend: Any) -> Outcome:
+        outcome = LiveInstrument(make_bench(on, **backend), on, Procedure(), "me", wait=waited.append).measure(cell)
         row = outcome.row
         assert to_table([row]).schema == SCHEMA
         assert row["status"] in STATUSES
@@ -68,12 +68,12 @@ def test_a_good_row_says_what_was_measured_where_and_how(measure: Measure, make_
     outcome = measure(cell)
     row = outcome.row
     assert not outcome.fatal
-    assert (row["status"], row["reason"], row["runtime_us"], row["runtime_rse"], row["repeats"]) == ("ok", None, 12.5, 0.002, 400)
-    assert (row["cell_id"], row["agent"], row["cache"], row["fill"]) == (cell.cell_id, "me", "cold", "normal")
-    assert (row["device"], row["gpu_uuid"], row["sm_count"], row["peak_tflops"]) == (device.name, device.uuid, 2, 0.2)
-    assert (row["kernel"], row["threads"], row["clock_mhz"], row["clock_start_mhz"]) == ("numpy", 1, 1755.0, 1980.0)
-    assert (row["temperature_c"], row["launch_overhead_us"], row["launch_bound"], row["throttle_reasons"]) == (41.0, 2.5, False, 4)
-    assert 0 <= row["max_rel_error"] < 1e-5
+    assert (row["status"], row["reason"], row["runtime_us"], row["runtime_rse"], row["launches_timed"]) == ("ok", None, 12.5, 0.002, 400)
+    assert (row["cell_id"], row["agent"], row["cache"], row["operand_distribution"]) == (cell.cell_id, "me", "cold", "normal")
+    assert (row["device"], row["device_uuid"], row["compute_units"], row["peak_tflops"]) == (device.name, device.uuid, 2, 0.2)
+    assert (row["kernel"], row["cpu_threads"], row["clock_mhz"], row["clock_start_mhz"]) == ("numpy", 1, 1755.0, 1980.0)
+    assert (row["temperature_c"], row["host_launch_us"], row["launch_bound"], row["throttle_reasons"]) == (41.0, 2.5, False, 4)
+    assert 0 <= row["max_error_over_rms"] < 1e-5
     assert (row["power_w"], row["energy_mj"]) == (None, None)
 
 
@@ -95,9 +95,9 @@ def test_power_is_metered_where_it_is_asked_for(measure: Measure, make_cell: Mak
 def test_the_meter_is_told_the_length_of_the_counters_step(device: Device, make_cell: MakeCell, make_bench: MakeBench) -> None:
     for step_s in (None, 0.0987):
         on = replace(device, counter_step_s=step_s)
-        bench = make_bench(on)
-        LiveInstrument(bench, on, Procedure(), "me").measure(make_cell(power=True))
-        assert bench.steps_s == [step_s]
+        backend = make_bench(on)
+        LiveInstrument(backend, on, Procedure(), "me").measure(make_cell(power=True))
+        assert backend.steps_s == [step_s]
 
 
 @pytest.mark.parametrize("why", ["a MIG slice shares the board's energy counter with its neighbours", "this board has no total-energy counter"])
@@ -125,7 +125,7 @@ def test_a_board_that_is_held_back_is_a_row_throttled_with_its_readings(measure:
     bursts = {"burst": replace(make_bench.BURST, held_back=True, start_mhz=1200.4), "trouble": _raise(AssertionError("no power then"), "power")}
     row = measure(make_cell(power=True), **bursts).row
     assert (row["status"], row["reason"]) == ("throttled", "the clock was at 1200 MHz before the kernel ran, and no rest raised it")
-    assert (row["runtime_us"], row["clock_start_mhz"], row["repeats"], row["temperature_c"]) == (12.5, 1200.4, 400, 41.0)
+    assert (row["runtime_us"], row["clock_start_mhz"], row["launches_timed"], row["temperature_c"]) == (12.5, 1200.4, 400, 41.0)
     assert row["power_w"] is None
 
 
@@ -155,7 +155,7 @@ def test_a_wrong_kernel_is_a_row_that_says_so_and_is_never_timed(measure: Measur
     row = measure(make_cell(family="wrong", kernel="", m=64, n=64)).row
     assert row["status"] == "incorrect"
     assert "largest relative error" in row["reason"]
-    assert (row["kernel"], row["runtime_us"], row["repeats"]) == ("wrong", None, None)
+    assert (row["kernel"], row["runtime_us"], row["launches_timed"]) == ("wrong", None, None)
 
 
 def test_a_kernel_that_writes_nothing_is_incorrect(measure: Measure, make_cell: MakeCell, families: Any) -> None:
@@ -171,7 +171,7 @@ def test_a_right_kernel_of_a_new_family_is_ok(measure: Measure, make_cell: MakeC
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        ({"family": "tiled", "kernel": "", "threads": 0}, "family tiled runs on cuda, this device is cpu"),
+        ({"family": "tiled", "kernel": "", "cpu_threads": 0}, "family tiled runs on cuda, this device is cpu"),
         ({"dtype": "bf16"}, "family blas has no bf16"),
         ({"kernel": "strassen"}, "blas has kernels numpy and blocked"),
         ({"beta": 1.0}, "beta=1.0"),
@@ -226,8 +226,8 @@ def test_a_cuda_fault_is_a_row_and_the_end_of_the_process(measure: Measure, make
 def test_a_cuda_fault_under_power_is_fatal_and_keeps_what_was_read(
     device: Device, make_cell: MakeCell, make_bench: MakeBench, device_fault: Any
 ) -> None:
-    bench = make_bench(device, trouble=_raise(device_fault("cudaErrorLaunchFailure"), "window"))
-    outcome = LiveInstrument(bench, device, Procedure(), "me").measure(make_cell(power=True))
+    backend = make_bench(device, trouble=_raise(device_fault("cudaErrorLaunchFailure"), "window"))
+    outcome = LiveInstrument(backend, device, Procedure(), "me").measure(make_cell(power=True))
     assert outcome.fatal
     assert (outcome.row["status"], outcome.row["reason"]) == ("cuda_error", "cudaErrorLaunchFailure")
     assert (outcome.row["runtime_us"], outcome.row["power_w"]) == (12.5, None)
@@ -241,9 +241,9 @@ def test_a_broken_program_is_not_hidden_in_a_row(measure: Measure, make_cell: Ma
 
 @pytest.mark.parametrize(("cache", "cold"), [("cold", True), ("warm", False)])
 def test_the_cell_says_whether_the_cache_is_warm(device: Device, make_cell: MakeCell, make_bench: MakeBench, cache: str, cold: bool) -> None:
-    bench = make_bench(device)
-    row = LiveInstrument(bench, device, Procedure(), "me").measure(make_cell(cache=cache)).row
-    assert [asked for _, asked in bench.asked] == [cold]
+    backend = make_bench(device)
+    row = LiveInstrument(backend, device, Procedure(), "me").measure(make_cell(cache=cache)).row
+    assert [asked for _, asked in backend.asked] == [cold]
     assert row["cache"] == cache
 
 

@@ -80,7 +80,7 @@ def test_an_arena_that_is_too_small_is_not_carved() -> None:
     "config",
     [
         _config(),
-        _config(kernel="numpy", threads=1),
+        _config(kernel="numpy", cpu_threads=1),
         _config(kernel="blocked", tile_m=16, tile_n=16, tile_k=16),
         _config(kernel="blocked", tile_m=7, tile_n=64, tile_k=1),  # ragged in m, over n, one by one in k
         _config(kernel="blocked", tile_m=33, tile_n=20, tile_k=50),  # exactly one block
@@ -117,7 +117,7 @@ def test_a_batch_is_many_products(layout: str) -> None:
         (Gemm(m=4, n=4, k=4, alpha=2.0), _config(), "alpha=2.0"),
         (Gemm(m=4, n=4, k=4, beta=1.0), _config(), "beta=1.0"),
         (Gemm(m=4, n=4, k=4), _config(kernel="strassen"), "blas has kernels numpy and blocked, not 'strassen'"),
-        (Gemm(m=4, n=4, k=4), _config(threads=1_000_000), "threads when asked for 1000000"),
+        (Gemm(m=4, n=4, k=4), _config(cpu_threads=1_000_000), "threads when asked for 1000000"),
     ],
 )
 def test_what_it_cannot_do_is_unsupported(gemm: Gemm, config: KernelConfig, reason: str) -> None:
@@ -128,17 +128,17 @@ def test_what_it_cannot_do_is_unsupported(gemm: Gemm, config: KernelConfig, reas
 
 def test_threads_are_set_and_recorded_as_blas_reports_them() -> None:
     gemm = Gemm(m=4, n=4, k=4)
-    facts = load("blas").prepare(gemm, _config(threads=1), _sets(gemm)).facts
-    assert facts == {"threads": 1, "kernel": "numpy", "library": library()}
+    facts = load("blas").prepare(gemm, _config(cpu_threads=1), _sets(gemm)).facts
+    assert facts == {"cpu_threads": 1, "kernel": "numpy", "library": library()}
     assert "None" not in library()
-    assert load("blas").prepare(gemm, _config(kernel="blocked", threads=2), _sets(gemm)).facts["threads"] == 2
+    assert load("blas").prepare(gemm, _config(kernel="blocked", cpu_threads=2), _sets(gemm)).facts["cpu_threads"] == 2
 
 
 def test_a_cell_that_names_no_threads_is_not_measured_with_those_of_the_cell_before() -> None:
     gemm, own = Gemm(m=4, n=4, k=4), set_threads(0)
     for threads in (1, 2, 3):
-        assert load("blas").prepare(gemm, _config(threads=threads), _sets(gemm)).facts["threads"] == threads
-        assert load("blas").prepare(gemm, _config(), _sets(gemm)).facts["threads"] == own
+        assert load("blas").prepare(gemm, _config(cpu_threads=threads), _sets(gemm)).facts["cpu_threads"] == threads
+        assert load("blas").prepare(gemm, _config(), _sets(gemm)).facts["cpu_threads"] == own
 
 
 def test_a_family_is_refused_where_it_has_no_business() -> None:

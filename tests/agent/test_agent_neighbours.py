@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 
-from agent.supervisor import MAX_DEATHS, Worker, _Lease
+from agent.supervisor import MAX_DEATHS, ChildSupervisor, _Lease
 from gemmcast.cell import Cell
 from gemmcast.device import Device
 
 MakeCell = Callable[..., Cell]
-MakeWorker = Callable[..., Worker]
+MakeWorker = Callable[..., ChildSupervisor]
 PROGRAM = (sys.executable, str(Path(__file__).parent / "company_child.py"))
 SIX = (8, 16, 24, 32, 40, 48)
 MEASURED = ("ok", "contended")
@@ -48,9 +48,9 @@ def measure(make_worker: MakeWorker, make_cell: MakeCell, tmp_path: Path) -> Cal
         notes = tmp_path / "notes"
         notes.touch()
         options = {} if depth is None else {"depth": depth}
-        worker = make_worker(timeout_s, program=PROGRAM, trouble=trouble, notes=str(notes), **options)
+        supervisor = make_worker(timeout_s, program=PROGRAM, trouble=trouble, notes=str(notes), **options)
         cells = [make_cell(m=m) for m in SIX]
-        rows = [row for row in worker.measure(cells) if row is not None]
+        rows = [row for row in supervisor.measure(cells) if row is not None]
         assert sorted(row["cell_id"] for row in rows) == sorted(cell.cell_id for cell in cells)
         return Told(rows, Counter(notes.read_text().splitlines()))
 
@@ -129,8 +129,8 @@ pipe.send_bytes(json.dumps({"fault": "cudaErrorECCUncorrectable"}).encode())
 @pytest.mark.cluster
 def test_a_fault_that_is_reported_under_one_cell_is_its_row(make_worker: MakeWorker, make_cell: MakeCell, device: Device) -> None:
     """A child that says so again and again must not be started for ever."""
-    worker = make_worker(program=(sys.executable, "-c", LONE_FAULT), device=json.loads(device.to_json()))
-    rows = [row for row in worker.measure([make_cell(m=8), make_cell(m=16)]) if row is not None]
+    supervisor = make_worker(program=(sys.executable, "-c", LONE_FAULT), device=json.loads(device.to_json()))
+    rows = [row for row in supervisor.measure([make_cell(m=8), make_cell(m=16)]) if row is not None]
     assert [(row["m"], row["status"], row["reason"]) for row in rows] == [(m, "cuda_error", "cudaErrorECCUncorrectable") for m in (8, 16)]
 
 

@@ -179,7 +179,7 @@ class Load:
 def sample(fake: FakeNvml, make_bench: Any, make_cell: MakeCell, device: Device) -> Callable[[int, float], dict[str, Any]]:
     """A row with power from the agent of that board, whose kernel draws so many watts."""
 
-    class Bench(make_bench):  # type: ignore[misc]
+    class DeviceBackend(make_bench):  # type: ignore[misc]
         def __init__(self, at: int, watts: float) -> None:
             self.board = NvmlBoard(BUS_IDS[at])
             self._load = Load(fake, fake.gpus[BUS_IDS[at]], watts)
@@ -189,8 +189,8 @@ def sample(fake: FakeNvml, make_bench: Any, make_cell: MakeCell, device: Device)
             return meter(self.board, self._load, procedure, step_s=step_s, burst_mhz=1980.0, meanwhile=meanwhile, now_s=fake.now_s, wait=fake.wait)
 
     def row(at: int, watts: float) -> dict[str, Any]:
-        bench = Bench(at, watts)
-        return LiveInstrument(bench, bench.identify(), Procedure(), f"agent {at}").measure(make_cell(power=True)).row
+        backend = DeviceBackend(at, watts)
+        return LiveInstrument(backend, backend.identify(), Procedure(), f"agent {at}").measure(make_cell(power=True)).row
 
     return row
 
@@ -205,12 +205,12 @@ def test_loading_one_of_four_boards_moves_only_its_own_counter(fake: FakeNvml, s
     spent_w = [(gpu.energy_mj - mj) / fake.now / 1e3 for gpu, mj in zip(fake.gpus.values(), before, strict=True)]
     assert spent_w[loaded] == pytest.approx(650.0)
     for at, row in rows.items():
-        assert (row["status"], row["gpu_uuid"], row["agent"]) == ("ok", f"GPU-{at}", f"agent {at}")
+        assert (row["status"], row["device_uuid"], row["agent"]) == ("ok", f"GPU-{at}", f"agent {at}")
         assert row["power_w"] == pytest.approx(200.0 + at, rel=0.001)
         assert row["power_instant_w"] == pytest.approx(200.0 + at, rel=0.001)
         assert row["energy_mj"] == pytest.approx(row["power_w"])  # of a launch of 1 ms
     own = sample(loaded, 650.0)
-    assert (own["gpu_uuid"], own["power_w"]) == (f"GPU-{loaded}", pytest.approx(650.0, rel=0.001))
+    assert (own["device_uuid"], own["power_w"]) == (f"GPU-{loaded}", pytest.approx(650.0, rel=0.001))
     assert fake.gpus[BUS_IDS[loaded]].watts == IDLE_W and all(fake.gpus[BUS_IDS[at]].watts == IDLE_W for at in others)
 
 

@@ -57,10 +57,10 @@ def run(device: Device, make_cell: MakeCell, make_bench: Any) -> Callable[..., R
     """Measures cells of these m on a fake bench of depth 3."""
 
     def go(
-        sizes: Sequence[int] = FIVE, *, asked: int | None = None, of_bench: int = 3, power: Sequence[int] = (), options: Any = None, **bench: Any
+        sizes: Sequence[int] = FIVE, *, asked: int | None = None, of_bench: int = 3, power: Sequence[int] = (), options: Any = None, **backend: Any
     ) -> Run:
         waited: list[float] = []
-        fake = make_bench(device, depth=of_bench, **bench)
+        fake = make_bench(device, depth=of_bench, **backend)
         live = LiveInstrument(fake, device, Procedure(), "me", wait=waited.append)
         cells = [make_cell(m=m, power=m in power, **(options or {}).get(m, {})) for m in sizes]
         events = []
@@ -239,18 +239,18 @@ def _fits_alone(ms: Sequence[int], error: Exception, log: Callable[[], list[tupl
 def test_a_cell_that_finds_no_room_is_tried_again_when_the_others_are_done(
     device: Device, make_cell: MakeCell, make_bench: Any, m: int, error: Exception
 ) -> None:
-    bench: Any = make_bench(device, depth=3, trouble=_fits_alone([m], error, lambda: bench.log))
-    live = LiveInstrument(bench, device, Procedure(), "me", wait=lambda _: None)
+    backend: Any = make_bench(device, depth=3, trouble=_fits_alone([m], error, lambda: backend.log))
+    live = LiveInstrument(backend, device, Procedure(), "me", wait=lambda _: None)
     statuses = {}
-    for event in live.measure_all([make_cell(m=of) for of in FIVE], begun=lambda cell: bench.log.append(("begun", cell.gemm.m))):
+    for event in live.measure_all([make_cell(m=of) for of in FIVE], begun=lambda cell: backend.log.append(("begun", cell.gemm.m))):
         assert isinstance(event, Outcome)
         statuses[event.row["m"]] = event.row["status"]
-        bench.log.append(("done", event.row["m"]))
+        backend.log.append(("done", event.row["m"]))
     assert statuses == dict.fromkeys(FIVE, "ok")
-    tries = [i for i, entry in enumerate(bench.log) if entry == ("operands", m)]
+    tries = [i for i, entry in enumerate(backend.log) if entry == ("operands", m)]
     assert len(tries) == (1 if m == 8 else 2)
     # afterwards cells are under way together again
-    assert m == 40 or Run([], bench.log[tries[-1] :], []).under_way() >= min(2, len(FIVE) - FIVE.index(m) - 1)
+    assert m == 40 or Run([], backend.log[tries[-1] :], []).under_way() >= min(2, len(FIVE) - FIVE.index(m) - 1)
 
 
 @pytest.mark.parametrize("error", NO_ROOM, ids=repr)
@@ -311,8 +311,8 @@ def test_a_caller_that_leaves_early_does_not_slow_the_next(run: Callable[..., Ru
             failed.append(m)
             raise MemoryError("no room")
 
-    bench = make_bench(device, depth=3, trouble=trouble)
-    live = LiveInstrument(bench, device, Procedure(), "me")
+    backend = make_bench(device, depth=3, trouble=trouble)
+    live = LiveInstrument(backend, device, Procedure(), "me")
     left = live.measure_all([make_cell(m=m) for m in FIVE])
     assert [next(left), next(left)] and failed == [24]  # and 24 waits until it is alone
     begun: list[int] = []

@@ -32,7 +32,7 @@ def _write(path: Path, rows: list[dict[str, Any]]) -> Path:
 @pytest.fixture
 def recorded(tmp_path: Path, make_cell: MakeCell, make_row: MakeRow) -> Path:
     """Two shapes on one and two threads; one of them metered, and one measured twice; one that failed."""
-    rows = [make_row(make_cell(m=m, threads=threads), runtime_us=m / threads, threads=threads) for m in (32, 64) for threads in (1, 2)]
+    rows = [make_row(make_cell(m=m, cpu_threads=threads), runtime_us=m / threads, cpu_threads=threads) for m in (32, 64) for threads in (1, 2)]
     rows.append(make_row(make_cell(m=32), runtime_us=33.0, power_w=80.0, sustained_runtime_us=34.0, energy_mj=2.72))
     rows.append({**make_row(make_cell(m=128), status="incorrect", reason="largest relative error 0.4"), "runtime_us": None})
     return _write(tmp_path / "recorded.parquet", rows)
@@ -40,10 +40,10 @@ def recorded(tmp_path: Path, make_cell: MakeCell, make_row: MakeRow) -> Path:
 
 def test_a_recorded_row_comes_back_as_it_was(recorded: Path, make_cell: MakeCell) -> None:
     instrument = ReplayInstrument(recorded, "replayer")
-    by_cell = {(row["m"], row["threads"], row["power_w"]): row for row in pq.read_table(recorded).to_pylist()}
+    by_cell = {(row["m"], row["cpu_threads"], row["power_w"]): row for row in pq.read_table(recorded).to_pylist()}
     for m in (32, 64):
         for threads in (1, 2):
-            cell = make_cell(m=m, threads=threads, target="whatever")
+            cell = make_cell(m=m, cpu_threads=threads, device_key="whatever")
             outcome = instrument.measure(cell)
             want = by_cell[m, threads, None]
             assert not outcome.fatal
@@ -77,7 +77,7 @@ def test_repeats_are_different_rows_while_there_are_some(recorded: Path, make_ce
 
 
 def test_cells_that_ask_nothing_of_threads_and_kernel_get_what_there_is(recorded: Path, make_cell: MakeCell) -> None:
-    row = ReplayInstrument(recorded, "replayer").measure(make_cell(m=64, threads=0, kernel="")).row
+    row = ReplayInstrument(recorded, "replayer").measure(make_cell(m=64, cpu_threads=0, kernel="")).row
     assert (row["status"], row["kernel"]) == ("ok", "numpy")
 
 
@@ -85,7 +85,7 @@ def test_cells_that_ask_nothing_of_threads_and_kernel_get_what_there_is(recorded
     "options",
     [
         {"m": 33}, {"m": 64, "k": 65}, {"m": 64, "dtype": "fp64"}, {"m": 64, "layout": "nt"}, {"m": 64, "cache": "cold"}, {"m": 64, "batch": 2},
-        {"m": 64, "beta": 1.0}, {"m": 64, "tile_m": 16}, {"m": 64, "repeat": 1}, {"m": 64, "threads": 4}, {"m": 64, "kernel": "blocked"},
+        {"m": 64, "beta": 1.0}, {"m": 64, "tile_m": 16}, {"m": 64, "repeat": 1}, {"m": 64, "cpu_threads": 4}, {"m": 64, "kernel": "blocked"},
     ],
     ids=str,
 )  # fmt: skip
@@ -136,7 +136,7 @@ def test_a_file_without_samples_is_refused(tmp_path: Path) -> None:
 @pytest.fixture
 def resolved(tmp_path: Path, make_cell: MakeCell, make_row: MakeRow) -> ReplayInstrument:
     """Rows that tell more than was asked: two configurations of one library, one of them twice, and an own kernel."""
-    one, two, own = (make_cell(m=32, family=family, kernel="", threads=0) for family in ("cublaslt", "cublaslt", "own"))
+    one, two, own = (make_cell(m=32, family=family, kernel="", cpu_threads=0) for family in ("cublaslt", "cublaslt", "custom"))
     first = {"kernel": "default", "algo_id": 66, "tile_m": 128, "tile_n": 64, "split_k": 1}
     second = {"kernel": "heuristic-1", "algo_id": 21, "tile_m": 64, "tile_n": 64, "split_k": 4}
     rows = [make_row(one, 10.0, **first), make_row(two, 20.0, **second), make_row(one, 11.0, **first)]
@@ -162,7 +162,7 @@ def resolved(tmp_path: Path, make_cell: MakeCell, make_row: MakeRow) -> ReplayIn
 def test_an_open_knob_fits_any_and_a_given_one_must_fit(
     resolved: ReplayInstrument, make_cell: MakeCell, knobs: dict[str, Any], runtime_us: float | None
 ) -> None:
-    row = resolved.measure(make_cell(**{"m": 32, "family": "cublaslt", "kernel": "", "threads": 0, **knobs})).row
+    row = resolved.measure(make_cell(**{"m": 32, "family": "cublaslt", "kernel": "", "cpu_threads": 0, **knobs})).row
     assert (row["runtime_us"], row["status"]) == (runtime_us, "ok" if runtime_us else "not_recorded")
 
 
@@ -170,7 +170,7 @@ def test_an_open_knob_fits_any_and_a_given_one_must_fit(
     ("kernel", "found"), [("kernels/mine.toml", True), ("kernels/mine.toml@1a2b3c4d", True), ("kernels/mine.toml@ffffffff", False)]
 )
 def test_an_own_kernel_is_found_by_its_path_or_by_its_content(resolved: ReplayInstrument, make_cell: MakeCell, kernel: str, found: bool) -> None:
-    row = resolved.measure(make_cell(m=32, family="own", kernel=kernel, threads=0)).row
+    row = resolved.measure(make_cell(m=32, family="custom", kernel=kernel, cpu_threads=0)).row
     assert (row["status"] == "ok") == found
 
 
@@ -180,7 +180,7 @@ def test_every_recorded_sweep_answers(name: str) -> None:
     instrument, table = ReplayInstrument(path, "replayer"), pq.read_table(path)
     for row in table.take(list(range(0, len(table), max(1, len(table) // 60)))).to_pylist():
         metered = row["power_w"] is not None
-        cell = Cell(gemm=gemm_of(row), config=config_of(row), cache=row["cache"], power=metered, target=instrument.device.name)
+        cell = Cell(gemm=gemm_of(row), config=config_of(row), cache=row["cache"], power=metered, device_key=instrument.device.name)
         said = instrument.measure(cell).row
         assert (said["status"], said["runtime_us"], said["power_w"], said["reason"]) == tuple(
             row[column] for column in ("status", "runtime_us", "power_w", "reason")

@@ -101,7 +101,7 @@ def test_a_batch_is_as_long_as_the_clock_needs_and_hardly_longer(launch_us: floa
     assert burst.runtime_us == pytest.approx(launch_us)
     assert batch * launch_us >= 1000.0
     assert batch == 1 or batch * launch_us <= 2 * 1000.0
-    assert burst.repeats == batch * MIN_BATCHES
+    assert burst.launches_timed == batch * MIN_BATCHES
 
 
 def test_a_batch_never_has_more_launches_than_allowed() -> None:
@@ -133,7 +133,7 @@ def test_a_kernel_that_takes_no_time_is_sized_by_the_bound() -> None:
 def test_a_steady_kernel_needs_the_fewest_batches() -> None:
     kernel = FakeKernel(cycle([100.0, 100.1, 99.9]))
     burst = kernel.time(Procedure(target_rse=0.005, burst_s=10.0))
-    assert burst.repeats == MIN_BATCHES * kernel.sizes[-1]
+    assert burst.launches_timed == MIN_BATCHES * kernel.sizes[-1]
     assert burst.runtime_rse < 0.005
 
 
@@ -141,7 +141,7 @@ def test_a_noisy_kernel_is_repeated_until_its_median_is_known() -> None:
     kernel = FakeKernel(_unsteady(0.05))
     burst = kernel.time(Procedure(target_rse=0.005, burst_s=10.0))
     assert burst.runtime_rse < 0.005
-    assert burst.repeats > 3 * MIN_BATCHES * kernel.sizes[-1]
+    assert burst.launches_timed > 3 * MIN_BATCHES * kernel.sizes[-1]
     assert burst.runtime_us == pytest.approx(100.0, rel=0.02)
 
 
@@ -155,14 +155,14 @@ def test_a_kernel_that_never_settles_is_stopped_by_the_budget() -> None:
 def test_the_number_of_batches_is_bounded_too() -> None:
     kernel = FakeKernel(_unsteady())
     burst = kernel.time(Procedure(target_rse=1e-6, burst_s=60.0))
-    assert burst.repeats == MAX_BATCHES * kernel.sizes[-1]
+    assert burst.launches_timed == MAX_BATCHES * kernel.sizes[-1]
 
 
 @pytest.mark.parametrize(("launch_us", "batches"), [(1e6, MIN_BATCHES_LATE), (7000.0, MIN_BATCHES_SPENT), (20_000.0, MIN_BATCHES_SPENT)])
 def test_a_launch_near_or_over_the_budget_runs_a_few_times_only(launch_us: float, batches: int) -> None:
     kernel = FakeKernel(repeat(launch_us))
     burst = finish(time_burst(kernel.run, 1, Procedure(burst_s=0.03, target_rse=0.0)))
-    assert burst.repeats == batches
+    assert burst.launches_timed == batches
     assert kernel.spent_s == pytest.approx(batches * launch_us * 1e-6)
 
 
@@ -178,7 +178,7 @@ def test_so_many_batches_are_started_before_anybody_looks(at_once: int) -> None:
     kernel = FakeKernel(repeat(100.0))
     burst = finish(time_burst(kernel.run, 10, Procedure(burst_s=10.0), at_once=at_once))
     assert kernel.counts[0] == at_once and max(kernel.counts) <= at_once
-    assert burst.repeats == 10 * sum(kernel.counts)
+    assert burst.launches_timed == 10 * sum(kernel.counts)
     assert sum(kernel.counts) == max(at_once, -(-MIN_BATCHES // at_once) * at_once)
 
 
@@ -212,7 +212,7 @@ def test_batches_that_began_at_a_low_clock_are_left_out(at_once: int) -> None:
     kernel = _clocked(LOW)
     burst, rests = rested(time_burst(kernel.run, 10, USUAL, at_once=at_once, full_mhz=lambda: FULL_MHZ))
     assert burst == Burst(
-        runtime_us=100.0, runtime_rse=0.0, repeats=10 * (sum(kernel.counts) - 1), clock_mhz=HIGH[1], start_mhz=HIGH[0], held_back=False
+        runtime_us=100.0, runtime_rse=0.0, launches_timed=10 * (sum(kernel.counts) - 1), clock_mhz=HIGH[1], start_mhz=HIGH[0], held_back=False
     )
     assert rests == ([RESTS_S[0]] if at_once == 1 else [])  # one of four is too few to rest for
 
@@ -228,7 +228,7 @@ def test_rests_grow_until_one_helps() -> None:
     kernel = _clocked(*[LOW] * 3 * MIN_BATCHES)
     burst, rests = rested(time_burst(kernel.run, 10, USUAL, at_once=MIN_BATCHES, full_mhz=lambda: FULL_MHZ))
     assert tuple(rests) == RESTS_S == (0.1, 0.3, 1.0)
-    assert (burst.runtime_us, burst.repeats, burst.held_back) == (100.0, 10 * MIN_BATCHES, False)
+    assert (burst.runtime_us, burst.launches_timed, burst.held_back) == (100.0, 10 * MIN_BATCHES, False)
 
 
 @pytest.mark.parametrize("at_once", [1, MIN_BATCHES])
@@ -237,14 +237,14 @@ def test_a_burst_that_no_rest_helps_says_that_it_was_held_back(at_once: int) -> 
     burst, rests = rested(time_burst(kernel.run, 10, USUAL, at_once=at_once, full_mhz=lambda: FULL_MHZ))
     assert tuple(rests) == RESTS_S
     assert (burst.held_back, burst.runtime_us, burst.start_mhz, burst.clock_mhz) == (True, 140.0, *LOW)
-    assert burst.repeats == 10 * (len(RESTS_S) + 1) * at_once
+    assert burst.launches_timed == 10 * (len(RESTS_S) + 1) * at_once
 
 
 def test_enough_batches_at_a_high_clock_are_kept_though_the_board_ends_low() -> None:
     kernel = _clocked(*[HIGH] * MIN_BATCHES_LATE, then=LOW)
     burst, rests = rested(time_burst(kernel.run, 10, USUAL, at_once=1, full_mhz=lambda: FULL_MHZ))
     assert tuple(rests) == RESTS_S
-    assert (burst.held_back, burst.runtime_us, burst.repeats) == (False, 100.0, 10 * MIN_BATCHES_LATE)
+    assert (burst.held_back, burst.runtime_us, burst.launches_timed) == (False, 100.0, 10 * MIN_BATCHES_LATE)
 
 
 def test_too_few_batches_at_a_high_clock_do_not_speak_for_the_kernel() -> None:
@@ -256,7 +256,7 @@ def test_too_few_batches_at_a_high_clock_do_not_speak_for_the_kernel() -> None:
 def test_batches_whose_clock_falls_only_while_they_run_are_kept() -> None:
     kernel = _clocked(then=(FULL_MHZ, 0.6 * FULL_MHZ))
     burst, rests = rested(time_burst(kernel.run, 10, USUAL, at_once=MIN_BATCHES, full_mhz=lambda: FULL_MHZ))
-    assert (rests, burst.held_back, burst.repeats) == ([], False, 10 * MIN_BATCHES)
+    assert (rests, burst.held_back, burst.launches_timed) == ([], False, 10 * MIN_BATCHES)
     assert (burst.clock_mhz, burst.start_mhz) == (0.6 * FULL_MHZ, FULL_MHZ)
 
 
@@ -264,7 +264,7 @@ def test_batches_whose_clock_falls_only_while_they_run_are_kept() -> None:
 def test_nothing_is_low_where_a_clock_is_not_known(start_mhz: float | None, full_mhz: float | None) -> None:
     kernel = _clocked(then=(start_mhz, None))
     burst, rests = rested(time_burst(kernel.run, 10, USUAL, at_once=MIN_BATCHES, full_mhz=lambda: full_mhz))
-    assert (rests, burst.held_back, burst.repeats) == ([], False, 10 * MIN_BATCHES)
+    assert (rests, burst.held_back, burst.launches_timed) == ([], False, 10 * MIN_BATCHES)
     assert (burst.clock_mhz, burst.start_mhz) == (None, start_mhz)
 
 
@@ -273,7 +273,7 @@ def test_low_is_judged_by_the_highest_clock_seen_until_then() -> None:
     steps = time_burst(kernel.run, 10, never, at_once=MIN_BATCHES, full_mhz=lambda: 1200.0 if len(kernel.counts) == 1 else FULL_MHZ)
     burst, rests = rested(steps)
     assert tuple(rests) == RESTS_S
-    assert (burst.held_back, burst.repeats) == (False, 10 * MIN_BATCHES)  # those of the first look
+    assert (burst.held_back, burst.launches_timed) == (False, 10 * MIN_BATCHES)  # those of the first look
 
 
 def test_a_rest_waits_where_it_is_told_to() -> None:

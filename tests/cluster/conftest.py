@@ -32,7 +32,7 @@ burst_s = 0.02
 family = "blas"
 kernel = "numpy"
 shapes = { sample = 220, min = 16, max = 500 }
-knobs = { threads = [1] }
+knobs = { cpu_threads = [1] }
 """
 
 

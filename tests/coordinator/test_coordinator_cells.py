@@ -46,7 +46,7 @@ def test_another_process_plans_the_same_cells_in_the_same_order(gpu: Device, pyt
 
 
 def test_a_cell_id_is_for_ever(make_plan: MakePlan, cpu: Device) -> None:
-    (cell,) = _cells(make_plan({"list": [[64, 32, 16]]}, kernel="numpy", knobs={"threads": [1]}), cpu)
+    (cell,) = _cells(make_plan({"list": [[64, 32, 16]]}, kernel="numpy", knobs={"cpu_threads": [1]}), cpu)
     assert cell.cell_id == "a843bd0404554b5e"
 
 
@@ -103,18 +103,18 @@ def test_lists_grids_and_samples_go_together_without_repeats() -> None:
 
 def test_a_sweep_is_the_product_of_everything(make_plan: MakePlan, cpu: Device) -> None:
     plan = make_plan(
-        {"m": [8, 16], "n": [8], "k": [8, 32]}, dtypes=["fp32", "fp64"], layouts=["nn", "tt"], batch=[1, 4], knobs={"threads": [1, 2], "tile_m": [4]}
+        {"m": [8, 16], "n": [8], "k": [8, 32]}, dtypes=["fp32", "fp64"], layouts=["nn", "tt"], batch=[1, 4], knobs={"cpu_threads": [1, 2], "tile_m": [4]}
     )
     cells = _cells(plan, cpu)
     assert len(cells) == 4 * 2 * 2 * 2 * 2
-    assert {(cell.gemm.m, cell.gemm.k, cell.gemm.dtype, cell.gemm.layout, cell.gemm.batch, cell.config.threads) for cell in cells} == {
+    assert {(cell.gemm.m, cell.gemm.k, cell.gemm.dtype, cell.gemm.layout, cell.gemm.batch, cell.config.cpu_threads) for cell in cells} == {
         (m, k, dtype, layout, batch, threads)
         for m in (8, 16) for k in (8, 32) for dtype in ("fp32", "fp64") for layout in ("nn", "tt") for batch in (1, 4) for threads in (1, 2)
     }  # fmt: skip
 
 
 def test_cells_of_one_problem_stand_together(make_plan: MakePlan, cpu: Device) -> None:
-    gemms = [cell.gemm for cell in _cells(make_plan({"sample": 10}, dtypes=["fp32", "fp64"], knobs={"threads": [1, 2, 4]}), cpu)]
+    gemms = [cell.gemm for cell in _cells(make_plan({"sample": 10}, dtypes=["fp32", "fp64"], knobs={"cpu_threads": [1, 2, 4]}), cpu)]
     changes = sum(one != other for one, other in pairwise(gemms))
     assert changes == 10 * 2 - 1
 
@@ -132,7 +132,7 @@ def test_the_same_cell_of_two_sweeps_is_one(cpu: Device) -> None:
 
 def test_any_beginning_of_a_plan_is_a_sample_of_all_its_sweeps(cpu: Device) -> None:
     few, many = (
-        {"family": "blas", "shapes": {"sample": count}, "layouts": [layout], "knobs": {"threads": [1, 2]}}
+        {"family": "blas", "shapes": {"sample": count}, "layouts": [layout], "knobs": {"cpu_threads": [1, 2]}}
         for count, layout in ((5, "nn"), (50, "tt"))
     )
     cells = _cells(parse_plan({"name": "two", "sweep": [few, many]}), cpu)
@@ -169,11 +169,11 @@ def test_cells_are_of_a_type_of_device_or_of_one_gpu(make_plan: MakePlan, gpu: D
     twin = replace(gpu, uuid="GPU-paper-1")
     shapes, share, each = {"sample": 5}, make_plan({"sample": 5}, family="cublas"), {"devices": {"spread": "each"}}
     assert _cells(share, gpu) == _cells(share, twin)
-    assert {cell.target for cell in _cells(share, gpu)} == {gpu.name}
+    assert {cell.device_key for cell in _cells(share, gpu)} == {gpu.name}
     apart = make_plan(shapes, family="cublas", **each)
     ids = [{cell.cell_id for cell in _cells(apart, device)} for device in (gpu, twin)]
     assert not ids[0] & ids[1]
-    assert {cell.target for cell in _cells(apart, twin)} == {twin.uuid}
+    assert {cell.device_key for cell in _cells(apart, twin)} == {twin.uuid}
 
 
 def test_what_a_device_cannot_do_is_counted_and_left_out(cpu: Device, gpu: Device) -> None:

@@ -29,7 +29,7 @@ family = "blas"
 kernel = "numpy"
 dtypes = ["fp32", "bf16"]
 shapes = { sample = 100, max = 1024 }
-knobs = { threads = [1, 2] }
+knobs = { cpu_threads = [1, 2] }
 repeats = 2
 [[sweep]]
 family = "cublas"
@@ -73,7 +73,7 @@ def test_train_publishes_and_makes_it_this_nodes_model(trained: dict[str, Any], 
     assert set(trained["unseen"]) == {"layer"} and trained["ranking"] == {} and trained["noise"]["runtime_rse"]["rows"] == 300
     with Predictor(workspace / "node") as predictor:
         assert predictor.version == "1"
-        answer = predictor.predict(Gemm(m=512, n=512, k=512), KernelConfig(family="blas", threads=2))
+        answer = predictor.predict(Gemm(m=512, n=512, k=512), KernelConfig(family="blas", cpu_threads=2))
     assert 0.3 < answer.runtime_us / (2 * 512**3 / 0.2e6) < 5
 
 

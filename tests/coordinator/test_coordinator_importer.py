@@ -68,7 +68,7 @@ def _kernel_tuner(**values: Any) -> Row:
     }  # fmt: skip
 
 
-SET = {"m": "1024", "n": "512", "k": "256", "dtype": "fp16", "family": "own", "device": "NVIDIA A100-SXM4-80GB"}
+SET = {"m": "1024", "n": "512", "k": "256", "dtype": "fp16", "family": "custom", "device": "NVIDIA A100-SXM4-80GB"}
 
 
 @pytest.fixture
@@ -111,7 +111,7 @@ def test_an_aiconfigurator_row_becomes_a_sample(write: Write) -> None:
     assert (row["runtime_us"], row["power_w"], row["power_limit_w"]) == (12.0, 350.5, 700.0)
     assert row["sustained_runtime_us"] is row["energy_mj"] is row["idle_power_w"] is None
     assert (row["library"], row["agent"]) == ("VLLM 0.1.2 (vllm_default)", "import:aiconfigurator:gemm.parquet")
-    assert (row["gpu_uuid"], row["device_kind"], row["measured_at"]) == ("imported-NVIDIA H200", "cuda", "2025-10-09T08:53:20.000+00:00")
+    assert (row["device_uuid"], row["device_kind"], row["measured_at"]) == ("imported-NVIDIA H200", "cuda", "2025-10-09T08:53:20.000+00:00")
     assert len(row["cell_id"]) == len(row["sample_id"]) == 16 and row["cell_id"] != row["sample_id"]
 
 
@@ -190,8 +190,8 @@ def test_descriptors_are_estimated_from_the_rows(write: Write) -> None:
     device = device_of(outside.table.to_pylist())
     assert device.peak_tflops["bf16"] == pytest.approx(PEAK_TFLOPS, rel=1e-6)
     assert device.dram_gbps == pytest.approx(DRAM_GBPS, rel=0.01)
-    assert device.launch_overhead_us == pytest.approx(LAUNCH_US)
-    assert (device.sm_count, device.arch, device.power_limit_w, device.l2_bytes) == (132, "sm_90", 700.0, 60 * 2**20)
+    assert device.empty_launch_us == pytest.approx(LAUNCH_US)
+    assert (device.compute_units, device.arch, device.power_limit_w, device.l2_bytes) == (132, "sm_90", 700.0, 60 * 2**20)
     (note,) = outside.notes
     assert "descriptors estimated from 48 rows: bf16 800 TFLOP/s (the best row)" in note and "132 SMs" in note
 
@@ -200,7 +200,7 @@ def test_where_no_row_is_bound_by_memory_the_datasheet_stands_in(write: Write) -
     outside = read(write([_aic(4096, 4096, 4096 + 64 * i) for i in range(20)], "square.csv"))
     device = device_of(outside.table.to_pylist())
     assert device.dram_gbps == pytest.approx(0.9 * 4800)
-    assert device.launch_overhead_us == 3.0
+    assert device.empty_launch_us == 3.0
     assert "90% of the datasheet's" in outside.notes[0] and "no tiny products" in outside.notes[0]
 
 
@@ -212,7 +212,7 @@ def test_a_given_device_describes_the_rows(write: Write, gpu: Device, tmp_path: 
     )
     assert outside.notes == ()
     first, second = outside.table.to_pylist()
-    assert (first["device"], first["gpu_uuid"], first["dram_gbps"], first["idle_power_w"]) == (gpu.name, gpu.uuid, 2900.0, 70.0)
+    assert (first["device"], first["device_uuid"], first["dram_gbps"], first["idle_power_w"]) == (gpu.name, gpu.uuid, 2900.0, 70.0)
     assert (first["peak_tflops"], second["peak_tflops"], first["power_limit_w"]) == (660.0, 640.0, 700.0)
 
 
@@ -233,17 +233,17 @@ def test_the_description_of_another_board_is_refused(write: Write, gpu: Device) 
 
 def test_two_devices_in_one_table_are_described_apart(write: Write) -> None:
     rows = _rows(write([_aic(), _aic(device="l40s", latency=0.1), _aic(m=2)], "two.csv"))
-    assert [(row["device"], row["sm_count"]) for row in rows] == [("NVIDIA H200", 132), ("l40s", 142), ("NVIDIA H200", 132)]
+    assert [(row["device"], row["compute_units"]) for row in rows] == [("NVIDIA H200", 132), ("l40s", 142), ("NVIDIA H200", 132)]
 
 
 @pytest.mark.parametrize(
-    ("name", "sm_count", "memory_gib"),
+    ("name", "compute_units", "memory_gib"),
     [("h100_sxm", 132, 80), ("NVIDIA H100 80GB HBM3", 132, 80), ("NVIDIA H100 PCIe", 114, 80), ("h200_sxm", 132, 140), ("a100_sxm", 108, 80),
      ("NVIDIA A100-SXM4-40GB", 108, 40), ("b200_sxm", 148, 178), ("GB200", 152, 184), ("NVIDIA L40S", 142, 48), ("Tesla T4", 40, 16)],
 )  # fmt: skip
-def test_boards_go_by_the_drivers_name_and_by_short_ones(name: str, sm_count: int, memory_gib: int) -> None:
+def test_boards_go_by_the_drivers_name_and_by_short_ones(name: str, compute_units: int, memory_gib: int) -> None:
     board = find_board(name)
-    assert board is not None and (board.sm_count, board.memory_gib) == (sm_count, memory_gib)
+    assert board is not None and (board.compute_units, board.memory_gib) == (compute_units, memory_gib)
 
 
 def test_every_board_is_found_under_its_own_name() -> None:
@@ -264,7 +264,7 @@ def test_a_few_columns_are_enough(write: Write) -> None:
         "cold",
         "ok",
     )
-    assert (row["runtime_us"], row["runtime_rse"], row["power_w"], row["sm_count"]) == (7.25, None, None, 132)
+    assert (row["runtime_us"], row["runtime_rse"], row["power_w"], row["compute_units"]) == (7.25, None, None, 132)
     assert (row["agent"], row["measured_at"]) == ("import:csv:mine.csv", "2025-10-09T08:53:20.000+00:00")
 
 
@@ -402,7 +402,7 @@ def test_a_t4_file_is_of_the_form_that_other_tuners_read(power_samples: pa.Table
     write_t4(power_samples.slice(0, 5), tmp_path / "new" / "five.json")
     file = json.loads((tmp_path / "new" / "five.json").read_text())
     assert file["schema_version"] == "1.0.0" and len(file["results"]) == 5
-    assert file["metadata"]["constants"]["sm_count"] == 132
+    assert file["metadata"]["constants"]["compute_units"] == 132
     for result in file["results"]:
         assert set(result) == {"timestamp", "configuration", "times", "invalidity", "correctness", "measurements", "objectives"}
         named = {entry["name"]: entry for entry in result["measurements"]}
@@ -421,11 +421,11 @@ def test_no_t4_file_of_nothing_or_of_another_name(power_samples: pa.Table, tmp_p
 def test_a_kernel_tuner_file_needs_its_problem_from_the_user(write: Write) -> None:
     outside = read(write([_kernel_tuner()], "results.json"), None, None, SET)
     (row,) = outside.table.to_pylist()
-    assert (row["m"], row["n"], row["k"], row["dtype"], row["family"]) == (1024, 512, 256, "fp16", "own")
+    assert (row["m"], row["n"], row["k"], row["dtype"], row["family"]) == (1024, 512, 256, "fp16", "custom")
     assert (row["tile_m"], row["split_k"], row["kernel"]) == (64, 2, "block_size_x=16")
-    assert (row["runtime_us"], row["repeats"], row["power_w"], row["energy_mj"]) == (1250.0, 3, 300.0, None)
+    assert (row["runtime_us"], row["launches_timed"], row["power_w"], row["energy_mj"]) == (1250.0, 3, 300.0, None)
     assert row["runtime_rse"] == pytest.approx(1.2533 * np.std([1.0, 3.0, 1.25], ddof=1) / np.sqrt(3) / 1.75)
-    assert (row["sm_count"], row["arch"], row["measured_at"]) == (108, "sm_80", "2025-03-01T10:00:00.500+00:00")
+    assert (row["compute_units"], row["arch"], row["measured_at"]) == (108, "sm_80", "2025-03-01T10:00:00.500+00:00")
     assert outside.notes[1] == "measurements that were not read: GFLOP/s"
 
 
@@ -433,7 +433,7 @@ def test_a_kernel_tuner_file_needs_its_problem_from_the_user(write: Write) -> No
 def test_without_single_runtimes_the_measured_time_counts(write: Write, unit: str, runtime_us: float) -> None:
     result = _kernel_tuner(times={}, measurements=[{"name": "time", "value": 1.5, "unit": unit}])
     (row,) = read(write([result], "results.json"), None, None, SET).table.to_pylist()
-    assert row["runtime_us"] == pytest.approx(runtime_us) and row["repeats"] is None
+    assert row["runtime_us"] == pytest.approx(runtime_us) and row["launches_timed"] is None
 
 
 @pytest.mark.parametrize(

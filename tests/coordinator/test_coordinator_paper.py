@@ -162,7 +162,7 @@ def test_each_smallest_tile_is_a_baseline_beside_the_tiles_from_it_on() -> None:
 
 
 def test_rows_of_two_boards_are_never_compared() -> None:
-    rows = [{"m": 1, "gpu_uuid": board, "tile": tile, "us": us} for board, tile, us in (("a", 8, 2.0), ("a", 16, 1.0), ("b", 32, 9.0), ("c", 8, 7.0))]
+    rows = [{"m": 1, "device_uuid": board, "tile": tile, "us": us} for board, tile, us in (("a", 8, 2.0), ("a", 16, 1.0), ("b", 32, 9.0), ("c", 8, 7.0))]
     found = tiles.groups(rows, ("m",), lambda row: row["tile"])
     assert len(found) == 1 and tiles.ratios(found, "us", 8, 16).tolist() == [2.0]
     assert len(tiles.ratios(found, "us", 32, 16)) == 0

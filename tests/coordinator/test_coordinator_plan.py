@@ -90,7 +90,7 @@ BAD = [
     (_plan({"dtypes": []}), "sweep.0.dtypes = []: tuple should have at least 1 item"),
     (_plan({"layouts": []}), "sweep.0.layouts = []: tuple should have at least 1 item"),
     (_plan({"batch": []}), "sweep.0.batch = []: tuple should have at least 1 item"),
-    (_plan({"knobs": {"threads": []}}), "sweep.0.knobs.threads = []: tuple should have at least 1 item"),
+    (_plan({"knobs": {"cpu_threads": []}}), "sweep.0.knobs.threads = []: tuple should have at least 1 item"),
     (_plan(shapes={"sample": 5, "min": 1024, "max_gflop": 0.5}), "max_gflop = 0.5 leaves no shape: the smallest, min = 1024, has 2.15"),
     # numbers out of bounds
     (_plan({"power_share": 1.5}), "sweep.0.power_share = 1.5: input should be less than or equal to 1"),

@@ -175,30 +175,30 @@ def test_the_first_screen_says_how_good_the_model_is(tmp_path: Path, power_sampl
 # What it reckons
 
 
-def _of_m(questions: Any) -> dict[str, Any]:
+def _of_m(queries: Any) -> dict[str, Any]:
     """A model to which nothing matters but m."""
-    m = questions[:, AT["m"]].astype(np.float64)
+    m = queries[:, AT["m"]].astype(np.float64)
     return {"runtime_us": m, "low": np.stack([0.9 * m], axis=1), "high": np.stack([1.1 * m], axis=1), "extrapolating": m > 900}
 
 
 def _seen(data: Dataset, runtime_us: Any) -> Unseen:
     data = replace(data, measured=data.measured | {"runtime_us": np.asarray(runtime_us, dtype=np.float64)})
-    return Unseen(data=data, answers=_of_m(data.questions), later=np.zeros(len(data), dtype=bool), targets=("runtime_us",))
+    return Unseen(data=data, answers=_of_m(data.queries), later=np.zeros(len(data), dtype=bool), targets=("runtime_us",))
 
 
 def test_what_the_answer_hangs_on_is_found_and_nothing_else(cpu_samples: pa.Table) -> None:
     data = dataset(cpu_samples)
     first, *others = importances(_seen(data, data.column("m")), _of_m)
     assert first.name == "m" and first.rises["runtime_us"] > 100
-    assert {one.name for one in others} == {"n", "k", "threads", "cache block"}  # dtype and the like never vary here
+    assert {one.name for one in others} == {"n", "k", "cpu_threads", "cache block"}  # dtype and the like never vary here
     assert all(one.rises == {"runtime_us": 0.0} for one in others)
 
 
 def test_a_shuffled_question_is_one_that_could_be_asked(cpu_samples: pa.Table) -> None:
     data, asked = dataset(cpu_samples), []
-    importances(_seen(data, data.column("m")), lambda questions: asked.append(questions) or _of_m(questions))  # type: ignore[func-returns-value]
-    peaks = {(one[AT["workers"]], one[AT["peak_tflops"]]) for one in np.concatenate(asked).tolist()}
-    assert peaks == {(row[AT["workers"]], row[AT["peak_tflops"]]) for row in data.questions.tolist()}
+    importances(_seen(data, data.column("m")), lambda queries: asked.append(queries) or _of_m(queries))  # type: ignore[func-returns-value]
+    peaks = {(one[AT["active_units"]], one[AT["peak_tflops"]]) for one in np.concatenate(asked).tolist()}
+    assert peaks == {(row[AT["active_units"]], row[AT["peak_tflops"]]) for row in data.queries.tolist()}
     known = set(data.column("tile_m").tolist()) - {0}
     assert all(row[AT["tile_m"]] in {*known, row[AT["m"]]} for row in np.concatenate(asked).tolist())
 
@@ -240,12 +240,12 @@ def test_tiles_are_compared_where_problems_lack_some() -> None:
 def test_partial_dependence_is_that_of_a_known_law(power_samples: pa.Table) -> None:
     """runtime = n * tile^-1/2 for tiles 8, 16, 32: over the geometric mean sqrt 2, 1, sqrt 1/2, whatever the shape."""
     data = dataset(power_samples)
-    law = data.questions[:, AT["n"]] * data.questions[:, AT["tile_m"]].astype(np.float64) ** -0.5
+    law = data.queries[:, AT["n"]] * data.queries[:, AT["tile_m"]].astype(np.float64) ** -0.5
     data = replace(data, measured=data.measured | {"runtime_us": law})
 
-    def ask(questions: Any) -> dict[str, Any]:
-        assert set(questions[:, AT["threads"]]) <= set(data.questions[:, AT["threads"]])
-        return {"runtime_us": questions[:, AT["n"]] * questions[:, AT["tile_m"]].astype(np.float64) ** -0.5}
+    def ask(queries: Any) -> dict[str, Any]:
+        assert set(queries[:, AT["cpu_threads"]]) <= set(data.queries[:, AT["cpu_threads"]])
+        return {"runtime_us": queries[:, AT["n"]] * queries[:, AT["tile_m"]].astype(np.float64) ** -0.5}
 
     found = by_tile(data, data.take(held_out(data.shapes, 0.3)), ask)
     assert found and (found.family, found.tiles) == ("tiled", [(8, 8, 8), (16, 16, 16), (32, 32, 32)])
@@ -258,8 +258,8 @@ def test_partial_dependence_is_that_of_a_known_law(power_samples: pa.Table) -> N
 def test_time_against_energy_of_an_unseen_problem(power_samples: pa.Table) -> None:
     data = dataset(power_samples)
 
-    def perfect(questions: Any) -> dict[str, Any]:
-        rows = [int(np.flatnonzero((data.questions == one).all(axis=1))[0]) for one in questions]
+    def perfect(queries: Any) -> dict[str, Any]:
+        rows = [int(np.flatnonzero((data.queries == one).all(axis=1))[0]) for one in queries]
         return {name: data.measured[name][rows] for name in ("sustained_runtime_us", "energy_mj")}
 
     some = data.take(held_out(data.shapes, 0.3))
@@ -269,4 +269,4 @@ def test_time_against_energy_of_an_unseen_problem(power_samples: pa.Table) -> No
     assert fallen_back and not fallen_back.unseen
     of = saving(data)
     assert of and of.problems == 60 and 0 <= of.differ <= 60 and (of.differ == 0 or of.saved > 0)
-    assert tradeoff(data, some, lambda questions: {"runtime_us": np.ones(len(questions))}) is None
+    assert tradeoff(data, some, lambda queries: {"runtime_us": np.ones(len(queries))}) is None

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from agent.devices.replay import ReplayInstrument
-from coordinator.samples.export import counts, noise_floor, repeats, write_recording
+from coordinator.samples.export import counts, noise_floor, repeatability, write_recording
 from gemmcast.arrow import SCHEMA, to_table
 from gemmcast.errors import InputError
 from gemmcast.sample import config_of, gemm_of
@@ -92,7 +92,7 @@ def test_the_noise_floor_is_of_good_readings_that_both_recordings_have(samples: 
 
 def test_repeats_are_each_against_the_one_before(samples: pa.Table) -> None:
     rows: Rows = samples.to_pylist()
-    found = repeats(rows)
+    found = repeatability(rows)
     assert found["runtime_us"]["cells"] == 500 - 50 and found["power_w"]["cells"] == 250 - 50  # ten readings of 50 cells, five with power
     assert 0 < found["power_w"]["median"] < found["power_w"]["p90"] < found["power_w"]["max"]
     assert found["runtime_rse"]["rows"] == 500
@@ -100,7 +100,7 @@ def test_repeats_are_each_against_the_one_before(samples: pa.Table) -> None:
     again = [
         {**first, "runtime_us": first["runtime_us"] * by, "measured_at": f"2030-01-0{day}", "cell_id": str(day)} for day, by in ((2, 1.1), (1, 1.0))
     ]
-    assert repeats(again)["runtime_us"] == {**dict.fromkeys(("median", "p90", "max"), pytest.approx(10.0)), "cells": 1}
-    assert "runtime_us" not in repeats([again[0], {**again[1], "device": "another"}])
-    assert "runtime_us" not in repeats([again[0], {**again[1], "status": "timeout"}])
-    assert repeats([]) == {}
+    assert repeatability(again)["runtime_us"] == {**dict.fromkeys(("median", "p90", "max"), pytest.approx(10.0)), "cells": 1}
+    assert "runtime_us" not in repeatability([again[0], {**again[1], "device": "another"}])
+    assert "runtime_us" not in repeatability([again[0], {**again[1], "status": "timeout"}])
+    assert repeatability([]) == {}

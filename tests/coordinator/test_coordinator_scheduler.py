@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 
 from coordinator.fleet.cluster import Ended, Event, Ready, Samples
-from coordinator.fleet.scheduler import COMMIT_S, MAX_CONTENDED, MAX_DEATHS, POWER_CELL, Loop, Progress, _take_worth
+from coordinator.fleet.scheduler import COMMIT_S, MAX_CONTENDED, MAX_DEATHS, POWER_CELL, Progress, Scheduler, _take_worth
 from coordinator.plan.cells import plan_cells
 from coordinator.plan.schema import Plan
 from coordinator.samples.store import SampleStore
@@ -161,7 +161,7 @@ def test_every_cell_is_measured_once(store: SampleStore, fleet: MakeFleet, make_
     plan, agents = make_plan({"sample": 90}), fleet(3)
     cells = plan_cells(plan, cpu).cells
     shown: list[Progress] = []
-    loop = Loop(plan, store, agents, None)
+    loop = Scheduler(plan, store, agents, None)
     assert loop.run(stop=never, show=lambda progress: shown.append(replace(progress)))
     assert _counts(store, cells) == {"ok": 90}
     assert set(agents.measured.values()) == {1}
@@ -172,7 +172,7 @@ def test_every_cell_is_measured_once(store: SampleStore, fleet: MakeFleet, make_
 
 def test_an_agent_has_two_leases_and_they_shrink_at_the_end(store: SampleStore, fleet: MakeFleet, make_plan: MakePlan) -> None:
     agents = fleet(2)
-    Loop(make_plan({"sample": 200, "max": 4096}), store, agents, None).run(stop=never)
+    Scheduler(make_plan({"sample": 200, "max": 4096}), store, agents, None).run(stop=never)
     sizes = [len(cells) for _, cells in agents.leased]
     assert max(sizes) == 32 and sizes[-1] == 1
     assert sum(sizes) == 200
@@ -190,36 +190,36 @@ def test_a_cell_with_power_weighs_as_much_as_many_without(make_plan: MakePlan, c
 def test_started_again_it_measures_what_is_missing(store: SampleStore, fleet: MakeFleet, make_plan: MakePlan, cpu: Device) -> None:
     plan, first = make_plan({"sample": 40}), fleet()
     looks = iter(range(100))
-    assert not Loop(plan, store, first, None).run(stop=lambda: next(looks) > 3)
+    assert not Scheduler(plan, store, first, None).run(stop=lambda: next(looks) > 3)
     done = len(store.read())
     assert 0 < done < 40
     second = fleet()
-    loop = Loop(plan, store, second, None)
+    loop = Scheduler(plan, store, second, None)
     assert loop.run(stop=never)
     assert _counts(store, plan_cells(plan, cpu).cells) == {"ok": 40}
     assert sum(second.measured.values()) == 40 - done
     assert (loop.progress.done, loop.progress.committed_now) == (40, 40 - done)
     third = fleet()
-    assert Loop(plan, store, third, None).run(stop=never)
+    assert Scheduler(plan, store, third, None).run(stop=never)
     assert third.leased == []
 
 
 def test_stop_ends_it_at_once(store: SampleStore, fleet: MakeFleet, make_plan: MakePlan) -> None:
     agents = fleet()
-    assert not Loop(make_plan(), store, agents, None).run(stop=lambda: True)
+    assert not Scheduler(make_plan(), store, agents, None).run(stop=lambda: True)
     assert (agents.polls, agents.leased) == (0, [])
     agents = fleet()
-    assert not Loop(make_plan({"sample": 500}), store, agents, None).run(stop=lambda: agents.polls >= 3)
+    assert not Scheduler(make_plan({"sample": 500}), store, agents, None).run(stop=lambda: agents.polls >= 3)
     assert agents.polls == 3
     assert store.counts() == {"ok": 2 * 4}  # of three polls the first was the agent's welcome
 
 
 def test_a_second_loop_on_the_same_fleet_measures_a_list(store: SampleStore, fleet: MakeFleet, make_plan: MakePlan, cpu: Device, gpu: Device) -> None:
     plan, agents = make_plan({"sample": 10}), fleet(2)
-    assert Loop(plan, store, agents, None).run(stop=never)
+    assert Scheduler(plan, store, agents, None).run(stop=never)
     more = plan_cells(make_plan({"sample": 12, "seed": 99}), cpu).cells
     foreign = plan_cells(make_plan({"sample": 3}, family="cublas"), gpu).cells
-    loop = Loop(plan, store, agents, None, cells=[*more, *foreign])
+    loop = Scheduler(plan, store, agents, None, cells=[*more, *foreign])
     assert loop.run(stop=never)
     assert _counts(store, [*plan_cells(plan, cpu).cells, *more]) == {"ok": 22}
     assert (loop.progress.cells, loop.progress.committed_now) == (12, 12)
@@ -228,7 +228,7 @@ def test_a_second_loop_on_the_same_fleet_measures_a_list(store: SampleStore, fle
 def test_an_agent_that_joins_late_gets_cells(store: SampleStore, fleet: MakeFleet, make_plan: MakePlan, cpu: Device) -> None:
     agents = fleet({"early": FakeAgent(cpu), "late": FakeAgent(cpu, joins_at=10)})
     plan = make_plan({"sample": 200, "max": 4096})
-    assert Loop(plan, store, agents, None).run(stop=never)
+    assert Scheduler(plan, store, agents, None).run(stop=never)
     assert _counts(store, plan_cells(plan, cpu).cells) == {"ok": 200}
     assert sum(len(cells) for name, cells in agents.leased if name == "late") > 40
 
@@ -237,9 +237,9 @@ def test_equal_devices_share_and_different_ones_do_not(store: SampleStore, fleet
     other = replace(gpu, name="Another GPU", uuid="GPU-other")
     agents = fleet({f"gpu{i}": FakeAgent(device) for i, device in enumerate((gpu, replace(gpu, uuid="GPU-paper-1"), other, cpu))})
     plan = make_plan({"sample": 30}, family="cublas")
-    assert Loop(plan, store, agents, None).run(stop=never)
+    assert Scheduler(plan, store, agents, None).run(stop=never)
     assert _counts(store, [*plan_cells(plan, gpu).cells, *plan_cells(plan, other).cells]) == {"ok": 60}
-    by_uuid = Counter(store.read()["gpu_uuid"].to_pylist())
+    by_uuid = Counter(store.read()["device_uuid"].to_pylist())
     assert by_uuid["GPU-other"] == 30 and by_uuid["GPU-paper-0"] + by_uuid["GPU-paper-1"] == 30
     assert min(by_uuid.values()) > 5
 
@@ -248,14 +248,14 @@ def test_each_gpu_measures_everything_when_the_plan_says_so(store: SampleStore, 
     twins = [gpu, replace(gpu, uuid="GPU-paper-1")]
     agents = fleet({f"gpu{i}": FakeAgent(device) for i, device in enumerate(twins)})
     plan = make_plan({"sample": 15}, family="cublas", devices={"spread": "each"})
-    assert Loop(plan, store, agents, None).run(stop=never)
+    assert Scheduler(plan, store, agents, None).run(stop=never)
     assert _counts(store, [cell for device in twins for cell in plan_cells(plan, device).cells]) == {"ok": 30}
-    assert Counter(store.read()["gpu_uuid"].to_pylist()) == {"GPU-paper-0": 15, "GPU-paper-1": 15}
+    assert Counter(store.read()["device_uuid"].to_pylist()) == {"GPU-paper-0": 15, "GPU-paper-1": 15}
 
 
 def test_a_shape_that_no_device_can_hold_ends_the_run(store: SampleStore, fleet: MakeFleet, make_plan: MakePlan) -> None:
     with pytest.raises(InputError, match=r"sweep.0.shapes = '60000x60000x60000 fp32 nn': its operands and their float64 copies"):
-        Loop(make_plan({"list": [[60_000] * 3]}), store, fleet(), None).run(stop=never)
+        Scheduler(make_plan({"list": [[60_000] * 3]}), store, fleet(), None).run(stop=never)
     assert store.counts() == {}
 
 
@@ -275,7 +275,7 @@ def test_an_agent_that_dies_in_a_lease_costs_nothing(number: int, store: SampleS
         return False
 
     agents = fleet(number, dies=dies)
-    assert Loop(plan, store, agents, None).run(stop=never)
+    assert Scheduler(plan, store, agents, None).run(stop=never)
     assert not once
     assert _counts(store, cells) == {"ok": 60}
 
@@ -306,7 +306,7 @@ def test_rows_that_arrive_twice_are_committed_once(store: SampleStore, measure: 
     agents = LateFleet(
         measure, {"a": FakeAgent(cpu), "b": FakeAgent(cpu)}, dies=lambda _, cell: cell.cell_id in alive and alive.pop() == cell.cell_id, batch=8
     )
-    loop = Loop(plan, store, agents, None)
+    loop = Scheduler(plan, store, agents, None)
     assert loop.run(stop=never)
     assert max(agents.measured.values()) == 2
     assert _counts(store, cells) == {"ok": 60}
@@ -322,7 +322,7 @@ def test_a_cell_that_kills_every_agent_is_a_row_and_its_neighbours_are_innocent(
     cells = plan_cells(plan, cpu).cells
     poison = cells[20]
     agents = fleet(number, batch=batch, dies=lambda _, cell: cell.cell_id == poison.cell_id)
-    loop = Loop(plan, store, agents, None)
+    loop = Scheduler(plan, store, agents, None)
     assert loop.run(stop=never)
     assert _counts(store, cells) == {"ok": 99, "agent_lost": 1}
     (row,) = [row for row in store.read().to_pylist() if row["status"] == "agent_lost"]
@@ -336,14 +336,14 @@ def test_two_cells_that_kill_are_both_found(store: SampleStore, fleet: MakeFleet
     plan = make_plan({"sample": 80})
     cells = plan_cells(plan, cpu).cells
     poison = {cells[3].cell_id, cells[5].cell_id}
-    assert Loop(plan, store, fleet(2, batch=6, dies=lambda _, cell: cell.cell_id in poison), None).run(stop=never)
+    assert Scheduler(plan, store, fleet(2, batch=6, dies=lambda _, cell: cell.cell_id in poison), None).run(stop=never)
     assert _counts(store, cells) == {"ok": 78, "agent_lost": 2}
     assert {row["cell_id"] for row in store.read().to_pylist() if row["status"] != "ok"} == poison
 
 
 def test_when_every_agent_fails_the_run_ends(store: SampleStore, fleet: MakeFleet, make_plan: MakePlan) -> None:
     with pytest.raises(GemmcastError, match="every agent has failed, the last with: the actor died"):
-        Loop(make_plan({"sample": 100}), store, fleet(2, dies=lambda *_: True), None).run(stop=never)
+        Scheduler(make_plan({"sample": 100}), store, fleet(2, dies=lambda *_: True), None).run(stop=never)
     assert set(store.counts()) <= {"agent_lost"}
 
 
@@ -359,7 +359,7 @@ def test_a_run_waits_for_an_agent_that_is_starting_when_all_others_have_failed(
 ) -> None:
     plan = make_plan({"sample": 60})
     agents = SlowFleet(measure, {"a": FakeAgent(cpu), "b": FakeAgent(cpu, joins_at=200)}, dies=lambda name, _: name == "a")
-    assert Loop(plan, store, agents, None).run(stop=never)
+    assert Scheduler(plan, store, agents, None).run(stop=never)
     assert agents.polls > 200
     counts = _counts(store, plan_cells(plan, cpu).cells)
     assert sum(counts.values()) == 60 and counts["ok"] > 50
@@ -368,7 +368,7 @@ def test_a_run_waits_for_an_agent_that_is_starting_when_all_others_have_failed(
 
 def test_an_agent_that_always_fails_is_left_out(store: SampleStore, fleet: MakeFleet, make_plan: MakePlan, cpu: Device) -> None:
     plan, agents = make_plan({"sample": 200, "max": 4096}), fleet(2, dies=lambda name, _: name == "node1/cpu")
-    assert Loop(plan, store, agents, None).run(stop=never)
+    assert Scheduler(plan, store, agents, None).run(stop=never)
     assert _counts(store, plan_cells(plan, cpu).cells) == {"ok": 200}
     assert sum(name == "node1/cpu" for name, _ in agents.leased) <= 8
 
@@ -381,7 +381,7 @@ def test_agents_that_cannot_start_end_the_run(store: SampleStore, make_plan: Mak
 
     agents = NoAgent(lambda *_: {}, {})
     with pytest.raises(GemmcastError, match="agent node0/gpu0 can't start: no CUDA here"):
-        Loop(make_plan(), store, agents, None).run(stop=never)
+        Scheduler(make_plan(), store, agents, None).run(stop=never)
     assert agents.polls == 3
 
 
@@ -391,7 +391,7 @@ def test_an_agent_that_cannot_start_does_not_stop_the_others(store: SampleStore,
             return [*super().poll(timeout_s), Ended(agent="node0/gpu0", lease=-1, error="no CUDA here")]
 
     plan = make_plan({"sample": 30})
-    assert Loop(plan, store, OneBroken(measure, {"ok": FakeAgent(cpu)}), None).run(stop=never)
+    assert Scheduler(plan, store, OneBroken(measure, {"ok": FakeAgent(cpu)}), None).run(stop=never)
     assert _counts(store, plan_cells(plan, cpu).cells) == {"ok": 30}
 
 
@@ -410,13 +410,13 @@ def _commits_at_once() -> Callable[[], float]:
 def test_commits_are_few_and_nothing_waits_in_vain(store: SampleStore, fleet: MakeFleet, make_plan: MakePlan) -> None:
     before = store.version
     agents = fleet(1)
-    assert Loop(_training_plan(make_plan), store, agents, None, now_s=lambda: 0.0).run(stop=never)
+    assert Scheduler(_training_plan(make_plan), store, agents, None, now_s=lambda: 0.0).run(stop=never)
     assert 0 < store.version - before <= len(agents.leased) < agents.polls and len(store.committed) == 150
 
 
 def test_what_came_before_a_stop_is_committed(store: SampleStore, fleet: MakeFleet, make_plan: MakePlan) -> None:
     asked = count()
-    loop = Loop(_training_plan(make_plan), store, fleet(1), None, now_s=lambda: 0.0)
+    loop = Scheduler(_training_plan(make_plan), store, fleet(1), None, now_s=lambda: 0.0)
     assert not loop.run(stop=lambda: next(asked) >= 2)
     assert 0 < len(store.committed) == loop.progress.committed_now < 150
 
@@ -424,7 +424,7 @@ def test_what_came_before_a_stop_is_committed(store: SampleStore, fleet: MakeFle
 def test_training_starts_when_it_is_due_and_the_model_is_pushed(store: SampleStore, fleet: MakeFleet, make_plan: MakePlan) -> None:
     agents = fleet(1)
     trainer = FakeTrainer(agents)
-    loop = Loop(_training_plan(make_plan), store, agents, trainer, now_s=_commits_at_once())
+    loop = Scheduler(_training_plan(make_plan), store, agents, trainer, now_s=_commits_at_once())
     assert loop.run(stop=never)
     rows = [rows for rows, _ in trainer.started]
     assert rows[0] >= 40 and all(later - earlier >= 40 for earlier, later in pairwise(rows))
@@ -437,14 +437,14 @@ def test_training_starts_when_it_is_due_and_the_model_is_pushed(store: SampleSto
 def test_no_training_before_there_are_enough_rows(store: SampleStore, fleet: MakeFleet, make_plan: MakePlan) -> None:
     agents = fleet(1)
     trainer = FakeTrainer(agents)
-    assert Loop(_training_plan(make_plan, min_rows=100), store, agents, trainer).run(stop=never)
+    assert Scheduler(_training_plan(make_plan, min_rows=100), store, agents, trainer).run(stop=never)
     assert trainer.started[0][0] >= 100
 
 
 def test_failed_rows_do_not_count(store: SampleStore, make_plan: MakePlan, measure: Measure, cpu: Device) -> None:
     agents = FakeFleet(lambda cell, device: measure(cell, device, status="unsupported", reason="no"), {"a": FakeAgent(cpu)})
     trainer = FakeTrainer(agents)
-    loop = Loop(_training_plan(make_plan), store, agents, trainer)
+    loop = Scheduler(_training_plan(make_plan), store, agents, trainer)
     assert loop.run(stop=never)
     loop.train_once_more(stop=never)
     assert trainer.started == []
@@ -464,7 +464,7 @@ def test_a_cpu_that_trains_gets_no_cells_while_others_go_on(store: SampleStore, 
     trainer = FakeTrainer(agents, polls=15)
     plan = _training_plan(make_plan, 400)
     # FakeTrainer.start refuses to start while the CPU here still measures
-    assert Loop(plan, store, agents, trainer).run(stop=never)
+    assert Scheduler(plan, store, agents, trainer).run(stop=never)
     assert _counts(store, plan_cells(plan, cpu).cells) == {"ok": 400}
     assert len(trainer.started) >= 2
     assert {name for name, _ in busy} == {"there/cpu"}
@@ -475,14 +475,14 @@ def test_a_gpu_of_this_host_goes_on_while_its_cpu_trains(store: SampleStore, mea
     agents = FakeFleet(measure, {"here/gpu0": FakeAgent(gpu, local=True)})
     trainer = FakeTrainer(agents, polls=1000)
     plan = make_plan({"sample": 150}, family="cublas", train={"every": 40, "min_rows": 40})
-    assert Loop(plan, store, agents, trainer).run(stop=never)
+    assert Scheduler(plan, store, agents, trainer).run(stop=never)
     assert agents.polls < 100 and trainer.busy
 
 
 def test_the_last_training_sees_every_row(store: SampleStore, fleet: MakeFleet, make_plan: MakePlan) -> None:
     agents = fleet(1)
     trainer = FakeTrainer(agents, polls=30)
-    loop = Loop(_training_plan(make_plan), store, agents, trainer)
+    loop = Scheduler(_training_plan(make_plan), store, agents, trainer)
     assert loop.run(stop=never)
     loop.train_once_more(stop=never)
     assert trainer.started[-1] == (150, store.version)
@@ -495,11 +495,11 @@ def test_the_last_training_sees_every_row(store: SampleStore, fleet: MakeFleet, 
 
 def test_a_version_that_knows_all_rows_is_not_trained_again(store: SampleStore, fleet: MakeFleet, make_plan: MakePlan) -> None:
     plan = _training_plan(make_plan)
-    assert Loop(plan, store, fleet(), None).run(stop=never)
+    assert Scheduler(plan, store, fleet(), None).run(stop=never)
     for trained, starts in ((150, 0), (149, 1)):
         agents = fleet(1)
         trainer = FakeTrainer(agents)
-        loop = Loop(plan, store, agents, trainer, trained_rows=trained)
+        loop = Scheduler(plan, store, agents, trainer, trained_rows=trained)
         assert loop.run(stop=never)
         loop.train_once_more(stop=never)
         assert len(trainer.started) == starts
@@ -508,7 +508,7 @@ def test_a_version_that_knows_all_rows_is_not_trained_again(store: SampleStore, 
 def test_no_last_training_when_the_plan_says_so(store: SampleStore, fleet: MakeFleet, make_plan: MakePlan) -> None:
     agents = fleet(1)
     trainer = FakeTrainer(agents)
-    loop = Loop(_training_plan(make_plan, 50, every=1000, at_end=False), store, agents, trainer)
+    loop = Scheduler(_training_plan(make_plan, 50, every=1000, at_end=False), store, agents, trainer)
     assert loop.run(stop=never)
     loop.train_once_more(stop=never)
     assert trainer.started == []
@@ -517,7 +517,7 @@ def test_no_last_training_when_the_plan_says_so(store: SampleStore, fleet: MakeF
 def test_stop_ends_the_wait_for_a_training(store: SampleStore, fleet: MakeFleet, make_plan: MakePlan) -> None:
     agents = fleet(1)
     trainer = FakeTrainer(agents, polls=4000)
-    loop = Loop(_training_plan(make_plan, 60), store, agents, trainer)
+    loop = Scheduler(_training_plan(make_plan, 60), store, agents, trainer)
     assert loop.run(stop=never)
     before = agents.polls
     loop.train_once_more(stop=lambda: agents.polls >= before + 2)
@@ -544,7 +544,7 @@ def test_a_cell_that_was_contended_is_tried_again_and_better_later(store: Sample
 
     plan = make_plan({"sample": 60})
     fleet = FakeFleet(_crowding(measure, once), {"node0/cpu": FakeAgent(cpu)})
-    assert Loop(plan, store, fleet, None).run(stop=never)
+    assert Scheduler(plan, store, fleet, None).run(stop=never)
     assert _counts(store, plan_cells(plan, cpu).cells) == {"ok": 60}
     assert sum(tries.values()) > 60
 
@@ -554,7 +554,7 @@ def test_what_stays_contended_is_a_row_after_three_tries_and_the_run_ends(
 ) -> None:
     plan, clock = make_plan({"sample": 20}), iter(range(10**9))
     fleet = FakeFleet(_crowding(measure, lambda *_: True), {"node0/cpu": FakeAgent(cpu)})
-    assert Loop(plan, store, fleet, None, now_s=lambda: float(next(clock))).run(stop=never)
+    assert Scheduler(plan, store, fleet, None, now_s=lambda: float(next(clock))).run(stop=never)
     assert _counts(store, plan_cells(plan, cpu).cells) == {"contended": 20}
     assert set(fleet.measured.values()) == {MAX_CONTENDED}
 
@@ -565,6 +565,6 @@ def test_an_agent_on_a_crowded_device_rests_and_the_others_do_its_cells(
     crowded = replace(cpu, uuid="CPU-crowded")
     plan = make_plan({"sample": 200})
     fleet = FakeFleet(_crowding(measure, lambda _, device: device.uuid == crowded.uuid), {"a/cpu": FakeAgent(crowded), "b/cpu": FakeAgent(cpu)})
-    assert Loop(plan, store, fleet, None, now_s=lambda: 0.0).run(stop=never)
+    assert Scheduler(plan, store, fleet, None, now_s=lambda: 0.0).run(stop=never)
     assert _counts(store, plan_cells(plan, cpu).cells) == {"ok": 200}
     assert sum(len(cells) for name, cells in fleet.leased if name == "a/cpu") < 100

@@ -80,9 +80,9 @@ def test_the_winner_has_the_smallest_error_within_the_bound(data: Dataset, monke
     monkeypatch.setattr(module, "CANDIDATES", {name: (lambda name=name: name) for name in figures})
     monkeypatch.setattr(module, "_measured", lambda make, data, done: dict(zip(("mean_error", "single_us"), figures[make()], strict=True)))
     assert compare(data)["winner"] == "middling"
-    monkeypatch.setattr(module, "MAX_SINGLE_US", 1000.0)
+    monkeypatch.setattr(module, "MAX_LATENCY_US", 1000.0)
     assert compare(data)["winner"] == "good"
-    monkeypatch.setattr(module, "MAX_SINGLE_US", 1.0)
+    monkeypatch.setattr(module, "MAX_LATENCY_US", 1.0)
     assert compare(data)["winner"] is None
 
 
@@ -99,27 +99,27 @@ def test_the_graphs_answer_as_scikit_learn_does(data: Dataset, name: str) -> Non
     candidate.fit(data)
     assert isinstance(candidate, Plain) and set(candidate.steps) == set(COMPARED)
     for step in candidate.steps["energy_mj"]:
-        for graph, columns in step.graphs(data.questions):
+        for graph, columns in step.graphs(data.queries):
             session = open_session(graph)
             said = session.run(None, {session.get_inputs()[0].name: columns})[0][:, 0].astype(np.float64)
-            want = step.factor(data.questions)
+            want = step.factor(data.queries)
             assert np.median(np.abs((said if isinstance(step, Analytical) else np.exp(said)) / want - 1)) < 1e-5
 
 
 def test_the_analytical_fit_finds_what_the_times_explain(data: Dataset) -> None:
     times_us = dict(
-        zip(TIMES, np.exp(SHOWN.of(np, terms(data.questions))[:, [SHOWN.names.index(name) for name in TIMES]].T.astype(np.float64)), strict=True)
+        zip(TIMES, np.exp(SHOWN.of(np, terms(data.queries))[:, [SHOWN.names.index(name) for name in TIMES]].T.astype(np.float64)), strict=True)
     )
-    measured = 3 * times_us["own_busy_us"] + 0.5 * times_us["dram_a_us"] + times_us["device_launch_us"]
+    measured = 3 * times_us["own_busy_us"] + 0.5 * times_us["dram_a_us"] + times_us["empty_launch_us"]
     fit = Analytical("runtime_us")
-    fit.fit(data.questions, measured, np.ones(len(data)))
-    assert np.max(np.abs(fit.factor(data.questions) / measured - 1)) < 1e-3
+    fit.fit(data.queries, measured, np.ones(len(data)))
+    assert np.max(np.abs(fit.factor(data.queries) / measured - 1)) < 1e-3
 
 
 def test_a_larger_problem_is_never_cheaper_to_the_monotone_one(data: Dataset) -> None:
     candidate = CANDIDATES["boosting, monotone"]()
     candidate.fit(data)
-    small = data.questions
+    small = data.queries
     for name in ("m", "n", "k", "batch"):
         large = small.copy()
         large[:, AT[name]] *= 3

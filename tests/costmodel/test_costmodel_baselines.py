@@ -27,9 +27,9 @@ def row(measure: Measure, cpu: Device, gpu: Device) -> Make:
 
     def make(size: int | tuple[int, int, int], runtime_us: float, *, family: str = "blas", **options: Any) -> dict[str, Any]:
         m, n, k = (size, size, size) if isinstance(size, int) else size
-        knobs = {name: options.pop(name) for name in ("threads", "tile_m", "kernel") if name in options}
-        config = KernelConfig(**{"family": family, **({"threads": 1} if family == "blas" else {}), **knobs})
-        cell = Cell(gemm=Gemm(m=m, n=n, k=k, dtype=options.pop("dtype", "fp32")), config=config, target="x")
+        knobs = {name: options.pop(name) for name in ("cpu_threads", "tile_m", "kernel") if name in options}
+        config = KernelConfig(**{"family": family, **({"cpu_threads": 1} if family == "blas" else {}), **knobs})
+        cell = Cell(gemm=Gemm(m=m, n=n, k=k, dtype=options.pop("dtype", "fp32")), config=config, device_key="x")
         return measure(cell, cpu if family == "blas" else gpu, runtime_us=runtime_us, **options)
 
     return make
@@ -44,15 +44,15 @@ def test_all_three_are_always_in_the_table() -> None:
 
 
 def test_lookup_takes_the_nearest_shape_of_the_same_configuration(row: Make) -> None:
-    train = _data(row(64, 10.0), row(1024, 1000.0), row(64, 6.0, threads=2), row((64, 64, 4096), 77.0))
+    train = _data(row(64, 10.0), row(1024, 1000.0), row(64, 6.0, cpu_threads=2), row((64, 64, 4096), 77.0))
     asked = [
         (row(100, 1.0), 10.0),
         (row(200, 1.0), 10.0),  # nearer in logarithms, though not in numbers
         (row(300, 1.0), 1000.0),
         (row((64, 64, 2000), 1.0), 77.0),
-        (row(700, 1.0, threads=2), 6.0),  # the only one of its configuration
-        (row(700, 1.0, threads=4), 1000.0),  # never measured: any configuration
-        (row(700, 1.0, threads=4, tile_m=8), 1000.0),
+        (row(700, 1.0, cpu_threads=2), 6.0),  # the only one of its configuration
+        (row(700, 1.0, cpu_threads=4), 1000.0),  # never measured: any configuration
+        (row(700, 1.0, cpu_threads=4, tile_m=8), 1000.0),
     ]
     assert lookup(train, _data(*(one for one, _ in asked)), "runtime_us").tolist() == [value for _, value in asked]
 
@@ -64,10 +64,10 @@ def test_lookup_takes_a_librarys_own_choice_for_one_configuration_whatever_it_ch
 
 
 def test_lookup_takes_the_same_configuration_of_another_device_before_any(row: Make) -> None:
-    train = _data(row(64, 10.0), row(1024, 1000.0), row(600, 6.0, threads=2))
+    train = _data(row(64, 10.0), row(1024, 1000.0), row(600, 6.0, cpu_threads=2))
     here, elsewhere = row(700, 1.0), {**row(700, 1.0), "device": "another"}
     assert lookup(train, _data(here, elsewhere), "runtime_us").tolist() == [1000.0, 1000.0]
-    both = _data(row(64, 10.0), {**row(1024, 1000.0), "device": "another"}, row(600, 6.0, threads=2))
+    both = _data(row(64, 10.0), {**row(1024, 1000.0), "device": "another"}, row(600, 6.0, cpu_threads=2))
     assert lookup(both, _data(here, elsewhere), "runtime_us").tolist() == [10.0, 1000.0]
 
 

@@ -15,7 +15,7 @@ from costmodel.evaluate import crossval as validation
 from costmodel.evaluate.metrics import score
 from costmodel.model import OF_TARGET, CostModel
 from gemmcast.config import KernelConfig
-from gemmcast.query import ask
+from gemmcast.query import encode
 from gemmcast.sample import device_of, gemm_of
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -65,7 +65,7 @@ def test_an_answer_is_of_models_that_never_saw_the_group(data: Dataset) -> None:
     strange = data.shapes == data.shapes[0]
     changed = {name: np.where(strange, 100 * values, values) for name, values in data.measured.items()}
     before, after = (
-        validation.cross_validated(Dataset(data.table, data.questions, measured, data.shapes), data.shapes, 3)["runtime_us"]["model"]
+        validation.cross_validated(Dataset(data.table, data.queries, measured, data.shapes), data.shapes, 3)["runtime_us"]["model"]
         for measured in (data.measured, changed)
     )
     assert np.array_equal(before[strange], after[strange])
@@ -77,7 +77,7 @@ def test_coverage_counts_what_lies_between(data: Dataset) -> None:
     power_w[::2] = np.nan
     low, high = data.measured["power_w"] - 1, data.measured["power_w"] + 1
     low[1] = high[1] = data.measured["power_w"][1] + 5
-    thinned = Dataset(data.table, data.questions, {**data.measured, "power_w": power_w}, data.shapes)
+    thinned = Dataset(data.table, data.queries, {**data.measured, "power_w": power_w}, data.shapes)
     known = len(data) // 2
     assert validation.coverage(thinned, {"power_w": {"low": low, "high": high}}) == {"power_w": pytest.approx(100 * (known - 1) / known)}
 
@@ -90,7 +90,7 @@ def test_layers_are_named_by_n_and_k_alone(data: Dataset) -> None:
 def test_scores_leave_out_what_was_not_read_or_has_no_answer(data: Dataset) -> None:
     measured = {name: values.copy() for name, values in data.measured.items()}
     measured["power_w"][::2] = np.nan
-    thinned = Dataset(data.table, data.questions, measured, data.shapes)
+    thinned = Dataset(data.table, data.queries, measured, data.shapes)
     guess = np.full(len(data), 100.0)
     guess[1] = np.nan
     found = validation.scores(thinned, {"power_w": {"model": guess}})
@@ -106,12 +106,12 @@ def test_what_a_library_chose_itself_is_asked_without_its_knobs_too() -> None:
     found = validation.asked(model, data, data)
     own = np.isin(data.column("family"), ["cublas", "cublaslt"]) & (data.column("kernel") == "default")
     assert 0 < own.sum() < len(data)
-    plain = [ask(gemm_of(row), KernelConfig(family=row["family"]), device_of([row])) for row in data.take(own).table.to_pylist()]
+    plain = [encode(gemm_of(row), KernelConfig(family=row["family"]), device_of([row])) for row in data.take(own).table.to_pylist()]
     said = model.predict(np.array(plain, np.float32))
     for target, methods in found.items():
-        assert np.isnan(methods["without_knobs"][~own]).all()
-        np.testing.assert_allclose(methods["without_knobs"][own], said[target], rtol=1e-4)
-        assert not np.array_equal(methods["without_knobs"][own], methods["model"][own])
+        assert np.isnan(methods["unresolved"][~own]).all()
+        np.testing.assert_allclose(methods["unresolved"][own], said[target], rtol=1e-4)
+        assert not np.array_equal(methods["unresolved"][own], methods["model"][own])
 
 
 def test_a_model_that_has_no_power_is_scored_on_runtime_alone(cpu_samples: pa.Table) -> None:

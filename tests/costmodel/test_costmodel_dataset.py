@@ -14,14 +14,14 @@ import pyarrow as pa
 import pytest
 
 from coordinator.samples.importer import read_outside
-from costmodel.dataset import TARGETS, dataset, held_out, with_plain_questions
+from costmodel.dataset import TARGETS, dataset, held_out, with_unresolved_copies
 from costmodel.evaluate.metrics import score, table
 from gemmcast.arrow import SCHEMA, to_table
 from gemmcast.cell import Cell
 from gemmcast.config import KernelConfig
 from gemmcast.device import Device
 from gemmcast.gemm import Gemm
-from gemmcast.query import FIELDS, ask
+from gemmcast.query import FIELDS, encode
 from gemmcast.sample import device_of, gemm_of
 
 ROOT = Path(__file__).parents[2]
@@ -29,8 +29,8 @@ Measure = Callable[..., dict[str, Any]]
 
 
 def _cell(m: int, batch: int = 1, **options: Any) -> Cell:
-    config = KernelConfig(family="blas", kernel="numpy", threads=options.pop("threads", 1))
-    return Cell(gemm=Gemm(m=m, n=64, k=32, batch=batch, **options), config=config, target="x")
+    config = KernelConfig(family="blas", kernel="numpy", cpu_threads=options.pop("cpu_threads", 1))
+    return Cell(gemm=Gemm(m=m, n=64, k=32, batch=batch, **options), config=config, device_key="x")
 
 
 def test_only_rows_that_teach_something_are_used(measure: Measure, cpu: Device) -> None:
@@ -48,9 +48,9 @@ def test_only_rows_that_teach_something_are_used(measure: Measure, cpu: Device) 
 
 def test_questions_are_those_that_a_predictor_asks(cpu_samples: pa.Table, cpu_cells: list[Cell], cpu: Device) -> None:
     data = dataset(cpu_samples)
-    assert data.questions.dtype == np.float32
-    want = np.array([ask(cell.gemm, cell.config, cpu, cache=cell.cache) for cell in cpu_cells], dtype=np.float32)
-    assert np.array_equal(data.questions, want)
+    assert data.queries.dtype == np.float32
+    want = np.array([encode(cell.gemm, cell.config, cpu, cache=cell.cache) for cell in cpu_cells], dtype=np.float32)
+    assert np.array_equal(data.queries, want)
 
 
 def test_throughput_is_computed_and_power_is_nan_where_it_was_not_read(power_samples: pa.Table, cpu_samples: pa.Table) -> None:
@@ -69,7 +69,7 @@ def test_a_part_keeps_everything_together(cpu_samples: pa.Table) -> None:
     part, same = data.take(mask), data.take(np.flatnonzero(mask))
     for one in (part, same):
         assert len(one) == mask.sum()
-        assert np.array_equal(one.questions, data.questions[mask])
+        assert np.array_equal(one.queries, data.queries[mask])
         assert one.table["cell_id"].to_pylist() == data.column("cell_id")[mask].tolist()
         assert np.array_equal(one.measured["runtime_us"], data.measured["runtime_us"][mask])
         assert one.shapes.tolist() == data.shapes[mask].tolist()
@@ -79,12 +79,12 @@ def test_what_a_library_chose_itself_is_taught_as_a_question_without_knobs_too()
     data = dataset(read_outside(ROOT / "datasets" / "h100_sxm_again.parquet"))
     family, default = data.column("family"), data.column("kernel") == "default"
     chosen = (family == "cublas") | ((family == "cublaslt") & default)
-    whole = with_plain_questions(data)
+    whole = with_unresolved_copies(data)
     assert 0 < (family == "cublas").sum() < chosen.sum() == len(whole) - len(data) < np.isin(family, ["cublas", "cublaslt"]).sum()
-    np.testing.assert_array_equal(whole.questions[: len(data)], data.questions)
+    np.testing.assert_array_equal(whole.queries[: len(data)], data.queries)
     rows = data.take(chosen).table.to_pylist()
-    plain = [ask(gemm_of(row), KernelConfig(family=row["family"]), device_of([row])) for row in rows]
-    np.testing.assert_allclose(whole.questions[len(data) :], np.array(plain, np.float32), rtol=1e-6)
+    plain = [encode(gemm_of(row), KernelConfig(family=row["family"]), device_of([row])) for row in rows]
+    np.testing.assert_allclose(whole.queries[len(data) :], np.array(plain, np.float32), rtol=1e-6)
     for name, values in data.measured.items():
         np.testing.assert_array_equal(whole.measured[name][len(data) :], values[chosen])
     assert whole.shapes.tolist() == [*data.shapes, *data.shapes[chosen]] and len(whole.table) == len(whole)
@@ -92,12 +92,12 @@ def test_what_a_library_chose_itself_is_taught_as_a_question_without_knobs_too()
 
 def test_where_no_library_chose_nothing_is_added(cpu_samples: pa.Table) -> None:
     data = dataset(cpu_samples)
-    assert with_plain_questions(data) is data
+    assert with_unresolved_copies(data) is data
 
 
 def test_no_rows_are_a_dataset_too() -> None:
     data = dataset(SCHEMA.empty_table())
-    assert (len(data), data.questions.shape) == (0, (0, len(FIELDS)))
+    assert (len(data), data.queries.shape) == (0, (0, len(FIELDS)))
 
 
 # the split

@@ -38,7 +38,7 @@ def _kernels(cells: list[Cell]) -> list[str]:
 
 
 def test_several_names_are_several_configurations_times_the_knobs(make_plan: MakePlan, cpu: Device) -> None:
-    cells = _cells(make_plan(ONE, kernel=["numpy", "blocked"], knobs={"threads": [1, 2]}), cpu)
+    cells = _cells(make_plan(ONE, kernel=["numpy", "blocked"], knobs={"cpu_threads": [1, 2]}), cpu)
     assert Counter(_kernels(cells)) == {"numpy": 2, "blocked": 2}
     assert _cells(make_plan(ONE, kernel=["numpy"]), cpu) == _cells(make_plan(ONE, kernel="numpy"), cpu)
 
@@ -46,7 +46,7 @@ def test_several_names_are_several_configurations_times_the_knobs(make_plan: Mak
 def test_candidates_are_the_default_the_rest_of_the_list_and_others(make_plan: MakePlan, hopper: Device) -> None:
     assert candidate_names(1) == ["default"]
     assert candidate_names(8) == ["default", *(f"heuristic-{i}" for i in range(1, 8))]
-    assert _kernels(_cells(make_plan(ONE, family="cublaslt", candidates=10), hopper)) == [*candidate_names(8), "beyond-0", "beyond-1"]
+    assert _kernels(_cells(make_plan(ONE, family="cublaslt", candidates=10), hopper)) == [*candidate_names(8), "enumerated-0", "enumerated-1"]
 
 
 @pytest.mark.parametrize(("dtype", "layout"), [("fp32", "nn"), ("fp16", "nt"), ("fp8_e4m3", "nt")])
@@ -118,15 +118,15 @@ def test_power_is_asked_only_of_devices_that_have_it(make_plan: MakePlan, gpu: D
 
 
 def test_an_own_kernel_is_named_by_its_content_and_a_bad_one_is_refused_before_anything_runs(make_plan: MakePlan, gpu: Device) -> None:
-    (cell,) = _cells(make_plan(ONE, family="own", kernel=OWN), gpu)
+    (cell,) = _cells(make_plan(ONE, family="custom", kernel=OWN), gpu)
     assert cell.config.kernel == read_own(OWN).name != OWN
     with pytest.raises(InputError, match=r"sweep\.0\.kernel = 'examples/kernels/nowhere\.toml'"):
-        _cells(make_plan(ONE, family="own", kernel="examples/kernels/nowhere.toml"), gpu)
+        _cells(make_plan(ONE, family="custom", kernel="examples/kernels/nowhere.toml"), gpu)
 
 
 def test_a_replay_asks_for_an_own_kernel_as_the_plan_says(make_plan: MakePlan, gpu: Device) -> None:
     recorded = str(Path("datasets/h100_demo.parquet"))
-    (cell,) = _cells(make_plan(ONE, family="own", kernel=OWN, devices={"kind": "replay", "dataset": recorded}), gpu)
+    (cell,) = _cells(make_plan(ONE, family="custom", kernel=OWN, devices={"kind": "replay", "dataset": recorded}), gpu)
     assert cell.config.kernel == OWN
 
 

@@ -18,7 +18,7 @@ from skl2onnx.common.data_types import FloatTensorType
 from sklearn.ensemble import HistGradientBoostingRegressor
 
 from coordinator.samples.importer import read_outside
-from costmodel.dataset import Dataset, dataset, told_choice, with_plain_questions, without_knobs
+from costmodel.dataset import Dataset, dataset, resolved_default, unresolved, with_unresolved_copies
 from costmodel.evaluate.crossval import split
 from costmodel.model import KERNEL, MIN_POWER_ROWS, ODD_ROWS, OF_TARGET, CostModel
 from costmodel.onnx_export import export
@@ -76,10 +76,10 @@ def fitted(request: pytest.FixtureRequest) -> Fitted:
     return found
 
 
-def _strange(questions: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+def _strange(queries: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """Questions that nobody measured: every field of another row."""
     rng = np.random.default_rng(2)
-    return np.column_stack([questions[rng.integers(0, len(questions), 2000), i] for i in range(questions.shape[1])])
+    return np.column_stack([queries[rng.integers(0, len(queries), 2000), i] for i in range(queries.shape[1])])
 
 
 def test_the_file_agrees_with_scikit_learn_on_every_row(fitted: Fitted) -> None:
@@ -97,8 +97,8 @@ def test_the_file_agrees_on_every_row_of_every_dataset(path: Path) -> None:
 
 def test_it_agrees_on_questions_unlike_any_row(fitted: Fitted) -> None:
     data, model, exported = fitted
-    questions = _strange(data.questions)
-    got, want = open_session(exported).run(list(model.outputs_), {INPUT: questions}), model.predict(questions)
+    queries = _strange(data.queries)
+    got, want = open_session(exported).run(list(model.outputs_), {INPUT: queries}), model.predict(queries)
     for name, values in zip(model.outputs_, got, strict=True):
         np.testing.assert_allclose(values, want[name], rtol=PARITY_LIMIT, err_msg=name)
 
@@ -106,8 +106,8 @@ def test_it_agrees_on_questions_unlike_any_row(fitted: Fitted) -> None:
 def test_the_shortlist_graph_says_about_what_the_networks_say(fitted: Fitted) -> None:
     data, model, exported = fitted
     (shortlist,) = (entry.value for entry in onnx.load_from_string(exported).metadata_props if entry.key == SHORTLIST)
-    (rough_us,) = open_session(base64.b64decode(shortlist)).run(None, {INPUT: data.questions})
-    np.testing.assert_allclose(rough_us, model.rough(data.questions), rtol=PARITY_LIMIT)
+    (rough_us,) = open_session(base64.b64decode(shortlist)).run(None, {INPUT: data.queries})
+    np.testing.assert_allclose(rough_us, model.rough(data.queries), rtol=PARITY_LIMIT)
     off = np.abs(np.log(rough_us / data.measured["runtime_us"]))
     assert np.median(off) < 0.15 and rough_us.shape == (len(data),)
 
@@ -115,18 +115,18 @@ def test_the_shortlist_graph_says_about_what_the_networks_say(fitted: Fitted) ->
 def test_a_model_of_one_type_of_gpu_doubts_every_question_about_another() -> None:
     h100, h200 = (dataset(read_outside(ROOT / "datasets" / f"{name}_sxm_again.parquet")) for name in ("h100", "h200"))
     model = CostModel(members=1, steps=20, shares={"runtime": 0.0, "sustained": 0.0, "power": 0.0}).fit_dataset(h100)
-    assert model.predict(h200.questions)["extrapolating"].all() and not model.predict(h100.questions)["extrapolating"].any()
+    assert model.predict(h200.queries)["extrapolating"].all() and not model.predict(h100.queries)["extrapolating"].any()
 
 
 def test_a_library_can_be_asked_without_knobs() -> None:
     """About its own choice, of shapes that the model has not seen: no worse than with the knobs told, within reason."""
     data = dataset(read_outside(ROOT / "datasets" / "h200_sxm.parquet"))
     training, test = next(split(data.shapes, 5))
-    asked = with_plain_questions(data.take(test))
-    said = CostModel(members=1, shares={"runtime": 0.0, "sustained": 0.0, "power": 0.0}).fit_dataset(data.take(training)).predict(asked.questions)
+    asked = with_unresolved_copies(data.take(test))
+    said = CostModel(members=1, shares={"runtime": 0.0, "sustained": 0.0, "power": 0.0}).fit_dataset(data.take(training)).predict(asked.queries)
     off = np.abs(np.log(said["runtime_us"] / asked.measured["runtime_us"]))
     plain = np.arange(len(asked)) >= test.sum()
-    chosen = told_choice(asked) & ~plain
+    chosen = resolved_default(asked) & ~plain
     assert plain.sum() == chosen.sum() > 50 and not said["extrapolating"][plain].any()
     assert np.median(off[plain]) < 2 * np.median(off[chosen]) < 0.3
 
@@ -135,7 +135,7 @@ def test_every_output_is_one_number_a_row_and_intervals_are_one_an_output(fitted
     data, model, exported = fitted
     session = open_session(exported)
     assert [output.name for output in session.get_outputs()] == [*model.outputs_, *INTERVALS, EXTRAPOLATING]
-    for rows in (data.questions[:1], data.questions[:7]):
+    for rows in (data.queries[:1], data.queries[:7]):
         *values, low, high, outside = session.run(None, {INPUT: rows})
         assert all(value.dtype == np.float32 and value.shape == (len(rows),) for value in values)
         assert low.shape == high.shape == (len(rows), len(model.outputs_)) and outside.dtype == bool and outside.shape == (len(rows),)
@@ -144,8 +144,8 @@ def test_every_output_is_one_number_a_row_and_intervals_are_one_an_output(fitted
 
 def test_outputs_cannot_contradict_each_other(metered: Fitted) -> None:
     data, _, exported = metered
-    answers = dict(zip(OUTPUTS, open_session(exported).run(list(OUTPUTS), {INPUT: data.questions}), strict=True))
-    flops = 2 * np.prod(data.questions[:, [AT[name] for name in ("m", "n", "k", "batch")]].astype(np.float64), axis=1)
+    answers = dict(zip(OUTPUTS, open_session(exported).run(list(OUTPUTS), {INPUT: data.queries}), strict=True))
+    flops = 2 * np.prod(data.queries[:, [AT[name] for name in ("m", "n", "k", "batch")]].astype(np.float64), axis=1)
     np.testing.assert_allclose(answers["tflops"] * answers["runtime_us"] * 1e6, flops, rtol=1e-5)
     np.testing.assert_allclose(answers["energy_mj"], answers["power_w"] * answers["sustained_runtime_us"] * 1e-3, rtol=1e-5)
 
@@ -178,7 +178,7 @@ def test_the_file_says_all_that_an_embedder_needs(fitted: Fitted, cpu: Device, g
 def test_an_embedder_gets_what_the_trainer_saw(fitted: Fitted, tmp_path: Path) -> None:
     data, model, exported = fitted
     (tmp_path / "model.onnx").write_bytes(exported)
-    want = model.predict(data.questions)
+    want = model.predict(data.queries)
     with Predictor(tmp_path / "model.onnx") as predictor:
         for i in range(0, len(data), 37):
             row: dict[str, Any] = data.table.slice(i, 1).to_pylist()[0]
@@ -229,23 +229,23 @@ def test_a_model_that_was_hardly_shown_power_has_none(power_samples: pa.Table) -
         measured = {name: values.copy() for name, values in data.measured.items()}
         for name in ("power_w", "sustained_runtime_us", "energy_mj"):
             measured[name][known:] = np.nan
-        model = CostModel(members=1, iterations=5).fit(data.questions, measured)
+        model = CostModel(members=1, iterations=5).fit(data.queries, measured)
         assert model.outputs_ == outputs
-        assert not any(np.isnan(values).any() for values in model.predict(data.questions).values())
+        assert not any(np.isnan(values).any() for values in model.predict(data.queries).values())
 
 
 def test_rows_without_power_still_teach_runtime(power_samples: pa.Table) -> None:
     data = dataset(power_samples)
     measured = {name: values.copy() for name, values in data.measured.items()}
-    whole = CostModel(members=1).fit(data.questions, measured).predict(data.questions)["runtime_us"]
+    whole = CostModel(members=1).fit(data.queries, measured).predict(data.queries)["runtime_us"]
     for name in ("power_w", "sustained_runtime_us", "energy_mj"):
         measured[name][100:] = np.nan
-    np.testing.assert_allclose(CostModel(members=1).fit(data.questions, measured).predict(data.questions)["runtime_us"], whole, rtol=1e-6)
+    np.testing.assert_allclose(CostModel(members=1).fit(data.queries, measured).predict(data.queries)["runtime_us"], whole, rtol=1e-6)
 
 
 def test_the_same_rows_give_the_same_model(cpu_samples: pa.Table, plain: Fitted) -> None:
-    again = CostModel().fit_dataset(dataset(cpu_samples)).predict(plain[0].questions)
-    assert all(np.array_equal(values, again[name]) for name, values in plain[1].predict(plain[0].questions).items())
+    again = CostModel().fit_dataset(dataset(cpu_samples)).predict(plain[0].queries)
+    assert all(np.array_equal(values, again[name]) for name, values in plain[1].predict(plain[0].queries).items())
 
 
 def test_intervals_hold_for_shapes_that_were_not_seen(power_samples: pa.Table) -> None:
@@ -256,7 +256,7 @@ def test_intervals_hold_for_shapes_that_were_not_seen(power_samples: pa.Table) -
     (first, second), *_ = split(unseen.shapes, 2)
     model = CostModel(members=2).fit_dataset(data.take(training)).calibrate(unseen.take(first))
     asked = unseen.take(second)
-    said = model.predict(asked.questions)
+    said = model.predict(asked.queries)
     within = (said["low"] <= np.column_stack([asked.measured[name] for name in model.outputs_])) & (
         np.column_stack([asked.measured[name] for name in model.outputs_]) <= said["high"]
     )
@@ -267,8 +267,8 @@ def test_a_question_without_knobs_has_intervals_of_its_own() -> None:
     """Nine of ten within on the rows they were calibrated on, asked with knobs or without, and wider without."""
     data = dataset(read_outside(ROOT / "datasets" / "h100_demo.parquet"))
     model = CostModel(members=1, steps=300, shares=dict.fromkeys(OF_TARGET, 0.0)).fit_dataset(data)
-    own = data.take(told_choice(data))
-    with_knobs, without = (model.predict(questions) for questions in (own.questions, without_knobs(own)))
+    own = data.take(resolved_default(data))
+    with_knobs, without = (model.predict(queries) for queries in (own.queries, unresolved(own)))
     for said in (with_knobs, without):
         within = (said["low"][:, 0] <= own.measured["runtime_us"]) & (own.measured["runtime_us"] <= said["high"][:, 0])
         assert within.mean() == pytest.approx(COVERAGE, abs=0.01)
@@ -278,48 +278,48 @@ def test_a_question_without_knobs_has_intervals_of_its_own() -> None:
 def test_a_kernel_that_is_odd_is_corrected_and_no_other() -> None:
     """One that takes three times as long as the networks, which were hardly fitted, can have learned from its few rows."""
     data = dataset(read_outside(ROOT / "datasets" / "h100_demo.parquet"))
-    named = data.questions[:, AT["algorithm"]] > 0
-    kernel_of = data.questions[:, [AT[name] for name in KERNEL]]
+    named = data.queries[:, AT["algorithm"]] > 0
+    kernel_of = data.queries[:, [AT[name] for name in KERNEL]]
     kernels, counts = np.unique(kernel_of[named], axis=0, return_counts=True)
     odd = (kernel_of == kernels[counts.argmax()]).all(axis=1)
     runtime_us = np.where(odd, 3, 1) * data.measured["runtime_us"]
-    model = CostModel(members=1, steps=300, shares=dict.fromkeys(OF_TARGET, 0.0)).fit(data.questions, data.measured | {"runtime_us": runtime_us})
-    said = model.predict(data.questions)["runtime_us"]
+    model = CostModel(members=1, steps=300, shares=dict.fromkeys(OF_TARGET, 0.0)).fit(data.queries, data.measured | {"runtime_us": runtime_us})
+    said = model.predict(data.queries)["runtime_us"]
     assert odd.sum() >= ODD_ROWS and np.median(said[odd] / runtime_us[odd]) == pytest.approx(1, rel=0.01)
     assert parity(model, open_session(export(model, devices_of(data))), data) <= PARITY_LIMIT
     corrected = (kernel_of[:, None] == model.odd_).all(axis=2).any(axis=1)
     model.odd_, model.off_ = model.odd_[:0], []
-    np.testing.assert_array_equal(model.predict(data.questions)["runtime_us"] != said, corrected)
+    np.testing.assert_array_equal(model.predict(data.queries)["runtime_us"] != said, corrected)
 
 
 @pytest.mark.parametrize(
     ("change", "outside"),
     [
         ({}, False), ({"m": 1.3}, False), ({"m": 4}, True), ({"n": 4}, True), ({"k": 4}, True), ({"batch": 16}, True),
-        ({"dtype": DTYPE_CODES["bf16"]}, True), ({"family": FAMILY_CODES["own"]}, True), ({"algorithm": 66}, True), ({"peak_tflops": 0.02}, True),
+        ({"dtype": DTYPE_CODES["bf16"]}, True), ({"family": FAMILY_CODES["custom"]}, True), ({"algorithm": 66}, True), ({"peak_tflops": 0.02}, True),
     ],
 )  # fmt: skip
 def test_a_question_outside_of_what_was_seen_is_marked(metered: Fitted, change: dict[str, float], outside: bool) -> None:
     data, model, exported = metered
     (name, value), *_ = (*change.items(), ("m", 1))
-    row = data.questions[[np.argmax(data.questions[:, AT[name]])]]
+    row = data.queries[[np.argmax(data.queries[:, AT[name]])]]
     row[:, AT[name]] = value if name in ("dtype", "family", "algorithm") else value * row[:, AT[name]]
     assert open_session(exported).run([EXTRAPOLATING], {INPUT: row})[0].tolist() == model.predict(row)[EXTRAPOLATING].tolist() == [outside]
 
 
 def test_nothing_that_was_taught_is_outside(fitted: Fitted) -> None:
     data, model, _ = fitted
-    assert not model.predict(data.questions)[EXTRAPOLATING].any()
+    assert not model.predict(data.queries)[EXTRAPOLATING].any()
 
 
 def test_power_without_a_sustained_runtime_teaches_power_alone(power_samples: pa.Table) -> None:
     """Other people's tables have no sustained runtime."""
     data = dataset(power_samples)
     measured = {name: values for name, values in data.measured.items() if name not in ("sustained_runtime_us", "energy_mj")}
-    model = CostModel(members=1, iterations=5).fit(data.questions, measured)
-    assert model.outputs_ == ("runtime_us", "tflops", "power_w") == tuple(model.predict(data.questions))[:3]
+    model = CostModel(members=1, iterations=5).fit(data.queries, measured)
+    assert model.outputs_ == ("runtime_us", "tflops", "power_w") == tuple(model.predict(data.queries))[:3]
     session = open_session(export(model, devices_of(data)))
-    got = dict(zip(model.outputs_, session.run(list(model.outputs_), {INPUT: data.questions}), strict=True))
-    want = model.predict(data.questions)
+    got = dict(zip(model.outputs_, session.run(list(model.outputs_), {INPUT: data.queries}), strict=True))
+    want = model.predict(data.queries)
     for name, values in got.items():
         np.testing.assert_allclose(values, want[name], rtol=1e-5)

@@ -33,7 +33,7 @@ def table(measure: Measure, gpu: Device) -> MakeTable:
         rows = []
         for i, runtime_us in enumerate(runtimes_us):
             config = KernelConfig(family="tiled", tile_m=(list(tiles) or range(1, 99))[i])
-            row = measure(Cell(gemm=Gemm(m=m, n=64, k=64), config=config, target=gpu.name), gpu)
+            row = measure(Cell(gemm=Gemm(m=m, n=64, k=64), config=config, device_key=gpu.name), gpu)
             rows.append({**row, "runtime_us": runtime_us, "energy_mj": energies_mj[i] if energies_mj else None})
         return to_table(rows)
 

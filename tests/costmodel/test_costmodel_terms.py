@@ -14,7 +14,7 @@ from costmodel.train import open_session
 from gemmcast.config import KernelConfig
 from gemmcast.device import Device
 from gemmcast.gemm import Gemm
-from gemmcast.query import FIELDS, INPUT, IR_VERSION, ask
+from gemmcast.query import FIELDS, INPUT, IR_VERSION, encode
 
 FEW_NODES = 60
 # each costs an embedder a third of a microsecond and more
@@ -22,7 +22,7 @@ FEW_NODES = 60
 
 def _said(gemm: Gemm, config: KernelConfig, device: Device) -> dict[str, float]:
     """Terms and what is made of them for the network, by name, as they are; switches, too, are exponents."""
-    found = terms(np.array([ask(gemm, config, device)], dtype=np.float32))
+    found = terms(np.array([encode(gemm, config, device)], dtype=np.float32))
     names = (*TERMS, *SHOWN.names, "floor_us")
     logs = [*(found[0] + [log_scale(name) for name in TERMS]), *(found[0] @ SHOWN.weights + SHOWN.biases), *log_floor_us(found)]
     return dict(zip(names, np.exp(logs).tolist(), strict=True))
@@ -42,13 +42,13 @@ def test_numpy_and_the_graph_agree(traced: onnx.ModelProto, cpu: Device, gpu: De
     for i in range(2000):
         device = (cpu, gpu)[i % 2]
         m, n, k = (int(value) for value in np.exp(rng.uniform(0, np.log(20_000), 3)))
-        knobs = {name: int(rng.integers(0, most)) for name, most in (("stages", 6), ("split_k", 9), ("swizzle", 9), ("cluster_m", 3), ("threads", 9))}
+        knobs = {name: int(rng.integers(0, most)) for name, most in (("stages", 6), ("split_k", 9), ("swizzle", 9), ("cluster_m", 3), ("cpu_threads", 9))}
         tile_m, tile_n, tile_k = (int(value) for value in rng.integers(0, 257, 3))
         config = KernelConfig(family="blas" if device is cpu else "cutlass", tile_m=tile_m, tile_n=tile_n, tile_k=tile_k, **knobs)
-        rows.append(ask(Gemm(m=m, n=n, k=k, dtype="fp32", layout=("nn", "nt", "tn", "tt")[i % 4]), config, device))
-    questions = np.array(rows, dtype=np.float32)
-    want = terms(questions)
-    (got,) = open_session(traced.SerializeToString()).run(None, {INPUT: questions})
+        rows.append(encode(Gemm(m=m, n=n, k=k, dtype="fp32", layout=("nn", "nt", "tn", "tt")[i % 4]), config, device))
+    queries = np.array(rows, dtype=np.float32)
+    want = terms(queries)
+    (got,) = open_session(traced.SerializeToString()).run(None, {INPUT: queries})
     assert want.dtype == got.dtype == np.float32 and want.shape == (2000, len(TERMS)) and np.isfinite(want).all()
     np.testing.assert_allclose(got, want, atol=5e-5)
 
@@ -59,7 +59,7 @@ def test_the_graph_is_small_and_has_no_branches(traced: onnx.ModelProto) -> None
 
 
 def test_what_they_say_by_hand(gpu: Device) -> None:
-    gemm, config = Gemm(m=1000, n=256, k=64, dtype="fp32"), KernelConfig(family="tiled", tile_m=32, tile_n=32, tile_k=32, threads=1024)
+    gemm, config = Gemm(m=1000, n=256, k=64, dtype="fp32"), KernelConfig(family="tiled", tile_m=32, tile_n=32, tile_k=32, cpu_threads=1024)
     said = _said(gemm, config, gpu)
     busy_us = 2 * 2e-6 * 32 * 32 * 64 * 132 / 50
     loads_us = [1e-3 * 4 * 64 * 32 * 32 * 8 / (2.2 * 2900)] * 2
@@ -126,7 +126,7 @@ def test_whole_quotients_are_not_rounded_up(gpu: Device) -> None:
 @pytest.mark.parametrize("size", [1, 2**24])
 def test_the_smallest_and_the_largest_gemm_have_terms(cpu: Device, gpu: Device, size: int) -> None:
     for device, family in ((cpu, "blas"), (gpu, "cublas")):
-        found = terms(np.array([ask(Gemm(m=size, n=size, k=size, dtype="fp32"), KernelConfig(family=family), device)], dtype=np.float32))
+        found = terms(np.array([encode(Gemm(m=size, n=size, k=size, dtype="fp32"), KernelConfig(family=family), device)], dtype=np.float32))
         assert np.isfinite(found).all()
 
 

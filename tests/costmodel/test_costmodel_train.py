@@ -15,7 +15,7 @@ import pytest
 from coordinator.fleet.trainer import fit_and_judge, publish
 from coordinator.plan.schema import Train
 from costmodel.dataset import dataset, held_out
-from costmodel.gate import MAX_SINGLE_US, objection
+from costmodel.gate import MAX_LATENCY_US, objection
 from costmodel.model import CostModel
 from costmodel.onnx_export import export
 from costmodel.train import MIN_SHAPES, PARITY_LIMIT, Candidate, devices_of, open_session, train
@@ -50,11 +50,11 @@ def test_a_model_of_a_metered_device_answers_everything(power_candidate: Candida
 
 def test_the_card_has_the_further_splits_and_the_noise(candidate: Candidate, power_candidate: Candidate) -> None:
     for card in (candidate.card, power_candidate.card):
-        assert set(card.unseen) == {"layer"}
-        assert set(card.unseen["layer"]["scores"]) == set(card.targets)
+        assert set(card.generalisation) == {"layer"}
+        assert set(card.generalisation["layer"]["scores"]) == set(card.targets)
         for parted in (card.scores_by_dtype, card.scores_by_size, card.scores_by_family):
             assert sum(scores["runtime_us"]["model"]["rows"] for scores in parted.values()) == card.test_rows
-        assert card.noise == {"runtime_rse": {"median": pytest.approx(0.3), "p90": pytest.approx(0.3), "max": pytest.approx(0.3), "rows": card.rows}}
+        assert card.repeatability == {"runtime_rse": {"median": pytest.approx(0.3), "p90": pytest.approx(0.3), "max": pytest.approx(0.3), "rows": card.rows}}
         assert card.ranking == {}
 
 
@@ -87,7 +87,7 @@ def test_the_model_beats_the_baselines_on_shapes_that_it_never_saw(candidate: Ca
 def test_parity_and_latency_are_on_the_card(candidate: Candidate, power_candidate: Candidate) -> None:
     for card in (candidate.card, power_candidate.card):
         assert card.parity_max_rel is not None and 0 <= card.parity_max_rel <= PARITY_LIMIT
-        assert card.single_p50_us and card.sklearn_single_p50_us and 0 < card.single_p50_us < card.sklearn_single_p50_us
+        assert card.latency_p50_us and card.sklearn_latency_p50_us and 0 < card.latency_p50_us < card.sklearn_latency_p50_us
 
 
 def test_held_out_shapes_are_never_trained_on(cpu_samples: pa.Table, candidate: Candidate) -> None:
@@ -96,7 +96,7 @@ def test_held_out_shapes_are_never_trained_on(cpu_samples: pa.Table, candidate: 
     runtime_us = np.where(held, 12345.0, cpu_samples["runtime_us"].to_numpy())
     at = cpu_samples.schema.get_field_index("runtime_us")
     other = train(cpu_samples.set_column(at, cpu_samples.schema.field(at), pa.array(runtime_us)), Train())
-    rows = dataset(cpu_samples).questions
+    rows = dataset(cpu_samples).queries
     one, two = (open_session(model).run(list(OUTPUTS[:2]), {INPUT: rows}) for model in (candidate.model, other.model))
     assert all(np.array_equal(a, b) for a, b in zip(one, two, strict=True))
 
@@ -141,7 +141,7 @@ def poor(cpu_samples: pa.Table) -> bytes:
     """A model that learned noise."""
     data = dataset(cpu_samples)
     runtime_us = data.measured["runtime_us"] * np.exp(np.random.default_rng(0).normal(0, 1, len(data)))
-    return export(CostModel(members=1).fit(data.questions, {"runtime_us": runtime_us}), devices_of(data))
+    return export(CostModel(members=1).fit(data.queries, {"runtime_us": runtime_us}), devices_of(data))
 
 
 def _card(candidate: Candidate, **changes: Any) -> Candidate:
@@ -158,10 +158,10 @@ def test_a_file_that_differs_from_scikit_learn_is_refused(candidate: Candidate, 
     assert said == f"ONNX and scikit-learn differ by {parity}, the limit is {PARITY_LIMIT}"
 
 
-@pytest.mark.parametrize("single_us", [MAX_SINGLE_US + 1, float("nan"), None])
+@pytest.mark.parametrize("single_us", [MAX_LATENCY_US + 1, float("nan"), None])
 def test_a_slow_file_is_refused(candidate: Candidate, cpu_samples: pa.Table, single_us: float | None) -> None:
-    said = objection(_card(candidate, single_p50_us=single_us), None, cpu_samples, HOLDOUT)
-    assert said == f"one question takes {single_us} us, the limit is {MAX_SINGLE_US}"
+    said = objection(_card(candidate, latency_p50_us=single_us), None, cpu_samples, HOLDOUT)
+    assert said == f"one question takes {single_us} us, the limit is {MAX_LATENCY_US}"
 
 
 def test_a_candidate_that_is_worse_than_the_champion_is_refused(candidate: Candidate, poor: bytes, cpu_samples: pa.Table) -> None:

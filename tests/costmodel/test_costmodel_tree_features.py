@@ -16,7 +16,7 @@ from costmodel.tree_features import CANDIDATES, NAMES, SIDES, features
 from gemmcast.config import FAMILIES, KernelConfig
 from gemmcast.device import Device
 from gemmcast.gemm import DTYPES, LAYOUTS, MAX_DIM, Gemm
-from gemmcast.query import FIELDS, INPUT, IR_VERSION, OPSET, ask
+from gemmcast.query import FIELDS, INPUT, IR_VERSION, OPSET, encode
 
 FEW_NODES = 50
 # each costs an embedder 0.2 to 0.9 us
@@ -42,16 +42,16 @@ def _random_questions(cpu: Device, gpu: Device, count: int = 3000) -> npt.NDArra
         m, n, k = (min(int(value), MAX_DIM) for value in np.exp(rng.uniform(0, np.log(MAX_DIM if i % 10 == 0 else 16384), 3)))
         gemm = Gemm(m=m, n=n, k=k, batch=int(rng.integers(1, 5)), dtype=dtype, layout=str(rng.choice(LAYOUTS)), beta=float(i % 2))
         tile_m, tile_n, tile_k = (int(value) for value in rng.integers(0, 257, 3))
-        knobs = {"stages": int(rng.integers(0, 6)), "split_k": int(rng.integers(0, 9)), "threads": int(rng.integers(0, 9))}
+        knobs = {"stages": int(rng.integers(0, 6)), "split_k": int(rng.integers(0, 9)), "cpu_threads": int(rng.integers(0, 9))}
         config = KernelConfig(family=family, tile_m=tile_m, tile_n=tile_n, tile_k=tile_k, **knobs)
-        rows.append(ask(gemm, config, device, cache=("cold", "warm")[i % 2]))
+        rows.append(encode(gemm, config, device, cache=("cold", "warm")[i % 2]))
     return np.array(rows, dtype=np.float32)
 
 
 def test_numpy_and_the_graph_agree_to_the_last_bit(traced: onnx.ModelProto, cpu: Device, gpu: Device) -> None:
-    questions = _random_questions(cpu, gpu)
-    floor_us, columns = features(questions)
-    got_floor, got_columns = open_session(traced.SerializeToString()).run(["floor_us", "features"], {INPUT: questions})
+    queries = _random_questions(cpu, gpu)
+    floor_us, columns = features(queries)
+    got_floor, got_columns = open_session(traced.SerializeToString()).run(["floor_us", "features"], {INPUT: queries})
     assert got_columns.dtype == np.float32 and columns.dtype == np.float32
     differ = [name for i, name in enumerate(NAMES) if not np.array_equal(columns[:, i].view(np.uint32), got_columns[:, i].view(np.uint32))]
     assert differ == []
@@ -66,9 +66,9 @@ def test_features_are_finite_and_named(cpu: Device, gpu: Device) -> None:
 
 
 def test_one_row_alone_is_answered_as_among_others(cpu: Device, gpu: Device) -> None:
-    questions = _random_questions(cpu, gpu, 50)
-    together = features(questions)[1]
-    assert all(np.array_equal(features(questions[i : i + 1])[1][0], together[i]) for i in range(50))
+    queries = _random_questions(cpu, gpu, 50)
+    together = features(queries)[1]
+    assert all(np.array_equal(features(queries[i : i + 1])[1][0], together[i]) for i in range(50))
 
 
 def test_the_graph_is_small_and_of_our_opset(traced: onnx.ModelProto) -> None:
@@ -81,7 +81,7 @@ def test_the_graph_is_small_and_of_our_opset(traced: onnx.ModelProto) -> None:
 def test_what_they_say_by_hand(gpu: Device) -> None:
     gemm = Gemm(m=1000, n=256, k=64, dtype="fp32")
     config = KernelConfig(family="tiled", tile_m=32, tile_n=32, tile_k=32)
-    floor_us, columns = features(np.array([ask(gemm, config, gpu)], dtype=np.float32))
+    floor_us, columns = features(np.array([encode(gemm, config, gpu)], dtype=np.float32))
     said = dict(zip(NAMES, columns[0].tolist(), strict=True))
     blocks = 32 * 8
     moved = 4 * (1000 * 64 + 64 * 256 + 1000 * 256)
@@ -101,7 +101,7 @@ def test_what_they_say_by_hand(gpu: Device) -> None:
 
 def test_waves_of_the_tiles_that_a_library_may_have_chosen(gpu: Device) -> None:
     gemm = Gemm(m=5000, n=4097, k=64, batch=3, dtype="fp16")
-    _, columns = features(np.array([ask(gemm, KernelConfig(family="cublas"), gpu)], dtype=np.float32))
+    _, columns = features(np.array([encode(gemm, KernelConfig(family="cublas"), gpu)], dtype=np.float32))
     said = dict(zip(NAMES, columns[0].tolist(), strict=True))
     for m, n in CANDIDATES:
         waves = math.ceil(5000 / m) * math.ceil(4097 / n) * 3 / 132
@@ -114,7 +114,7 @@ def test_waves_of_the_tiles_that_a_library_may_have_chosen(gpu: Device) -> None:
 def test_threads_share_the_peak_of_a_cpu(cpu: Device) -> None:
     gemm = Gemm(m=512, n=512, k=512)
     floors = [
-        features(np.array([ask(gemm, KernelConfig(family="blas", threads=threads), cpu)], np.float32))[0][0, 0] - cpu.launch_overhead_us
+        features(np.array([encode(gemm, KernelConfig(family="blas", cpu_threads=threads), cpu)], np.float32))[0][0, 0] - cpu.empty_launch_us
         for threads in (1, 2, 8, 0)
     ]
     assert floors[0] == pytest.approx(2 * floors[1], rel=1e-5)

@@ -15,7 +15,7 @@ from typing import cast
 import numpy as np
 import pytest
 
-from gemmcast import query as question
+from gemmcast import query
 from gemmcast.config import FAMILIES, KNOBS, KernelConfig
 from gemmcast.device import Device
 from gemmcast.gemm import LAYOUTS, Gemm
@@ -26,16 +26,16 @@ Edit = Callable[..., bytes]
 Alike = Callable[[Prediction, Prediction], bool]
 
 GPU = Device(
-    name="GPU A", kind="cuda", uuid="GPU-a", sm_count=132, clock_max_mhz=1980.0, power_limit_w=700.0, idle_power_w=71.3, memory_bytes=80 << 30,
-    l2_bytes=50 << 20, dram_gbps=2987.6, l2_gbps=5512.3, launch_overhead_us=2.1, peak_tflops={"fp32": 51.2, "fp16": 743.1}, driver="580.1",
+    name="GPU A", kind="cuda", uuid="GPU-a", compute_units=132, clock_max_mhz=1980.0, power_limit_w=700.0, idle_power_w=71.3, memory_bytes=80 << 30,
+    l2_bytes=50 << 20, dram_gbps=2987.6, l2_gbps=5512.3, empty_launch_us=2.1, peak_tflops={"fp32": 51.2, "fp16": 743.1}, driver="580.1",
     cuda="13.0",
 )  # fmt: skip
-OTHER_GPU = replace(GPU, name="GPU B", uuid="GPU-b", sm_count=84, clock_max_mhz=None, power_limit_w=300.0, dram_gbps=611.7, l2_gbps=None)
+OTHER_GPU = replace(GPU, name="GPU B", uuid="GPU-b", compute_units=84, clock_max_mhz=None, power_limit_w=300.0, dram_gbps=611.7, l2_gbps=None)
 CPU = Device(
-    name="CPU C", kind="cpu", uuid="CPU-c", sm_count=7, memory_bytes=16 << 30, l2_bytes=30 << 20, dram_gbps=17.3, launch_overhead_us=0.7,
+    name="CPU C", kind="cpu", uuid="CPU-c", compute_units=7, memory_bytes=16 << 30, l2_bytes=30 << 20, dram_gbps=17.3, empty_launch_us=0.7,
     peak_tflops={"fp32": 0.1234567, "fp64": 0.0611111},
 )  # fmt: skip
-UNTAUGHT = "own"
+UNTAUGHT = "custom"
 KERNELS = ("", "simt_fp32_nt_256x128x8_64x64x8_s2_z1_a1", "wgmma_fp16_nt_64x128x128_2x1_pingpong_z1_a8", "wgmma_bf16_nt_128x128x64_2x1_ws_z1_a8")
 
 
@@ -64,10 +64,10 @@ def _export(devices: list[Device], power: bool) -> bytes:
     from costmodel.onnx_export import export
 
     drawn = [(gemm, config, device) for device in devices for gemm, config in _draw(device, 200) if config.family != UNTAUGHT]
-    asked = [question.ask(gemm, config, device) for gemm, config, device in drawn]
+    asked = [query.encode(gemm, config, device) for gemm, config, device in drawn]
     rows = np.array(asked, dtype=np.float32)
     work, noise = rows[:, :3].prod(axis=1, dtype=np.float64), np.random.default_rng(0).normal(size=len(rows))
-    runtime_us = (3 + work * 2e-6 / rows[:, question.AT["peak_tflops"]]) * np.exp(0.3 * noise)
+    runtime_us = (3 + work * 2e-6 / rows[:, query.AT["peak_tflops"]]) * np.exp(0.3 * noise)
     measured = {"runtime_us": runtime_us}
     if power:
         sustained_us, power_w = runtime_us * (1.1 + 0.05 * noise), 150 + 20 * np.log(work)

@@ -76,7 +76,7 @@ def test_predict_shows_units_and_leaves_out_what_is_not_known(run: Run, power_fi
     assert [line.split()[:3:2] for line in text.splitlines()[1:]] == [
         ["runtime_us", "us"], ["tflops", "TFLOP/s"], ["sustained_runtime_us", "us"], ["power_w", "W"], ["energy_mj", "mJ"],
     ]  # fmt: skip
-    text = run("predict", 512, 256, 128, "--config", "blas:threads=2", "--model", time_file)
+    text = run("predict", 512, 256, 128, "--config", "blas:cpu_threads=2", "--model", time_file)
     assert [line.split()[0] for line in text.splitlines()[1:]] == ["runtime_us", "tflops"]
 
 
@@ -87,10 +87,10 @@ def test_predict_shows_each_interval_and_says_when_it_extrapolates(run: Run, pow
     text = run("predict", 512, 256, 128, "--config", "cublas", *words)
     assert [line.partition("(")[2] for line in text.splitlines()[1:]] == [f"{p.low[name]:.4g} to {p.high[name]:.4g})" for name in p.low]
     assert "extrapolating" not in text
-    for question in ((65536, 256, 128, "--config", "cublas"), (512, 256, 128, "--config", untaught)):
-        text = run("predict", *question, *words)
+    for query in ((65536, 256, 128, "--config", "cublas"), (512, 256, 128, "--config", untaught)):
+        text = run("predict", *query, *words)
         assert text.splitlines()[-1].startswith("     extrapolating: a size, device, kernel or dtype beyond what the model was taught")
-        assert last(run("predict", *question, *words, "--json"))["prediction"]["extrapolating"] is True
+        assert last(run("predict", *query, *words, "--json"))["prediction"]["extrapolating"] is True
 
 
 def test_a_device_may_come_from_a_file(run: Run, power_file: Path, gpu: Device, tmp_path: Path) -> None:

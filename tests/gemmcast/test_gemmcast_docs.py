@@ -18,8 +18,7 @@ import onnx
 import onnxruntime as ort
 import pytest
 
-from gemmcast import Gemm, KernelConfig, Predictor
-from gemmcast import query as question
+from gemmcast import Gemm, KernelConfig, Predictor, query
 from gemmcast.arrow import SCHEMA, _missing
 from gemmcast.config import FAMILIES
 from gemmcast.device import Device
@@ -49,31 +48,31 @@ def rows(page: Path, first_column: str) -> list[list[str]]:
 
 def test_the_page_lists_the_fields_in_order() -> None:
     table = rows(ONNX, "#")
-    assert [(number, name) for number, name, *_ in table] == [(str(i), name) for i, name in enumerate(question.FIELDS)]
+    assert [(number, name) for number, name, *_ in table] == [(str(i), name) for i, name in enumerate(query.FIELDS)]
     assert all(meaning and unknown for _, _, _, meaning, unknown in table)
 
 
 def test_the_page_says_what_to_write_for_the_unknown(gpu: Device) -> None:
     bare = replace(gpu, clock_max_mhz=None, power_limit_w=None, idle_power_w=None, l2_gbps=None)
-    asked = dict(zip(question.FIELDS, question.ask(Gemm(m=7, n=8, k=9), KernelConfig(family="cublas"), bare), strict=True))
+    asked = dict(zip(query.FIELDS, query.encode(Gemm(m=7, n=8, k=9), KernelConfig(family="cublas"), bare), strict=True))
     unknown = {name: word.replace("`", "").split(" x ") for _, name, _, _, word in rows(ONNX, "#") if word != "required"}
     expected = {name: math.prod(asked[word] if word in asked else float(word) for word in words) for name, words in unknown.items()}
     assert {name: asked[name] for name in unknown} == expected
-    assert unknown["l2_gbps"] == [str(question.L2_OVER_DRAM), "dram_gbps"]
+    assert unknown["l2_gbps"] == [str(query.L2_OVER_DRAM), "dram_gbps"]
 
 
 def test_the_page_has_the_codes() -> None:
-    expected = [[name, f"{question.DTYPE_CODES[name]:.0f}", str(t.in_bytes), str(t.out_bytes)] for name, t in DTYPES.items()]
+    expected = [[name, f"{query.DTYPE_CODES[name]:.0f}", str(t.in_bytes), str(t.out_bytes)] for name, t in DTYPES.items()]
     assert rows(ONNX, "dtype") == expected
-    assert [row[:2] for row in rows(ONNX, "family")] == [[name, f"{question.FAMILY_CODES[name]:.0f}"] for name in FAMILIES]
+    assert [row[:2] for row in rows(ONNX, "family")] == [[name, f"{query.FAMILY_CODES[name]:.0f}"] for name in FAMILIES]
     schedules = rows(ONNX, "schedule")
-    assert [row[0] for row in schedules] == list(question.SCHEDULES)
-    assert [row[1] for row in schedules] == [str(question.algorithm("cutlass", kernel, 0)) for _, _, kernel in schedules]
+    assert [row[0] for row in schedules] == list(query.SCHEDULES)
+    assert [row[1] for row in schedules] == [str(query.algorithm("cutlass", kernel, 0)) for _, _, kernel in schedules]
 
 
 def test_the_page_has_the_outputs_and_the_metadata(power_model: bytes) -> None:
     proto = onnx.load_model_from_string(power_model)
-    named = [*question.OUTPUTS, *question.INTERVALS, question.EXTRAPOLATING]
+    named = [*query.OUTPUTS, *query.INTERVALS, query.EXTRAPOLATING]
     assert [row[0] for row in rows(ONNX, "output")] == named == [output.name for output in proto.graph.output]
     keys = [row[0] for row in rows(ONNX, "key")]
     assert [SHORTLIST, *keys] == [entry.key for entry in proto.metadata_props] and f"`{SHORTLIST}`" in ONNX.read_text()
@@ -89,18 +88,18 @@ def test_the_page_says_what_an_output_is(power_model: bytes, time_model: bytes) 
     for model in (power_model, time_model):
         session = ort.InferenceSession(model, providers=["CPUExecutionProvider"])
         values = json.loads(session.get_modelmeta().custom_metadata_map["gemmcast.outputs"])
-        rows_of = np.ones((3, len(question.FIELDS)), dtype=np.float32)
-        found = dict(zip((output.name for output in session.get_outputs()), session.run(None, {question.INPUT: rows_of}), strict=True))
-        expected = dict.fromkeys(values, ((3,), np.float32)) | {name: ((3, len(values)), np.float32) for name in question.INTERVALS}
-        assert {name: (array.shape, array.dtype.type) for name, array in found.items()} == expected | {question.EXTRAPOLATING: ((3,), np.bool_)}
+        rows_of = np.ones((3, len(query.FIELDS)), dtype=np.float32)
+        found = dict(zip((output.name for output in session.get_outputs()), session.run(None, {query.INPUT: rows_of}), strict=True))
+        expected = dict.fromkeys(values, ((3,), np.float32)) | {name: ((3, len(values)), np.float32) for name in query.INTERVALS}
+        assert {name: (array.shape, array.dtype.type) for name, array in found.items()} == expected | {query.EXTRAPOLATING: ((3,), np.bool_)}
 
 
 def test_the_page_has_the_versions(power_model: bytes) -> None:
     proto, text = onnx.load_model_from_string(power_model), " ".join(ONNX.read_text().split())
     assert (proto.ir_version, {entry.domain: entry.version for entry in proto.opset_import}) == (10, {"": 21, "ai.onnx.ml": 3})
-    assert f"ai.onnx {question.OPSET}, ai.onnx.ml {question.ML_OPSET}" in text and f"IR {question.IR_VERSION}" in text
-    assert f"This page is contract **{question.CONTRACT}**" in text
-    assert f"`{question.INPUT}`, float32 `[n, {len(question.FIELDS)}]`" in text
+    assert f"ai.onnx {query.OPSET}, ai.onnx.ml {query.ML_OPSET}" in text and f"IR {query.IR_VERSION}" in text
+    assert f"This page is contract **{query.CONTRACT}**" in text
+    assert f"`{query.INPUT}`, float32 `[n, {len(query.FIELDS)}]`" in text
     assert '"onnxruntime>=1.18"' in (ROOT / "pyproject.toml").read_text() and "1.18 or newer" in text
 
 

@@ -75,7 +75,7 @@ def test_device_refuses_a_kind_it_does_not_know(gpu: Device) -> None:
     assert refusal(partial(replace, gpu), kind="gpu") == "kind = 'gpu': unknown kind of device; use one of cuda, cpu"
 
 
-@pytest.mark.parametrize("field", ["sm_count", "memory_bytes", "l2_bytes", "dram_gbps", "launch_overhead_us", "clock_max_mhz", "power_limit_w"])
+@pytest.mark.parametrize("field", ["compute_units", "memory_bytes", "l2_bytes", "dram_gbps", "empty_launch_us", "clock_max_mhz", "power_limit_w"])
 @pytest.mark.parametrize("value", [-1.0, float("nan"), float("inf"), "132", True])
 def test_device_refuses_a_number_that_no_device_has(gpu: Device, field: str, value: object) -> None:
     message = refusal(partial(replace, gpu), **{field: value})
@@ -102,7 +102,7 @@ def test_device_refuses_other_json(text: str) -> None:
 
 def test_cell_ids_are_for_ever() -> None:
     """A change here means that every store measures everything again."""
-    cell = Cell(gemm=Gemm(m=4096, n=11008, k=4096, dtype="bf16"), config=KernelConfig(family="cublas"), target="NVIDIA H100 80GB HBM3", power=True)
+    cell = Cell(gemm=Gemm(m=4096, n=11008, k=4096, dtype="bf16"), config=KernelConfig(family="cublas"), device_key="NVIDIA H100 80GB HBM3", power=True)
     assert cell.cell_id == "562cde0ecdc8e148"
     assert Cell.from_dict(json.loads(json.dumps(cell.to_dict()))).cell_id == cell.cell_id
 
@@ -110,11 +110,11 @@ def test_cell_ids_are_for_ever() -> None:
 def test_every_part_of_a_cell_is_in_its_id() -> None:
     tiled: Callable[..., KernelConfig] = partial(KernelConfig, family="tiled")
     gemm = Gemm(m=1, n=2, k=3)
-    cell = Cell(gemm=gemm, config=tiled(), target="x")
+    cell = Cell(gemm=gemm, config=tiled(), device_key="x")
     others = [
         *(replace(cell, gemm=changed) for changed in (replace(gemm, m=9), replace(gemm, dtype="fp64"), replace(gemm, beta=1.0))),
         *(replace(cell, config=tiled(**{name: 1})) for name in KNOBS),
-        replace(cell, config=tiled(kernel="other")), replace(cell, target="y"), replace(cell, cache="warm"), replace(cell, power=True),
+        replace(cell, config=tiled(kernel="other")), replace(cell, device_key="y"), replace(cell, cache="warm"), replace(cell, power=True),
         replace(cell, repeat=1),
     ]  # fmt: skip
     assert len({cell.cell_id, *(other.cell_id for other in others)}) == len(others) + 1
@@ -125,7 +125,7 @@ def test_equal_problems_have_one_cell_id() -> None:
     whole, real = (Gemm(m=1, n=2, k=3, alpha=one, beta=one) for one in (1, 1.0))
     config = KernelConfig(family="blas")
     assert whole == real
-    assert Cell(gemm=whole, config=config, target="x").cell_id == Cell(gemm=real, config=config, target="x").cell_id
+    assert Cell(gemm=whole, config=config, device_key="x").cell_id == Cell(gemm=real, config=config, device_key="x").cell_id
 
 
 def test_errors_survive_a_process_border_and_stay_short() -> None:

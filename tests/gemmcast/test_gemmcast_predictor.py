@@ -15,8 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gemmcast import Gemm, KernelConfig, Prediction, Predictor, modeldir
-from gemmcast import query as question
+from gemmcast import Gemm, KernelConfig, Prediction, Predictor, modeldir, query
 from gemmcast.device import Device
 from gemmcast.errors import InputError
 from gemmcast.prediction import Objective
@@ -48,10 +47,10 @@ def timed(time_file: Path) -> Iterator[Predictor]:
 def test_a_prediction_is_what_the_graph_says_of_the_question(powered: Predictor, gpu: Device, draw: Draw) -> None:
     for gemm, config in draw(gpu, 50, seed=3):
         prediction = powered.predict(gemm, config, gpu, cache="warm")
-        answers = powered.predict_rows(np.array([question.ask(gemm, config, gpu, cache="warm")], dtype=np.float32))
-        assert list(answers) == [*question.OUTPUTS, *question.INTERVALS, question.EXTRAPOLATING]
-        assert all(getattr(prediction, name) == value for name, (value,) in answers.items() if name not in question.INTERVALS)
-        assert all(list(getattr(prediction, name).items()) == [*zip(question.OUTPUTS, *answers[name], strict=True)] for name in question.INTERVALS)
+        answers = powered.predict_rows(np.array([query.encode(gemm, config, gpu, cache="warm")], dtype=np.float32))
+        assert list(answers) == [*query.OUTPUTS, *query.INTERVALS, query.EXTRAPOLATING]
+        assert all(getattr(prediction, name) == value for name, (value,) in answers.items() if name not in query.INTERVALS)
+        assert all(list(getattr(prediction, name).items()) == [*zip(query.OUTPUTS, *answers[name], strict=True)] for name in query.INTERVALS)
         assert prediction.model_version == powered.version
 
 
@@ -81,7 +80,7 @@ def test_a_model_without_power_answers_time_alone(timed: Predictor) -> None:
 
 def test_it_says_what_it_is(powered: Predictor, power_model: bytes) -> None:
     assert powered.version == modeldir.sha256(power_model)[:12]
-    assert powered.metadata["contract"] == str(question.CONTRACT)
+    assert powered.metadata["contract"] == str(query.CONTRACT)
     assert [device.name for device in powered.devices] == ["GPU A", "GPU B"]
 
 
@@ -103,7 +102,7 @@ def test_throughput_is_as_doubtful_as_the_runtime(powered: Predictor, gpu: Devic
 
 
 def test_rows_have_an_interval_for_each_output_in_their_order(powered: Predictor, timed: Predictor, gpu: Device) -> None:
-    rows = np.array([question.ask(GEMM, config, gpu) for config in TILES], dtype=np.float32)
+    rows = np.array([query.encode(GEMM, config, gpu) for config in TILES], dtype=np.float32)
     for predictor in (powered, timed):
         answers = predictor.predict_rows(rows)
         assert tuple(json.loads(predictor.metadata["outputs"])) == predictor.outputs == tuple(answers)[:-3]
@@ -150,7 +149,7 @@ def test_an_unseen_dtype_family_or_algorithm_is_doubted(powered: Predictor, gpu:
     assert doubted(powered, gpu, alike, KernelConfig(family="cublaslt", algo_id=999))
 
 
-@pytest.mark.parametrize("change", [{"dram_gbps": 1.3 * MOST_GBPS}, {"sm_count": 400}, {"peak_tflops": {"fp32": 5000.0}}])
+@pytest.mark.parametrize("change", [{"dram_gbps": 1.3 * MOST_GBPS}, {"compute_units": 400}, {"peak_tflops": {"fp32": 5000.0}}])
 def test_a_device_beyond_any_that_was_seen_is_doubted(powered: Predictor, gpu: Device, alike: Alike, change: dict[str, Any]) -> None:
     assert doubted(powered, replace(gpu, **change), alike)
     assert not doubted(powered, replace(gpu, dram_gbps=1.2 * MOST_GBPS), alike)
@@ -181,8 +180,8 @@ def test_of_many_configurations_the_model_is_asked_about_those_that_the_small_gr
 ) -> None:
     many = [KernelConfig(family="tiled", tile_m=m, tile_n=n, tile_k=16) for m in range(4, 100, 8) for n in range(4, 100, 8)]
     ranking = powered.rank(GEMM, many, device=gpu)
-    rows = np.array([question.ask(GEMM, config, gpu) for config in many], dtype=np.float32)
-    (rough_us,) = powered._model.rough.run(None, {question.INPUT: rows})  # type: ignore[union-attr]
+    rows = np.array([query.encode(GEMM, config, gpu) for config in many], dtype=np.float32)
+    (rough_us,) = powered._model.rough.run(None, {query.INPUT: rows})  # type: ignore[union-attr]
     first = {many[i] for i in np.argsort(rough_us)[:SHORTLISTED]}
     asked: list[int] = []
     run = type(powered._model).run
@@ -223,7 +222,7 @@ def test_a_device_is_given_by_name_by_uuid_or_whole(powered: Predictor, gpu: Dev
     config = KernelConfig(family="cublas")
     assert powered.predict(GEMM, config, "GPU A") == powered.predict(GEMM, config, "GPU-a") == powered.predict(GEMM, config, gpu)
     assert powered.predict(GEMM, config, "GPU B") != powered.predict(GEMM, config, gpu)
-    unseen = replace(gpu, name="a GPU of tomorrow", uuid="GPU-z", sm_count=200, dram_gbps=9000.0)
+    unseen = replace(gpu, name="a GPU of tomorrow", uuid="GPU-z", compute_units=200, dram_gbps=9000.0)
     assert math.isfinite(powered.predict(GEMM, config, unseen).runtime_us)
 
 
@@ -236,8 +235,8 @@ def test_a_device_that_is_not_clear_is_asked_for(powered: Predictor) -> None:
 
 
 def test_one_device_needs_no_name(timed: Predictor, cpu: Device) -> None:
-    config = KernelConfig(family="blas", threads=2)
-    assert timed.predict(GEMM, config) == timed.predict(GEMM, config, cpu) != timed.predict(GEMM, replace(config, threads=1))
+    config = KernelConfig(family="blas", cpu_threads=2)
+    assert timed.predict(GEMM, config) == timed.predict(GEMM, config, cpu) != timed.predict(GEMM, replace(config, cpu_threads=1))
 
 
 def test_a_dtype_that_was_never_measured_is_refused(powered: Predictor) -> None:

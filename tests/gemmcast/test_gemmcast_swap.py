@@ -54,13 +54,13 @@ def test_pushes_reach_a_process_that_never_stops_predicting(tmp_path: Path, powe
 
 def expected_of(models: dict[str, bytes], directory: Path) -> dict[tuple[str, int], tuple[float | None, ...]]:
     """What each version says, alone and at rest."""
-    questions = runpy.run_path(str(FOLLOWER))["QUESTIONS"]
+    queries = runpy.run_path(str(FOLLOWER))["QUESTIONS"]
     found: dict[tuple[str, int], tuple[float | None, ...]] = {}
     for version, model in models.items():
         path = directory / f"{version}.onnx"
         path.write_bytes(model)
         with Predictor(path) as predictor:
-            for number, (gemm, config) in enumerate(questions):
+            for number, (gemm, config) in enumerate(queries):
                 p = predictor.predict(gemm, config, "GPU A")
                 found[version, number] = (p.runtime_us, p.tflops, p.sustained_runtime_us, p.power_w, p.energy_mj)
     return found

@@ -103,15 +103,15 @@ def test_it_answers_in_an_environment_of_its_own(wheel: Path, power_file: Path, 
     assert call([python, "-c", LAZY], tmp_path).split()[:2] == ["[]", "True"]
     assert str(tmp_path) in call([python, "-c", LAZY], tmp_path)
 
-    program, question = tmp_path / "venv" / "bin" / "gemmcast", ["512", "256", "128", "--device", "GPU B", "--model", power_file, "--json"]
+    program, query = tmp_path / "venv" / "bin" / "gemmcast", ["512", "256", "128", "--device", "GPU B", "--model", power_file, "--json"]
     gemm, config = Gemm(m=512, n=256, k=128), KernelConfig(family="tiled", tile_m=16)
     with Predictor(power_file) as predictor:
         expected = predictor.predict(gemm, config, "GPU B")
         choice = predictor.pick(gemm, [config, KernelConfig(family="cublas")], "energy", "GPU B")
         info = predictor.version
-    answer = json.loads(call([program, "predict", *question, "--config", "tiled:tile_m=16"], tmp_path))["prediction"]
+    answer = json.loads(call([program, "predict", *query, "--config", "tiled:tile_m=16"], tmp_path))["prediction"]
     assert answer["runtime_us"] == pytest.approx(expected.runtime_us, rel=1e-5)
     assert answer["energy_mj"] == pytest.approx(expected.energy_mj, rel=1e-5)
-    (best, _) = json.loads(call([program, "pick", *question, "--objective", "energy", "tiled:tile_m=16", "cublas"], tmp_path))["ranking"]
+    (best, _) = json.loads(call([program, "pick", *query, "--objective", "energy", "tiled:tile_m=16", "cublas"], tmp_path))["ranking"]
     assert best["config"]["family"] == choice.config.family
     assert json.loads(call([python, "-W", "error", "-m", "gemmcast", "info", "--model", power_file, "--json"], tmp_path))["version"] == info

@@ -17,9 +17,9 @@ MakeModel = Callable[..., bytes]
 
 
 def _make_model(seed: int = 0, contract: str | None = "2") -> bytes:
-    question = helper.make_tensor_value_info("question", TensorProto.FLOAT, [None, 1])
+    query = helper.make_tensor_value_info("question", TensorProto.FLOAT, [None, 1])
     runtime = helper.make_tensor_value_info("runtime_us", TensorProto.FLOAT, [None, 1])
-    graph = helper.make_graph([helper.make_node("Identity", ["question"], ["runtime_us"])], f"tiny{seed}", [question], [runtime])
+    graph = helper.make_graph([helper.make_node("Identity", ["question"], ["runtime_us"])], f"tiny{seed}", [query], [runtime])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     if contract is not None:
         helper.set_model_props(model, {"gemmcast.contract": contract})
@@ -33,7 +33,7 @@ def _make_card() -> ModelCard:
     return ModelCard(
         created_at="2026-01-01T00:00:00+00:00", program_version="0.1.0", contract=2, targets=("runtime_us",), rows=22683,
         rows_by_device={"NVIDIA H100 80GB HBM3": 22683}, store_version=3, split="grouped by shape", holdout=0.15, train_rows=18000, test_rows=4683,
-        train_shapes=440, test_shapes=110, scores=scores, scores_by_family={"cutlass": scores}, parity_max_rel=4e-6, single_p50_us=12.3,
+        train_shapes=440, test_shapes=110, scores=scores, scores_by_family={"cutlass": scores}, parity_max_rel=4e-6, latency_p50_us=12.3,
     )  # fmt: skip
 
 

@@ -1,7 +1,7 @@
 """cuBLASLt, algorithm by algorithm: its default, the rest of its heuristic's list, and configurations beyond that list.
 
 A configuration's `kernel` says which: "" or "default" is the heuristic's first choice, what users of the library get today;
-"heuristic-1"... its further ones; "beyond-0"... others that the library accepts, in a fixed order; with no name, the first that has
+"heuristic-1"... its further ones; "enumerated-0"... others that the library accepts, in a fixed order; with no name, the first that has
 the given knobs. What it resolved to is in the facts. fp8 accumulates accurately and is unscaled (library.py).
 """
 
@@ -17,7 +17,7 @@ from typing import Any, Final
 import numpy as np
 
 from agent.kernels import Prepared
-from agent.kernels.cublaslt.candidates import Offer
+from agent.kernels.cublaslt.candidates import AlgorithmSpace
 from agent.kernels.cublaslt.library import KINDS, WIDEST_ALIGNMENT, WORKSPACE_BYTES, Problem, algorithms, failed
 from agent.kernels.cublaslt.names import Algorithm, Names
 from agent.operands import Operands, addresses
@@ -25,7 +25,7 @@ from gemmcast.config import KernelConfig
 from gemmcast.errors import MeasurementError
 from gemmcast.gemm import Gemm
 
-OFFERS: Final = 16
+SPACES: Final = 16
 # problems whose lists are kept: the configurations of one problem come one after the other
 
 
@@ -53,7 +53,7 @@ class CublasLt:
     def __init__(self, lt: Any = None, cuda: Any = None) -> None:
         """Tests give stand-ins for nvmath.bindings.cublasLt and cupy.cuda."""
         self._given = lt, cuda
-        self._offers: OrderedDict[tuple[Gemm, tuple[int, int, int]], Offer] = OrderedDict()
+        self._offers: OrderedDict[tuple[Gemm, tuple[int, int, int]], AlgorithmSpace] = OrderedDict()
         self._algorithms: dict[str, list[Algorithm]] = {}
 
     @cached_property
@@ -140,15 +140,15 @@ class CublasLt:
                 raise
             return {}
 
-    def _offer(self, gemm: Gemm, alignment: tuple[int, int, int]) -> Offer:
+    def _offer(self, gemm: Gemm, alignment: tuple[int, int, int]) -> AlgorithmSpace:
         """Of the last OFFERS problems, kept; alignment of the library's A, B and C counts, since the heuristic goes by it, alpha and beta do not."""
         gemm = replace(gemm, alpha=1.0, beta=0.0)
         key = (gemm, alignment)
         if key not in self._offers:
             problem = Problem(self._lt, self._handle, gemm, alignment)
-            self._offers[key] = Offer(problem, self._names, partial(self._known, gemm.dtype), f"{gemm} in {self.version}")
+            self._offers[key] = AlgorithmSpace(problem, self._names, partial(self._known, gemm.dtype), f"{gemm} in {self.version}")
         self._offers.move_to_end(key)
-        while len(self._offers) > OFFERS:
+        while len(self._offers) > SPACES:
             self._offers.popitem(last=False)
         return self._offers[key]
 

@@ -1,8 +1,8 @@
 """What cuBLASLt offers for one problem: the heuristic's list and, lazily, what lies beyond it, by name or by knobs.
 
-Beyond the list, configurations stand in a fixed shuffled order; the i-th that the library accepts is beyond-i. A check costs
+Beyond the list, configurations stand in a fixed shuffled order; the i-th that the library accepts is enumerated-i. A check costs
 microseconds and most are refused, so only the first MAX_CHECKS places have numbers. What stands further on can be had by its knobs;
-its name is "beyond" alone.
+its name is "enumerated" alone.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from gemmcast.config import KernelConfig
 from gemmcast.errors import MeasurementError
 
 MAX_CHECKS: Final = 2048
-UNNUMBERED: Final = "beyond"
-NAMES: Final = "default, heuristic-1..., beyond-0..., or no name and knobs"
+UNNUMBERED: Final = "enumerated"
+NAMES: Final = "default, heuristic-1..., enumerated-0..., or no name and knobs"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class Choice:
     configured: Configured
 
 
-class Offer:
+class AlgorithmSpace:
     """Everything that can be asked for; remembers what was checked."""
 
     def __init__(self, problem: Problem, names: Names, algorithms: Callable[[], Sequence[Algorithm]], text: str) -> None:
@@ -73,7 +73,7 @@ class Offer:
             return self._by_knobs(config, wanted)
         if (asked := parse(config.kernel)) is None:
             raise MeasurementError("unsupported", f"cublaslt has no kernel {config.kernel!r} without knobs: use {NAMES}")
-        choice = self._beyond(asked[1]) if asked[0] == "beyond" else self._from_list(asked[1])
+        choice = self._beyond(asked[1]) if asked[0] == "enumerated" else self._from_list(asked[1])
         have = self.knobs(choice)
         if any(wanted[knob] not in (0, have[knob]) for knob in KNOBS):
             here = ", ".join(f"{knob}={value}" for knob, value in have.items())
@@ -94,7 +94,7 @@ class Offer:
             one = self._at(place)
             found += one is not None
             if one is not None and found == index:
-                return Choice(f"beyond-{index}", one)
+                return Choice(f"enumerated-{index}", one)
         tried = f"the {len(self._numbered)} checked of {size(self._grids)}"
         raise MeasurementError("unsupported", f"cublaslt accepts {found + 1} configurations beyond its list for {self._text} among {tried}")
 
@@ -134,4 +134,4 @@ class Offer:
         if place >= MAX_CHECKS:
             return UNNUMBERED
         self._at(place)
-        return f"beyond-{sum(one is not None for one in self._checked[:place])}"
+        return f"enumerated-{sum(one is not None for one in self._checked[:place])}"

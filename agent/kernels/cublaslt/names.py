@@ -67,7 +67,7 @@ class Algorithm:
 
 
 def parse(kernel: str) -> tuple[str, int] | None:
-    """("heuristic", i) or ("beyond", i); no name at all is the default; None for what is no name of ours."""
+    """("heuristic", i) or ("enumerated", i); no name at all is the default; None for what is no name of ours."""
     if kernel in ("", "default"):
         return "heuristic", 0
     found = re.fullmatch(r"(heuristic|beyond)-(0|[1-9]\d{0,8})", kernel)

@@ -32,7 +32,7 @@ STATUSES: Final = (
 INTERNAL = 7
 INT, LONG, POINTER, FLOAT, SIZE = ctypes.c_int, ctypes.c_longlong, ctypes.c_void_p, ctypes.c_float, ctypes.c_size_t
 PROBLEM = (INT, INT, INT, POINTER, LONG, POINTER, LONG, POINTER, LONG, FLOAT, FLOAT, INT)
-FACTS = ("threads", "smem_bytes", "regs", "spill_bytes", "blocks_per_sm")
+FACTS = ("block_threads", "smem_bytes", "regs", "spill_bytes", "blocks_per_sm")
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +142,7 @@ class Cutlass:
         workspace = cupy.cuda.alloc(needed)
         resident = cupy.cuda.runtime.getDeviceProperties(device.id)["maxThreadsPerMultiProcessor"]
         facts: dict[str, Any] = dict(chosen.facts())  # loads the kernel, too: nothing is left to load during a capture
-        facts["occupancy"] = facts.pop("blocks_per_sm") * facts["threads"] / resident
+        facts["occupancy"] = facts.pop("blocks_per_sm") * facts["block_threads"] / resident
         facts |= {"kernel": chosen.name, "library": chosen.origin, "workspace_bytes": needed, **chosen.as_run(slices)}
 
         def launch(i: int) -> None:

@@ -10,7 +10,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, Final
 
-from coordinator.samples.formats.checked_rows import Found, Row, checked
+from coordinator.samples.formats.checked_rows import ParsedRows, Row, checked
 from coordinator.samples.formats.table_file import load
 from gemmcast.errors import InputError
 
@@ -27,7 +27,7 @@ CACHE: Final = "cold"
 # activation does stay in the L2 where it fits (m = 8192, n = 32, k = 2560 beats the memory): neither cold nor warm, nearer to cold.
 
 
-def read_aiconfigurator(path: Path) -> Found:
+def read_aiconfigurator(path: Path) -> ParsedRows:
     """Rows of family cublas: these layers call PyTorch's linear, which calls cuBLAS.
 
     The tables have no runtime of their power window, so sustained runtime and energy stay unknown.
@@ -50,7 +50,7 @@ def read_aiconfigurator(path: Path) -> Found:
         raise InputError("FILE", str(path), f"none of its {len(table)} rows can be used: {', '.join(skipped)}", "name a table of bf16 or fp16 GEMMs")
     ignored = [name for name in columns if name not in (*NEEDED, *OPTIONAL)]
     notes = [f"columns that were not read: {', '.join(ignored)}"] if ignored else []
-    return Found(rows=rows, skipped=skipped, notes=notes)
+    return ParsedRows(rows=rows, skipped=skipped, notes=notes)
 
 
 def _why_not(values: Row) -> str | None:

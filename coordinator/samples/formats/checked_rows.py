@@ -26,14 +26,14 @@ GEMM_COLUMNS: Final = tuple(f.name for f in fields(Gemm))
 CONFIG_COLUMNS: Final = tuple(f.name for f in fields(KernelConfig))
 NEEDED: Final = ("m", "n", "k", "dtype", "family")
 # of every row; and a runtime, of those that are ok
-POSITIVE: Final = ("runtime_us", "sustained_runtime_us", "power_w", "energy_mj", "repeats", "window_s")
+POSITIVE: Final = ("runtime_us", "sustained_runtime_us", "power_w", "energy_mj", "launches_timed", "window_s")
 SIGNED: Final = ("alpha", "beta", "temperature_c", "throttle_reasons")
 CHOICES: Final = {"status": STATUSES, "cache": CACHES, "device_kind": KINDS}
 WORDS: Final = {"true": True, "1": True, "false": False, "0": False}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
+class ParsedRows:
     """The rows of one file."""
 
     rows: list[Row] = field(default_factory=list)

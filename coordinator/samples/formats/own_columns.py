@@ -8,13 +8,13 @@ from __future__ import annotations
 from difflib import get_close_matches
 from pathlib import Path
 
-from coordinator.samples.formats.checked_rows import NEEDED, Found, checked
+from coordinator.samples.formats.checked_rows import NEEDED, ParsedRows, checked
 from coordinator.samples.formats.table_file import load
 from gemmcast.errors import InputError
 from gemmcast.sample import COLUMNS
 
 
-def read_flat(path: Path, kind: str) -> Found:
+def read_flat(path: Path, kind: str) -> ParsedRows:
     """Args: kind: csv or parquet.
 
     Raises:
@@ -29,4 +29,4 @@ def read_flat(path: Path, kind: str) -> Found:
     for name in (*NEEDED, "runtime_us"):
         if name not in columns:
             raise InputError("column", name, f"{path.name} has no such column", "every sample needs it (docs/schema.md)")
-    return Found(rows=[checked(row, f"{path.name}, row {number}") for number, row in enumerate(rows, 1)])
+    return ParsedRows(rows=[checked(row, f"{path.name}, row {number}") for number, row in enumerate(rows, 1)])

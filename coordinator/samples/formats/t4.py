@@ -21,7 +21,7 @@ from typing import Any, Final
 import pyarrow as pa
 
 from coordinator.samples.export import in_order
-from coordinator.samples.formats.checked_rows import CONFIG_COLUMNS, GEMM_COLUMNS, Found, Row, checked, utc
+from coordinator.samples.formats.checked_rows import CONFIG_COLUMNS, GEMM_COLUMNS, ParsedRows, Row, checked, utc
 from coordinator.samples.formats.table_file import opening
 from gemmcast.errors import InputError
 from gemmcast.modeldir import write_atomically
@@ -29,7 +29,7 @@ from gemmcast.sample import COLUMNS
 
 VERSION: Final = "1.0.0"
 PROGRAM: Final = "gemmcast"
-ASKED: Final = (*GEMM_COLUMNS, *CONFIG_COLUMNS, "cache", "fill")
+ASKED: Final = (*GEMM_COLUMNS, *CONFIG_COLUMNS, "cache", "operand_distribution")
 # columns that stand in `configuration`
 _ORDER: Final = list(COLUMNS)
 SHARED: Final = (
@@ -97,7 +97,7 @@ def _plain(value: Any) -> Any:
     return int(value) if isinstance(value, bool) else value
 
 
-def read_t4(path: Path, constants: Mapping[str, str]) -> Found:
+def read_t4(path: Path, constants: Mapping[str, str]) -> ParsedRows:
     """Args: constants: columns that hold for every row, whatever the file says.
 
     Raises:
@@ -120,7 +120,7 @@ def read_t4(path: Path, constants: Mapping[str, str]) -> Found:
         except InputError as error:
             way_out = f"say it for all rows: --set {error.field}=..." if error.field not in row else error.way_out
             raise InputError(error.field, error.value, error.rule, way_out) from None
-    return Found(rows=rows, notes=[f"measurements that were not read: {', '.join(sorted(unread))}"] if unread else [])
+    return ParsedRows(rows=rows, notes=[f"measurements that were not read: {', '.join(sorted(unread))}"] if unread else [])
 
 
 def _json(path: Path) -> dict[str, Any]:
@@ -181,7 +181,7 @@ def _timed(times: Row, measured: Row, units: dict[str, str], place: str) -> Row:
         if not all(type(value) in (int, float) for value in runtimes):
             raise InputError("runtimes", runtimes, f"{place}: must be numbers", "correct the file")
         rse = 1.2533 * stdev(runtimes) / sqrt(len(runtimes)) / mean(runtimes) if len(runtimes) > 1 and mean(runtimes) > 0 else None
-        return {"runtime_us": median(runtimes) * TO_US["ms"], "repeats": len(runtimes), "runtime_rse": rse}
+        return {"runtime_us": median(runtimes) * TO_US["ms"], "launches_timed": len(runtimes), "runtime_rse": rse}
     time, unit = measured.get("time"), units.get("time", "")
     if unit not in TO_US:
         raise InputError("unit", unit, f"{place}: is no unit of time", f"use one of {', '.join(name for name in TO_US if name)}")

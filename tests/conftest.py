@@ -28,19 +28,19 @@ from gemmcast.device import Device
 Ended = subprocess.CompletedProcess[str]
 MEASURED_AT = "2026-01-01T12:00:00.000+00:00"
 CPU = Device(
-    name="Paper CPU (2 cores)", kind="cpu", uuid="CPU-paper", sm_count=2, memory_bytes=2**34, l2_bytes=2**25, dram_gbps=40.0,
-    launch_overhead_us=1.0, peak_tflops={"fp32": 0.2, "fp64": 0.1}, library="openblas 0",
+    name="Paper CPU (2 cores)", kind="cpu", uuid="CPU-paper", compute_units=2, memory_bytes=2**34, l2_bytes=2**25, dram_gbps=40.0,
+    empty_launch_us=1.0, peak_tflops={"fp32": 0.2, "fp64": 0.1}, library="openblas 0",
 )  # fmt: skip
 GPU = Device(
-    name="Paper GPU 80GB", kind="cuda", uuid="GPU-paper-0", sm_count=132, clock_max_mhz=1980.0, power_limit_w=700.0, idle_power_w=70.0,
-    memory_bytes=80 * 2**30, l2_bytes=50 * 2**20, dram_gbps=2900.0, launch_overhead_us=2.5,
+    name="Paper GPU 80GB", kind="cuda", uuid="GPU-paper-0", compute_units=132, clock_max_mhz=1980.0, power_limit_w=700.0, idle_power_w=70.0,
+    memory_bytes=80 * 2**30, l2_bytes=50 * 2**20, dram_gbps=2900.0, empty_launch_us=2.5,
     peak_tflops={"fp32": 50.0, "tf32": 380.0, "fp16": 640.0, "bf16": 660.0}, driver="580", cuda="13.0", library="cublas 13",
 )  # fmt: skip
 CPU_PLAN = {
     "name": "paper-cpu",
     "sweep": [
-        {"family": "blas", "kernel": "numpy", "shapes": {"sample": 100, "min": 16, "max": 1024}, "knobs": {"threads": [1, 2]}},
-        {"family": "blas", "kernel": "blocked", "shapes": {"sample": 100, "min": 16, "max": 1024}, "knobs": {"threads": [1], "tile": [64]}},
+        {"family": "blas", "kernel": "numpy", "shapes": {"sample": 100, "min": 16, "max": 1024}, "knobs": {"cpu_threads": [1, 2]}},
+        {"family": "blas", "kernel": "blocked", "shapes": {"sample": 100, "min": 16, "max": 1024}, "knobs": {"cpu_threads": [1], "tile": [64]}},
     ],
 }
 GPU_PLAN = {
@@ -63,16 +63,16 @@ def _law(cell: Cell, device: Device) -> dict[str, Any]:
     """Readings as a real machine would give them: a roofline, lower efficiency for small and ragged shapes, 2 % of noise."""
     rng = np.random.default_rng(int(cell.cell_id, 16))
     gemm, config = cell.gemm, cell.config
-    workers = min(config.threads, device.sm_count) / device.sm_count if device.kind == "cpu" and config.threads else 1.0
+    active_units = min(config.cpu_threads, device.compute_units) / device.compute_units if device.kind == "cpu" and config.cpu_threads else 1.0
     tile = config.tile_m or 96
     ragged = float(np.prod([size / (-(-size // tile) * tile) for size in (gemm.m, gemm.n)]))
     slow = {"tiled": 9.0 / max(config.tile_m, 1) ** 0.4, "blas": 1.3 if config.kernel == "blocked" else 1.0}.get(config.family, 1.1)
-    compute_us = gemm.flops / (device.peak_tflops[gemm.dtype] * workers * 1e6) * slow / ragged * (1 + 24 / gemm.k)
+    compute_us = gemm.flops / (device.peak_tflops[gemm.dtype] * active_units * 1e6) * slow / ragged * (1 + 24 / gemm.k)
     moved_us = gemm.operand_bytes / (device.dram_gbps * 1e3)
-    runtime_us = float((max(compute_us, moved_us) + device.launch_overhead_us) * np.exp(0.02 * rng.standard_normal()))
-    readings: dict[str, Any] = {"runtime_us": runtime_us, "runtime_rse": 0.003, "repeats": 250, "max_rel_error": 1e-6}
+    runtime_us = float((max(compute_us, moved_us) + device.empty_launch_us) * np.exp(0.02 * rng.standard_normal()))
+    readings: dict[str, Any] = {"runtime_us": runtime_us, "runtime_rse": 0.003, "launches_timed": 250, "max_error_over_rms": 1e-6}
     if cell.power and device.has_power:
-        busy = compute_us / (compute_us + moved_us + device.launch_overhead_us)
+        busy = compute_us / (compute_us + moved_us + device.empty_launch_us)
         power_w = float(device.idle_power_w + (device.power_limit_w - device.idle_power_w) * busy * np.exp(0.02 * rng.standard_normal()))
         sustained_us = runtime_us * (1 + 0.15 * busy)
         readings |= {"power_w": power_w, "sustained_runtime_us": sustained_us, "energy_mj": power_w * sustained_us * 1e-3}

@@ -1,0 +1,70 @@
+"""Names that changed between schemas, and how older rows, devices and cards are read.
+
+Schema 3 renamed columns, one kernel family and the unlisted algorithms of cuBLASLt. Rows, device
+descriptions, model cards and ONNX files of schemas 1 and 2 are read through this file; nothing is
+written in the old names but the hash of a cell, which must never change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final, TypeVar
+
+Value = TypeVar("Value")
+
+COLUMNS: Final = {
+    "sm_count": "compute_units",
+    "gpu_uuid": "device_uuid",
+    "device_launch_us": "empty_launch_us",
+    "launch_overhead_us": "host_launch_us",
+    "repeats": "launches_timed",
+    "max_rel_error": "max_error_over_rms",
+    "fill": "operand_distribution",
+}
+"""Columns of schemas 1 and 2 that only changed their name. `threads` is split (`threads_column`)."""
+DEVICE_FIELDS: Final = {"sm_count": "compute_units", "launch_overhead_us": "empty_launch_us"}
+"""The same for a device description (gemmcast.device.Device)."""
+CARD_FIELDS: Final = {
+    "unseen": "generalisation",
+    "noise": "repeatability",
+    "tree_shares": "tree_weight",
+    "single_p50_us": "latency_p50_us",
+    "sklearn_single_p50_us": "sklearn_latency_p50_us",
+}
+"""The same for a model card (gemmcast.card.ModelCard)."""
+QUERY_FIELDS: Final = {"active_units": "active_units", "device_launch_us": "empty_launch_us"}
+"""The same for the fields of a query; their places did not change."""
+FAMILIES: Final = {"own": "custom"}
+_UNLISTED: Final = ("beyond-", "enumerated-")
+
+
+def renamed(values: Mapping[str, Value], names: Mapping[str, str]) -> dict[str, Value]:
+    """The same values, old names replaced."""
+    return {names.get(name, name): value for name, value in values.items()}
+
+
+def current_kernel(family: str, kernel: str) -> str:
+    """The kernel's name in schema 3: cuBLASLt's `beyond-7` is `enumerated-7`."""
+    old, new = _UNLISTED
+    return new + kernel.removeprefix(old) if _has_prefix(family, kernel, old) else kernel
+
+
+def threads_column(family: str) -> str:
+    """Where schema 3 keeps the `threads` of an older row: threads of the CPU, or of a block."""
+    return "cpu_threads" if family == "blas" else "block_threads"
+
+
+def first_config(config: Mapping[str, str | int]) -> dict[str, str | int]:
+    """A configuration in the names of schema 1: what a cell's id is a hash of."""
+    values = dict(config)
+    threads = values.pop("block_threads"), values.pop("cpu_threads")
+    family, kernel = str(values["family"]), str(values["kernel"])
+    old, new = _UNLISTED
+    if _has_prefix(family, kernel, new):
+        values["kernel"] = old + kernel.removeprefix(new)
+    first_names = {current: first for first, current in FAMILIES.items()}
+    return {**values, "family": first_names.get(family, family), "threads": max(threads)}
+
+
+def _has_prefix(family: str, kernel: str, prefix: str) -> bool:
+    return family == "cublaslt" and kernel.startswith(prefix)
