@@ -143,7 +143,7 @@ def power_candidate(power_samples: pa.Table) -> Candidate:
 @pytest.fixture(scope="session")
 def python_env() -> dict[str, str]:
     """For a Python of our own in another process, started from anywhere."""
-    root = Path(__file__).resolve().parent.parent.parent
+    root = Path(__file__).resolve().parent.parent
     return {**os.environ, "PYTHONPATH": str(root), "PYTHONDONTWRITEBYTECODE": "1"}
 
 
