@@ -1,6 +1,8 @@
-"""The import graph, read from the source: arrows point one way, and each heavy library is in few hands.
+"""The import graph, read from the source: arrows point one way, and few files use each heavy library.
 
-    agent, coordinator, registry -> gemmcast;  coordinator -> registry;  coordinator -> the few names of agent listed here
+    agent, costmodel, registry -> gemmcast
+    coordinator -> costmodel, registry, and the names of agent listed here
+    within coordinator: fleet -> plan, samples;  report -> samples;  only demo and cli use the command line's output
 
 A failure here is a design change: change the list on purpose, or the import.
 """
@@ -12,147 +14,230 @@ import json
 import subprocess
 import sys
 from collections import defaultdict
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("agent", "coordinator", "gemmcast", "registry")
+PACKAGES = ("agent", "coordinator", "costmodel", "gemmcast", "registry")
+FOLDERS = (*PACKAGES, "benchmarks", "examples")
+IMPORTS = {
+    "gemmcast": set(),
+    "agent": {"gemmcast"},
+    "costmodel": {"gemmcast"},
+    "registry": {"gemmcast"},
+    "coordinator": {"agent", "costmodel", "gemmcast", "registry"},
+}
+ROOMS = {
+    "plan": set(),
+    "samples": set(),
+    "fleet": {"plan", "samples"},
+    "report": {"samples"},
+}
+"""Of the coordinator: which rooms a room may import, besides its own files and coordinator/workspace.py."""
+COMMAND_LINE = {"coordinator/cli.py", "coordinator/demo.py", "coordinator/terminal.py"}
 HEAVY = {
-    "ray": {"agent/actor.py", "coordinator/fleet/session.py", "coordinator/fleet/cluster.py", "coordinator/fleet/trainer.py"},
+    "ray": {
+        "agent/actor.py",
+        "coordinator/fleet/cluster.py",
+        "coordinator/fleet/session.py",
+        "coordinator/fleet/trainer.py",
+    },
     "cupy": {
         "agent/devices/cuda.py",
-        "agent/kernels/cublas.py",
         "agent/devices/cuda_peaks.py",
         "agent/devices/cuda_stream.py",
+        "agent/kernels/cublas.py",
         "agent/kernels/cublaslt/__init__.py",
-        "agent/kernels/cutlass/__init__.py",
         "agent/kernels/custom.py",
+        "agent/kernels/cutlass/__init__.py",
         "agent/kernels/launch.py",
         "agent/kernels/tiled.py",
     },
     "nvmath": {"agent/kernels/cublaslt/__init__.py"},
     "sklearn": {
-        "costmodel/evaluate/baselines.py",
         "costmodel/alternatives.py",
-        "costmodel/onnx_export.py",
+        "costmodel/evaluate/baselines.py",
         "costmodel/model.py",
+        "costmodel/onnx_export.py",
     },
     "skl2onnx": {"costmodel/alternatives.py", "costmodel/onnx_export.py"},
-    "scipy": {"costmodel/network.py", "costmodel/evaluate/ranking.py"},
-    "ndonnx": {"costmodel/onnx_export.py", "costmodel/graph_ops.py"},
+    "scipy": {"costmodel/evaluate/ranking.py", "costmodel/network.py"},
+    "ndonnx": {"costmodel/graph_ops.py", "costmodel/onnx_export.py"},
     "mlflow": {"registry/backend.py"},
     "deltalake": {"coordinator/samples/store.py"},
-    "onnxruntime": {"costmodel/train.py", "gemmcast/predictor.py"},
+    "onnxruntime": {"costmodel/onnx_session.py", "gemmcast/modelfile.py"},
     "onnx": {"costmodel/onnx_export.py", "registry/artifact.py"},
-    "pynvml": {"agent/devices/nvml.py", "agent/devices/local.py"},
+    "pynvml": {"agent/devices/local.py", "agent/devices/nvml.py"},
     "matplotlib": {"coordinator/report/figures.py", "coordinator/report/html.py"},
     "threadpoolctl": {"agent/kernels/blas.py"},
 }
 FROM_AGENT = {
+    # the actor, and what it is made of
     ("coordinator/fleet/cluster.py", "agent.actor.Agent"),
-    ("coordinator/fleet/scheduler.py", "agent.instrument.failed"),  # the row of a cell that no agent could report
-    ("coordinator/plan/cells.py", "agent.kernels.cutlass.generate.configs"),  # pure text: what a set holds
-    ("coordinator/plan/cells.py", "agent.kernels.custom.read_own"),  # an own kernel is named by its content
-    ("agent/devices/local.py", "agent.devices.replay.ReplayInstrument"),  # `plan` names a device before anything runs
-    ("agent/devices/local.py", "agent.devices.cpu.CpuBackend"),
+    # pure text: the kernels of a set; a custom kernel is named by its content
+    ("coordinator/plan/cells.py", "agent.kernels.cutlass.generate.configs"),
+    ("coordinator/plan/cells.py", "agent.kernels.custom.read_custom"),
+    # the device of this machine, for commands that measure nothing
+    ("coordinator/cli.py", "agent.devices.local.local_device"),
 }
 MAX_LINES = 400
+MAX_FUNCTION_LINES = 60
 
 
 def imported(path: Path) -> set[str]:
-    """Full names of what a file imports, wherever in it: `a.b` of `import a.b`, `a.b.c` of `from a.b import c`."""
-    found = set()
+    """Full names of what a file imports: `a.b` of `import a.b`, `a.b.c` of `from a.b import c`."""
+    names = set()
     for node in ast.walk(ast.parse(path.read_text(), str(path))):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative imports hide where an arrow points"
-            found |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return found
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
 
 
 @cache
 def graph() -> dict[str, set[str]]:
-    """file -> what it imports, of the four packages."""
+    """file -> what it imports, of all packages."""
     files = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
     return {path.relative_to(ROOT).as_posix(): imported(path) for path in files}
+
+
+def arrows() -> Iterator[tuple[str, str]]:
+    """Every (file, imported name)."""
+    for file, names in graph().items():
+        for name in sorted(names):
+            yield file, name
 
 
 def top(name: str) -> str:
     return name.split(".", maxsplit=1)[0]
 
 
+def package_of(file: str) -> str:
+    return file.split("/", maxsplit=1)[0]
+
+
+def room_of(name: str) -> str | None:
+    """The room of the coordinator that a dotted name lies in."""
+    parts = name.split(".")
+    return parts[1] if parts[0] == "coordinator" and len(parts) > 1 and parts[1] in ROOMS else None
+
+
 def users(library: str) -> set[str]:
-    return {file for file, names in graph().items() if library in map(top, names)}
+    return {file for file, name in arrows() if top(name) == library}
 
 
 def test_gemmcast_needs_numpy_and_onnx_runtime_alone() -> None:
     allowed = sys.stdlib_module_names | {"gemmcast", "numpy", "onnxruntime"}
     foreign = {
-        (file, name)
-        for file, names in graph().items()
-        if top(file.replace("/", ".")) == "gemmcast"
-        for name in {top(name) for name in names} - allowed
+        (file, top(name))
+        for file, name in arrows()
+        if package_of(file) == "gemmcast" and top(name) not in allowed
     }
     assert foreign == {("gemmcast/arrow.py", "pyarrow")}
 
 
-def test_the_embedded_predictor_never_meets_arrow() -> None:
-    """Within gemmcast, only the applications ask for gemmcast.arrow."""
-    assert not [file for file, names in graph().items() if file.startswith("gemmcast/") and any(name.startswith("gemmcast.arrow") for name in names)]
+def test_the_embedded_predictor_never_imports_arrow() -> None:
+    """Within gemmcast nothing imports gemmcast.arrow; the applications do."""
+    assert not [
+        (file, name)
+        for file, name in arrows()
+        if package_of(file) == "gemmcast" and name.startswith("gemmcast.arrow")
+    ]
 
 
-@pytest.mark.parametrize(("package", "never"), [("agent", {"coordinator", "registry"}), ("registry", {"agent", "coordinator"})])
-def test_arrows_point_one_way(package: str, never: set[str]) -> None:
-    assert not {(file, name) for file, names in graph().items() if file.startswith(f"{package}/") for name in names if top(name) in never}
+def test_arrows_point_one_way() -> None:
+    wrong = {
+        (file, name)
+        for file, name in arrows()
+        if top(name) in PACKAGES and top(name) not in IMPORTS[package_of(file)] | {package_of(file)}
+    }
+    assert not wrong
 
 
-def test_the_coordinator_knows_little_of_agent() -> None:
-    found = {(file, name) for file, names in graph().items() if file.startswith("coordinator/") for name in names if top(name) == "agent"}
-    assert found == FROM_AGENT
+def test_the_coordinator_uses_few_names_of_agent() -> None:
+    used = {
+        (file, name)
+        for file, name in arrows()
+        if package_of(file) == "coordinator" and top(name) == "agent"
+    }
+    assert used == FROM_AGENT
 
 
-def test_nobody_imports_tests_or_benchmarks() -> None:
-    assert not {(file, name) for file, names in graph().items() for name in names if top(name) in ("tests", "benchmarks", "examples")}
+def test_rooms_of_the_coordinator() -> None:
+    wrong = set()
+    for file, name in arrows():
+        room = room_of(file.removesuffix(".py").replace("/", "."))
+        if room and room_of(name) not in {None, room, *ROOMS[room]}:
+            wrong.add((file, name))
+    assert not wrong
+
+
+def test_only_the_command_line_prints() -> None:
+    """Nothing imports the command line but its own files and `python -m coordinator`."""
+    users = {
+        file
+        for file, name in arrows()
+        if name.startswith(("coordinator.cli", "coordinator.terminal", "coordinator.demo"))
+    }
+    assert users <= COMMAND_LINE | {"coordinator/__main__.py"}
+
+
+def test_nothing_imports_tests_or_benchmarks() -> None:
+    outside = ("tests", "benchmarks", "examples")
+    assert not {(file, name) for file, name in arrows() if top(name) in outside}
 
 
 @pytest.mark.parametrize("library", HEAVY)
-def test_a_heavy_library_is_in_few_hands(library: str) -> None:
+def test_few_files_use_a_heavy_library(library: str) -> None:
     assert users(library) == HEAVY[library]
 
 
 def test_no_package_imports_in_a_circle() -> None:
     """Imports at the top of a file only: one inside a function breaks a circle on purpose."""
-    arrows: dict[str, set[str]] = defaultdict(set)
+    targets: dict[str, set[str]] = defaultdict(set)
     for file in graph():
-        body = ast.parse((ROOT / file).read_text()).body
-        names = {f"{node.module}.{alias.name}" for node in body if isinstance(node, ast.ImportFrom) for alias in node.names}
-        names |= {alias.name for node in body if isinstance(node, ast.Import) for alias in node.names}
-        arrows[file] = {target for name in names for target in (module_of(name), module_of(name.rpartition(".")[0])) if target and target != file}
+        for name in top_level_imports(file):
+            for module in (module_of(name), module_of(name.rpartition(".")[0])):
+                if module and module != file:
+                    targets[file].add(module)
     done: set[str] = set()
 
     def visit(file: str, trail: tuple[str, ...]) -> None:
         assert file not in trail, " -> ".join((*trail, file))
-        if file not in done:
-            for target in sorted(arrows[file]):
-                visit(target, (*trail, file))
-            done.add(file)
+        if file in done:
+            return
+        for target in sorted(targets[file]):
+            visit(target, (*trail, file))
+        done.add(file)
 
-    for file in sorted(arrows):
+    for file in sorted(graph()):
         visit(file, ())
 
 
+def top_level_imports(file: str) -> set[str]:
+    names = set()
+    for node in ast.parse((ROOT / file).read_text()).body:
+        if isinstance(node, ast.ImportFrom):
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+    return names
+
+
 def module_of(name: str) -> str | None:
-    """The file that a dotted name is, if it is one of ours and no package: packages' own files import nothing back."""
+    """The file of a dotted name, if it is a module of ours; packages' own files import nothing back."""
     path = f"{name.replace('.', '/')}.py"
     return path if path in graph() else None
 
 
 @pytest.mark.parametrize("program", ["coordinator", "registry", "gemmcast"])
 def test_help_loads_no_heavy_library(program: str) -> None:
-    """Whoever asks for help gets it at once."""
+    """`--help` answers at once."""
     code = f"""
 import json, runpy, sys
 sys.argv = ["{program}", "--help"]
@@ -162,17 +247,26 @@ except SystemExit as end:
     assert not end.code
 print(json.dumps(sorted(sys.modules)))
 """
-    done = subprocess.run([sys.executable, "-W", "error", "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    loaded = {top(name) for name in json.loads(done.stdout.splitlines()[-1])}
+    loaded = {top(name) for name in json.loads(run_python(code).splitlines()[-1])}
     heavy = {*HEAVY, "numpy", "pyarrow", "pandas"}
     assert not loaded & heavy
     assert program in loaded
 
 
 def test_importing_gemmcast_loads_neither_numpy_nor_onnx_runtime() -> None:
-    code = "import sys, gemmcast; gemmcast.Gemm(m=1, n=1, k=1); print('numpy' in sys.modules, 'onnxruntime' in sys.modules); gemmcast.Predictor"
-    done = subprocess.run([sys.executable, "-W", "error", "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["False", "False"]
+    code = """
+import sys, gemmcast
+gemmcast.Gemm(m=1, n=1, k=1)
+print('numpy' in sys.modules, 'onnxruntime' in sys.modules)
+gemmcast.Predictor
+"""
+    assert run_python(code).split() == ["False", "False"]
+
+
+def run_python(code: str) -> str:
+    command = [sys.executable, "-W", "error", "-c", code]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    return done.stdout
 
 
 def test_no_loose_module_lies_at_the_root() -> None:
@@ -188,7 +282,26 @@ def test_tests_are_no_packages() -> None:
     assert sorted(set(names)) == sorted(names)
 
 
+def sources() -> Iterator[Path]:
+    for folder in FOLDERS:
+        yield from (ROOT / folder).rglob("*.py")
+
+
 def test_a_module_is_a_page() -> None:
-    folders = (*PACKAGES, "benchmarks", "examples")
-    lines = {path: len(path.read_text().splitlines()) for folder in folders for path in (ROOT / folder).rglob("*.py")}
-    assert not {str(path.relative_to(ROOT)): count for path, count in lines.items() if count > MAX_LINES}
+    long = {}
+    for path in sources():
+        count = len(path.read_text().splitlines())
+        if count > MAX_LINES:
+            long[str(path.relative_to(ROOT))] = count
+    assert not long
+
+
+def test_a_function_fits_on_a_screen() -> None:
+    long = {}
+    for path in sources():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                count = (node.end_lineno or node.lineno) - node.lineno + 1
+                if count > MAX_FUNCTION_LINES:
+                    long[f"{path.relative_to(ROOT)}:{node.name}"] = count
+    assert not long
