@@ -25,11 +25,10 @@ import pyarrow as pa
 from coordinator.samples.importer import read_outside
 from costmodel.dataset import Dataset, dataset
 from costmodel.evaluate import crossval as validation
-from costmodel.evaluate.metrics import RANKS, brief, ranks
-from costmodel.evaluate.metrics import table as as_text
 from costmodel.evaluate.ranking import ranking
 from gemmcast.errors import GemmcastError, InputError
-from gemmcast.sample import device_of
+from gemmcast.rows import device_of
+from gemmcast.score_table import RANKING_METRICS, ranking_rows, score_rows, summary_rows
 
 DEFAULT = Path(__file__).resolve().parent.parent / "datasets" / "h100_demo.parquet"
 Scores = dict[str, dict[str, dict[str, float]]]
@@ -111,15 +110,15 @@ def _show(found: dict[str, Any]) -> None:
     lines = [("pooled", found["targets"]), *((name, scores) for name, scores in found["families"].items() if len(found["families"]) > 1)]
     for name, scores in lines:
         print(f"\n{name}\n{'target':22}{'method':14}{'median':>9}{'mean':>9}{'p90':>9}{'R2':>9}{'rows':>9}")
-        for target, method, *values in as_text(scores):
+        for target, method, *values in score_rows(scores):
             print(f"{target:22}{method:14}" + "".join(f"{value:>9}" for value in values))
     print(f"\nthe model, median / mean\n{'':14}{'runtime':>15}{'sustained':>15}{'power':>15}{'energy':>15}{'rows':>9}")
-    for name, *values, rows in brief({**found["dtypes"], **{f"{size} flops": scores for size, scores in found["sizes"].items()}}):
+    for name, *values, rows in summary_rows({**found["dtypes"], **{f"{size} flops": scores for size, scores in found["sizes"].items()}}):
         print(f"{name:14}" + "".join(f"{value:>15}" for value in values) + f"{rows:>9}")
     if found["ranking"]:
         print("\nconfigurations of one problem in order (costmodel/evaluate/ranking.py)")
-        print(f"{'target':14}{'method':14}" + "".join(f"{name:>16}" for name in RANKS) + f"{'groups':>9}")
-        for target, method, *values, groups in ranks(found["ranking"]):
+        print(f"{'target':14}{'method':14}" + "".join(f"{name:>16}" for name in RANKING_METRICS) + f"{'groups':>9}")
+        for target, method, *values, groups in ranking_rows(found["ranking"]):
             print(f"{target:14}{method:14}" + "".join(f"{value:>16}" for value in values) + f"{groups:>9}")
 
 

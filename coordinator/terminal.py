@@ -13,13 +13,26 @@ from contextlib import contextmanager
 from typing import Any, NoReturn
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
 from rich.table import Table
 
 from coordinator.fleet.scheduler import Progress as Run
-from costmodel.evaluate.metrics import COMPARED, brief, ranks
-from costmodel.evaluate.metrics import table as score_rows
+from costmodel.evaluate.metrics import COMPARED
 from gemmcast.card import ModelCard, Scores
+from gemmcast.score_table import (
+    SCORE_COLUMNS,
+    SUMMARY_TARGETS,
+    ranking_rows,
+    score_rows,
+    summary_rows,
+)
 
 console = Console(stderr=True)
 out = Console()
@@ -49,17 +62,9 @@ def result(values: dict[str, Any], *, as_json: bool, text: Callable[[], None]) -
 def show_scores(scores: Scores, title: str) -> None:
     """target x method, errors in per cent."""
     table = Table(title=title, title_justify="left")
-    for name, where in (
-        ("target", "left"),
-        ("method", "left"),
-        ("median %", "right"),
-        ("mean %", "right"),
-        ("p90 %", "right"),
-        ("R²", "right"),
-        ("rows", "right"),
-    ):
-        table.add_column(name, justify=where)  # type: ignore[arg-type]
-    for row in score_rows(dict(scores)):
+    for i, name in enumerate(SCORE_COLUMNS):
+        table.add_column(name, justify="left" if i < 2 else "right")
+    for row in score_rows(scores):
         table.add_row(*row, style="bold" if row[1] == "model" else None)
     out.print(table)
 
@@ -68,11 +73,11 @@ def show_card(card: ModelCard, title: str) -> None:
     """Errors beside the baselines; then what the model is worth beyond new shapes and to whoever tunes, and what the data allow."""
     show_scores(card.scores, title)
     if card.generalisation:
-        others = brief({name: part["scores"] for name, part in card.generalisation.items()})
-        show_rows("other things never seen: median / mean %", ("unseen", "runtime", "sustained", "power", "energy", "rows"), others)
+        others = summary_rows({name: part["scores"] for name, part in card.generalisation.items()})
+        show_rows("other things never seen: median / mean %", ("unseen", *SUMMARY_TARGETS.values(), "rows"), others)
     if card.ranking:
         names = ("configurations in order", "method", "tau", "median", "regret %", "median", "of best 8", "median", "groups")
-        show_rows("", names, ranks(card.ranking))
+        show_rows("", names, ranking_rows(card.ranking))
     again = ", ".join(f"{name} {values['median']:.2f} %" for name, values in card.repeatability.items() if name != "runtime_rse")
     if again:
         out.print(f"the same cell measured again differs by, median: {again}", soft_wrap=True, highlight=False)

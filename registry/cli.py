@@ -21,9 +21,9 @@ from rich.table import Table
 
 from gemmcast.card import ModelCard, Scores
 from gemmcast.errors import GemmcastError
+from gemmcast.score_table import SCORE_COLUMNS, score_rows
 from registry.registry import Registry, Version
 
-METRICS = {"median_ape": "median %", "mape": "mean %", "p90_ape": "p90 %", "r2": "R²", "rows": "rows"}
 app = typer.Typer(help="Model versions: which there are, which one runs.", add_completion=False, rich_markup_mode=None)
 
 Ref = Annotated[str, typer.Argument(metavar="REF", help="champion, challenger, or a version's number", show_default=False)]
@@ -129,25 +129,19 @@ def _card(version: Version, card: ModelCard) -> Iterator[Table | str]:
 
 def _scores(title: str, scores: Scores) -> Table:
     """Errors in per cent, the model's first."""
-    table = _table("target", "method", *METRICS.values(), title=title)
-    for target, methods in scores.items():
-        for i, method in enumerate(sorted(methods, key=lambda name: name != "model")):
-            table.add_row("" if i else target, method, *(_number(name, methods[method].get(name)) for name in METRICS))
+    table = _table(*SCORE_COLUMNS, title=title)
+    for target, method, *numbers in score_rows(scores):
+        # the model's row is the first of each target
+        table.add_row(target if method == "model" else "", method, *numbers)
     return table
 
 
 def _table(*columns: str, title: str | None = None) -> Table:
     table = Table(box=SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False, padding=(0, 1, 0, 0))
     for column in columns:
-        table.add_column(column, justify="right" if column in METRICS.values() else "left", no_wrap=True)
+        table.add_column(column, justify="right" if column in SCORE_COLUMNS[2:] else "left", no_wrap=True)
     return table
 
 
 def _shown(value: float | None) -> str:
     return "unknown" if value is None else f"{value:.2g}"
-
-
-def _number(metric: str, value: float | None) -> str:
-    if value is None:
-        return "-"
-    return f"{value:.0f}" if metric == "rows" else f"{value:.3f}" if metric == "r2" else f"{value:.1f}"

@@ -23,15 +23,23 @@ from matplotlib.figure import Figure
 
 from coordinator.report import figures
 from coordinator.report import tile_study as tiles
-from coordinator.report.analysis import Ask, Error, Unseen, asker, covered, error_by_size, importances, unseen
+from coordinator.report.analysis import (
+    Ask,
+    Error,
+    Unseen,
+    asker,
+    covered,
+    error_by_size,
+    importances,
+    unseen,
+)
 from coordinator.report.figures import WORDS
 from coordinator.report.tradeoffs import MIN_CONFIGS, by_tile, saving, tradeoff
 from costmodel.dataset import Dataset, dataset
-from costmodel.evaluate.metrics import BRIEF, brief
-from costmodel.evaluate.metrics import table as score_rows
 from costmodel.evaluate.ranking import PROBLEM
 from gemmcast.card import ModelCard
 from gemmcast.modeldir import write_atomically
+from gemmcast.score_table import SCORE_COLUMNS, SUMMARY_TARGETS, score_rows, summary_rows
 from registry.registry import Version
 
 TEMPLATE = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>gemmcast report</title><style>
@@ -61,7 +69,7 @@ img { max-width: 100%; height: auto } h1, h2 { line-height: 1.2 } h2 { margin-to
 PAPER = "arXiv 2411.16954"
 HERE = "this workspace"
 DPI = 110
-WORDS_OF_BRIEF = tuple(f"{WORDS[target]}, %" for target in BRIEF)
+WORDS_OF_BRIEF = tuple(f"{WORDS[target]}, %" for target in SUMMARY_TARGETS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,15 +168,15 @@ def _model(card: ModelCard, version: Version) -> Section:
             f"One question: {card.latency_p50_us:.0f} µs through ONNX Runtime, {card.sklearn_latency_p50_us:.0f} µs through scikit-learn; "
             f"they agree within {card.parity_max_rel:.1e}."
         )
-    header = ("target", "method", "median %", "mean %", "p90 %", "R²", "rows")
-    return Section(title=f"Model version {version.number}", texts=texts, tables=[Table(header=header, rows=score_rows(dict(card.scores)), left=2)])
+    header = SCORE_COLUMNS
+    return Section(title=f"Model version {version.number}", texts=texts, tables=[Table(header=header, rows=score_rows(card.scores), left=2)])
 
 
 def _beyond(card: ModelCard) -> Section:
     header = ("never seen", *WORDS_OF_BRIEF, "rows")
     named = {name: of["scores"] for name, of in card.generalisation.items() if of.get("scores", {}).get("runtime_us")}
     text = "Median / mean error in per cent where more than the shape is new, by a stand-in of the model that was taught without it."
-    return Section(title="Beyond new shapes", texts=[text], tables=[Table(header=header, rows=brief(named))])
+    return Section(title="Beyond new shapes", texts=[text], tables=[Table(header=header, rows=summary_rows(named))])
 
 
 # Where it errs

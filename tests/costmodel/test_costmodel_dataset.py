@@ -15,14 +15,15 @@ import pytest
 
 from coordinator.samples.importer import read_outside
 from costmodel.dataset import TARGETS, dataset, held_out, with_unresolved_copies
-from costmodel.evaluate.metrics import score, table
+from costmodel.evaluate.metrics import score
 from gemmcast.arrow import SCHEMA, to_table
 from gemmcast.cell import Cell
 from gemmcast.config import KernelConfig
 from gemmcast.device import Device
 from gemmcast.gemm import Gemm
 from gemmcast.query import FIELDS, encode
-from gemmcast.sample import device_of, gemm_of
+from gemmcast.rows import device_of, gemm_of
+from gemmcast.score_table import score_rows
 
 ROOT = Path(__file__).parents[2]
 Measure = Callable[..., dict[str, Any]]
@@ -159,6 +160,6 @@ def test_nothing_to_score_leaves_rows_alone_and_one_value_has_no_r2() -> None:
 
 def test_the_table_is_text() -> None:
     one = score(np.array([10.0, 20.0]), np.array([11.0, 20.0]))
-    assert table({"runtime_us": {"model": one, "lookup": one}}) == [
+    assert score_rows({"runtime_us": {"model": one, "lookup": one}}) == [
         ["runtime_us", method, "5.0", "5.0", "9.0", "0.980", "2"] for method in ("model", "lookup")
     ]

@@ -16,9 +16,9 @@ from costmodel.dataset import TARGETS, Dataset, dataset
 from costmodel.evaluate import generalisation as module
 from costmodel.evaluate.crossval import FOLDS, layers, members, scores_by, sizes, split
 from costmodel.evaluate.generalisation import KNOWN, Part, parts, unseen
-from costmodel.evaluate.metrics import brief
 from costmodel.evaluate.ranking import CONFIG
 from gemmcast.arrow import conform
+from gemmcast.score_table import summary_rows
 
 RECORDED = Path(__file__).parents[2] / "datasets" / "h100_demo.parquet"
 SHARES = {"runtime": 0.0, "sustained": 0.0, "power": 0.0}
@@ -140,7 +140,7 @@ def test_every_question_is_scored_beside_the_baselines(recorded: Dataset) -> Non
         assert part["scores"]["runtime_us"]["model"]["rows"] == part["test_rows"]
         assert part["scores"]["runtime_us"]["model"]["mape"] < part["scores"]["runtime_us"]["roofline"]["mape"]
     assert json.loads(json.dumps(found)) == found
-    assert [row[0] for row in brief({name: part["scores"] for name, part in found.items()})] == ["layer", "member"]
+    assert [row[0] for row in summary_rows({name: part["scores"] for name, part in found.items()})] == ["layer", "member"]
 
 
 def test_sizes_are_decades_of_flops(recorded: Dataset) -> None:

@@ -12,7 +12,6 @@ from rich.console import Console
 
 from coordinator import terminal
 from costmodel.dataset import dataset
-from costmodel.evaluate.metrics import ranks
 from costmodel.evaluate.ranking import MIN_CONFIGS, agreement, ranking
 from gemmcast.arrow import to_table
 from gemmcast.card import ModelCard
@@ -20,6 +19,7 @@ from gemmcast.cell import Cell
 from gemmcast.config import KernelConfig
 from gemmcast.device import Device
 from gemmcast.gemm import Gemm
+from gemmcast.score_table import ranking_rows
 
 Measure = Callable[..., dict[str, Any]]
 MakeTable = Callable[..., pa.Table]
@@ -83,7 +83,7 @@ def test_groups_are_problems_with_enough_configurations(table: MakeTable) -> Non
     assert model["groups"] == lookup["groups"] == 1
     assert (model["tau_mean"], model["regret_median"], lookup["tau_median"]) == (pytest.approx(1.0), 0.0, pytest.approx(-1.0))
     assert ranking(dataset(few), {"runtime_us": {"model": dataset(few).measured["runtime_us"]}}) == {}
-    assert [row[:2] for row in ranks(found)] == [["runtime_us", "model"], ["runtime_us", "lookup"]]
+    assert [row[:2] for row in ranking_rows(found)] == [["runtime_us", "model"], ["runtime_us", "lookup"]]
 
 
 def test_what_train_prints_of_it(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
