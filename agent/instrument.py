@@ -11,10 +11,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from time import sleep
 from typing import Any, Protocol
-from uuid import uuid4
 
 from agent.check import Reference, verdict
 from agent.devices import DeviceBackend
@@ -22,14 +20,12 @@ from agent.kernels import Prepared, load, refuse
 from agent.operands import Operands
 from agent.power import PowerReading
 from agent.timing import Burst, Pending, Rest, Steps, finish
-from gemmcast import __version__
 from gemmcast.cell import Cell
 from gemmcast.device import Device
 from gemmcast.errors import MeasurementError
 from gemmcast.procedure import Procedure
-from gemmcast.sample import Sample, describe
+from gemmcast.rows import Row, blank
 
-Row = dict[str, Any]
 QUICK = Procedure(burst_s=0.005, min_burst_s=0.0)
 # the burst before power is metered; the one that counts comes after, in the state that the kernel itself has brought the board to
 CONTENTION_WAITS_S = (0.2, 0.5, 1.0, 2.0)
@@ -67,24 +63,6 @@ class Instrument(Protocol):
                 begun while power is metered.
             begun: called before anything is done for a cell.
         """
-
-
-def blank(cell: Cell, device: Device, agent: str) -> Row:
-    """The row before anything was read."""
-    base = Sample(
-        **describe(cell.gemm, cell.config, device),
-        cache=cell.cache,
-        sample_id=uuid4().hex,
-        cell_id=cell.cell_id,
-        agent=agent,
-        program_version=__version__,
-        measured_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
-    )
-    return base.row()
-
-
-def failed(cell: Cell, device: Device, agent: str, status: str, reason: str) -> Row:
-    return {**blank(cell, device, agent), "status": status, "reason": reason}
 
 
 @dataclass(slots=True)

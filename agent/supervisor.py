@@ -23,10 +23,10 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from agent.instrument import Row, failed
 from gemmcast.cell import Cell
 from gemmcast.device import Device
 from gemmcast.errors import GemmcastError
+from gemmcast.rows import Row, failed
 
 log = logging.getLogger(__name__)
 

@@ -25,7 +25,7 @@ from costmodel.model import CostModel
 from costmodel.train import PARITY_LIMIT
 from gemmcast import KernelConfig, Predictor
 from gemmcast.errors import GemmcastError
-from gemmcast.sample import config_of, gemm_of
+from gemmcast.rows import config_of, gemm_of
 from registry.registry import Registry
 
 CANDIDATES = 256

@@ -29,7 +29,7 @@ from costmodel.train import compare
 from gemmcast import Predictor, modeldir
 from gemmcast.cell import Cell
 from gemmcast.errors import GemmcastError, InputError
-from gemmcast.sample import config_of, gemm_of
+from gemmcast.rows import config_of, gemm_of
 
 PLAN = Path(__file__).resolve().parent.parent / "examples" / "demo.toml"
 UNSEEN_SHAPES = 44

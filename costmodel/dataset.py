@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from gemmcast import query
 from gemmcast.config import KNOBS
-from gemmcast.sample import gemm_of
+from gemmcast.rows import gemm_of
 
 TARGETS = ("runtime_us", "sustained_runtime_us", "power_w", "energy_mj", "tflops")
 

@@ -30,7 +30,7 @@ from gemmcast.card import ModelCard
 from gemmcast.device import Device
 from gemmcast.errors import InputError
 from gemmcast.query import CONTRACT, INPUT
-from gemmcast.sample import device_of
+from gemmcast.rows import device_of
 
 PARITY_LIMIT = 1e-5
 # relative, on every row

@@ -16,7 +16,6 @@ import pyarrow as pa
 import pytest
 from threadpoolctl import threadpool_limits
 
-from agent.instrument import blank
 from coordinator.cli import main
 from coordinator.plan.cells import plan_cells
 from coordinator.plan.schema import Plan, Train, parse_plan
@@ -24,6 +23,7 @@ from costmodel.train import Candidate, train
 from gemmcast.arrow import to_table
 from gemmcast.cell import Cell
 from gemmcast.device import Device
+from gemmcast.rows import blank
 
 Ended = subprocess.CompletedProcess[str]
 MEASURED_AT = "2026-01-01T12:00:00.000+00:00"

@@ -14,12 +14,13 @@ from uuid import uuid4
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from agent.instrument import Event, Outcome, failed
+from agent.instrument import Event, Outcome
 from gemmcast.arrow import conform
 from gemmcast.cell import Cell
 from gemmcast.config import KNOBS, KernelConfig
 from gemmcast.errors import InputError
-from gemmcast.sample import config_of, device_of, digest
+from gemmcast.rows import config_of, device_of, failed
+from gemmcast.sample import digest
 
 _KEY = ("m", "n", "k", "batch", "dtype", "layout", "alpha", "beta", "family", "cache")
 

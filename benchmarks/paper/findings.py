@@ -20,7 +20,7 @@ from costmodel.evaluate.baselines import paper_forest
 from costmodel.evaluate.crossval import FOLDS, split
 from gemmcast.arrow import conform
 from gemmcast.errors import InputError
-from gemmcast.sample import config_of
+from gemmcast.rows import config_of
 
 MAIN, TILES = "h100_sxm", "h100_tiles"
 SHAPE = ("m", "n", "k")

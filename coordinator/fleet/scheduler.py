@@ -19,7 +19,6 @@ from uuid import uuid4
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from agent.instrument import failed
 from coordinator.fleet.cluster import Ended, Event, Fleet, Ready, Samples
 from coordinator.plan.cells import plan_cells
 from coordinator.plan.schema import Plan
@@ -28,6 +27,7 @@ from gemmcast.arrow import to_table
 from gemmcast.cell import Cell
 from gemmcast.device import Device
 from gemmcast.errors import GemmcastError
+from gemmcast.rows import failed
 
 log = logging.getLogger(__name__)
 

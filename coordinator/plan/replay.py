@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from coordinator.plan.schema import Plan, parse_plan
 from gemmcast.arrow import conform
 from gemmcast.cell import Cell
-from gemmcast.sample import config_of, gemm_of
+from gemmcast.rows import config_of, gemm_of
 
 KEPT_BACK = 0.2
 # of the shapes

@@ -17,7 +17,7 @@ from costmodel.dataset import Dataset
 from costmodel.evaluate.ranking import CONFIG, PROBLEM
 from gemmcast.config import KernelConfig
 from gemmcast.query import AT, KNOB_FIELDS
-from gemmcast.sample import config_of, gemm_of
+from gemmcast.rows import config_of, gemm_of
 
 Values = npt.NDArray[np.float64]
 BY_TILE = ("tiled", "blas", "custom", "cutlass", "cublaslt")

@@ -19,7 +19,7 @@ from coordinator.samples.formats.checked_rows import Row
 from gemmcast.device import Device
 from gemmcast.errors import InputError
 from gemmcast.gemm import Gemm
-from gemmcast.sample import gemm_of
+from gemmcast.rows import gemm_of
 
 BEYOND_L2: Final = 4
 FEW: Final = 10

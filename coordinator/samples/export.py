@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from gemmcast.config import KernelConfig
 from gemmcast.errors import InputError
 from gemmcast.modeldir import write_atomically
-from gemmcast.sample import config_of, gemm_of
+from gemmcast.rows import config_of, gemm_of
 
 GROUP = 20
 COMPRESSION_LEVEL = 9

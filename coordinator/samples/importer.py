@@ -27,7 +27,8 @@ from gemmcast import __version__
 from gemmcast.arrow import to_table
 from gemmcast.device import Device
 from gemmcast.errors import InputError
-from gemmcast.sample import Sample, config_of, describe, digest, gemm_of
+from gemmcast.rows import config_of, gemm_of, known_columns
+from gemmcast.sample import Sample, digest
 
 CONTENT: Final = (
     *GEMM_COLUMNS, *CONFIG_COLUMNS, "cache", "operand_distribution", "device", "library", "status", "runtime_us", "sustained_runtime_us", "power_w", "energy_mj",
@@ -145,7 +146,7 @@ def _agreed(name: str, rows: Sequence[Row], given: Device) -> tuple[Device, str 
 
 
 def _complete(row: Row, device: Device | None) -> Row:
-    described = describe(gemm_of(row), config_of(row), device) if device else {}
+    described = known_columns(gemm_of(row), config_of(row), device) if device else {}
     name = {"device": device.name} if device else {}
     return Sample(**{**described, **row, **name}).row()
 

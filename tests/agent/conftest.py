@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from agent.instrument import blank
 from agent.kernels import Prepared
 from agent.operands import Carved, Operands, input_elements, output_elements
 from agent.power import PowerReading
@@ -22,6 +21,7 @@ from gemmcast.config import KernelConfig
 from gemmcast.device import Device
 from gemmcast.gemm import Gemm
 from gemmcast.procedure import Procedure
+from gemmcast.rows import blank
 
 MakeCell = Callable[..., Cell]
 MakeWorker = Callable[..., ChildSupervisor]

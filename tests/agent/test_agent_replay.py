@@ -16,7 +16,7 @@ from gemmcast.arrow import to_table
 from gemmcast.cell import Cell
 from gemmcast.device import Device
 from gemmcast.errors import InputError
-from gemmcast.sample import config_of, gemm_of
+from gemmcast.rows import config_of, gemm_of
 
 ROOT = Path(__file__).parents[2]
 MakeCell = Callable[..., Cell]

@@ -13,7 +13,7 @@ from agent.devices.replay import ReplayInstrument
 from coordinator.samples.export import counts, noise_floor, repeatability, write_recording
 from gemmcast.arrow import SCHEMA, to_table
 from gemmcast.errors import InputError
-from gemmcast.sample import config_of, gemm_of
+from gemmcast.rows import config_of, gemm_of
 
 DATASET = Path(__file__).parents[2] / "datasets" / "h100_repeatability.parquet"
 Rows = list[dict[str, Any]]

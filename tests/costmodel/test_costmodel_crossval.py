@@ -16,7 +16,7 @@ from costmodel.evaluate.metrics import score
 from costmodel.model import OF_TARGET, CostModel
 from gemmcast.config import KernelConfig
 from gemmcast.query import encode
-from gemmcast.sample import device_of, gemm_of
+from gemmcast.rows import device_of, gemm_of
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 

@@ -41,7 +41,7 @@ from gemmcast.query import (
     OPSET,
     OUTPUTS,
 )
-from gemmcast.sample import config_of, gemm_of
+from gemmcast.rows import config_of, gemm_of
 
 Fitted = tuple[Dataset, CostModel, bytes]
 ROOT = Path(__file__).parents[2]

@@ -16,7 +16,8 @@ from gemmcast.device import Device
 from gemmcast.errors import InputError
 from gemmcast.gemm import DTYPES, Gemm
 from gemmcast.predictor import _candidates
-from gemmcast.sample import Sample, describe
+from gemmcast.rows import known_columns
+from gemmcast.sample import Sample
 
 Draw = Callable[..., list[tuple[Gemm, KernelConfig]]]
 
@@ -39,7 +40,7 @@ def threaded(config: KernelConfig) -> list[KernelConfig]:
 @pytest.mark.parametrize("cache", query.CACHES)
 def test_columns_of_samples_are_the_same_questions(device: Device, draw: Draw, cache: str) -> None:
     drawn = [(gemm, each) for gemm, config in draw(device, 100, seed=1) for each in threaded(config)]
-    samples = [Sample(**describe(gemm, config, device), cache=cache).row() for gemm, config in drawn]
+    samples = [Sample(**known_columns(gemm, config, device), cache=cache).row() for gemm, config in drawn]
     columns = {name: [row[name] for row in samples] for name in samples[0]}
     expected = np.array([asked(gemm, config, device, cache) for gemm, config in drawn])
     np.testing.assert_array_equal(query.from_columns(columns), expected)
