@@ -102,7 +102,7 @@ def _theirs_us(backend: Any, cell: Cell) -> float:
             prepared[stream].launch(0)
 
     took_ms: float = do_bench_cudagraph(launch, rep=HARNESS_MS, return_mode="median")
-    backend.queue.stream.use()
+    backend.stream.use()
     return took_ms * 1e3
 
 

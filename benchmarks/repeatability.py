@@ -17,7 +17,6 @@ import argparse
 import json
 import sys
 from collections import defaultdict
-from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -28,6 +27,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from agent.power import at_cap
+from agent.spec import AgentSpec
 from agent.supervisor import ChildSupervisor
 from gemmcast.arrow import to_table
 from gemmcast.cell import Cell
@@ -89,7 +89,13 @@ def measure(index: int, shares: int, out: Path | None) -> list[dict[str, Any]]:
     shuffled = [every[i] for i in order if i // REPEATS % shares == index]
     rows: list[dict[str, Any]] = []
     with TemporaryDirectory() as model_dir:
-        worker = ChildSupervisor({"kind": "cuda", "agent": "repeatability", "model_dir": model_dir, "procedure": asdict(Procedure())}, 60.0)
+        spec = AgentSpec(
+            kind="cuda",
+            agent="repeatability",
+            model_dir=Path(model_dir),
+            procedure=Procedure(),
+        )
+        worker = ChildSupervisor(spec)
         try:
             for row in worker.measure(shuffled):
                 if row is not None:

@@ -47,6 +47,8 @@ HEAVY = {
     },
     "cupy": {
         "agent/devices/cuda.py",
+        "agent/devices/cuda_arena.py",
+        "agent/devices/cuda_graphs.py",
         "agent/devices/cuda_peaks.py",
         "agent/devices/cuda_stream.py",
         "agent/kernels/cublas.py",
