@@ -1,4 +1,4 @@
-"""Samples as Arrow: the schema of batches, of the store and of datasets, and how files of any schema are read.
+"""Samples as Arrow: the schema of batches, store and datasets, and the reader of any schema.
 
 The only file of gemmcast that needs pyarrow; the embedded predictor does not import it. Columns of
 schemas 1 and 2 are read through gemmcast/renames.py, and nothing is written in them.

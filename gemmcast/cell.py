@@ -1,8 +1,8 @@
 """One thing to measure: a Gemm with a KernelConfig, under conditions, on a kind of device.
 
-`cell_id` names it for good: the same plan gives the same ids on every machine and in every program
-version, and the store commits each id once. The id is a hash over the names that fields had in
-schema 1, so that renaming a field changes no id.
+`cell_id` names it permanently: the same plan gives the same ids on every machine and in every
+program version, and the store commits each id once. The id is a hash over the names that fields had
+in schema 1, so that renaming a field changes no id.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ class Cell:
     """What an agent measures."""
 
     gemm: Gemm
+    """The problem."""
     config: KernelConfig
+    """The kernel and its knobs."""
     device_key: str
     """Where it is measured: the name of a type of device, or the UUID of one GPU."""
     cache: str = "cold"

@@ -23,7 +23,7 @@ from gemmcast.gemm import Gemm
 from gemmcast.sample import Sample
 
 Row = dict[str, Any]
-"""Column -> int, float, str, bool or None. `gemmcast.sample.COLUMNS` says which column has which type."""
+"""Column -> int, float, str, bool or None, as `gemmcast.sample.COLUMNS` says."""
 ReadRow = Mapping[str, Any]
 """The same, where it is only read."""
 _GEMM_COLUMNS = ("m", "n", "k", "batch", "dtype", "layout", "alpha", "beta")

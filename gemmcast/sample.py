@@ -1,10 +1,10 @@
-"""One measurement, flat: the row of the store, of every Parquet file in datasets/ and of every Arrow batch.
+"""One measurement, flat: the row of the store, of datasets/*.parquet and of every Arrow batch.
 
 A failed measurement is a row too: its `status` is not "ok", `reason` says why, and its readings are
 null or as far as they came. An absent value is null, never 0.
 
-The docstring under each field is the schema. A unit stands in brackets at its end. docs/schema.md is
-generated from them (`python docs/generate.py`).
+The docstring under each field is the schema, with the unit in brackets. `python docs/generate.py`
+makes docs/schema.md from them.
 """
 
 from __future__ import annotations
@@ -84,8 +84,8 @@ class Sample:
     cluster_n: int = 0
     """The same along n. [blocks]"""
     algo_id: int = 0
-    """The library's own number of the algorithm. For `cublas`, this and the knobs above are those of
-    the kernel that cuBLASLt's heuristic puts first."""
+    """The library's own number of the algorithm. For `cublas`, this and the knobs above are those
+    of the kernel that cuBLASLt's heuristic puts first."""
     block_threads: int = 0
     """Threads of one thread block; 0 on a CPU."""
     cpu_threads: int = 0
@@ -95,20 +95,21 @@ class Sample:
     smem_bytes: int | None = None
     """Shared memory of one thread block. [bytes]"""
     occupancy: float | None = None
-    """Resident threads of this kernel on a multiprocessor, as a share of the multiprocessor's limit. [0..1]"""
+    """Resident threads of this kernel on a multiprocessor, as a share of its limit. [0..1]"""
     spill_bytes: int | None = None
     """Local memory of one thread. [bytes]"""
     workspace_bytes: int | None = None
     """Device memory that the kernel needs besides its operands. [bytes]"""
 
     cache: str = "cold"
-    """State of the L2 cache before each launch. `cold`: operand sets rotate beyond 3x L2; `warm`: one set."""
+    """State of the L2 cache before each launch. `cold`: operand sets rotate beyond 3x L2; `warm`:
+    one set."""
     operand_distribution: str = "normal"
     """Values of the operands: `normal` is the standard normal distribution."""
     clock_mhz: float | None = None
     """Mean SM clock while timing, counted on the SMs themselves. [MHz]"""
     clock_start_mhz: float | None = None
-    """SM clock just before, under a kernel that draws little power: the clock that the board allows. [MHz]"""
+    """SM clock just before, under a kernel that draws little power: what the board allows. [MHz]"""
     temperature_c: float | None = None
     """Temperature of the device. [°C]"""
     throttle_reasons: int | None = None
@@ -173,7 +174,7 @@ class Sample:
     empty_launch_us: float | None = None
     """Time of an empty kernel's launch; on a CPU, of the smallest GEMM. [us]"""
     peak_tflops: float | None = None
-    """Throughput of the best large GEMM measured at the row's dtype, on the whole device. [TFLOP/s]"""
+    """Throughput of the best large GEMM at the row's dtype, on the whole device. [TFLOP/s]"""
     driver: str | None = None
     """Version of the GPU driver."""
     cuda: str | None = None
@@ -211,10 +212,10 @@ REQUIRED: Final = frozenset(
 DEFAULTS: Final[dict[str, int | float | str | bool | None]] = {
     name: field.default for name, field in _FIELDS.items() if field.default is not MISSING
 }
-"""Column -> the value that a file without this column stands for. The other columns must be there."""
+"""Column -> its value in a file without this column. The other columns must be there."""
 
 
 def digest(value: Mapping[str, object]) -> str:
-    """Sixteen hexadecimal digits that name a value; the same on every machine and in every version."""
+    """Sixteen hexadecimal digits that name a value, on every machine and in every version."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]

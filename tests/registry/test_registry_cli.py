@@ -105,7 +105,7 @@ def test_wrong_input_is_one_line_and_exit_code_2(
     monkeypatch.chdir(directory.parents[1])
     assert main(arguments) == 2
     captured = capsys.readouterr()
-    assert (captured.out, captured.err) == ("", f"registry: {message}\n")
+    assert (captured.out, captured.err) == ("", f"error: {message}\n")
 
 
 def test_damage_is_one_line_and_exit_code_2(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -133,5 +133,5 @@ def test_help_does_not_import_what_is_heavy() -> None:
 def test_nothing_there_ends_with_2_and_creates_nothing(tmp_path: Path) -> None:
     ran = run_module("list", "--workspace", str(tmp_path / "none"), flags=("-X", "importtime"))
     assert ran.returncode == 2
-    assert ran.stderr.splitlines()[-1].startswith("registry: registry = ")
+    assert ran.stderr.splitlines()[-1].startswith("error: registry = ")
     assert list(tmp_path.iterdir()) == []
