@@ -22,7 +22,7 @@ import numpy as np
 from coordinator.samples.store import SampleStore
 from costmodel.dataset import dataset, held_out
 from costmodel.model import CostModel
-from costmodel.train import PARITY_LIMIT
+from costmodel.onnx_session import PARITY_LIMIT
 from gemmcast import KernelConfig, Predictor
 from gemmcast.errors import GemmcastError
 from gemmcast.rows import config_of, gemm_of

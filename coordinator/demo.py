@@ -25,7 +25,8 @@ from coordinator.plan.schema import Plan, read_plan
 from coordinator.report.html import write_report
 from coordinator.workspace import Workspace
 from costmodel.dataset import Dataset, dataset, held_out
-from costmodel.train import compare
+from costmodel.evaluate.crossval import compare
+from costmodel.evaluate.metrics import to_json
 from gemmcast import Predictor, modeldir
 from gemmcast.cell import Cell
 from gemmcast.errors import GemmcastError, InputError
@@ -61,7 +62,7 @@ def run_demo(directory: Path, *, as_json: bool, recorded: Path | None = None) ->
         measured = session.run(stop, cells=cells, train=False, label="measuring the unseen")
         _must_go_on(stop)
     training, unseen = _parts(session, plan, cells)
-    scores = compare(training, unseen, _in_order(predicted, unseen))
+    scores = to_json(compare(training, unseen, _in_order(predicted, unseen)))
     _, card, version = session.registry.load("champion")
     write_report(session.workspace.report, session.store.read(), session.registry.load("champion"))
     summary = {

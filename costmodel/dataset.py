@@ -78,7 +78,7 @@ class TrainingSet:
         """[n_rows] One column of the sample schema."""
         return np.asarray(self.table[name].to_pylist())
 
-    def keys(self, *columns: str) -> list[tuple[object, ...]]:
+    def keys(self, *columns: str) -> list[tuple[Any, ...]]:
         """[n_rows] What each row has in these columns."""
         values = self.table.select(columns).to_pydict()
         return list(zip(*values.values(), strict=True))
