@@ -107,7 +107,7 @@ def _run(uuids: list[str], out: Path | None, node: Path) -> dict[str, float]:
         connect(EMBEDDED)
         store = SampleStore.open(Path(folder) / "samples", create=True)
         fleet = RayFleet(runtime, node)
-        while len(fleet.known()) < len(uuids):  # the clock starts when every agent is ready
+        while len(fleet.ready_agents()) < len(uuids):  # the clock starts when every agent is ready
             fleet.poll(0.2)
         _measure(warm_up, store, fleet)
         with _Utilisation(uuids[0]) as runtime_busy:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import asdict
 
 from coordinator.plan.schema import Plan
 from gemmcast.config import KernelConfig
@@ -46,7 +46,7 @@ class Configurations:
     def _product(self, gemm: Gemm) -> Iterator[KernelConfig]:
         for kernel in self._kernels(gemm):
             for knobs in self._knobs():
-                yield replace(kernel, **knobs)
+                yield KernelConfig(**{**asdict(kernel), **knobs})
 
     def _kernels(self, gemm: Gemm) -> list[KernelConfig]:
         sweep = self._sweep
