@@ -73,7 +73,12 @@ HEAVY = {
     "onnxruntime": {"costmodel/onnx_session.py", "gemmcast/modelfile.py"},
     "onnx": {"costmodel/onnx_export.py", "registry/artifact.py"},
     "pynvml": {"agent/devices/local.py", "agent/devices/nvml.py"},
-    "matplotlib": {"coordinator/report/figures.py", "coordinator/report/html.py"},
+    "matplotlib": {
+        "coordinator/report/drawing.py",
+        "coordinator/report/figures.py",
+        "coordinator/report/page.py",
+        "coordinator/report/tile_figures.py",
+    },
     "threadpoolctl": {"agent/kernels/blas.py"},
 }
 FROM_AGENT = {
