@@ -66,7 +66,8 @@ class HostClock:
 HOST_CLOCK = HostClock()
 
 
-def _feed_until(load: Load, end_s: float, clock: HostClock) -> None:
+def feed_until(load: Load, end_s: float, clock: HostClock) -> None:
+    """Keep the queue full until that time."""
     while clock.now_s() < end_s:
         load.feed()
         clock.wait(TICK_S)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection
 from time import monotonic
 
@@ -77,14 +77,21 @@ class ChildSupervisor:
 
     Args:
         program: the command that starts the child, without its arguments.
+        now_s: the clock that limits are checked by; tests pass a made-up one.
 
     Raises:
         ChildDied: the child cannot start.
     """
 
-    def __init__(self, spec: AgentSpec, program: Sequence[str] = PROGRAM) -> None:
+    def __init__(
+        self,
+        spec: AgentSpec,
+        program: Sequence[str] = PROGRAM,
+        now_s: Callable[[], float] = monotonic,
+    ) -> None:
         self._spec = spec
         self._timeout_s = spec.procedure.timeout_s
+        self._now_s = now_s
         self._child = ChildProcess(spec, program)
         self._crashed_in_a_row = 0
         self.device = self._child.start()
@@ -130,17 +137,17 @@ class ChildSupervisor:
             yield row
 
     def _listen(self, pipe: Connection, lease: Lease, expected: int) -> Iterator[Row | None]:
-        deadline_s = monotonic() + self._timeout_s
+        deadline_s = self._now_s() + self._timeout_s
         while expected:
             if not pipe.poll(TICK_S):
-                if monotonic() > deadline_s:
+                if self._now_s() > deadline_s:
                     reason = f"ran longer than {self._timeout_s:g} s and was killed"
                     yield from self._end_child(lease, "timeout", reason)
                     return
                 yield None
                 continue
             message: Message = pipe.recv()
-            deadline_s = monotonic() + self._timeout_s
+            deadline_s = self._now_s() + self._timeout_s
             match message:
                 case Started(cell_id):
                     lease.start(cell_id)

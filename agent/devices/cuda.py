@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from math import ceil
 from statistics import median
-from time import perf_counter
 from typing import Protocol, cast
 
 import cupy
@@ -26,6 +25,7 @@ from agent.devices.nvml import NvmlBoard
 from agent.kernels import Prepared, load
 from agent.operands import Array, ArrayModule, Carved, Operands, input_elements, output_elements
 from agent.power import PowerReading, heat, meter
+from agent.power_window import HOST_CLOCK, HostClock
 from agent.timing import MAX_BATCHES, MIN_BATCHES, Batches, Burst, Pending, Steps, time_burst
 from gemmcast.config import KernelConfig
 from gemmcast.device import Device
@@ -58,12 +58,17 @@ HEATER_LAUNCHES = 16
 
 
 class CudaBackend:
-    """The first GPU that this process sees (Ray gives each agent one)."""
+    """The first GPU that this process sees (Ray gives each agent one).
+
+    Args:
+        clock: the host's; tests pass a made-up one.
+    """
 
     xp: ArrayModule = cupy
     depth = DEPTH
 
-    def __init__(self) -> None:
+    def __init__(self, clock: HostClock = HOST_CLOCK) -> None:
+        self.clock = clock
         self._properties = cupy.cuda.runtime.getDeviceProperties(0)
         self.board = NvmlBoard(cupy.cuda.runtime.deviceGetPCIBusId(0))
         # Counted before this process holds a context of its own.
@@ -198,6 +203,7 @@ class CudaBackend:
             burst_mhz=burst.clock_mhz,
             limit_w=self.board.power_limit_w(),
             meanwhile=meanwhile,
+            clock=self.clock,
         )
 
     def contention(self) -> str | None:
@@ -210,7 +216,8 @@ class CudaBackend:
         sets = self.operands(HEATER, cold=False)
         prepared = load("cublas").prepare(HEATER, KernelConfig(family="cublas"), sets)
         graph = self.stream.capture(prepared, len(sets), HEATER_LAUNCHES)
-        heat(GraphLoad(self.stream, graph, HEATER_LAUNCHES), self.board.temperature_c)
+        load_ = GraphLoad(self.stream, graph, HEATER_LAUNCHES)
+        heat(load_, self.board.temperature_c, clock=self.clock)
 
     def _evict_l2(self) -> None:
         """By reading something else."""
@@ -223,7 +230,7 @@ class CudaBackend:
             # The host enqueues while the GPU spins.
             self.stream.spin(spin_cycles)
             begin = self.stream.event()
-            host_us = [_host_us(prepared, i % sets) for i in range(launches)]
+            host_us = [self._host_us(prepared, i % sets) for i in range(launches)]
             end = self.stream.event()
             yield _Enqueued(end)
             launch_us = elapsed_us(begin, end) / launches
@@ -231,6 +238,12 @@ class CudaBackend:
                 return max(launch_us, 1e-3), median(host_us)
             launches = PROBE_LAUNCHES if launch_us < PROBE_LONG_US else PROBE_LAUNCHES_LONG
             spin_cycles = launches * SPIN_CYCLES
+
+    def _host_us(self, prepared: Prepared, i: int) -> float:
+        """Time that the host takes to enqueue one launch."""
+        start_s = self.clock.now_s()
+        prepared.launch(i)
+        return (self.clock.now_s() - start_s) * 1e6
 
 
 class _Versioned(Protocol):
@@ -240,13 +253,6 @@ class _Versioned(Protocol):
 def _library_version() -> str:
     """Name and version of cuBLAS."""
     return cast(_Versioned, load("cublas")).version
-
-
-def _host_us(prepared: Prepared, i: int) -> float:
-    """Time that the host takes to enqueue one launch."""
-    start_s = perf_counter()
-    prepared.launch(i)
-    return (perf_counter() - start_s) * 1e6
 
 
 def _launches_in_batch(launch_us: float, most: int) -> int:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from time import monotonic, perf_counter, sleep
 from typing import Protocol
 
 import cupy
@@ -17,7 +16,7 @@ import numpy as np
 from agent.devices.cuda_stream import CudaStream, elapsed_us
 from agent.kernels import Prepared, load
 from agent.operands import Operands
-from agent.power import Board
+from agent.power_window import Board, HostClock
 from agent.timing import Burst, Steps, finish
 from gemmcast.config import KernelConfig
 from gemmcast.device import Device
@@ -64,6 +63,7 @@ class Gpu(Protocol):
     """What is needed of agent/devices/cuda.py's backend."""
 
     stream: CudaStream
+    clock: HostClock
 
     @property
     def board(self) -> Board:
@@ -109,8 +109,8 @@ def _idle_power_and_step(gpu: Gpu) -> tuple[float | None, float | None]:
     if gpu.no_power() is not None:
         return None, None
     gpu.stream.synchronize()
-    sleep(REST_S)
-    steps = _counter_steps(gpu.board)
+    gpu.clock.wait(REST_S)
+    steps = _counter_steps(gpu.board, gpu.clock)
     if steps is None:
         return None, None
     first_s, first_mj = steps[0]
@@ -122,16 +122,16 @@ def _idle_power_and_step(gpu: Gpu) -> tuple[float | None, float | None]:
     return power_w, step_s if is_regular else None
 
 
-def _counter_steps(board: Board) -> list[tuple[float, float]] | None:
+def _counter_steps(board: Board, clock: HostClock) -> list[tuple[float, float]] | None:
     """(time, mJ) at IDLE_STEPS steps and the one before; None where the counter stands still."""
     steps: list[tuple[float, float]] = []
     last_mj = board.energy_mj()
-    moved_s = monotonic()
+    moved_s = clock.now_s()
     while len(steps) <= IDLE_STEPS:
-        before_s = monotonic()
+        before_s = clock.now_s()
         now_mj = board.energy_mj()
         if now_mj != last_mj:
-            moved_s = (before_s + monotonic()) / 2
+            moved_s = (before_s + clock.now_s()) / 2
             steps.append((moved_s, now_mj))
             last_mj = now_mj
         elif before_s - moved_s > COUNTER_STALL_S:
@@ -193,10 +193,10 @@ def _empty_launch_us(gpu: Gpu) -> float:
     best_us = float("inf")
     for _ in range(10):
         gpu.stream.synchronize()
-        start_s = perf_counter()
+        start_s = gpu.clock.now_s()
         for _ in range(100):
             gpu.stream.launch_empty()
-        took_us = (perf_counter() - start_s) * 1e6
+        took_us = (gpu.clock.now_s() - start_s) * 1e6
         best_us = min(best_us, took_us / 100)
     gpu.stream.synchronize()
     return best_us
