@@ -44,27 +44,26 @@ from gemmcast.card import ModelCard
 from gemmcast.modeldir import write_atomically
 from gemmcast.rows import Row
 from gemmcast.score_table import SCORE_COLUMNS, SUMMARY_TARGETS, score_rows, summary_rows
-from registry.registry import Version
+from registry.registry import PublishedModel, Version
 
-Champion = tuple[bytes, ModelCard, Version]
 PAPER = "arXiv 2411.16954"
 WORKSPACE = "this workspace"
 """The name of the samples in the figures of the tile study."""
 
 
-def write_report(path: Path, table: pa.Table, champion: Champion | None) -> None:
+def write_report(path: Path, table: pa.Table, champion: PublishedModel | None) -> None:
     """Write the report of a table of samples, and of the champion if there is one."""
     usable = training_set(table)
     headlines = _sample_headlines(usable)
     sections = [_measured(usable, table)]
     footer = ""
     if champion:
-        model, card, version = champion
-        predict = predictor_of(model)
+        card = champion.card
+        predict = predictor_of(champion.model)
         held = held_out_rows(usable, predict, card)
         headlines += _model_headlines(held, card)
         sections += [
-            _model(card, version),
+            _model(card, champion.version),
             *error_sections(held, card),
             importance_section(held, predict),
             tile_section(usable, held, predict),
