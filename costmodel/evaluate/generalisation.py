@@ -165,6 +165,7 @@ def _known_samples(data: TrainingSet, of_device: Mask) -> tuple[Mask, Mask]:
     shapes[~of_device] = None
     _, known_half = next(split(shapes, 2))
     has_power = ~np.isnan(data.measured["power_w"])
+
     # an order that depends on names alone
     by_cell_id = np.argsort(data.column("cell_id"), kind="stable")
     candidates: list[int] = []
