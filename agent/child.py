@@ -86,11 +86,24 @@ def _answer(pipe: Connection, instrument: Instrument, request: Request) -> bool:
     return True
 
 
-def open_instrument(spec: AgentSpec) -> Instrument:
+def open_backend(kind: str) -> DeviceBackend:
+    """The backend of that kind of device: cuda or cpu."""
+    if kind == "cuda":
+        from agent.devices.cuda import CudaBackend
+
+        return CudaBackend()
+    from agent.devices.cpu import CpuBackend
+
+    return CpuBackend()
+
+
+def open_instrument(
+    spec: AgentSpec, backend_of: Callable[[str], DeviceBackend] = open_backend
+) -> Instrument:
     """The instrument of the spec's kind of device."""
     if spec.kind == "replay":
         return _open_replay(spec)
-    backend = _open_backend(spec.kind)
+    backend = backend_of(spec.kind)
     device = _described(backend, modeldir.devices(spec.model_dir))
     modeldir.put_device(spec.model_dir, device)
     return LiveInstrument(backend, device, spec.procedure, spec.agent)
@@ -102,16 +115,6 @@ def _open_replay(spec: AgentSpec) -> Instrument:
     if spec.dataset is None:
         raise InputError("dataset", None, "replay needs a dataset", "name a Parquet file")
     return ReplayInstrument(spec.dataset, spec.agent, spec.device_name)
-
-
-def _open_backend(kind: str) -> DeviceBackend:
-    if kind == "cuda":
-        from agent.devices.cuda import CudaBackend
-
-        return CudaBackend()
-    from agent.devices.cpu import CpuBackend
-
-    return CpuBackend()
 
 
 def _described(backend: DeviceBackend, known: list[Device]) -> Device:

@@ -16,7 +16,6 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import fake_gpu
 
-from agent.child_process import PROGRAM
 from agent.kernels import Prepared
 from agent.operands import Carved, Operands, input_elements, output_elements
 from agent.power import PowerReading
@@ -46,6 +45,7 @@ DEVICE = Device(
     library="openblas 0",
 )
 QUICK = Procedure(burst_s=0.005)
+STEADY_CHILD = (sys.executable, str(Path(__file__).parent / "steady_child.py"))
 GEMM_OPTIONS = ("batch", "dtype", "layout", "alpha", "beta")
 CELL_OPTIONS = ("device_key", "cache", "power", "repeat")
 
@@ -264,14 +264,14 @@ def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def make_supervisor(model_dir: Path) -> Iterator[MakeSupervisor]:
-    """Starts real children; options are an AgentSpec's."""
+    """Starts children, undisturbed by other processes; options are an AgentSpec's."""
     started: list[ChildSupervisor] = []
 
     def start(
         timeout_s: float = 60.0,
         *,
         procedure: Procedure = QUICK,
-        program: Sequence[str] = PROGRAM,
+        program: Sequence[str] = STEADY_CHILD,
         clock: Any = None,
         **options: Any,
     ) -> ChildSupervisor:
