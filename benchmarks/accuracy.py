@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import numpy as np
 import pyarrow as pa
 
-from coordinator.samples.importer import read_outside
+from coordinator.samples.importer import read_table
 from costmodel.dataset import Names, TrainingSet, training_set
 from costmodel.evaluate.crossval import (
     Predictions,
@@ -97,12 +97,12 @@ def measure(table: Path, holdout: Path | None, by: str) -> Accuracy:
     Raises:
         InputError: a file that cannot be used.
     """
-    samples = read_outside(table)
+    samples = read_table(table).table
     data = _usable(samples, table)
     if holdout is None:
         test, predicted, protocol = _cross_validated(data, by, table)
     else:
-        test = _usable(read_outside(holdout, known=_only_device(samples)), holdout)
+        test = _usable(read_table(holdout, known=_only_device(samples)).table, holdout)
         predicted = predictions(fit(data), data, test)
         protocol = f"trained on {table.name}, tested with {holdout.name}"
     return Accuracy(

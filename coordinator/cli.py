@@ -258,31 +258,32 @@ def import_(
 ) -> None:
     """Append a measured table to a workspace's samples; rows that are there add nothing."""
     from coordinator import terminal
-    from coordinator.samples.importer import append, read, read_device
+    from coordinator.samples.importer import read_device, read_table
     from coordinator.samples.store import SampleStore
     from coordinator.workspace import Workspace
 
     place = Workspace(workspace)
     given_device = read_device(device) if device else None
-    outside = read(file, format, given_device, _assignments(constants or []))
+    imported = read_table(file, format, given_device, _assignments(constants or []))
     with place.locked():
-        added = append(outside, SampleStore.open(store or place.samples, create=True))
+        samples = SampleStore.open(store or place.samples, create=True)
+        added = len(samples.append([imported.table]))
     counts: dict[str, object] = {
         "file": str(file),
-        "format": outside.format,
-        "rows": len(outside.table),
+        "format": imported.format,
+        "rows": len(imported.table),
         "added": added,
-        "already_there": len(outside.table) - added,
+        "already_there": len(imported.table) - added,
     }
 
     def text() -> None:
         """The result for people."""
-        skipped = {f"skipped: {why}": count for why, count in outside.skipped.items()}
+        skipped = {f"skipped: {why}": count for why, count in imported.skipped.items()}
         terminal.show_values("import", counts | skipped)
-        for note in outside.notes:
+        for note in imported.notes:
             terminal.show_line(note)
 
-    values = {**counts, "skipped": outside.skipped, "notes": outside.notes}
+    values = {**counts, "skipped": imported.skipped, "notes": imported.notes}
     terminal.result(values, as_json=json, text=text)
 
 

@@ -94,21 +94,25 @@ def dataset_card(
 
 def _origin(rows: Rows, measure: Mapping[str, object] | None) -> dict[str, str]:
     """Devices, software, time and protocol."""
+    drivers = []
+    for driver, cuda in _distinct(rows, "driver", "cuda"):
+        if driver:
+            drivers.append(f"{driver}, {cuda}")
+    conditions = []
+    for cache, distribution in _distinct(rows, "cache", "operand_distribution"):
+        conditions.append(f"{cache}, {distribution}")
     times = [row["measured_at"] for row in rows]
     devices = "GPUs" if rows[0]["device_kind"] == "cuda" else "devices"
-    conditions = _distinct(rows, "cache", "operand_distribution")
-    drivers = _distinct(rows, "driver", "cuda")
-    libraries = _distinct(rows, "library")
     return {
         devices: _joined(_device_texts(rows)),
-        "driver, CUDA": _joined(f"{driver}, {cuda}" for driver, cuda in drivers if driver),
-        "libraries": _joined(str(library) for (library,) in libraries if library),
+        "driver, CUDA": _joined(drivers),
+        "libraries": _joined(_values(rows, "library")),
         "measured on them": _joined(_descriptor_texts(rows)),
         "when": f"{min(times)} to {max(times)}",
-        "program": "gemmcast " + _joined(str(v) for (v,) in _distinct(rows, "program_version")),
-        "agents": str(len(_distinct(rows, "agent"))),
+        "program": "gemmcast " + _joined(_values(rows, "program_version")),
+        "agents": str(len(_values(rows, "agent"))),
         "protocol": json.dumps(measure) if measure else "the defaults of docs/plan.md",
-        "cache and operands": _joined(f"{cache}, {values}" for cache, values in conditions),
+        "cache and operands": _joined(conditions),
     }
 
 
@@ -144,8 +148,12 @@ def _device_texts(rows: Rows) -> list[str]:
     columns = ("device", "device_uuid", "compute_units", "l2_bytes", "power_limit_w")
     texts = []
     for name, uuid, units, l2_bytes, limit_w in _distinct(rows, *columns):
-        l2_mib = l2_bytes / 2**20 if isinstance(l2_bytes, int) else 0
-        limit = f", {limit_w:.0f} W" if isinstance(limit_w, float) else ""
+        l2_mib = 0.0
+        limit = ""
+        if isinstance(l2_bytes, int):
+            l2_mib = l2_bytes / 2**20
+        if isinstance(limit_w, float):
+            limit = f", {limit_w:.0f} W"
         texts.append(f"{name} ({uuid}; {units} SMs, {l2_mib:.0f} MiB L2{limit})")
     return texts
 
@@ -153,21 +161,25 @@ def _device_texts(rows: Rows) -> list[str]:
 def _descriptor_texts(rows: Rows) -> list[str]:
     """Peaks and bandwidths, each from the lowest to the highest that any of the devices has."""
     texts = []
-    for (dtype,) in _distinct(rows, "dtype"):
+    for dtype in _values(rows, "dtype"):
         peaks = [row["peak_tflops"] for row in rows if row["dtype"] == dtype]
-        texts += _range_text(str(dtype), peaks, "TFLOP/s")
+        texts.append(_range_text(dtype, peaks, "TFLOP/s"))
     for word, column, unit in BANDWIDTHS:
-        texts += _range_text(word, [row[column] for row in rows], unit)
+        readings = [row[column] for row in rows]
+        texts.append(_range_text(word, readings, unit))
     return texts
 
 
-def _range_text(word: str, values: Sequence[float | None], unit: str) -> list[str]:
-    """`copy 2,982 to 3,001 GB/s`; no text if nothing was measured."""
+def _range_text(word: str, values: Sequence[float | None], unit: str) -> str:
+    """`copy 2,982 to 3,001 GB/s`; empty if nothing was measured."""
     known = [value for value in values if value]
     if not known:
-        return []
-    ends = [_rounded(min(known)), _rounded(max(known))]
-    return [f"{word} {' to '.join(dict.fromkeys(ends))} {unit}"]
+        return ""
+    lowest = _rounded(min(known))
+    highest = _rounded(max(known))
+    if lowest == highest:
+        return f"{word} {lowest} {unit}"
+    return f"{word} {lowest} to {highest} {unit}"
 
 
 def _rounded(value: float) -> str:
@@ -175,8 +187,16 @@ def _rounded(value: float) -> str:
 
 
 def _distinct(rows: Rows, *names: str) -> list[tuple[object, ...]]:
-    """The different values of some columns, in the order of their first rows."""
-    return list(dict.fromkeys(tuple(row[name] for name in names) for row in rows))
+    """The different values of some columns together, in the order of their first rows."""
+    values: dict[tuple[object, ...], None] = {}
+    for row in rows:
+        values[tuple(row[name] for name in names)] = None
+    return list(values)
+
+
+def _values(rows: Rows, name: str) -> list[str]:
+    """The different values of one column, without those that are absent or empty."""
+    return [str(value) for (value,) in _distinct(rows, name) if value]
 
 
 def _count(rows: Rows, column: str) -> dict[str, int]:
@@ -188,8 +208,11 @@ def _count_text(counted: Mapping[str, int]) -> str:
 
 
 def _joined(texts: Iterable[str]) -> str:
-    return "; ".join(dict.fromkeys(texts)) or "none"
+    different = dict.fromkeys(filter(None, texts))
+    return "; ".join(different) or "none"
 
 
 def _median_percent(shares: Sequence[float]) -> str:
-    return f"{100 * float(np.median(shares)):.2f} %" if shares else "not read"
+    if not shares:
+        return "not read"
+    return f"{100 * float(np.median(shares)):.2f} %"

@@ -27,8 +27,8 @@ COMPACT_EVERY: Final = 50
 INDEXED_COLUMNS: Final = 4
 """Columns of which Delta keeps statistics: few, because they cost more time than they save here."""
 RETENTION: Final = "interval 1 day"
-"""How long replaced files and old log entries are kept, and with them earlier versions of the table.
-A sweep of one day would otherwise leave a hundred thousand files."""
+"""How long replaced files and old log entries are kept, and with them earlier versions of the
+table. A sweep of one day would otherwise leave a hundred thousand files."""
 
 
 class SampleStore:
@@ -148,6 +148,7 @@ def _query(table: DeltaTable, sql: str) -> pa.Table:
     # pyarrow 25); a query does not.
     batches = QueryBuilder().register("samples", table).execute(sql).read_all()
     rows = pa.table(batches)
+
     # a query gives texts as views, which many of Arrow's functions do not take
     schema = rows.schema
     for i, field in enumerate(schema):

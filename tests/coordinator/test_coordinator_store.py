@@ -344,6 +344,6 @@ def test_a_store_with_unknown_columns_is_refused_and_not_changed(
 ) -> None:
     rows = samples(range(3))
     write_deltalake(str(place), rows.append_column("colour", pa.array(["red"] * 3)))
-    with pytest.raises(InputError, match="column = 'colour': .* does not know"):
+    with pytest.raises(InputError, match="column = 'colour': "):
         SampleStore.open(place, create=True)
     assert DeltaTable(place).version() == 0

@@ -72,14 +72,19 @@ def checked(values: Row, place: str) -> Row:
     for name, value in with_current_names(values).items():
         if value is not None and value != "":
             row[name] = _typed(name, value, place)
-    is_ok = row.get("status", "ok") == "ok"
-    for name in (*NEEDED, "runtime_us") if is_ok else NEEDED:
+    needed = [*NEEDED]
+    if row.get("status", "ok") == "ok":
+        needed.append("runtime_us")
+    for name in needed:
         if name not in row:
             rule = f"{place}: every sample needs it"
-            raise InputError(name, values.get(name), rule, "fill it in, or leave the row out")
+            way_out = "fill it in, or leave the row out"
+            raise InputError(name, values.get(name), rule, way_out)
+    gemm_values = {name: row[name] for name in GEMM_COLUMNS if name in row}
+    config_values = {name: row[name] for name in CONFIG_COLUMNS if name in row}
     try:
-        gemm = Gemm(**{name: row[name] for name in GEMM_COLUMNS if name in row})
-        config = KernelConfig(**{name: row[name] for name in CONFIG_COLUMNS if name in row})
+        gemm = Gemm(**gemm_values)
+        config = KernelConfig(**config_values)
     except InputError as error:
         rule = f"{place}: {error.rule}"
         raise InputError(error.field, error.value, rule, error.way_out) from None
@@ -89,7 +94,9 @@ def checked(values: Row, place: str) -> Row:
 def with_current_names(values: Row) -> Row:
     """A row of any schema in the names of the present one."""
     row: Row = renames.renamed(values, renames.COLUMNS)
-    family, kernel, threads = row.get("family"), row.get("kernel"), row.pop("threads", None)
+    family = row.get("family")
+    kernel = row.get("kernel")
+    threads = row.pop("threads", None)
     if isinstance(family, str):
         row["family"] = renames.FAMILIES.get(family, family)
         if isinstance(kernel, str):
@@ -110,14 +117,17 @@ def utc(text: str, place: str) -> str:
         return moment.astimezone(UTC).isoformat(timespec="milliseconds")
     except (ValueError, OverflowError):
         rule = f"{place}: must be a time of ISO 8601"
-        raise InputError("measured_at", text, rule, "write it as 2026-01-31T12:00:00+00:00") from None
+        raise InputError(
+            "measured_at", text, rule, "write it as 2026-01-31T12:00:00+00:00"
+        ) from None
 
 
 def _typed(name: str, value: object, place: str) -> str | bool | int | float:
     kind = COLUMNS[name]
-    if isinstance(value, dict | list) or (isinstance(value, bool) and kind != "bool"):
-        rule = f"{place}: must be a {'text' if kind == 'str' else 'number'}"
-        raise InputError(name, value, rule, CORRECT)
+    is_plain = not isinstance(value, dict | list)
+    if not is_plain or (isinstance(value, bool) and kind != "bool"):
+        expected = "text" if kind == "str" else "number"
+        raise InputError(name, value, f"{place}: must be a {expected}", CORRECT)
     if kind == "str":
         return _text(name, str(value), place)
     if kind == "bool":
@@ -131,8 +141,11 @@ def _text(name: str, text: str, place: str) -> str:
     choices = CHOICES.get(name)
     if choices and text not in choices:
         rule = f"{place}: is no {name} of the schema"
-        raise InputError(name, text, rule, f"use one of {', '.join(choices)}")
-    return utc(text, place) if name == "measured_at" else text
+        way_out = f"use one of {', '.join(choices)}"
+        raise InputError(name, text, rule, way_out)
+    if name == "measured_at":
+        return utc(text, place)
+    return text
 
 
 def _boolean(name: str, value: object, place: str) -> bool:
