@@ -20,28 +20,55 @@ Spoil = Callable[[Any], None]
 
 
 def _carried(values: Any, dtype: str) -> Any:
-    return values if dtype == "fp64" else narrow(np, np.ascontiguousarray(values, dtype=np.float32), dtype)
+    return (
+        values
+        if dtype == "fp64"
+        else narrow(np, np.ascontiguousarray(values, dtype=np.float32), dtype)
+    )
 
 
 class FakeKernel:
     """Multiplies as hardware does: operands of the dtype, products summed in float32 (float64 for fp64), C rounded to the dtype."""
 
-    def __init__(self, gemm: Gemm, *, spoil: Spoil = lambda _: None, seed: int = 0, beta: float | None = None, untouched: Any = None) -> None:
-        self.gemm, self._spoil, self._beta, self._untouched = gemm, spoil, gemm.beta if beta is None else beta, untouched
+    def __init__(
+        self,
+        gemm: Gemm,
+        *,
+        spoil: Spoil = lambda _: None,
+        seed: int = 0,
+        beta: float | None = None,
+        untouched: Any = None,
+    ) -> None:
+        self.gemm, self._spoil, self._beta, self._untouched = (
+            gemm,
+            spoil,
+            gemm.beta if beta is None else beta,
+            untouched,
+        )
         rng = np.random.default_rng(seed)
-        inputs, outputs = (rng.standard_normal(size) for size in (input_elements(gemm), output_elements(gemm)))
-        self.operands: Operands = Carved(gemm, _carried(inputs, gemm.dtype), _carried(outputs, gemm.c_dtype), 1)[0]
+        inputs, outputs = (
+            rng.standard_normal(size) for size in (input_elements(gemm), output_elements(gemm))
+        )
+        self.operands: Operands = Carved(
+            gemm, _carried(inputs, gemm.dtype), _carried(outputs, gemm.c_dtype), 1
+        )[0]
 
     def _wide(self, stored: Any, layout: str) -> Any:
         plain = widen(np, stored.swapaxes(-1, -2) if layout == "t" else stored, self.gemm.dtype)
-        if self.gemm.dtype == "tf32":  # the multiplier sees ten bits of the mantissa
-            plain = (plain.astype(np.float32).view(np.uint32) + 0x1000 & 0xFFFFE000).view(np.float32)
+        # The multiplier sees ten bits of the mantissa.
+        if self.gemm.dtype == "tf32":
+            plain = (plain.astype(np.float32).view(np.uint32) + 0x1000 & 0xFFFFE000).view(
+                np.float32
+            )
         return plain if self.gemm.dtype == "fp64" else plain.astype(np.float32)
 
     def launch(self, _: int) -> None:
         s, gemm = self.operands, self.gemm
         before = widen(np, s.c, gemm.c_dtype) * self._beta if self._beta else 0.0
-        c = gemm.alpha * np.matmul(self._wide(s.a, gemm.layout[0]), self._wide(s.b, gemm.layout[1])) + before
+        c = (
+            gemm.alpha * np.matmul(self._wide(s.a, gemm.layout[0]), self._wide(s.b, gemm.layout[1]))
+            + before
+        )
         self._spoil(c)
         kept = None if self._untouched is None else s.c[self._untouched].copy()
         s.c[...] = _carried(c, gemm.c_dtype)
@@ -54,7 +81,9 @@ class FakeKernel:
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("dtype", CARRIERS)
-@pytest.mark.parametrize(("m", "n", "k", "batch"), [(1, 1, 1, 1), (70, 33, 129, 1), (200, 130, 40, 3)])
+@pytest.mark.parametrize(
+    ("m", "n", "k", "batch"), [(1, 1, 1, 1), (70, 33, 129, 1), (200, 130, 40, 3)]
+)
 def test_a_right_result_passes(dtype: str, layout: str, m: int, n: int, k: int, batch: int) -> None:
     error = FakeKernel(Gemm(m=m, n=n, k=k, batch=batch, dtype=dtype, layout=layout)).check()
     assert 0 <= error <= 0.5 * tolerance(dtype, k)
@@ -62,7 +91,9 @@ def test_a_right_result_passes(dtype: str, layout: str, m: int, n: int, k: int, 
 
 @pytest.mark.parametrize("dtype", CARRIERS)
 def test_a_right_result_passes_where_k_is_long(dtype: str) -> None:
-    assert FakeKernel(Gemm(m=66, n=20, k=20_000, dtype=dtype)).check() <= 0.5 * tolerance(dtype, 20_000)
+    assert FakeKernel(Gemm(m=66, n=20, k=20_000, dtype=dtype)).check() <= 0.5 * tolerance(
+        dtype, 20_000
+    )
 
 
 def _zeroed(c: Any) -> None:
@@ -87,7 +118,8 @@ def test_one_wrong_tile_is_found(dtype: str, spoil: Spoil, batch: int) -> None:
     assert caught.value.status == "incorrect"
 
 
-@pytest.mark.parametrize("row", [0, 1, 149, 299])  # of 300, the first and the last are compared element by element
+# Of 300, the first and the last are compared element by element.
+@pytest.mark.parametrize("row", [0, 1, 149, 299])
 @pytest.mark.parametrize("dtype", CARRIERS)
 def test_one_wrong_element_is_found(dtype: str, row: int) -> None:
     def spoil(c: Any) -> None:
@@ -127,7 +159,9 @@ def test_beta_zero_must_not_read_c() -> None:
 @pytest.mark.parametrize("dtype", CARRIERS)
 def test_the_limit_is_the_tolerance(dtype: str) -> None:
     gemm = Gemm(m=64, n=50, k=64, dtype=dtype)
-    scale = 8 * 2 * tolerance(dtype, 64)  # of one element; C's have a standard deviation of sqrt(64)
+    scale = (
+        8 * 2 * tolerance(dtype, 64)
+    )  # of one element; C's have a standard deviation of sqrt(64)
 
     with pytest.raises(MeasurementError, match="incorrect"):
         FakeKernel(gemm, spoil=_more(20 * scale)).check()
@@ -160,8 +194,10 @@ def test_partial_sums_may_be_rounded_to_the_type_of_c(dtype: str) -> None:
 
 def test_a_dtype_with_fewer_bits_may_err_more() -> None:
     limits = [tolerance(dtype, 1024) for dtype in ("fp64", "fp32", "fp16", "bf16", "fp8_e4m3")]
-    assert limits == sorted(limits) and len(set(limits)) == 5
-    assert tolerance("fp16", 1024) < tolerance("tf32", 1024) < 2 * tolerance("fp16", 1024)  # its operands may be cut off
+    assert limits == sorted(limits)
+    assert len(set(limits)) == 5
+    # Its operands may be cut off.
+    assert tolerance("fp16", 1024) < tolerance("tf32", 1024) < 2 * tolerance("fp16", 1024)
     assert tolerance("fp64", 4096) < 1e-12
     assert tolerance("fp32", 4 * 4096) == pytest.approx(2 * tolerance("fp32", 4096), rel=0.02)
 
@@ -169,13 +205,17 @@ def test_a_dtype_with_fewer_bits_may_err_more() -> None:
 def test_fp32_that_was_multiplied_as_tf32_is_found() -> None:
     class Tf32(FakeKernel):
         def _wide(self, stored: Any, layout: str) -> Any:
-            return (super()._wide(stored, layout).view(np.uint32) + 0x1000 & 0xFFFFE000).view(np.float32)
+            return (super()._wide(stored, layout).view(np.uint32) + 0x1000 & 0xFFFFE000).view(
+                np.float32
+            )
 
     with pytest.raises(MeasurementError, match="incorrect"):
         Tf32(Gemm(m=64, n=64, k=64)).check()
 
 
-@pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning", "ignore:invalid value encountered:RuntimeWarning")
+@pytest.mark.filterwarnings(
+    "ignore:overflow encountered:RuntimeWarning", "ignore:invalid value encountered:RuntimeWarning"
+)
 def test_a_result_that_overflows_its_dtype_is_wrong() -> None:
     with pytest.raises(MeasurementError, match="incorrect"):
         FakeKernel(Gemm(m=40, n=40, k=40, dtype="fp16", alpha=1e6)).check()
@@ -184,8 +224,11 @@ def test_a_result_that_overflows_its_dtype_is_wrong() -> None:
 def test_an_fp8_product_is_stored_as_bf16() -> None:
     gemm = Gemm(m=40, n=30, k=20, dtype="fp8_e4m3")
     operands = FakeKernel(gemm).operands
-    assert (operands.a.dtype, operands.b.dtype, operands.c.dtype) == (np.uint8, np.uint8, np.uint16)
-    assert tolerance("fp8_e4m3", 20) < 1.1 * tolerance("bf16", 20)  # the multiplicands are exact
+    assert operands.a.dtype == np.uint8
+    assert operands.b.dtype == np.uint8
+    assert operands.c.dtype == np.uint16
+    # The multiplicands are exact.
+    assert tolerance("fp8_e4m3", 20) < 1.1 * tolerance("bf16", 20)
 
 
 def test_an_fp8_operand_that_is_read_as_another_number_is_found() -> None:
@@ -214,7 +257,9 @@ def test_what_an_earlier_kernel_left_in_c_is_not_held_against_the_next(dtype: st
 
 @pytest.mark.parametrize("width", [8, 34, 55, 144])
 @pytest.mark.parametrize("dtype", CARRIERS)
-def test_a_tile_that_was_written_some_columns_aside_is_found_whatever_the_distance(dtype: str, width: int) -> None:
+def test_a_tile_that_was_written_some_columns_aside_is_found_whatever_the_distance(
+    dtype: str, width: int
+) -> None:
     def spoil(c: Any) -> None:
         c[0, 145:161] = np.roll(c[0, 145:161], width, axis=1)
 
@@ -229,7 +274,8 @@ def test_a_tile_that_was_written_some_columns_aside_is_found_whatever_the_distan
 @pytest.mark.parametrize("dtype", CARRIERS)
 def test_a_bias_over_a_tile_is_found_in_the_rows_that_are_only_summed(dtype: str) -> None:
     def spoil(c: Any) -> None:
-        c[0, 145:149, 64:128] += 5.0  # half the size of an element
+        # Half the size of an element.
+        c[0, 145:149, 64:128] += 5.0
 
     gemm = Gemm(m=300, n=256, k=100, dtype=dtype)
     kernel = FakeKernel(gemm, spoil=spoil)
@@ -243,7 +289,9 @@ def test_one_reference_serves_every_kernel_of_a_problem() -> None:
     wrong.operands = right.operands
     reference = Reference(np, gemm, right.operands)
     for _ in range(2):
-        assert verdict(gemm, reference.errors(Prepared(right.launch), 1.0, 0.0)) <= tolerance("bf16", 60)
+        assert verdict(gemm, reference.errors(Prepared(right.launch), 1.0, 0.0)) <= tolerance(
+            "bf16", 60
+        )
         with pytest.raises(MeasurementError, match="incorrect"):
             verdict(gemm, reference.errors(Prepared(wrong.launch), 1.0, 0.0))
 
@@ -257,7 +305,16 @@ def test_a_reference_never_launches_by_itself() -> None:
     assert launched == [0]
 
 
-@pytest.mark.parametrize("errors", [(float("nan"), 0.0), (0.0, float("nan")), (float("nan"), float("nan")), (float("nan"), 1e9), (1e9, float("nan"))])
+@pytest.mark.parametrize(
+    "errors",
+    [
+        (float("nan"), 0.0),
+        (0.0, float("nan")),
+        (float("nan"), float("nan")),
+        (float("nan"), 1e9),
+        (1e9, float("nan")),
+    ],
+)
 def test_an_error_that_is_no_number_never_passes(errors: tuple[float, float]) -> None:
     with pytest.raises(MeasurementError, match="nan|1e\\+09") as caught:
         verdict(Gemm(m=8, n=8, k=8), np.array(errors))
@@ -268,7 +325,8 @@ def test_the_larger_error_is_the_verdict() -> None:
     gemm = Gemm(m=8, n=8, k=64)
     limit = tolerance("fp32", 64)
     assert verdict(gemm, np.array([limit / 4, limit / 2])) == limit / 2
-    assert verdict(gemm, np.array([2 * limit, limit])) == 2 * limit  # one element may be off by twice what a row may be
+    # One element may be off by twice what a row may be.
+    assert verdict(gemm, np.array([2 * limit, limit])) == 2 * limit
     for errors in ([limit * 2.01, 0.0], [0.0, limit * 1.01]):
         with pytest.raises(MeasurementError, match="is over"):
             verdict(gemm, np.array(errors))
