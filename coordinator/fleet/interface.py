@@ -1,8 +1,8 @@
 """What the parts of a run have in common: events, the fleet, the trainer, the display.
 
 A scheduler sees the cluster only as a `Fleet`, training only as a `Trainer`, the terminal only as a
-`Display`. Tests replace each by a fake of a few lines; tests/fleet_contract.py runs over every
-fleet. Knows nothing of Ray.
+`Display`. Tests replace each by a fake; tests/coordinator/test_coordinator_fleet.py runs the
+contracts of fleet and trainer over Ray and over the fakes. Knows nothing of Ray.
 """
 
 from __future__ import annotations

@@ -74,10 +74,10 @@ class Configurations:
         """
         if self._sweep.family != "custom" or self._plan.devices.kind == "replay":
             return kernel
-        from agent.kernels.custom import read_own
+        from agent.kernels.custom import read_custom
 
         try:
-            return read_own(kernel).name
+            return read_custom(kernel).name
         except InputError as error:
             field = f"sweep.{self._index}.kernel"
             way_out = "correct the description (docs/custom-kernels.md)"
