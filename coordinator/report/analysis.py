@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from costmodel.dataset import TARGETS, Mask, TrainingSet, Values, held_out
+from costmodel.dataset import TARGETS, Column, Mask, TrainingSet, Values, held_out
 from costmodel.evaluate.groups import sizes
 from costmodel.onnx_session import open_session
 from gemmcast.card import ModelCard
@@ -103,15 +103,30 @@ def error_by_size(held: HeldOutRows, target: str = "runtime_us") -> ErrorsBySize
     """Errors of one target by size and family."""
     errors = held.errors(target)
     families = held.data.column("family")
-    decades = np.array([int(name.removeprefix("1e")) for name in sizes(held.data)], dtype=int)
+    decades = np.array([_decade(name) for name in sizes(held.data)], dtype=int)
     by_decade: dict[int, dict[str, ErrorSummary]] = {}
     for decade in sorted(set(decades.tolist())):
         in_decade = decades == decade
-        by_family = {ALL_FAMILIES: ErrorSummary.of(errors[in_decade])}
-        for family in sorted(set(families.tolist())):
-            by_family[family] = ErrorSummary.of(errors[in_decade & (families == family)])
-        by_decade[decade] = {name: error for name, error in by_family.items() if error}
+        by_decade[decade] = _errors_by_family(errors[in_decade], families[in_decade])
     return by_decade
+
+
+def _errors_by_family(errors: Values, families: Column) -> dict[str, ErrorSummary]:
+    """Also of ALL_FAMILIES; families whose errors are unknown are left out."""
+    groups = {ALL_FAMILIES: errors}
+    for family in sorted(set(families.tolist())):
+        groups[family] = errors[families == family]
+    by_family = {}
+    for name, members in groups.items():
+        summary = ErrorSummary.of(members)
+        if summary:
+            by_family[name] = summary
+    return by_family
+
+
+def _decade(size: str) -> int:
+    """ "1e09" is 9."""
+    return int(size.removeprefix("1e"))
 
 
 def families_of(errors: ErrorsBySize) -> list[str]:

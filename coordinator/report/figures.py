@@ -109,8 +109,8 @@ def _plot_errors(axes: Axes, held: HeldOutRows) -> None:
     axes.axhline(0, color=GREY, linewidth=1)
     axes.set(xscale="log", xlabel="size of the GEMM, GFLOP", ylim=(-limit, limit))
     axes.set_ylabel("error of predicted runtime, %")
-    title = f"each GEMM ({hidden} outside of the picture)" if hidden else "each GEMM"
-    axes.set_title(title, fontsize=10)
+    note = f" ({hidden} outside of the picture)" if hidden else ""
+    axes.set_title(f"each GEMM{note}", fontsize=10)
     set_log_ticks(axes.xaxis, decade_ticks(*axes.get_xlim()))
 
 
@@ -147,7 +147,8 @@ def importance(importances: Sequence[PartImportance], targets: Sequence[str]) ->
     """Bars in percentage points, the largest on top, one panel a target."""
     count = len(importances)
     width = 4.2 + 3.2 * (len(targets) - 1)
-    figure, panels = new_panels(len(targets), width, 1.0 + 0.36 * count, sharey=True)
+    height = 1.0 + 0.36 * count
+    figure, panels = new_panels(len(targets), width, height, sharey=True)
     for axes, target in zip(panels, targets, strict=True):
         _plot_rises(axes, [one.rises[target] for one in importances])
         axes.set(title=TARGET_NAMES[target], xlabel="rise of the mean error, points")
@@ -197,17 +198,12 @@ def by_tile(family: FamilyByTile) -> Figure:
 
 def _tile_names(family: FamilyByTile) -> tuple[list[str], str]:
     """Names of the tiles, as short as they can be, and the label of their axis."""
-    squares = [(size, size, size) for size, *_ in family.tiles]
-    if family.tiles == squares:
-        return [_tile_name(tile[:1]) for tile in family.tiles], "tile"
-    faces = [tile[:2] for tile in family.tiles]
+    if all(m == n == k for m, n, k in family.tiles):
+        return [str(m) for m, _, _ in family.tiles], "tile"
+    faces = [f"{m}x{n}" for m, n, _ in family.tiles]
     if len(set(faces)) == len(faces):
-        return list(map(_tile_name, faces)), "tile, m x n"
-    return list(map(_tile_name, family.tiles)), "tile, m x n x k"
-
-
-def _tile_name(sizes: Sequence[int]) -> str:
-    return "x".join(map(str, sizes))
+        return faces, "tile, m x n"
+    return [f"{m}x{n}x{k}" for m, n, k in family.tiles], "tile, m x n x k"
 
 
 def _plot_dependence(axes: Axes, dependence: TileDependence) -> None:
@@ -235,7 +231,7 @@ def _plot_dependence(axes: Axes, dependence: TileDependence) -> None:
         )
     axes.axhline(1, color=GREY, linewidth=1)
     name = TARGET_NAMES[dependence.target]
-    which = "held-out problems" if dependence.held_out else "problems, trained on or held out"
+    which = "held-out problems" if dependence.held_out else "problems, held out or not"
     axes.set(yscale="log", ylabel=f"{name} over the mean of all tiles")
     axes.set_title(f"{name}, {dependence.problems} {which}")
 
@@ -300,7 +296,10 @@ def _scale(axes: Axes, name: str, values: Floating) -> None:
     """A logarithmic axis if the values differ much."""
     if values.max() <= LOG_SPAN * values.min():
         return
-    axes.set(**{f"{name}scale": "log"})
+    if name == "x":
+        axes.set_xscale("log")
+    else:
+        axes.set_yscale("log")
     axes.margins(0.18)
     axis = axes.xaxis if name == "x" else axes.yaxis
     set_log_ticks(axis, power_ticks(TRADEOFF_DIGITS, range(-6, 10)))

@@ -82,11 +82,11 @@ def write_report(path: Path, table: pa.Table, champion: PublishedModel | None) -
 
 
 def _sample_headlines(data: TrainingSet) -> list[Headline]:
-    devices = sorted(set(data.column("device").tolist()))
+    devices = list(set(data.column("device").tolist()))
     if not devices:
         return []
-    where = devices[0] if len(devices) == 1 else f"{len(devices)} types of device"
     shapes = len(set(data.shapes))
+    where = devices[0] if len(devices) == 1 else f"{len(devices)} types of device"
     text = f"GEMMs measured, {shapes:,} shapes, {where}"
     return [Headline(number=f"{len(data):,}", text=text)]
 
@@ -148,7 +148,9 @@ def _failures(table: pa.Table) -> str:
     """ "3 timeout, 1 crashed", the most frequent first."""
     counts = Counter(table["status"].to_pylist())
     del counts["ok"]
-    return ", ".join(f"{count} {status}" for status, count in counts.most_common()) or "none"
+    if not counts:
+        return "none"
+    return ", ".join(f"{count} {status}" for status, count in counts.most_common())
 
 
 def _model(card: ModelCard, version: Version) -> Section:

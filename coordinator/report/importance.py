@@ -118,11 +118,12 @@ def importances(
 
 def _mean_errors(predictions: Predictions, data: TrainingSet, targets: Sequence[str]) -> Values:
     """[n_targets] Mean absolute errors, in per cent."""
-    errors = np.zeros(len(targets))
-    for i, target in enumerate(targets):
+    errors = []
+    for target in targets:
         ratios = predictions[target] / data.measured[target]
-        errors[i] = np.nanmean(100 * np.abs(ratios - 1))
-    return errors
+        absolute = 100 * np.abs(ratios - 1)
+        errors.append(np.nanmean(absolute))
+    return np.array(errors)
 
 
 def _shuffled_queries(data: TrainingSet, part: QueryPart) -> list[Rows]:
@@ -160,8 +161,10 @@ def _varies(fields: Values, groups: Indices, chosen: Mask) -> bool:
 
 def _shuffle_within(groups: Indices, rng: np.random.Generator) -> Indices:
     """[n_rows] A permutation of the rows that keeps every row in its group."""
-    source = np.arange(len(groups))
-    source[np.argsort(groups, kind="stable")] = np.lexsort((rng.random(len(groups)), groups))
+    by_group = np.argsort(groups, kind="stable")
+    by_group_shuffled = np.lexsort((rng.random(len(groups)), groups))
+    source = np.empty_like(by_group)
+    source[by_group] = by_group_shuffled
     return source
 
 
@@ -181,8 +184,8 @@ def _complete_queries(independent: Values) -> Rows:
     """The inverse of `_independent_fields`, with the tile's whole dimension and all units."""
     queries = independent.copy()
     for size, tile in zip("mnk", TILE_FIELDS, strict=True):
-        is_known = independent[:, AT[tile]] > 0
+        tiles = independent[:, AT[tile]]
         dimensions = independent[:, AT[size]]
-        queries[:, AT[tile]] = np.where(is_known, independent[:, AT[tile]], dimensions)
+        queries[:, AT[tile]] = np.where(tiles > 0, tiles, dimensions)
     queries[:, AT["peak_tflops"]] *= independent[:, AT["active_units"]]
     return queries.astype(np.float32)

@@ -20,7 +20,7 @@ from costmodel.dataset import Indices, Mask, TrainingSet, Values
 from costmodel.evaluate.ranking import PROBLEM
 from gemmcast.query import AT, KNOB_FIELDS, Rows
 
-Tile = tuple[int, ...]
+Tile = tuple[int, int, int]
 """m, n, k"""
 FAMILIES_BY_TILE = ("tiled", "blas", "custom", "cutlass", "cublaslt")
 """Ordered by how much of the difference between their configurations is the tile."""
@@ -151,8 +151,9 @@ def _measured_effects(
     rows: TrainingSet, problems: Indices, tiles: list[Tile], target: str
 ) -> tuple[Values, Indices]:
     """`tile_effects` of the rows that have one of the tiles and the target."""
-    places = {tile: i for i, tile in enumerate(tiles)}
-    at = np.array([places.get(tile, -1) for tile in rows.keys(*TILE_FIELDS)], dtype=np.int64)
+    places = {tile: place for place, tile in enumerate(tiles)}
+    tile_of_row = rows.keys(*TILE_FIELDS)
+    at = np.array([places.get(tile, -1) for tile in tile_of_row], dtype=np.int64)
     measured = rows.measured[target]
     usable = (at >= 0) & ~np.isnan(measured)
     logs = np.log(measured[usable])
@@ -185,11 +186,14 @@ def _columns_of_tile(known: TrainingSet) -> list[int]:
 
 def _usual_values(known: TrainingSet, tiles: list[Tile], columns: list[int]) -> Rows:
     """[n_tiles, n_columns] The most frequent values of each tile."""
+    tile_of_row = known.keys(*TILE_FIELDS)
     counts: dict[Tile, Counter[tuple[float, ...]]] = defaultdict(Counter)
-    values = known.queries[:, columns].tolist()
-    for tile, row in zip(known.keys(*TILE_FIELDS), values, strict=True):
-        counts[tile][tuple(row)] += 1
-    usual = [counts[tile].most_common(1)[0][0] for tile in tiles]
+    for tile, values in zip(tile_of_row, known.queries[:, columns].tolist(), strict=True):
+        counts[tile][tuple(values)] += 1
+    usual = []
+    for tile in tiles:
+        [(values, _)] = counts[tile].most_common(1)
+        usual.append(values)
     return np.array(usual, dtype=np.float32)
 
 

@@ -18,6 +18,7 @@ from costmodel.evaluate.ranking import CONFIG, PROBLEM
 from gemmcast.config import KernelConfig
 from gemmcast.rows import config_of, gemm_of
 
+Key = tuple[object, ...]
 ConfigRows = list[list[int]]
 """The rows of each configuration of one problem."""
 TIME, ENERGY = "sustained_runtime_us", "energy_mj"
@@ -60,20 +61,23 @@ def pareto(time: Values, energy: Values) -> Indices:
     """Indices of the configurations that no other beats in both, fastest first."""
     order = np.lexsort((energy, time))
     energies = energy[order]
-    least_before = np.concatenate([[np.inf], np.minimum.accumulate(energies)[:-1]])
+    least = np.minimum.accumulate(energies)
+    least_before = np.append(np.inf, least[:-1])
     return order[energies < least_before]
 
 
 def metered_problems(data: TrainingSet) -> list[ConfigRows]:
     """Of each problem with MIN_CONFIGS or more metered configurations, the rows of each."""
-    metered = ~(np.isnan(data.measured[ENERGY]) | np.isnan(data.measured[TIME]))
-    indices = np.flatnonzero(metered)
-    rows = data.take(indices)
-    problems: dict[tuple[object, ...], dict[tuple[object, ...], list[int]]] = defaultdict(dict)
-    keys = zip(indices.tolist(), rows.keys(*PROBLEM), rows.keys(*CONFIG), strict=True)
-    for index, problem, config in keys:
-        problems[problem].setdefault(config, []).append(index)
-    return [list(configs.values()) for configs in problems.values() if len(configs) >= MIN_CONFIGS]
+    has_energy = ~np.isnan(data.measured[ENERGY])
+    has_time = ~np.isnan(data.measured[TIME])
+    problem_keys = data.keys(*PROBLEM)
+    config_keys = data.keys(*CONFIG)
+    problems: dict[Key, dict[Key, list[int]]] = defaultdict(dict)
+    for row in np.flatnonzero(has_energy & has_time).tolist():
+        configs = problems[problem_keys[row]]
+        configs.setdefault(config_keys[row], []).append(row)
+    large = [configs for configs in problems.values() if len(configs) >= MIN_CONFIGS]
+    return [list(configs.values()) for configs in large]
 
 
 def energy_saving(data: TrainingSet) -> EnergySaving | None:
