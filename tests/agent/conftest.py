@@ -1,4 +1,4 @@
-"""What the agent's tests share: a device on paper, cells, recorded rows, a fake backend, a real child."""
+"""What the agent's tests share: a paper device, cells, recorded rows, a fake backend, children."""
 
 from __future__ import annotations
 
@@ -119,8 +119,9 @@ class Work:
 class FakeBackend:
     """NumPy arrays; a launch takes 12.5 us, in the power window 15 us at 200 W.
 
-    Cells are distinguished by their m. Each goes through the stages operands, checked, burst, timed,
-    power, window; `trouble` is called at each and may raise. `busy` are the answers of `contention`.
+    Cells are distinguished by their m. Each goes through the stages operands, checked, burst,
+    timed, power, window; `trouble` is called at each and may raise. `busy` holds the answers of
+    `contention`.
     """
 
     xp: Any = np

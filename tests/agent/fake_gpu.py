@@ -1,4 +1,4 @@
-"""A fake GPU: the little of CuPy and NVML that the CUDA backend uses, over NumPy and a made-up clock.
+"""A fake GPU: what the CUDA backend uses of CuPy and NVML, over NumPy and a made-up clock.
 
     with fake_gpu.installed() as gpu:
         backend = CudaBackend(gpu.clock)

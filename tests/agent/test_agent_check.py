@@ -1,4 +1,4 @@
-"""The check, over kernels that are right and kernels that are wrong in one place, in every dtype that NumPy can carry."""
+"""The check of results: kernels that are right, or wrong in one place, in every dtype."""
 
 from __future__ import annotations
 
@@ -28,7 +28,11 @@ def _carried(values: Any, dtype: str) -> Any:
 
 
 class FakeKernel:
-    """Multiplies as hardware does: operands of the dtype, products summed in float32 (float64 for fp64), C rounded to the dtype."""
+    """Multiplies as hardware does.
+
+    Operands are of the dtype, products are summed in float32 (float64 for fp64), C is rounded to
+    the dtype.
+    """
 
     def __init__(
         self,
@@ -111,7 +115,7 @@ def _one_k_step_short(c: Any) -> None:
 @pytest.mark.parametrize("batch", [1, 3])
 @pytest.mark.parametrize("dtype", CARRIERS)
 @pytest.mark.parametrize("spoil", [_zeroed, _shifted, _one_k_step_short])
-def test_one_wrong_tile_is_found(dtype: str, spoil: Spoil, batch: int) -> None:
+def test_one_wrong_tile_is_detected(dtype: str, spoil: Spoil, batch: int) -> None:
     kernel = FakeKernel(Gemm(m=300, n=200, k=100, batch=batch, dtype=dtype), spoil=spoil)
     with pytest.raises(MeasurementError, match="largest relative error .* is over") as caught:
         kernel.check()
@@ -121,7 +125,7 @@ def test_one_wrong_tile_is_found(dtype: str, spoil: Spoil, batch: int) -> None:
 # Of 300, the first and the last are compared element by element.
 @pytest.mark.parametrize("row", [0, 1, 149, 299])
 @pytest.mark.parametrize("dtype", CARRIERS)
-def test_one_wrong_element_is_found(dtype: str, row: int) -> None:
+def test_one_wrong_element_is_detected(dtype: str, row: int) -> None:
     def spoil(c: Any) -> None:
         c[0, row, 77] += 5 * np.sqrt(100)
 
@@ -131,7 +135,7 @@ def test_one_wrong_element_is_found(dtype: str, row: int) -> None:
 
 @pytest.mark.parametrize("row", [0, 1, 299])
 @pytest.mark.parametrize("dtype", CARRIERS)
-def test_an_element_that_was_not_written_is_found(dtype: str, row: int) -> None:
+def test_an_element_that_was_not_written_is_detected(dtype: str, row: int) -> None:
     kernel = FakeKernel(Gemm(m=300, n=200, k=100, dtype=dtype), untouched=(0, row, 199))
     with pytest.raises(MeasurementError, match="nan"):
         kernel.check()
@@ -177,7 +181,7 @@ def _more(by: float) -> Spoil:
 
 @pytest.mark.parametrize("dtype", ["fp16", "bf16"])
 def test_partial_sums_may_be_rounded_to_the_type_of_c(dtype: str) -> None:
-    """cuBLAS does so where it splits k; of some 100,000 elements the worst is then off by more than one rounding."""
+    """cuBLAS does so where it splits k; the worst element is then off by more than one rounding."""
 
     class SplitsK(FakeKernel):
         def launch(self, _: int) -> None:
@@ -202,7 +206,7 @@ def test_a_dtype_with_fewer_bits_may_err_more() -> None:
     assert tolerance("fp32", 4 * 4096) == pytest.approx(2 * tolerance("fp32", 4096), rel=0.02)
 
 
-def test_fp32_that_was_multiplied_as_tf32_is_found() -> None:
+def test_fp32_that_was_multiplied_as_tf32_is_detected() -> None:
     class Tf32(FakeKernel):
         def _wide(self, stored: Any, layout: str) -> Any:
             return (super()._wide(stored, layout).view(np.uint32) + 0x1000 & 0xFFFFE000).view(
@@ -231,7 +235,7 @@ def test_an_fp8_product_is_stored_as_bf16() -> None:
     assert tolerance("fp8_e4m3", 20) < 1.1 * tolerance("bf16", 20)
 
 
-def test_an_fp8_operand_that_is_read_as_another_number_is_found() -> None:
+def test_an_fp8_operand_that_is_read_as_another_number_is_detected() -> None:
     class IgnoresSigns(FakeKernel):
         def _wide(self, stored: Any, layout: str) -> Any:
             return super()._wide(stored & 0x7F, layout)
@@ -241,7 +245,7 @@ def test_an_fp8_operand_that_is_read_as_another_number_is_found() -> None:
 
 
 @pytest.mark.parametrize("dtype", CARRIERS)
-def test_a_kernel_that_forgets_beta_is_found_where_k_is_long(dtype: str) -> None:
+def test_a_kernel_that_forgets_beta_is_detected_where_k_is_long(dtype: str) -> None:
     gemm = Gemm(m=40, n=30, k=10_000, dtype=dtype, beta=0.5)
     assert FakeKernel(gemm).check() <= tolerance(dtype, 10_000)
     with pytest.raises(MeasurementError, match="incorrect"):
@@ -257,7 +261,7 @@ def test_what_an_earlier_kernel_left_in_c_is_not_held_against_the_next(dtype: st
 
 @pytest.mark.parametrize("width", [8, 34, 55, 144])
 @pytest.mark.parametrize("dtype", CARRIERS)
-def test_a_tile_that_was_written_some_columns_aside_is_found_whatever_the_distance(
+def test_a_tile_that_was_written_some_columns_aside_is_detected_whatever_the_distance(
     dtype: str, width: int
 ) -> None:
     def spoil(c: Any) -> None:
@@ -272,7 +276,7 @@ def test_a_tile_that_was_written_some_columns_aside_is_found_whatever_the_distan
 
 
 @pytest.mark.parametrize("dtype", CARRIERS)
-def test_a_bias_over_a_tile_is_found_in_the_rows_that_are_only_summed(dtype: str) -> None:
+def test_a_bias_over_a_tile_is_detected_in_the_rows_that_are_only_summed(dtype: str) -> None:
     def spoil(c: Any) -> None:
         # Half the size of an element.
         c[0, 145:149, 64:128] += 5.0

@@ -1,4 +1,4 @@
-"""The supervisor and its measuring child, as real processes: what a kill, a hang or a death costs."""
+"""The supervisor and its child, as real processes: what a kill, a hang or a death costs."""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ def test_one_cold_set_is_enough_where_it_exceeds_the_cache_itself(backend: CpuBa
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_operands_have_the_layout_that_was_asked_for(backend: CpuBackend, layout: str) -> None:
+def test_operands_have_the_requested_layout(backend: CpuBackend, layout: str) -> None:
     (operands,) = backend.operands(
         Gemm(m=6, n=5, k=4, batch=3, layout=layout, dtype="fp64"), cold=False
     )
@@ -101,7 +101,7 @@ def test_a_shape_that_does_not_fit_is_refused_before_it_is_allocated(backend: Cp
     with pytest.raises(MeasurementError, match="operands need") as caught:
         backend.operands(gemm, cold=True)
     assert caught.value.status == "out_of_memory"
-    # And the bench goes on.
+    # And the backend goes on.
     assert len(backend.operands(Gemm(m=8, n=8, k=8), cold=False)) == 1
 
 
@@ -173,7 +173,7 @@ def test_a_cpu_works_only_while_its_host_waits(backend: CpuBackend) -> None:
 def test_tiny_operands_that_are_cold_stay_within_the_arena(
     backend: CpuBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A set of 12 bytes takes 3 KiB, padded: millions of them, three times the cache, would be many GiB."""
+    """A set of 12 bytes takes 3 KiB with its padding: 3x the cache would be many GiB."""
     monkeypatch.setattr(cpu, "MAX_ARENA_BYTES", 2**22)
     gemm = Gemm(m=1, n=1, k=1)
     sets = backend.operands(gemm, cold=True)

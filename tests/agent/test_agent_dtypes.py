@@ -1,4 +1,4 @@
-"""bf16 as the uint16 of its bits and fp8 as the uint8 of its, against float64 arithmetic: each of them is exact there."""
+"""bf16 carried as uint16 and fp8 as uint8, against float64 arithmetic, which is exact."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""On a real GPU: rows of every kind, and what faults, hangs and wrong kernels cost. Skipped where there is none."""
+"""On a real GPU: rows of every kind, and the cost of faults, hangs and wrong kernels."""
 
 from __future__ import annotations
 
@@ -202,7 +202,7 @@ def test_several_under_way_read_the_same_as_one_alone(make_supervisor: MakeSuper
 def test_loading_one_gpu_moves_only_its_own_counter(
     make_supervisor: MakeSupervisor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """NVML ignores CUDA_VISIBLE_DEVICES: were boards found by index, the second GPU's samples would hold the first one's energy."""
+    """NVML ignores CUDA_VISIBLE_DEVICES: by index, a GPU would read another one's energy."""
     if _gpus() < 2:
         pytest.skip("needs two GPUs")
     import pynvml
@@ -233,7 +233,7 @@ def test_loading_one_gpu_moves_only_its_own_counter(
 
 
 def test_the_boards_timer_agrees_with_the_hosts() -> None:
-    """Clocks and times both rest on it: where it ran fast, an SM would seem to be over its clock."""
+    """Clocks and times rest on it: if it ran fast, an SM would seem to exceed its clock."""
     import cupy
 
     from agent.devices.cuda_stream import CudaStream, elapsed_us

@@ -1,4 +1,4 @@
-"""One cell becomes one row, whatever happens: every status that an instrument can give, over a bench of our own."""
+"""One cell becomes one row, whatever happens: every status, over the fake backend."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def test_every_row_has_a_name_of_its_own(measure: Measure, make_cell: MakeCell) 
     assert first["cell_id"] == second["cell_id"]
 
 
-def test_power_is_metered_where_it_is_asked_for(measure: Measure, make_cell: MakeCell) -> None:
+def test_power_is_metered_where_the_cell_wants_it(measure: Measure, make_cell: MakeCell) -> None:
     row = measure(make_cell(power=True)).row
     assert row["status"] == "ok"
     assert row["power_w"] == 200.0
@@ -125,7 +125,7 @@ def test_power_is_metered_where_it_is_asked_for(measure: Measure, make_cell: Mak
     assert row["counter_steps"] is None
 
 
-def test_the_meter_is_told_the_length_of_the_counters_step(
+def test_the_meter_gets_the_length_of_the_counters_step(
     device: Device, make_cell: MakeCell, make_backend: MakeBackend
 ) -> None:
     for step_s in (None, 0.0987):
@@ -166,7 +166,7 @@ def test_a_counter_that_stands_still_costs_the_power_and_not_the_runtime(
     assert row["power_w"] is None
 
 
-def test_a_disputed_power_is_kept_and_said(
+def test_a_disputed_power_is_kept_and_marked(
     measure: Measure, make_cell: MakeCell, make_backend: MakeBackend
 ) -> None:
     row = measure(
@@ -380,7 +380,7 @@ def references(monkeypatch: pytest.MonkeyPatch) -> list[Gemm]:
 
 
 @pytest.mark.parametrize("depth", [1, 3])
-def test_what_the_product_should_be_is_computed_once_for_all_configurations(
+def test_the_reference_product_is_computed_once_for_all_configurations(
     device: Device,
     make_cell: MakeCell,
     make_backend: MakeBackend,

@@ -1,4 +1,4 @@
-"""Boards as NVML shows them, over four that exist only here: each agent reads its own, whatever its neighbours do."""
+"""Boards as NVML shows them, over four fake ones: each agent reads only its own board."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ NOT_SUPPORTED = pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
 
 @dataclass
 class FakeGpu:
-    """One board. Its counter shows the energy of whole steps; `lacks` names the calls that its driver refuses."""
+    """One board, whose counter shows whole steps; `lacks` names calls that its driver refuses."""
 
     uuid: str
     watts: float = IDLE_W
@@ -141,7 +141,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> FakeNvml:
 
 
 @pytest.mark.parametrize("at", range(4))
-def test_a_board_is_found_by_its_bus_and_named_by_nvml(fake: FakeNvml, at: int) -> None:
+def test_a_board_is_opened_by_its_bus_and_named_by_nvml(fake: FakeNvml, at: int) -> None:
     fake.gpus[BUS_IDS[at]].energy_mj = fake.gpus[BUS_IDS[at]].shown_mj = 1234.0 + at
     board = NvmlBoard(BUS_IDS[at])
     assert board.uuid == f"GPU-{at}"
@@ -239,7 +239,7 @@ def sample(
 def test_loading_one_of_four_boards_moves_only_its_own_counter(
     fake: FakeNvml, sample: Callable[[int, float], dict[str, Any]], loaded: int
 ) -> None:
-    """Somebody loads one board all the while; the agents of the others see their own kernels and nothing of it."""
+    """One board is loaded all the while; the agents of the others see only their own kernels."""
     others = [at for at in range(4) if at != loaded]
     fake.gpus[BUS_IDS[loaded]].watts = 650.0
     before = [gpu.energy_mj for gpu in fake.gpus.values()]
@@ -299,7 +299,9 @@ def test_readings_are_those_of_the_board(fake: FakeNvml, at: int) -> None:
         ),
     ],
 )
-def test_a_power_cap_is_told_from_other_reasons(fake: FakeNvml, reasons: int, capped: bool) -> None:
+def test_a_power_cap_is_distinguished_from_other_reasons(
+    fake: FakeNvml, reasons: int, capped: bool
+) -> None:
     fake.gpus[BUS_IDS[2]].reasons = reasons
     board = NvmlBoard(BUS_IDS[2])
     assert board.throttle_reasons() == reasons
@@ -363,7 +365,7 @@ def test_a_neighbour_is_counted_on_the_board_where_it_computes(fake: FakeNvml) -
     assert [NvmlBoard(bus_id).compute_processes() for bus_id in BUS_IDS] == [1, 3, 0, 1]
 
 
-def test_power_that_the_counter_and_the_board_tell_apart_is_disputed(
+def test_power_is_disputed_where_the_counter_and_the_board_disagree(
     fake: FakeNvml, sample: Callable[[int, float], dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A counter that shows half of what is drawn."""

@@ -1,4 +1,4 @@
-"""Several cells under way at once: in which order things happen, that no row is lost, and whose fault a failure is."""
+"""Several cells under way at once: the order of things, no lost row, whose fault a failure is."""
 
 from __future__ import annotations
 
@@ -25,7 +25,10 @@ FIVE = (8, 16, 24, 32, 40)
 
 @dataclass
 class Run:
-    """What a call gave, and all that happened, in order: (stage, m of the cell); "begun" and "done" are the caller's view."""
+    """What a call returned, and all that happened in order, as (stage, m of the cell).
+
+    "begun" and "done" are the caller's view.
+    """
 
     events: list[Event]
     log: list[tuple[str, int]]
@@ -65,19 +68,19 @@ def run(device: Device, make_cell: MakeCell, make_backend: Any) -> Callable[...,
     def go(
         sizes: Sequence[int] = FIVE,
         *,
-        asked: int | None = None,
-        of_bench: int = 3,
+        depth: int | None = None,
+        device_depth: int = 3,
         power: Sequence[int] = (),
         options: Any = None,
         **backend: Any,
     ) -> Run:
         waited: list[float] = []
-        fake = make_backend(device, depth=of_bench, **backend)
+        fake = make_backend(device, depth=device_depth, **backend)
         live = LiveInstrument(fake, device, Procedure(), "me", wait=waited.append)
         cells = [make_cell(m=m, power=m in power, **(options or {}).get(m, {})) for m in sizes]
         events = []
         for event in live.measure_all(
-            cells, depth=asked, begun=lambda cell: fake.log.append(("begun", cell.gemm.m))
+            cells, depth=depth, begun=lambda cell: fake.log.append(("begun", cell.gemm.m))
         ):
             events.append(event)
             fake.log.append(
@@ -126,8 +129,8 @@ def test_work_is_done_in_the_order_in_which_it_was_enqueued(run: Callable[..., R
 
 
 def test_cells_under_way_are_at_different_stages(run: Callable[..., Run]) -> None:
-    """Begun all at once they would stay in step, and the device would wait while all of them are prepared."""
-    seen = run(tuple(range(8, 168, 8)), of_bench=8)
+    """If all began at once, the device would wait while all of them are prepared."""
+    seen = run(tuple(range(8, 168, 8)), device_depth=8)
     begun = [i for i, (stage, _) in enumerate(seen.log) if stage == "begun"]
     assert all(
         "checked" in stages or "timed" in stages
@@ -142,22 +145,22 @@ def test_a_cell_is_announced_before_anything_is_done_for_it(run: Callable[..., R
     assert Counter(stage for stage, _ in seen.log)["begun"] == 5
 
 
-@pytest.mark.parametrize(("of_bench", "asked"), [(1, None), (1, 4), (3, 1)])
+@pytest.mark.parametrize(("device_depth", "depth"), [(1, None), (1, 4), (3, 1)])
 @pytest.mark.parametrize("power", [(), FIVE])
 def test_alone_is_one_after_the_other(
-    run: Callable[..., Run], of_bench: int, asked: int | None, power: Sequence[int]
+    run: Callable[..., Run], device_depth: int, depth: int | None, power: Sequence[int]
 ) -> None:
-    seen = run(asked=asked, of_bench=of_bench, power=power)
+    seen = run(depth=depth, device_depth=device_depth, power=power)
     assert [entry for entry in seen.log if entry[0] in ("begun", "done")] == [
         (stage, m) for m in FIVE for stage in ("begun", "done")
     ]
 
 
-@pytest.mark.parametrize(("asked", "most"), [(None, 3), (2, 2), (3, 3), (99, 3)])
+@pytest.mark.parametrize(("depth", "most"), [(None, 3), (2, 2), (3, 3), (99, 3)])
 def test_at_most_so_many_are_under_way_as_the_device_and_the_caller_allow(
-    run: Callable[..., Run], asked: int | None, most: int
+    run: Callable[..., Run], depth: int | None, most: int
 ) -> None:
-    assert run(asked=asked).under_way() == most
+    assert run(depth=depth).under_way() == most
 
 
 WAYS_TO_FAIL = {
@@ -214,7 +217,10 @@ def test_while_power_settles_a_cell_may_be_begun_and_no_more_than_one(
 
 
 def test_nothing_of_others_is_on_the_device_while_power_is_read(run: Callable[..., Run]) -> None:
-    """Before the load begins the queue is empty, and what the next cell enqueues while it settles is over before the window opens."""
+    """The queue is empty before the load begins.
+
+    What the next cell enqueues while the load settles is over before the window opens.
+    """
     seen = run(power=FIVE)
     for m in FIVE:
         before = seen.log[: seen.at("power", m)]
@@ -266,7 +272,7 @@ def test_a_device_that_fails_under_one_cell_alone_is_its_row(
 ) -> None:
     seen = run(
         (8, 16),
-        asked=1,
+        depth=1,
         power=(8, 16),
         trouble=_raise(device_fault("cudaErrorLaunchFailure"), stage, 16),
     )
@@ -372,7 +378,7 @@ def test_a_cell_that_finds_no_room_beside_a_metered_one_is_tried_again(
             failed.append(m)
             raise MemoryError("no room")
 
-    seen = run((8, 16, 24), power=(8, 16), asked=2, trouble=trouble)
+    seen = run((8, 16, 24), power=(8, 16), depth=2, trouble=trouble)
     assert failed == [24]
     assert seen.statuses == {8: "ok", 16: "ok", 24: "ok"}
 

@@ -25,7 +25,7 @@ from gemmcast.procedure import Procedure
 
 
 class Clock:
-    """`wait` takes up to `late_s` longer than it was asked for: the host is busy."""
+    """`wait_when_busy` may take up to `late_s` longer than it should: the host is busy."""
 
     def __init__(self, late_s: float = 0.0, seed: int = 0) -> None:
         self.now, self._late_s, self._rng = 1000.0, late_s, np.random.default_rng(seed)
@@ -44,7 +44,10 @@ class Clock:
 
 
 class FakeBoard:
-    """A counter that steps every `step_s`, `phase_s` after the full step; a read takes `read_s` and samples at its middle."""
+    """A counter that steps every `step_s`, `phase_s` after the full step.
+
+    A read takes `read_s` and samples at its middle.
+    """
 
     def __init__(
         self,
@@ -83,7 +86,7 @@ class FakeBoard:
 
 
 class FakeLoad:
-    """Launches of a known length, fed at a cost; says when it was marked, and whether it is still fed."""
+    """Launches of a known length, fed at a cost; it notes when it was fed, marked and stopped."""
 
     def __init__(
         self, clock: Clock, launch_us: float = 1650.0, clock_mhz: float | None = None
@@ -166,7 +169,7 @@ def test_a_known_power_is_recovered_though_reads_do_not_meet_the_steps(
 def test_counted_in_steps_a_busy_host_does_not_matter(
     power_w: float, phase_s: float, step_s: float, seed: int
 ) -> None:
-    """The length was measured beforehand, as well as that can be done; each step is seen up to 30 ms late."""
+    """The length was measured beforehand; each step is seen up to 30 ms late."""
     reading, _, _ = _meter(
         power_w, phase_s=phase_s, step_s=step_s, given_s=step_s * 1.001, late_s=0.03, seed=seed
     )
@@ -176,7 +179,7 @@ def test_counted_in_steps_a_busy_host_does_not_matter(
 
 
 def test_by_the_times_that_steps_were_seen_a_busy_host_does_matter() -> None:
-    """What the test above would look like if steps were not counted; also shows that its host is busy."""
+    """The test above without counting steps; it shows that the host there is busy."""
     errors = [
         abs(_meter(700.0, late_s=0.03, seed=seed)[0].power_w / 700.0 - 1) for seed in range(20)
     ]
@@ -184,7 +187,7 @@ def test_by_the_times_that_steps_were_seen_a_busy_host_does_matter() -> None:
     assert float(np.median(errors)) < 0.03
 
 
-def test_a_step_that_passed_unseen_is_counted_by_its_length() -> None:
+def test_a_step_that_was_missed_is_counted_by_its_length() -> None:
     class Blinks(FakeBoard):
         """The counter shows nothing new for two steps, once."""
 
@@ -376,7 +379,7 @@ def test_instantaneous_power_is_integrated_over_the_window_alone() -> None:
     assert reading.power_instant_w == pytest.approx(want, rel=0.003)
 
 
-def test_instantaneous_power_that_is_told_now_and_then_is_averaged_over_those_times() -> None:
+def test_instantaneous_power_that_is_absent_at_times_is_averaged_over_the_others() -> None:
     reading, _, _ = _meter(300.0, instant_w=lambda now_s: 300.0 if int(now_s * 50) % 2 else None)
     assert reading.power_instant_w == pytest.approx(300.0)
     assert reading.dispute is None
@@ -394,13 +397,13 @@ def test_a_counter_and_a_board_that_disagree_make_a_dispute(side: int) -> None:
     assert far.dispute.endswith("W: over 5% apart")
 
 
-def test_nobody_disagrees_with_a_board_that_does_not_tell() -> None:
+def test_without_instantaneous_power_there_is_no_dispute() -> None:
     reading, _, _ = _meter(300.0)
     assert reading.power_instant_w is None
     assert reading.dispute is None
 
 
-def test_a_board_that_tells_no_watts_is_a_dispute_and_not_a_fault() -> None:
+def test_a_board_that_reads_zero_watts_is_a_dispute_and_not_a_fault() -> None:
     reading = PowerReading(
         power_w=300.0, power_instant_w=0.0, sustained_runtime_us=10.0, window_s=0.5, counter_steps=5
     )
@@ -409,7 +412,7 @@ def test_a_board_that_tells_no_watts_is_a_dispute_and_not_a_fault() -> None:
 
 
 class Oven:
-    """A board that comes to 60 degrees from 30 while it is loaded, by half of what is missing every `half_s`."""
+    """A loaded board that goes from 30 to 60 degrees, half of the remaining way every `half_s`."""
 
     def __init__(self, clock: Clock, half_s: float) -> None:
         self._clock, self._half_s, self._begun_s = clock, half_s, clock.now
@@ -436,7 +439,7 @@ def test_a_board_is_heated_until_its_temperature_rises_no_more(
         )
 
 
-def test_a_board_that_does_not_tell_its_temperature_is_not_heated() -> None:
+def test_a_board_without_a_temperature_is_not_heated() -> None:
     clock = Clock()
     load = FakeLoad(clock)
     heat(load, lambda: None, clock=HostClock(now_s=clock.now_s, wait=clock.wait))

@@ -1,4 +1,4 @@
-"""The device that answers from a file: row for row, and honest about what the file does not hold."""
+"""The device that answers from a file, row for row; a missing cell is `not_recorded`."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _write(path: Path, rows: list[dict[str, Any]]) -> Path:
 
 @pytest.fixture
 def recorded(tmp_path: Path, make_cell: MakeCell, make_row: MakeRow) -> Path:
-    """Two shapes on one and two threads; one of them metered, and one measured twice; one that failed."""
+    """Two shapes on one and two threads, one of them measured twice; one metered; one failed."""
     rows = [
         make_row(make_cell(m=m, cpu_threads=threads), runtime_us=m / threads, cpu_threads=threads)
         for m in (32, 64)
@@ -76,8 +76,8 @@ def test_a_recorded_row_comes_back_as_it_was(recorded: Path, make_cell: MakeCell
 
 
 def test_the_device_is_the_recorded_one(recorded: Path, device: Device) -> None:
-    found = ReplayInstrument(recorded, "replayer").device
-    assert found == replace(device, peak_tflops={"fp32": 0.2})
+    replayed = ReplayInstrument(recorded, "replayer").device
+    assert replayed == replace(device, peak_tflops={"fp32": 0.2})
 
 
 def test_a_recorded_failure_is_replayed_too(recorded: Path, make_cell: MakeCell) -> None:
@@ -103,7 +103,7 @@ def test_repeats_are_different_rows_while_there_are_some(
     assert {row["runtime_us"] for row in rows[:2]} == {32.0, 33.0}
 
 
-def test_cells_that_ask_nothing_of_threads_and_kernel_get_what_there_is(
+def test_cells_that_leave_threads_and_kernel_open_get_what_there_is(
     recorded: Path, make_cell: MakeCell
 ) -> None:
     row = (
@@ -132,7 +132,7 @@ def test_cells_that_ask_nothing_of_threads_and_kernel_get_what_there_is(
     ],
     ids=str,
 )
-def test_what_was_not_recorded_is_said_to_be_so(
+def test_what_was_not_recorded_is_a_row_not_recorded(
     recorded: Path, make_cell: MakeCell, options: dict[str, Any]
 ) -> None:
     cell = make_cell(**options)
@@ -194,7 +194,7 @@ def test_a_file_without_samples_is_refused(tmp_path: Path) -> None:
 
 @pytest.fixture
 def resolved(tmp_path: Path, make_cell: MakeCell, make_row: MakeRow) -> ReplayInstrument:
-    """Rows that tell more than was asked: two configurations of one library, one of them twice, and an own kernel."""
+    """Rows with more knobs than the cells: two configurations of a library, and a custom kernel."""
     one, two, own = (
         make_cell(m=32, family=family, kernel="", cpu_threads=0)
         for family in ("cublaslt", "cublaslt", "custom")
@@ -237,18 +237,18 @@ def test_an_open_knob_fits_any_and_a_given_one_must_fit(
 
 
 @pytest.mark.parametrize(
-    ("kernel", "found"),
+    ("kernel", "is_recorded"),
     [
         ("kernels/mine.toml", True),
         ("kernels/mine.toml@1a2b3c4d", True),
         ("kernels/mine.toml@ffffffff", False),
     ],
 )
-def test_an_own_kernel_is_found_by_its_path_or_by_its_content(
-    resolved: ReplayInstrument, make_cell: MakeCell, kernel: str, found: bool
+def test_a_custom_kernel_is_matched_by_its_path_or_by_its_content(
+    resolved: ReplayInstrument, make_cell: MakeCell, kernel: str, is_recorded: bool
 ) -> None:
     row = resolved.measure(make_cell(m=32, family="custom", kernel=kernel, cpu_threads=0)).row
-    assert (row["status"] == "ok") == found
+    assert (row["status"] == "ok") == is_recorded
 
 
 @pytest.mark.parametrize(
@@ -266,7 +266,10 @@ def test_every_recorded_sweep_answers(name: str) -> None:
             power=metered,
             device_key=instrument.device.name,
         )
-        said = instrument.measure(cell).row
-        assert (said["status"], said["runtime_us"], said["power_w"], said["reason"]) == tuple(
-            row[column] for column in ("status", "runtime_us", "power_w", "reason")
-        )
+        replayed = instrument.measure(cell).row
+        assert (
+            replayed["status"],
+            replayed["runtime_us"],
+            replayed["power_w"],
+            replayed["reason"],
+        ) == tuple(row[column] for column in ("status", "runtime_us", "power_w", "reason"))

@@ -1,8 +1,8 @@
-"""The contracts of agent/devices and agent/instrument, run over every implementation and its fake."""
+"""The contracts of DeviceBackend and Instrument, run over every implementation and its fake."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -146,7 +146,9 @@ class BackendContract:
         assert reading.counter_steps >= PROCEDURE.power_steps
         assert reading.dispute is None
 
-    def test_a_device_of_our_own_is_not_contended(self, backend: DeviceBackend) -> None:
+    def test_a_device_without_other_processes_is_not_contended(
+        self, backend: DeviceBackend
+    ) -> None:
         assert backend.contention() is None
 
 
@@ -287,7 +289,7 @@ class TestCudaInstrument(InstrumentContract):
 
 class TestReplayInstrument(InstrumentContract):
     @pytest.fixture
-    def instrument(self, cells: list[Cell], make_row: Any, tmp_path: Path) -> Iterator[Instrument]:
+    def instrument(self, cells: list[Cell], make_row: Any, tmp_path: Path) -> Instrument:
         path = tmp_path / "recorded.parquet"
         pq.write_table(to_table([make_row(cell) for cell in cells[:3]]), path)
-        yield ReplayInstrument(path, "me")
+        return ReplayInstrument(path, "me")

@@ -47,7 +47,10 @@ class Started:
 
 
 class FakeKernel:
-    """Batch i takes `launches` times the i-th of `launch_us`, plus `extra_us`, at the i-th of `clocks` (before it, while it runs)."""
+    """Batch i takes `launches` times the i-th of `launch_us`, plus `extra_us`.
+
+    The i-th of `clocks` holds the clock before it and the clock while it runs.
+    """
 
     def __init__(
         self,
@@ -82,7 +85,7 @@ class FakeKernel:
         min_batch_us: float = 1000.0,
         max_launches: int = 20_000,
     ) -> Burst:
-        """As the CPU's bench does it: size, then time, a batch at once."""
+        """As the CPU's backend does it: size, then time, a batch at once."""
         return finish(
             time_burst(self.run, finish(size(self.run, min_batch_us, max_launches)), procedure)
         )
@@ -132,7 +135,7 @@ def test_a_first_reading_that_was_interrupted_does_not_size_the_batch() -> None:
     assert kernel.sizes[-1] * 7.0 >= 1000.0
 
 
-def test_a_size_is_found_in_few_readings_from_one_launch_up() -> None:
+def test_sizing_takes_few_readings_from_one_launch_up() -> None:
     kernel = FakeKernel(repeat(0.02))
     launches = finish(size(kernel.run, 1000.0, 10**6))
     assert 50_000 <= launches <= 100_000
@@ -351,7 +354,7 @@ def test_low_is_judged_by_the_highest_clock_seen_until_then() -> None:
     assert burst.launches_timed == 10 * MIN_BATCHES
 
 
-def test_a_rest_waits_where_it_is_told_to() -> None:
+def test_a_rest_sleeps_as_long_as_it_should() -> None:
     slept: list[float] = []
     Rest(0.3, slept.append).wait()
     assert slept == [0.3]
@@ -361,8 +364,8 @@ def test_the_standard_error_is_that_of_medians_of_such_samples() -> None:
     rng = np.random.default_rng(11)
     samples = 100.0 + 4.0 * rng.standard_normal((1500, 61))
     seen = float(np.std(np.median(samples, axis=1))) / 100.0
-    said = float(np.mean([relative_standard_error(list(times)) for times in samples]))
-    assert said == pytest.approx(seen, rel=0.1)
+    estimated = float(np.mean([relative_standard_error(list(times)) for times in samples]))
+    assert estimated == pytest.approx(seen, rel=0.1)
 
 
 def test_the_standard_error_of_one_reading_is_none() -> None:
