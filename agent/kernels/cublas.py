@@ -21,12 +21,12 @@ from functools import cached_property
 import cupy
 
 from agent.kernels import Prepared, cublaslt
+from agent.kernels.cublaslt.library import WORKSPACE_BYTES
 from agent.operands import Operands, addresses
 from gemmcast.config import KernelConfig
 from gemmcast.errors import MeasurementError
 from gemmcast.gemm import Gemm
 
-WORKSPACE_BYTES = cublaslt.WORKSPACE_BYTES
 DEFAULT_ALGORITHM = -1
 """CUBLAS_GEMM_DEFAULT of cublasGemmAlgo_t."""
 COMPUTE_32F = 68

@@ -1,4 +1,4 @@
-"""The paper's kernel: shared-memory tiles of A and of B per thread block, one element of C per thread.
+"""The paper's kernel: shared-memory tiles per thread block, one element of C per thread.
 
 Source of the scheme: CUDA C++ Programming Guide, "Shared Memory"; arXiv 2411.16954, section III
 (tile sizes 1 to 32, fp32). tile_m = tile_n = tile_k; layout nn; batches along the grid's z axis.

@@ -84,9 +84,9 @@ class AlgorithmSpace:
             reason = f"cublaslt has no kernel {config.kernel!r} without knobs: use {KERNEL_NAMES}"
             raise MeasurementError("unsupported", reason)
         if name.source == "enumerated":
-            selected = self._from_enumeration(name.index)
+            selected = self._from_enumeration(name.place)
         else:
-            selected = self._from_list(name.index)
+            selected = self._from_list(name.place)
         self._check_knobs(selected, config, wanted)
         return selected
 

@@ -86,7 +86,7 @@ class KernelName(NamedTuple):
 
     source: str
     """`heuristic`: the library's own list, best first. `enumerated`: the rest, shuffled."""
-    index: int
+    place: int
 
 
 def parse_kernel(kernel: str) -> KernelName | None:
