@@ -53,7 +53,7 @@ HEAVY = {
         "agent/devices/cuda_stream.py",
         "agent/kernels/cublas.py",
         "agent/kernels/cublaslt/__init__.py",
-        "agent/kernels/custom.py",
+        "agent/kernels/custom/__init__.py",
         "agent/kernels/cutlass/__init__.py",
         "agent/kernels/launch.py",
         "agent/kernels/tiled.py",
