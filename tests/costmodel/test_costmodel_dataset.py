@@ -211,8 +211,8 @@ def test_draws_depend_on_the_name_alone() -> None:
 def test_a_holdout_out_of_its_range_is_refused(holdout: float) -> None:
     with pytest.raises(InputError, match="must be above 0 and below 0.9"):
         TrainSettings(holdout=holdout)
-    with pytest.raises(InputError, match="must be at least 1"):
-        TrainSettings(min_rows=0)
+    with pytest.raises(InputError, match="must be at least 20"):
+        TrainSettings(min_rows=19)
 
 
 # scores
