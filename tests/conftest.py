@@ -242,6 +242,7 @@ def coordinator() -> Callable[..., Ended]:
         ):
             patch.setattr(sys, "argv", ["coordinator", *map(str, arguments)])
             patch.setenv("COLUMNS", "200")
+            patch.setenv("TERM", "xterm")
             try:
                 main()
             except SystemExit as leaving:
