@@ -7,10 +7,8 @@ in schema 1, so that renaming a field changes no id.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Any
 
 from gemmcast.config import KernelConfig
 from gemmcast.gemm import Gemm
@@ -48,13 +46,3 @@ class Cell:
                 "repeat": self.repeat,
             }
         )
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
-        return asdict(self)
-
-    @staticmethod
-    def from_dict(values: Mapping[str, Any]) -> Cell:
-        """The inverse of `to_dict`."""
-        config, gemm = KernelConfig(**values["config"]), Gemm(**values["gemm"])
-        return Cell(**{**values, "gemm": gemm, "config": config})
