@@ -38,7 +38,7 @@ rounded to C's type (cuBLAS does so by default)."""
 
 def tolerance(dtype: str, k: int) -> float:
     """Largest error of a row, relative to the root mean square of C."""
-    # fp8 operands are multiplied exactly: what is rounded is C.
+    # Operands of fp8 are multiplied exactly: what is rounded is C.
     c_dtype = RESULTS.get(dtype, dtype)
     roundoff = MULTIPLICANDS.get(dtype, DTYPES[c_dtype].unit_roundoff)
     accumulator = ACCUMULATORS.get(dtype, FP32_ROUNDOFF)

@@ -33,9 +33,9 @@ MakeCell = Callable[..., Cell]
 
 
 def _cpu_backend() -> CpuBackend:
-    """On a clock that moves by a microsecond at each look."""
+    """On a clock that moves by a millisecond at each look."""
     ticks = count()
-    return CpuBackend(CpuClock(now_s=lambda: next(ticks) * 1e-6, preemptions=lambda: 0))
+    return CpuBackend(CpuClock(now_s=lambda: next(ticks) * 1e-3, preemptions=lambda: 0))
 
 
 class BackendContract:
