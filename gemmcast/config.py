@@ -85,8 +85,11 @@ class KernelConfig:
 
     @property
     def threads(self) -> int:
-        """Threads that compute: of one block on a GPU, of the whole GEMM on a CPU."""
-        return self.block_threads or self.cpu_threads
+        """Threads that compute: of one block on a GPU, of the whole GEMM on a CPU.
+
+        One of the two knobs is 0.
+        """
+        return max(self.block_threads, self.cpu_threads)
 
     def __str__(self) -> str:
         known = {name: getattr(self, name) for name in KNOBS if getattr(self, name)}

@@ -71,7 +71,7 @@ class LoadedModel:
     ) -> None:
         self.version = version
         self._session = _session(data, source)
-        everything = self._session.get_modelmeta().custom_metadata_map
+        everything = _metadata(self._session, source)
         self.metadata = _own_metadata(everything, source)
         self.outputs = _outputs(self._session, self.metadata, source)
         self.prefilter = _prefilter(everything, source)
@@ -146,6 +146,15 @@ def _session(data: bytes, source: str) -> ort.InferenceSession:
         raise ModelFileError("model", source, rule, _FETCH_AGAIN) from None
 
 
+def _metadata(session: ort.InferenceSession, source: str) -> dict[str, str]:
+    """Every metadata key of the file, also those of other programs."""
+    try:
+        everything: dict[str, str] = session.get_modelmeta().custom_metadata_map
+    except UnicodeDecodeError as error:
+        raise _unreadable(source, error) from None
+    return everything
+
+
 def _prefilter(everything: dict[str, str], source: str) -> ort.InferenceSession | None:
     text = renamed(everything, METADATA_KEYS).get(PREFILTER)
     if not text:
@@ -186,20 +195,15 @@ def _check_contract(metadata: dict[str, str], source: str) -> None:
     if missing:
         rule = f"has no metadata {', '.join(sorted(missing))}"
         raise ModelFileError("model", source, rule, _FETCH_AGAIN)
-    fields = _json(metadata, "fields", source)
-    if not isinstance(fields, list):
-        raise refusal
-    if [QUERY_FIELDS.get(name, name) for name in fields] != list(query.FIELDS):
+    fields = _json_list(metadata, "fields", source)
+    if [QUERY_FIELDS.get(str(name), name) for name in fields] != list(query.FIELDS):
         raise refusal
 
 
 def _outputs(session: ort.InferenceSession, metadata: dict[str, str], source: str) -> list[str]:
-    outputs = _json(metadata, "outputs", source)
+    outputs = _json_list(metadata, "outputs", source)
     in_graph = [output.name for output in session.get_outputs()]
-    if (
-        not isinstance(outputs, list)
-        or [*outputs, *query.INTERVALS, query.EXTRAPOLATING] != in_graph
-    ):
+    if [*outputs, *query.INTERVALS, query.EXTRAPOLATING] != in_graph:
         rule = "its metadata name other outputs than its graph has"
         raise ModelFileError("model", source, rule, _FETCH_AGAIN)
     return outputs
@@ -207,18 +211,21 @@ def _outputs(session: ort.InferenceSession, metadata: dict[str, str], source: st
 
 def _devices(metadata: dict[str, str], source: str) -> list[Device]:
     """The devices of the training rows."""
-    descriptions = _json(metadata, "devices", source)
+    descriptions = _json_list(metadata, "devices", source)
     try:
         return [Device.from_json(json.dumps(description)) for description in descriptions]
-    except (ValueError, TypeError) as error:
-        raise _unreadable(source, error) from None
-
-
-def _json(metadata: dict[str, str], key: str, source: str) -> Any:
-    try:
-        return json.loads(metadata[key])
     except ValueError as error:
         raise _unreadable(source, error) from None
+
+
+def _json_list(metadata: dict[str, str], key: str, source: str) -> list[Any]:
+    try:
+        values = json.loads(metadata[key])
+    except ValueError as error:
+        raise _unreadable(source, error) from None
+    if not isinstance(values, list):
+        raise _unreadable(source, TypeError(f"{key} is not a list"))
+    return values
 
 
 def _unreadable(source: str, error: Exception) -> ModelFileError:
