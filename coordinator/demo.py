@@ -2,7 +2,7 @@
 
 The new shapes are drawn with another seed, or are those that were kept back of a recorded dataset.
 The node's model file predicts them before they are measured, and the predictions are shown beside
-the measurements and the baselines. Knows nothing that `run` and the Predictor do not offer.
+the measurements and the baselines. It uses only what `run` and the Predictor use.
 """
 
 from __future__ import annotations

@@ -197,12 +197,12 @@ class Cluster:
                 os.kill(pid, signal.SIGKILL)
 
     def _pids(self) -> list[int]:
-        found = []
+        pids = []
         for path in Path("/proc").glob("[0-9]*/environ"):
             with contextlib.suppress(OSError):
                 if f"RAY_AUTH_TOKEN={self.env['RAY_AUTH_TOKEN']}".encode() in path.read_bytes():
-                    found.append(int(path.parent.name))
-        return found
+                    pids.append(int(path.parent.name))
+        return pids
 
     def job(self, *words: str, limit_s: float = 120.0) -> str:
         deadline_s = monotonic() + 60

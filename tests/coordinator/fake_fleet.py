@@ -42,7 +42,7 @@ class FakeAgent:
 
 
 class FakeFleet:
-    """See the head of this file; what it was asked to do is public."""
+    """See the head of this file. Its calls are recorded in public attributes."""
 
     def __init__(
         self,

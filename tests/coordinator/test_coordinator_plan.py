@@ -223,13 +223,13 @@ def _replay(project: Path, dataset: str) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("dataset", "found"),
+    ("dataset", "path"),
     [("b.parquet", "plans/b.parquet"), ("datasets/a.parquet", "datasets/a.parquet")],
 )
 def test_a_dataset_lies_beneath_the_plan_or_the_project(
-    project: Path, dataset: str, found: str
+    project: Path, dataset: str, path: str
 ) -> None:
-    assert read_plan(_replay(project, dataset)).devices.dataset == str(project / found)
+    assert read_plan(_replay(project, dataset)).devices.dataset == str(project / path)
 
 
 def test_an_absolute_path_into_the_project_is_fine(project: Path) -> None:
