@@ -82,13 +82,16 @@ HEAVY = {
     "threadpoolctl": {"agent/kernels/blas.py"},
 }
 FROM_AGENT = {
-    # the actor, and what it is made of
+    # the actor, what it is made of, and its first answer
     ("coordinator/fleet/cluster.py", "agent.actor.Agent"),
+    ("coordinator/fleet/cluster.py", "agent.spec.AgentSpec"),
+    ("coordinator/fleet/cluster.py", "agent.spec.Hello"),
     # pure text: the kernels of a set; a custom kernel is named by its content
-    ("coordinator/plan/cells.py", "agent.kernels.cutlass.generate.configs"),
-    ("coordinator/plan/cells.py", "agent.kernels.custom.read_custom"),
-    # the device of this machine, for commands that measure nothing
+    ("coordinator/plan/configurations.py", "agent.kernels.cutlass.generate.configs"),
+    ("coordinator/plan/configurations.py", "agent.kernels.custom.read_custom"),
+    # the device of this machine, before anything is measured
     ("coordinator/cli.py", "agent.devices.local.local_device"),
+    ("coordinator/fleet/session.py", "agent.devices.local.local_device"),
 }
 MAX_LINES = 400
 MAX_FUNCTION_LINES = 60
