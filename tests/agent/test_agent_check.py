@@ -20,11 +20,15 @@ Spoil = Callable[[Any], None]
 
 
 def _carried(values: Any, dtype: str) -> Any:
-    return (
-        values
-        if dtype == "fp64"
-        else narrow(np, np.ascontiguousarray(values, dtype=np.float32), dtype)
-    )
+    if dtype == "fp64":
+        return values
+    return narrow(np, np.ascontiguousarray(values, dtype=np.float32), dtype)
+
+
+def _as_tf32(values: Any) -> Any:
+    """Rounded to ten bits of the mantissa."""
+    bits = values.astype(np.float32).view(np.uint32)
+    return (bits + 0x1000 & 0xFFFFE000).view(np.float32)
 
 
 class FakeKernel:
@@ -43,41 +47,35 @@ class FakeKernel:
         beta: float | None = None,
         untouched: Any = None,
     ) -> None:
-        self.gemm, self._spoil, self._beta, self._untouched = (
-            gemm,
-            spoil,
-            gemm.beta if beta is None else beta,
-            untouched,
-        )
+        self.gemm = gemm
+        self._spoil = spoil
+        self._beta = gemm.beta if beta is None else beta
+        self._untouched = untouched
         rng = np.random.default_rng(seed)
-        inputs, outputs = (
-            rng.standard_normal(size) for size in (input_elements(gemm), output_elements(gemm))
-        )
-        self.operands: Operands = Carved(
-            gemm, _carried(inputs, gemm.dtype), _carried(outputs, gemm.c_dtype), 1
-        )[0]
+        inputs = _carried(rng.standard_normal(input_elements(gemm)), gemm.dtype)
+        outputs = _carried(rng.standard_normal(output_elements(gemm)), gemm.c_dtype)
+        (operands,) = Carved(gemm, inputs, outputs, 1)
+        self.operands: Operands = operands
 
     def _wide(self, stored: Any, layout: str) -> Any:
-        plain = widen(np, stored.swapaxes(-1, -2) if layout == "t" else stored, self.gemm.dtype)
-        # The multiplier sees ten bits of the mantissa.
+        row_major = stored.swapaxes(-1, -2) if layout == "t" else stored
+        wide = widen(np, row_major, self.gemm.dtype)
         if self.gemm.dtype == "tf32":
-            plain = (plain.astype(np.float32).view(np.uint32) + 0x1000 & 0xFFFFE000).view(
-                np.float32
-            )
-        return plain if self.gemm.dtype == "fp64" else plain.astype(np.float32)
+            return _as_tf32(wide)
+        return wide if self.gemm.dtype == "fp64" else wide.astype(np.float32)
 
     def launch(self, _: int) -> None:
-        s, gemm = self.operands, self.gemm
-        before = widen(np, s.c, gemm.c_dtype) * self._beta if self._beta else 0.0
-        c = (
-            gemm.alpha * np.matmul(self._wide(s.a, gemm.layout[0]), self._wide(s.b, gemm.layout[1]))
-            + before
-        )
+        stored, gemm = self.operands, self.gemm
+        a = self._wide(stored.a, gemm.layout[0])
+        b = self._wide(stored.b, gemm.layout[1])
+        c = gemm.alpha * np.matmul(a, b)
+        if self._beta:
+            c = c + widen(np, stored.c, gemm.c_dtype) * self._beta
         self._spoil(c)
-        kept = None if self._untouched is None else s.c[self._untouched].copy()
-        s.c[...] = _carried(c, gemm.c_dtype)
-        if kept is not None:
-            s.c[self._untouched] = kept
+        new = _carried(c, gemm.c_dtype)
+        if self._untouched is not None:
+            new[self._untouched] = stored.c[self._untouched]
+        stored.c[...] = new
 
     def check(self) -> float:
         return check(np, self.gemm, self.operands, Prepared(self.launch))
@@ -95,9 +93,8 @@ def test_a_right_result_passes(dtype: str, layout: str, m: int, n: int, k: int, 
 
 @pytest.mark.parametrize("dtype", CARRIERS)
 def test_a_right_result_passes_where_k_is_long(dtype: str) -> None:
-    assert FakeKernel(Gemm(m=66, n=20, k=20_000, dtype=dtype)).check() <= 0.5 * tolerance(
-        dtype, 20_000
-    )
+    error = FakeKernel(Gemm(m=66, n=20, k=20_000, dtype=dtype)).check()
+    assert error <= 0.5 * tolerance(dtype, 20_000)
 
 
 def _zeroed(c: Any) -> None:
@@ -163,10 +160,8 @@ def test_beta_zero_must_not_read_c() -> None:
 @pytest.mark.parametrize("dtype", CARRIERS)
 def test_the_limit_is_the_tolerance(dtype: str) -> None:
     gemm = Gemm(m=64, n=50, k=64, dtype=dtype)
-    scale = (
-        8 * 2 * tolerance(dtype, 64)
-    )  # of one element; C's have a standard deviation of sqrt(64)
-
+    # Of one element; C's elements have a standard deviation of sqrt(64).
+    scale = 8 * 2 * tolerance(dtype, 64)
     with pytest.raises(MeasurementError, match="incorrect"):
         FakeKernel(gemm, spoil=_more(20 * scale)).check()
     FakeKernel(gemm, spoil=_more(0.3 * scale)).check()
@@ -209,9 +204,7 @@ def test_a_dtype_with_fewer_bits_may_err_more() -> None:
 def test_fp32_that_was_multiplied_as_tf32_is_detected() -> None:
     class Tf32(FakeKernel):
         def _wide(self, stored: Any, layout: str) -> Any:
-            return (super()._wide(stored, layout).view(np.uint32) + 0x1000 & 0xFFFFE000).view(
-                np.float32
-            )
+            return _as_tf32(super()._wide(stored, layout))
 
     with pytest.raises(MeasurementError, match="incorrect"):
         Tf32(Gemm(m=64, n=64, k=64)).check()

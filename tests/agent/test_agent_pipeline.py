@@ -79,13 +79,16 @@ def run(device: Device, make_cell: MakeCell, make_backend: Any) -> Callable[...,
         live = LiveInstrument(fake, device, Procedure(), "me", wait=waited.append)
         cells = [make_cell(m=m, power=m in power, **(options or {}).get(m, {})) for m in sizes]
         events = []
-        for event in live.measure_all(
-            cells, depth=depth, begun=lambda cell: fake.log.append(("begun", cell.gemm.m))
-        ):
+
+        def begun(cell: Cell) -> None:
+            fake.log.append(("begun", cell.gemm.m))
+
+        for event in live.measure_all(cells, depth=depth, begun=begun):
             events.append(event)
-            fake.log.append(
-                ("done", event.row["m"]) if isinstance(event, Outcome) else ("fault", 0)
-            )
+            if isinstance(event, Outcome):
+                fake.log.append(("done", event.row["m"]))
+            else:
+                fake.log.append(("fault", 0))
         return Run(events, fake.log, waited)
 
     return go
@@ -119,11 +122,8 @@ def test_work_is_done_in_the_order_in_which_it_was_enqueued(run: Callable[..., R
         "timed",
         "done",
     ]
-    assert (
-        [m for stage, m in seen.log if stage == "checked"]
-        == [m for stage, m in seen.log if stage == "timed"]
-        == [8, 16, 24]
-    )
+    for waited_for in ("checked", "timed"):
+        assert [m for stage, m in seen.log if stage == waited_for] == [8, 16, 24]
     # The device never waits for the host.
     assert seen.at("burst", 24) < seen.at("timed", 16)
 
