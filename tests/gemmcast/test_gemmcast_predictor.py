@@ -163,7 +163,7 @@ def doubted(
     config: KernelConfig = TILES[0],
     **sizes: Any,
 ) -> bool:
-    """Whether the model says that the question is outside; alone and in a batch."""
+    """Whether a query is outside the training range; alone and in a batch."""
     gemm = replace(GEMM, **sizes)
     one, (batched, _) = (
         predictor.predict(gemm, config, device),
