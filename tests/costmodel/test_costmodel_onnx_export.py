@@ -25,7 +25,7 @@ from costmodel.onnx_session import PARITY_LIMIT, open_session, parity
 from gemmcast.arrow import read_samples
 from gemmcast import Predictor
 from gemmcast.device import Device
-from gemmcast.modelfile import PREFILTER
+from gemmcast.modelfile import PREFILTER_KEY
 from gemmcast.query import (
     AT,
     CONTRACT,
@@ -105,7 +105,7 @@ def test_it_agrees_on_questions_unlike_any_row(fitted: Fitted) -> None:
 
 def test_the_shortlist_graph_says_about_what_the_networks_say(fitted: Fitted) -> None:
     data, model, exported = fitted
-    (shortlist,) = (entry.value for entry in onnx.load_from_string(exported).metadata_props if entry.key == PREFILTER)
+    (shortlist,) = (entry.value for entry in onnx.load_from_string(exported).metadata_props if entry.key == PREFILTER_KEY)
     (rough_us,) = open_session(base64.b64decode(shortlist)).run(None, {INPUT: data.queries})
     np.testing.assert_allclose(rough_us, model.rough(data.queries), rtol=PARITY_LIMIT)
     off = np.abs(np.log(rough_us / data.measured["runtime_us"]))
@@ -164,7 +164,7 @@ def test_opset_and_versions_are_those_of_the_contract(fitted: Fitted) -> None:
 def test_the_file_says_all_that_an_embedder_needs(fitted: Fitted, cpu: Device, gpu: Device) -> None:
     data, model, exported = fitted
     said = {entry.key: entry.value for entry in onnx.load_model_from_string(exported).metadata_props}
-    assert said.pop(PREFILTER) and all(key.startswith("gemmcast.") for key in said)
+    assert said.pop(PREFILTER_KEY) and all(key.startswith("gemmcast.") for key in said)
     assert said["gemmcast.contract"] == str(CONTRACT)
     assert json.loads(said["gemmcast.fields"]) == list(FIELDS)
     assert json.loads(said["gemmcast.outputs"]) == list(model.outputs_)
