@@ -62,7 +62,8 @@ class Description(BaseModel):
     block: BlockExpressions
     """Threads of one block: one number, or along x, y and z."""
     knobs: dict[str, KnobValues] = Field(default_factory=dict)
-    """Knob -> its values; the first is taken where a configuration leaves the knob 0."""
+    """Knob as written -> its values; the first is taken where a configuration leaves the knob 0.
+    The name as written, in capitals, is its macro."""
     grid: tuple[Expression, Expression] | None = None
     """Blocks along x and y; m, n and k may stand in it. Along z it is always the batch. None: one
     block for each tile of C."""
@@ -74,6 +75,11 @@ class Description(BaseModel):
     """What it multiplies: some of ELEMENT_TYPES."""
     layouts: Names = ("nn",)
     """Some of gemmcast.gemm.LAYOUTS."""
+
+    @property
+    def listed_knobs(self) -> dict[str, tuple[int, ...]]:
+        """The values of each knob of a KernelConfig."""
+        return renamed(self.knobs, CUSTOM_KNOBS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,8 +131,6 @@ def parse_custom(raw: bytes, path: str) -> Description:
     """
     try:
         values = tomllib.loads(_decoded("kernel", path, raw))
-        if isinstance(values.get("knobs"), dict):
-            values["knobs"] = renamed(values["knobs"], CUSTOM_KNOBS)
         description = Description.model_validate(values)
     except tomllib.TOMLDecodeError as error:
         raise InputError("kernel", path, f"not TOML ({error})", "correct that line") from None
@@ -156,7 +160,7 @@ def _input_error(error: ValidationError) -> InputError:
 
 def _check_names(description: Description) -> None:
     dtypes = [dtype for dtype in FAMILIES["custom"].dtypes if dtype in ELEMENT_TYPES]
-    _check_known("knobs", list(description.knobs), KNOBS)
+    _check_known("knobs", list(description.listed_knobs), KNOBS)
     _check_known("dtypes", description.dtypes, dtypes)
     _check_known("layouts", description.layouts, LAYOUTS)
 

@@ -15,6 +15,7 @@ from agent.kernels.custom.description import CORRECT_IT, ELEMENT_TYPES, CustomKe
 from gemmcast.config import KNOBS, KernelConfig
 from gemmcast.errors import InputError, MeasurementError
 from gemmcast.gemm import DTYPES, Gemm
+from gemmcast.renames import CUSTOM_KNOBS
 
 MAX_THREADS = 1024
 """CUDA's limit of threads in a block."""
@@ -59,11 +60,8 @@ def fit(custom: CustomKernel, gemm: Gemm, config: KernelConfig) -> FittedKernel:
     _check_listed(custom.name, "layout", gemm.layout, description.layouts)
     knobs = _knobs(custom, config)
     names = {"ELEMENT_BYTES": DTYPES[gemm.dtype].in_bytes}
-    for knob, value in knobs.items():
-        names[knob.upper()] = value
-    if "block_threads" in knobs:
-        # The macro of descriptions that name this knob `threads`, as schema 2 did.
-        names["THREADS"] = knobs["block_threads"]
+    for written in custom.description.knobs:
+        names[written.upper()] = knobs[CUSTOM_KNOBS.get(written, written)]
     block = tuple(evaluate("block", text, names) for text in description.block)
     smem_bytes = evaluate("smem", description.smem, names)
     grid = _grid(custom, gemm, names)
@@ -89,7 +87,7 @@ def _check_listed(kernel: str, what: str, value: str, listed: Sequence[str]) -> 
 
 def _knobs(custom: CustomKernel, config: KernelConfig) -> dict[str, int]:
     """Every knob of the description: as configured, or else its first value."""
-    listed = custom.description.knobs
+    listed = custom.description.listed_knobs
     for name in KNOBS:
         wanted = getattr(config, name)
         values = listed.get(name, ())
