@@ -1,102 +1,163 @@
-"""The measuring child: the one process of a node that touches the device. It does nothing but measure.
+"""The measuring child: the one process of a node that touches the device. It only measures.
 
-    python -m agent.child FD SPEC      started by agent/supervisor.py; FD is one end of a pipe, SPEC a JSON object
+    python -m agent.child FD PARENT ...     started by agent/child_process.py
 
-Every message is one JSON object:  in   {"measure": [cell, ...], "depth": how many at once, null for the device's own}
-                                   out  {"ready": device}, then for each cell {"started": cell_id} and {"row": row, "fatal": bool},
-                                        or {"fault": reason} when the device failed under several cells
-
-It dies with its parent (PR_SET_PDEATHSIG), also in the middle of a kernel that hangs, and when the pipe closes.
+Messages are those of agent/messages.py. The child dies with its parent (PR_SET_PDEATHSIG), even in
+the middle of a kernel that hangs, and it ends when the pipe closes.
 """
 
 from __future__ import annotations
 
 import ctypes
-import json
 import os
 import signal
 import sys
 from collections.abc import Callable
 from multiprocessing.connection import Connection
-from pathlib import Path
-from typing import Any
+from typing import Protocol, cast
 
-from agent.instrument import Fault, Instrument, LiveInstrument
+from agent.devices import DeviceBackend
+from agent.instrument import Instrument, LiveInstrument
+from agent.messages import Fault, Outcome, Ready, Request, Started
+from agent.spec import AgentSpec
 from gemmcast import modeldir
 from gemmcast.cell import Cell
 from gemmcast.device import Device
-from gemmcast.procedure import Procedure
+from gemmcast.errors import InputError
+from gemmcast.rows import Row
 
 PR_SET_PDEATHSIG = 1
+IDENTITY = (
+    "uuid",
+    "name",
+    "kind",
+    "compute_units",
+    "arch",
+    "memory_bytes",
+    "power_limit_w",
+    "driver",
+    "cuda",
+    "library",
+    "mig",
+)
+"""Fields of a Device that are the same as long as neither it nor its software has changed."""
 
 
-def main(open_: Callable[[dict[str, Any]], Instrument] | None = None) -> None:
-    """Answer requests until the pipe closes; `open_` makes the instrument where it is another than `open_instrument`'s."""
-    fd, spec = int(sys.argv[1]), json.loads(sys.argv[2])
+def main(open_with: Callable[[AgentSpec], Instrument] | None = None) -> None:
+    """Answer requests until the pipe closes.
+
+    Args:
+        open_with: makes the instrument; `open_instrument` where it is not given.
+    """
+    fd, parent = int(sys.argv[1]), int(sys.argv[2])
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != spec["parent"]:
-        return  # it died before we asked to be told
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the coordinator's to handle
+    if os.getppid() != parent:
+        # The parent died before the signal was set up.
+        return
+    # Ctrl-C is for the coordinator to handle.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     pipe = Connection(fd)
-    instrument = (open_ or open_instrument)(spec)
-    _send(pipe, {"ready": json.loads(instrument.device.to_json())})
+    spec: AgentSpec = pipe.recv()
+    instrument = (open_with or open_instrument)(spec)
+    pipe.send(Ready(instrument.device))
     while True:
         try:
-            request = json.loads(pipe.recv_bytes())
+            request: Request = pipe.recv()
         except EOFError:
             return
-        cells = [Cell.from_dict(values) for values in request["measure"]]
-        for event in instrument.measure_all(cells, depth=request["depth"], begun=lambda cell: _send(pipe, {"started": cell.cell_id})):
-            if isinstance(event, Fault):
-                _send(pipe, {"fault": event.reason})
-                return
-            _send(pipe, {"row": event.row, "fatal": event.fatal})
-            if event.fatal:
-                return
+        if not _answer(pipe, instrument, request):
+            return
 
 
-def open_instrument(spec: dict[str, Any]) -> Instrument:
-    """The instrument that the spec names: kind cpu, cuda or replay."""
-    if spec["kind"] == "replay":
-        from agent.devices.replay import ReplayInstrument
+def _answer(pipe: Connection, instrument: Instrument, request: Request) -> bool:
+    """Measure the cells of a request; False when this process must end."""
 
-        return ReplayInstrument(Path(spec["dataset"]), spec["agent"], spec.get("device_name"))
-    backend: Any
-    if spec["kind"] == "cuda":
+    def begun(cell: Cell) -> None:
+        """Tell the parent, whose limit of time begins here."""
+        pipe.send(Started(cell.cell_id))
+
+    for event in instrument.measure_all(request.cells, depth=request.depth, begun=begun):
+        if isinstance(event, Fault):
+            pipe.send(event)
+            return False
+        pipe.send(Outcome(plain(event.row), event.fatal))
+        if event.fatal:
+            return False
+    return True
+
+
+def open_backend(kind: str) -> DeviceBackend:
+    """The backend of that kind of device: cuda or cpu."""
+    if kind == "cuda":
         from agent.devices.cuda import CudaBackend
 
-        backend = CudaBackend()
-    else:
-        from agent.devices.cpu import CpuBackend
+        return CudaBackend()
+    from agent.devices.cpu import CpuBackend
 
-        backend = CpuBackend()
-    known = modeldir.devices(Path(spec["model_dir"])) if Path(spec["model_dir"]).is_dir() else []
-    device = _characterised(backend.identify(), known) or backend.characterise()
-    modeldir.put_device(Path(spec["model_dir"]), device)
-    return LiveInstrument(backend, device, Procedure(**spec["procedure"]), spec["agent"])
+    return CpuBackend()
 
 
-def _characterised(found: Device, known: list[Device]) -> Device | None:
-    """The description that was measured here before, if neither the device nor its software has changed."""
-    same = ("uuid", "name", "kind", "compute_units", "arch", "memory_bytes", "power_limit_w", "driver", "cuda", "library", "mig")
-    for device in known:
-        if _is_complete(device) and all(getattr(device, name) == getattr(found, name) for name in same):
-            return device
+def open_instrument(
+    spec: AgentSpec, backend_of: Callable[[str], DeviceBackend] = open_backend
+) -> Instrument:
+    """The instrument of the spec's kind of device."""
+    if spec.kind == "replay":
+        return _open_replay(spec)
+    backend = backend_of(spec.kind)
+    device = _described(backend, modeldir.devices(spec.model_dir))
+    modeldir.put_device(spec.model_dir, device)
+    return LiveInstrument(backend, device, spec.procedure, spec.agent)
+
+
+def _open_replay(spec: AgentSpec) -> Instrument:
+    from agent.devices.replay import ReplayInstrument
+
+    if spec.dataset is None:
+        raise InputError("dataset", None, "replay needs a dataset", "name a Parquet file")
+    return ReplayInstrument(spec.dataset, spec.agent, spec.device_name)
+
+
+def _described(backend: DeviceBackend, known: list[Device]) -> Device:
+    """The device with its measured peaks: from an earlier process of this node, or measured now."""
+    return recall(backend.identify(), known) or backend.characterise()
+
+
+def recall(device: Device, known: list[Device]) -> Device | None:
+    """The complete description of `device` that was stored, if neither it nor its software changed.
+
+    Args:
+        device: as `DeviceBackend.identify` gives it.
+    """
+    for stored in known:
+        same = all(getattr(stored, name) == getattr(device, name) for name in IDENTITY)
+        if same and is_complete(stored):
+            return stored
     return None
 
 
-def _is_complete(device: Device) -> bool:
-    """An older version of this program measured less. (counter_step_s tells nothing: a board without a regular counter has none.)"""
-    return bool(device.peak_tflops) and (device.kind == "cpu" or device.l2_gbps is not None)
+def is_complete(device: Device) -> bool:
+    """Whether all of it was measured; older versions of this program measured less.
+
+    `counter_step_s` is no sign of it: a board without a regular energy counter has none.
+    """
+    if not device.peak_tflops:
+        return False
+    return device.kind == "cpu" or device.l2_gbps is not None
 
 
-def _send(pipe: Connection, message: dict[str, Any]) -> None:
-    pipe.send_bytes(json.dumps(message, default=_plain).encode())
+class _Scalar(Protocol):
+    """Of NumPy or CuPy."""
+
+    def item(self) -> object:
+        """The same value as Python's own type."""
 
 
-def _plain(value: Any) -> Any:
-    """NumPy and CuPy scalars as Python's."""
-    return value.item()
+def plain(row: Row) -> Row:
+    """The row with Python's own numbers in place of NumPy's and CuPy's."""
+    values: Row = {}
+    for name, value in row.items():
+        values[name] = cast(_Scalar, value).item() if hasattr(value, "item") else value
+    return values
 
 
 if __name__ == "__main__":

@@ -1,130 +1,186 @@
-"""The parent's side of the measuring child: start it, feed it, watch it, kill it, start another.
+"""The parent's side of the measuring child: send it cells, watch it, kill it, start another.
 
-A cell that runs over its limit costs the child its life and becomes a row "timeout"; time in the queue does not count. A child that
-dies under a cell gets one successor to try it again; twice is a row "crashed". A fault that the child reports itself ("fatal") is a
-row already: it only needs a fresh child. Where several cells were under way, nobody knows whose fault it was: each is then measured
-alone, and only what happens there counts. Knows nothing of Ray.
+A cell that runs over its limit is killed with its child and becomes a row "timeout"; time in the
+queue does not count. A cell under which a child dies is tried again with a new child; the second
+death is a row "crashed". An outcome marked fatal is a row already; it only needs a new child.
+Where several cells were under way, any of them may be the cause: each is then measured alone, and
+only what happens there counts. Knows nothing of Ray.
 """
 
 from __future__ import annotations
 
-import json
 import logging
-import os
-import subprocess
-import sys
-import tempfile
-import weakref
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from multiprocessing import Pipe
+from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection
-from pathlib import Path
 from time import monotonic
-from typing import Any
 
-from agent.instrument import Row, failed
+from agent.child_process import PROGRAM, ChildDied, ChildProcess
+from agent.messages import Fault, Message, Outcome, Ready, Request, Started
+from agent.spec import AgentSpec
 from gemmcast.cell import Cell
-from gemmcast.device import Device
-from gemmcast.errors import GemmcastError
+from gemmcast.rows import Row, failed
 
 log = logging.getLogger(__name__)
 
-START_TIMEOUT_S = 300.0
-# imports, kernels, measured peaks
 TICK_S = 0.2
+"""A caller that waits for a long cell gets None this often."""
 MAX_DEATHS = 2
-# of the child under one cell
+"""Deaths of a child under one cell before the cell is a row "crashed"."""
 MAX_CRASHED_IN_A_ROW = 4
-# cells, before the fault is taken to be the node's and not theirs
-LAST_BREATH_S = 1.0
-ROOT = Path(__file__).resolve().parent.parent
+"""Crashed cells in a row before the cause must be the node."""
+EXIT_GRACE_S = 1.0
+"""A child that closed its pipe gets this long to end by itself."""
 
 
-class ChildDied(GemmcastError):
-    """The measuring process can't start, or dies under every cell."""
-
-
-class _Lease:
-    """The cells of one call that have no row yet. Of several that were under way when a child died, each is tried alone."""
+class Lease:
+    """The cells of one call that have no row yet."""
 
     def __init__(self, cells: Sequence[Cell]) -> None:
         self.todo = list(cells)
-        self.deaths = Counter[str]()
         self.under_way: list[Cell] = []
         self.suspects: list[Cell] = []
+        """Cells that were under way together when a child ended: each is measured alone."""
+        self.deaths = Counter[str]()
 
-    def ask(self) -> list[Cell]:
-        """What the child is to measure now."""
+    def next_cells(self) -> list[Cell]:
+        """What the child measures next: one suspect, or everything that is left."""
         self.under_way = []
         return self.suspects[:1] or self.todo
 
     def start(self, cell_id: str) -> None:
-        self.under_way.append(next(cell for cell in self.todo if cell.cell_id == cell_id))
+        """The cell is under way."""
+        cell = next(cell for cell in self.todo if cell.cell_id == cell_id)
+        self.under_way.append(cell)
 
     def remove(self, cell_id: str) -> None:
+        """The cell has its row. One occurrence is removed: a cell may be listed twice."""
         for cells in (self.todo, self.under_way, self.suspects):
-            at = next((i for i, cell in enumerate(cells) if cell.cell_id == cell_id), None)
-            if at is not None:
-                del cells[at]
+            for cell in cells:
+                if cell.cell_id == cell_id:
+                    cells.remove(cell)
+                    break
 
     def culprit(self) -> Cell | None:
-        """The one cell under which the child can have died; None makes suspects of several."""
+        """The one cell that can have ended the child; None where several become suspects."""
         if len(self.under_way) > 1:
             self.suspects = list(self.under_way)
-            log.warning("%d cells were under way when the measuring process ended; they are tried one by one", len(self.suspects))
+            count = len(self.suspects)
+            log.warning("the measuring process ended under %d cells; each is tried alone", count)
             return None
-        return (self.under_way or self.suspects or self.todo)[0]
+        candidates = self.under_way or self.suspects or self.todo
+        return candidates[0]
 
 
 class ChildSupervisor:
     """Owns one measuring child.
 
     Args:
-        spec: kind, agent, model_dir, procedure; for replay also dataset and device_name; depth, where fewer cells than the device's own
-            number are to be under way at once.
-        timeout_s: a cell's limit.
-        program: started as the child, with its two arguments.
+        program: the command that starts the child, without its arguments.
+        now_s: the clock that limits are checked by; tests pass a made-up one.
+
+    Raises:
+        ChildDied: the child cannot start.
     """
 
-    def __init__(self, spec: dict[str, Any], timeout_s: float, program: Sequence[str] = (sys.executable, "-m", "agent.child")) -> None:
-        self._spec, self._timeout_s, self._program = spec, timeout_s, program
-        self._process: subprocess.Popen[bytes] | None = None
-        self._pipe: Connection | None = None
+    def __init__(
+        self,
+        spec: AgentSpec,
+        program: Sequence[str] = PROGRAM,
+        now_s: Callable[[], float] = monotonic,
+    ) -> None:
+        self._spec = spec
+        self._timeout_s = spec.procedure.timeout_s
+        self._now_s = now_s
+        self._child = ChildProcess(spec, program)
         self._crashed_in_a_row = 0
-        self._log = tempfile.TemporaryFile()  # noqa: SIM115, lives as long as we do
-        weakref.finalize(self, self._log.close)
-        self.device = self._start()
+        self.device = self._child.start()
 
     @property
     def pid(self) -> int | None:
-        return self._process.pid if self._process else None
+        """Process id of the running child."""
+        return self._child.pid
+
+    def stop(self) -> None:
+        """Kill the child."""
+        self._child.stop()
 
     def measure(self, cells: Sequence[Cell]) -> Iterator[Row | None]:
-        """A row for each cell, as they are done; None now and then while a long one runs."""
-        lease = _Lease(cells)
+        """Yield the row of each cell as it is done, and None now and then during a long one."""
+        lease = Lease(cells)
         try:
             while lease.todo:
-                if self._process is None:
-                    self.device = self._start()
-                assert self._pipe is not None
+                if self._child.pipe is None:
+                    self.device = self._child.start()
                 try:
-                    asked = lease.ask()
-                    depth = 1 if lease.suspects else self._spec.get("depth")
-                    self._pipe.send_bytes(json.dumps({"measure": [cell.to_dict() for cell in asked], "depth": depth}).encode())
-                    for row in self._listen(self._pipe, lease, len(asked)):
-                        if row is not None:
-                            self._crashed_in_a_row = 0
-                        yield row
+                    yield from self._request(lease)
                 except (EOFError, OSError):
-                    if row := self._after_death(lease, self.stop(LAST_BREATH_S)):
+                    status = self._child.stop(EXIT_GRACE_S)
+                    row = self._after_death(lease, status)
+                    if row is not None:
                         yield row
         finally:
-            if lease.todo:  # the caller left early: what the child still sends would be taken for the next call's rows
+            if lease.todo:
+                # The caller left early. Rows still to come would look like the next call's.
                 self.stop()
 
-    def _after_death(self, lease: _Lease, status: int | None) -> Row | None:
-        """A row "crashed", where it is clear which cell it was."""
+    def _request(self, lease: Lease) -> Iterator[Row | None]:
+        """Send cells to the child and yield their rows."""
+        pipe = self._child.pipe
+        assert pipe is not None
+        cells = lease.next_cells()
+        depth = 1 if lease.suspects else self._spec.depth
+        pipe.send(Request(cells=cells, depth=depth))
+        for row in self._listen(pipe, lease, len(cells)):
+            if row is not None:
+                self._crashed_in_a_row = 0
+            yield row
+
+    def _listen(self, pipe: Connection, lease: Lease, expected: int) -> Iterator[Row | None]:
+        deadline_s = self._now_s() + self._timeout_s
+        while expected:
+            if not pipe.poll(TICK_S):
+                if self._now_s() > deadline_s:
+                    reason = f"ran longer than {self._timeout_s:g} s and was killed"
+                    yield from self._end_child(lease, "timeout", reason)
+                    return
+                yield None
+                continue
+            message: Message = pipe.recv()
+            deadline_s = self._now_s() + self._timeout_s
+            match message:
+                case Started(cell_id):
+                    lease.start(cell_id)
+                case Fault(reason):
+                    log.warning("the device failed: %s", reason)
+                    yield from self._end_child(lease, "cuda_error", reason)
+                    return
+                case Outcome(row, fatal):
+                    expected -= 1
+                    lease.remove(str(row["cell_id"]))
+                    if fatal:
+                        self.stop()
+                    yield row
+                    if fatal:
+                        return
+                case Ready():
+                    raise AssertionError("a child says only once that it is ready")
+
+    def _end_child(self, lease: Lease, status: str, reason: str) -> Iterator[Row]:
+        """Kill the child; yield a row where one cell alone can be the cause."""
+        self.stop()
+        culprit = lease.culprit()
+        if culprit is None:
+            return
+        lease.remove(culprit.cell_id)
+        yield self._failed(culprit, status, reason)
+
+    def _after_death(self, lease: Lease, status: int | None) -> Row | None:
+        """A row "crashed" where the child has died too often under one cell.
+
+        Raises:
+            ChildDied: too many cells in a row have crashed.
+        """
         culprit = lease.culprit()
         if culprit is None:
             return None
@@ -132,85 +188,18 @@ class ChildSupervisor:
         log.warning("the measuring process died (%s) under %s", status, culprit.cell_id)
         if lease.deaths[culprit.cell_id] < MAX_DEATHS:
             return None
-        reason = f"the measuring process died with status {status}, {MAX_DEATHS} times: {self._last_words()}"
-        self._crashed_in_a_row += 1
-        if self._crashed_in_a_row > MAX_CRASHED_IN_A_ROW:
-            raise ChildDied(f"{self._crashed_in_a_row} cells in a row crashed on {self._spec['agent']}, the last one: {reason}")
+        output = self._child.last_output()
+        reason = f"the measuring process died with status {status}, {MAX_DEATHS} times: {output}"
+        self._count_crash(reason)
         lease.remove(culprit.cell_id)
         return self._failed(culprit, "crashed", reason)
 
-    def _listen(self, pipe: Connection, lease: _Lease, expected: int) -> Iterator[Row | None]:
-        deadline_s = monotonic() + self._timeout_s
-        while expected:
-            if not pipe.poll(TICK_S):
-                if monotonic() > deadline_s:
-                    self.stop()
-                    yield from self._blame(lease, "timeout", f"ran longer than {self._timeout_s:g} s and was killed")
-                    return
-                yield None
-                continue
-            message = json.loads(pipe.recv_bytes())
-            deadline_s = monotonic() + self._timeout_s
-            if "started" in message:
-                lease.start(message["started"])
-            elif "fault" in message:
-                log.warning("the device failed: %s", message["fault"])
-                self.stop()
-                yield from self._blame(lease, "cuda_error", message["fault"])
-                return
-            elif "row" in message:
-                expected -= 1
-                lease.remove(message["row"]["cell_id"])
-                if message["fatal"]:
-                    self.stop()
-                yield message["row"]
-                if message["fatal"]:
-                    return
-
-    def _blame(self, lease: _Lease, status: str, reason: str) -> Iterator[Row]:
-        """A row, where it is clear which cell it was; else there are suspects now."""
-        if (culprit := lease.culprit()) is not None:
-            lease.remove(culprit.cell_id)
-            yield self._failed(culprit, status, reason)
-
-    def stop(self, grace_s: float = 0.0) -> int | None:
-        """End the child, by force after `grace_s`; its exit status."""
-        if self._process is None:
-            return None
-        try:
-            status = self._process.wait(grace_s)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            status = self._process.wait()
-        if self._pipe:
-            self._pipe.close()
-        self._process = self._pipe = None
-        return status
-
-    def _start(self) -> Device:
-        ours, theirs = Pipe()
-        spec = {**self._spec, "parent": os.getpid()}
-        # Ray sets OMP_NUM_THREADS=1 in its workers; how many threads BLAS uses is a knob that we measure
-        env = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
-        command = [*self._program, str(theirs.fileno()), json.dumps(spec)]
-        env["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-        self._log.seek(0)
-        self._log.truncate()
-        self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log, env=env)
-        theirs.close()
-        self._pipe = ours
-        try:
-            if not ours.poll(START_TIMEOUT_S):
-                raise EOFError
-            return Device.from_json(json.dumps(json.loads(ours.recv_bytes())["ready"]))
-        except (EOFError, OSError):
-            self.stop()
-            raise ChildDied(f"the measuring process of {self._spec['agent']} did not start: {self._last_words()}") from None
+    def _count_crash(self, reason: str) -> None:
+        self._crashed_in_a_row += 1
+        count = self._crashed_in_a_row
+        if count > MAX_CRASHED_IN_A_ROW:
+            agent = self._spec.agent
+            raise ChildDied(f"{count} cells in a row crashed on {agent}, the last one: {reason}")
 
     def _failed(self, cell: Cell, status: str, reason: str) -> Row:
-        return failed(cell, self.device, self._spec["agent"], status, reason)
-
-    def _last_words(self) -> str:
-        self._log.seek(0, os.SEEK_END)
-        self._log.seek(max(0, self._log.tell() - 400))
-        return self._log.read().decode(errors="replace").strip() or "it printed nothing"
+        return failed(cell, self.device, self._spec.agent, status, reason)

@@ -1,20 +1,23 @@
 """Time one kernel in a burst: batches of launches until the median settles.
 
-A batch is long enough for the clock that times it; batches repeat until the relative standard error of their median is
-below the target, or the time is spent. Batches that began at a clock that somebody else had lowered (the kernel before, a hot
-board) are left out: after a rest they are run again; where no rest helps, the burst says so.
+A batch is long enough for the clock that times it. Batches repeat until the relative standard error
+of their median is below the target, or the time is spent. A batch that began at a lowered clock
+(the kernel before lowered it, or a hot board) is left out: after a rest batches run again.
+
+The standard error of a median is 1.2533 sigma / sqrt(n). sigma is estimated by 1.4826 MAD, so that
+one interrupted batch does not count.
+
+Whatever takes time is a generator of `Pending`: it yields work that is under way, and its caller
+waits for that work before resuming it. So one thread prepares the next measurement while the device
+is busy (agent/instrument.py).
 Knows nothing of what is launched or of which clock: tests pass fake batches.
-
-The standard error of a median is 1.2533 sigma / sqrt(n); sigma is estimated by 1.4826 MAD, so that one interrupted batch does not count.
-
-Whatever takes time is a generator of `Pending`: it yields work that is under way, and is resumed when somebody has waited for it.
-So one thread prepares the next measurement while the device is busy with this one (agent/instrument.py).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
+from math import ceil, sqrt
 from time import sleep
 from typing import Protocol, TypeVar
 
@@ -23,68 +26,78 @@ import numpy as np
 from gemmcast.procedure import Procedure
 
 T = TypeVar("T")
+
 MIN_BATCHES = 7
-# before they may be called settled: of five, three equal ones would do
-MIN_BATCHES_SPENT, MIN_BATCHES_LATE = 5, 3
-# when the time is up, and when four times of it are
+"""Before a median may count as settled: of five, three equal ones would be enough."""
+MIN_BATCHES_SPENT = 5
+"""The same once the time is spent."""
+MIN_BATCHES_LATE = 3
+"""The same once four times the time is spent."""
 MAX_BATCHES = 200
 LOW_CLOCK = 0.97
-# of the highest clock seen: below it the board is held back
+"""Below this share of the highest clock seen, the board is held back."""
 RESTS_S = (0.1, 0.3, 1.0)
-# how long a board that is held back is left alone before another try
+"""Rests of a board that is held back, one before each new try."""
+SIZING_STEPS = 8
+SIZING_GROWTH = 32
+"""One sizing step multiplies the launches by this at most."""
+SIZING_MARGIN = 1.1
 
 
 class Pending(Protocol):
     """Work that is under way."""
 
     def wait(self) -> None:
-        """Until it is done."""
+        """Return when it is done."""
 
 
 Steps = Generator[Pending, None, T]
 
 
 def finish(steps: Steps[T]) -> T:
-    """Run to the end, waiting for each step."""
+    """Run a generator to its end, waiting for each step; returns its value."""
     while True:
         try:
-            next(steps).wait()
+            pending = next(steps)
         except StopIteration as end:
             result: T = end.value
             return result
+        pending.wait()
 
 
 @dataclass(frozen=True, slots=True)
 class Rest:
-    """Nothing runs for a while."""
+    """A time in which nothing runs."""
 
     seconds: float
     sleep: Callable[[float], None] = sleep
 
     def wait(self) -> None:
+        """Sleep."""
         self.sleep(self.seconds)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
-    """Launches in a row."""
+    """Launches in a row, timed together."""
 
     took_us: float
-    # all of them
+    """Time of all launches."""
     clock_mhz: float | None = None
-    # mean while they ran
+    """Mean clock while they ran."""
     start_mhz: float | None = None
-    # just before, of a kernel that draws little
+    """Clock just before, of a kernel that draws little."""
 
 
 class Batches(Pending, Protocol):
-    """Batches under way; read after waiting."""
+    """Batches that are under way."""
 
-    def read(self) -> Sequence[Batch]: ...
+    def read(self) -> Sequence[Batch]:
+        """Their times; call it after `wait`."""
 
 
 RunBatches = Callable[[int, int], Batches]
-# (launches in a batch, how many batches)
+"""(launches in a batch, number of batches) -> the batches, started."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,95 +105,126 @@ class Burst:
     """The time of one launch."""
 
     runtime_us: float
+    """Median over the batches."""
     runtime_rse: float
+    """Relative standard error of that median."""
     launches_timed: int
-    # launches timed
     clock_mhz: float | None = None
+    """Mean clock while the kernel ran."""
     start_mhz: float | None = None
+    """Clock before the kernel ran."""
     held_back: bool = False
-    # the clock was low before the kernel ran, and no rest helped
+    """The clock was low before the kernel ran, and no rest helped."""
 
 
 def time_burst(
-    run: RunBatches, launches: int, procedure: Procedure, *, at_once: int = 1, spent_s: Callable[[], float] | None = None,
+    run: RunBatches,
+    launches: int,
+    procedure: Procedure,
+    *,
+    at_once: int = 1,
+    spent_s: Callable[[], float] | None = None,
     full_mhz: Callable[[], float | None] = lambda: None,
-) -> Steps[Burst]:  # fmt: skip
+) -> Steps[Burst]:
     """The median time of a launch.
 
     Args:
-        run: starts that many batches of that many launches; the kernel is warm.
+        run: starts batches; the kernel is warm.
         launches: in a batch.
-        at_once: batches that are started before anybody looks, one at least.
-        spent_s: what counts as spent of the procedure's time; the batches' own time, if nothing is given.
-        full_mhz: the highest clock seen so far on this device, if clocks can be read.
+        at_once: batches that are started before any is read, at least one.
+        spent_s: what counts as spent of `procedure.burst_s`; without it, the batches' own time.
+        full_mhz: the highest clock seen so far on this device, where clocks can be read.
     """
-    batches: list[Batch] = []
-    held: list[Batch] = []
+    kept: list[Batch] = []
+    held_back: list[Batch] = []
     rests = iter(RESTS_S)
-    while (count := min(_wanted(batches, procedure, at_once, spent_s), at_once)) > 0:
-        running = run(launches, count)
+    while True:
+        wanted = _batches_wanted(kept, procedure, at_once, spent_s)
+        if wanted == 0:
+            break
+        running = run(launches, min(wanted, at_once))
         yield running
-        found = running.read()
-        batches += [batch for batch in found if not _is_low(batch, full_mhz())]
-        low = [batch for batch in found if _is_low(batch, full_mhz())]
-        held += low
-        if low and len(low) >= len(found) - len(low):
-            pause_s = next(rests, None)
-            if pause_s is None:
+        batches = running.read()
+        full = full_mhz()
+        low = [batch for batch in batches if _is_low(batch, full)]
+        high = [batch for batch in batches if not _is_low(batch, full)]
+        kept += high
+        held_back += low
+        if low and len(low) >= len(high):
+            rest_s = next(rests, None)
+            if rest_s is None:
                 break
-            yield Rest(pause_s)
-    if len(batches) < MIN_BATCHES_LATE and held:
-        return _burst(held, launches, held_back=True)
-    return _burst(batches, launches, held_back=False)
+            yield Rest(rest_s)
+    if held_back and len(kept) < MIN_BATCHES_LATE:
+        return _summary(held_back, launches, held_back=True)
+    return _summary(kept, launches, held_back=False)
 
 
 def size(run: RunBatches, min_batch_us: float, max_launches: int) -> Steps[int]:
-    """Launches that fill a batch, estimated from ever longer ones; a long reading is never trusted alone: it may have been interrupted."""
+    """Launches that fill a batch of `min_batch_us`, estimated from ever longer batches.
+
+    A long reading may come from an interruption, so it is always read twice.
+    """
     launches = 1
-    for _ in range(8):
-        took_us = yield from _once(run, launches)
+    for _ in range(SIZING_STEPS):
+        took_us = yield from _time_once(run, launches)
         if took_us >= min_batch_us:
-            took_us = min(took_us, (yield from _once(run, launches)))
-        wanted = int(np.ceil(launches * 1.1 * min_batch_us / max(took_us, 1e-3)))
+            again_us = yield from _time_once(run, launches)
+            took_us = min(took_us, again_us)
         if took_us >= min_batch_us or launches >= max_launches:
             break
-        launches = min(max(wanted, launches + 1), max_launches, launches * 32)
+        wanted = ceil(launches * SIZING_MARGIN * min_batch_us / max(took_us, 1e-3))
+        wanted = max(wanted, launches + 1)
+        launches = min(wanted, max_launches, launches * SIZING_GROWTH)
     return launches
 
 
 def relative_standard_error(times_us: Sequence[float]) -> float:
-    """Of the median, robustly."""
+    """Of the median of `times_us`, robust against outliers."""
     times = np.asarray(times_us)
     median = float(np.median(times))
+    if median <= 0:
+        return 0.0
     sigma = 1.4826 * float(np.median(np.abs(times - median)))
-    return float(1.2533 * sigma / np.sqrt(len(times)) / median) if median > 0 else 0.0
+    return 1.2533 * sigma / sqrt(len(times)) / median
 
 
-def _once(run: RunBatches, launches: int) -> Steps[float]:
+def _time_once(run: RunBatches, launches: int) -> Steps[float]:
     running = run(launches, 1)
     yield running
     return running.read()[0].took_us
 
 
-def _wanted(batches: Sequence[Batch], procedure: Procedure, at_once: int, clock_s: Callable[[], float] | None) -> int:
-    """How many more: 0 when settled, or when the time is spent."""
-    if not batches:
+def _batches_wanted(
+    batches: Sequence[Batch],
+    procedure: Procedure,
+    at_once: int,
+    clock_s: Callable[[], float] | None,
+) -> int:
+    """How many more batches; 0 when the median has settled or the time is spent."""
+    count = len(batches)
+    if count == 0:
         return max(MIN_BATCHES, at_once)
-    times_us = [batch.took_us for batch in batches]
-    spent_s = sum(times_us) * 1e-6 if clock_s is None else clock_s()
-    if len(batches) >= MAX_BATCHES or (len(batches) >= MIN_BATCHES and relative_standard_error(times_us) < procedure.target_rse):
+    if count >= MAX_BATCHES:
         return 0
-    least = MIN_BATCHES_LATE if spent_s > 4 * procedure.burst_s else MIN_BATCHES_SPENT
-    if spent_s > procedure.burst_s and len(batches) >= least:
+    times_us = [batch.took_us for batch in batches]
+    if count >= MIN_BATCHES and relative_standard_error(times_us) < procedure.target_rse:
+        return 0
+    spent_s = sum(times_us) * 1e-6 if clock_s is None else clock_s()
+    is_late = spent_s > 4 * procedure.burst_s
+    enough = MIN_BATCHES_LATE if is_late else MIN_BATCHES_SPENT
+    if spent_s > procedure.burst_s and count >= enough:
         return 0
     return MIN_BATCHES
 
 
 def _is_low(batch: Batch, full_mhz: float | None) -> bool:
-    return batch.start_mhz is not None and full_mhz is not None and batch.start_mhz < LOW_CLOCK * full_mhz
+    if batch.start_mhz is None or full_mhz is None:
+        return False
+    return batch.start_mhz < LOW_CLOCK * full_mhz
 
 
-def _burst(batches: Sequence[Batch], launches: int, *, held_back: bool) -> Burst:
+def _summary(batches: Sequence[Batch], launches: int, *, held_back: bool) -> Burst:
     times_us = [batch.took_us / launches for batch in batches]
     return Burst(
         runtime_us=float(np.median(times_us)),
@@ -193,5 +237,5 @@ def _burst(batches: Sequence[Batch], launches: int, *, held_back: bool) -> Burst
 
 
 def _median(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return float(np.median(known)) if known else None
+    present = [value for value in values if value is not None]
+    return float(np.median(present)) if present else None

@@ -1,8 +1,9 @@
-"""How far two recordings of the same cells differ, or the cells that one recording has several times: no model can be asked to predict
-better than that.
+"""How far two datasets of the same cells differ, or repeated cells within one dataset.
 
-.venv/bin/python benchmarks/noise_floor.py [datasets/h100_demo.parquet datasets/h100_demo_again.parquet] [--json]
-.venv/bin/python benchmarks/noise_floor.py datasets/h100_repeatability.parquet [--json]
+    .venv/bin/python benchmarks/noise_floor.py [FIRST.parquet SECOND.parquet] [--json]
+    .venv/bin/python benchmarks/noise_floor.py datasets/h100_repeatability.parquet [--json]
+
+No model can be expected to predict better than that. The default is the recorded H100, twice.
 """
 
 from __future__ import annotations
@@ -14,26 +15,34 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import pyarrow.parquet as pq
+from costmodel.evaluate.noise import noise_floor, repeatability
+from gemmcast.arrow import read_samples
 
-from coordinator.samples.export import noise_floor, repeatability
+DEFAULT = (Path("datasets/h100_demo.parquet"), Path("datasets/h100_demo_again.parquet"))
+COLUMNS = ("median", "p90", "max")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("files", nargs="*", type=Path, default=[Path("datasets/h100_demo.parquet"), Path("datasets/h100_demo_again.parquet")])
+    """The command."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("files", nargs="*", type=Path, default=list(DEFAULT))
     parser.add_argument("--json", action="store_true", help="one JSON object on the last line")
     args = parser.parse_args()
     if len(args.files) not in (1, 2):
-        parser.error("name one recording, or two of the same cells")
-    rows = [pq.read_table(path).to_pylist() for path in args.files]
-    found = noise_floor(*rows) if len(rows) == 2 else repeatability(*rows)
+        parser.error("name one dataset, or two of the same cells")
+    rows = [read_samples(path).to_pylist() for path in args.files]
+    spreads = noise_floor(*rows) if len(rows) == 2 else repeatability(*rows)
     if args.json:
-        print(json.dumps(found))
+        print(json.dumps(spreads))
         return
-    print(f"{'reading':24}{'median %':>10}{'p90 %':>10}{'max %':>10}{'pairs':>8}")
-    for name, values in found.items():
-        print(f"{name:24}{values['median']:10.2f}{values['p90']:10.2f}{values['max']:10.2f}{values.get('cells', values.get('rows')):8.0f}")
+    heads = "".join(f"{name} %".rjust(10) for name in COLUMNS)
+    print(f"{'reading':24}{heads}{'pairs':>8}")
+    for reading, spread in spreads.items():
+        percents = "".join(f"{spread[name]:10.2f}" for name in COLUMNS)
+        count = spread.get("cells", spread.get("rows"))
+        print(f"{reading:24}{percents}{count:8.0f}")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
-"""Latency of the demo's model: one raw question to all outputs, and a pick among 256 configurations; one thread.
+"""Latency of the demo's model: one query to all outputs, and a pick among 256 configurations.
 
     .venv/bin/python benchmarks/predict_latency.py [--workspace demo/workspace] [--json]
 
-scikit-learn's figure is of the same model, fitted again from the very samples (the store's version that the card names), in the same
-run; the benchmark refuses to print it unless the two agree on every row.
+One thread. scikit-learn's figure is of the same model, fitted again from the same samples (the
+store's version that the card names) in the same run; nothing is printed unless both agree on every
+row.
 """
 
 from __future__ import annotations
@@ -20,74 +21,110 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import numpy as np
 
 from coordinator.samples.store import SampleStore
-from costmodel.dataset import dataset, held_out
+from costmodel.dataset import split_by_shape, training_set
 from costmodel.model import CostModel
-from costmodel.train import PARITY_LIMIT
+from costmodel.onnx_session import PARITY_LIMIT
 from gemmcast import KernelConfig, Predictor
 from gemmcast.errors import GemmcastError
-from gemmcast.sample import config_of, gemm_of
+from gemmcast.query import Rows
+from gemmcast.rows import config_of, gemm_of
 from registry.registry import Registry
 
 CANDIDATES = 256
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """The command; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--workspace", type=Path, default=Path("demo/workspace"))
     parser.add_argument("--json", action="store_true", help="one JSON object on the last line")
     args = parser.parse_args()
     try:
-        found = measure(args.workspace)
+        figures = measure(args.workspace)
     except GemmcastError as error:
         print(f"predict_latency: {error}; run `make demo` first", file=sys.stderr)
         return 2
-    print(json.dumps(found) if args.json else "\n".join(f"{name:24} {value:10.2f}" for name, value in found.items()))
+    if args.json:
+        print(json.dumps(figures))
+        return 0
+    for name, value in figures.items():
+        print(f"{name:24} {value:10.2f}")
     return 0
 
 
 def measure(workspace: Path) -> dict[str, float]:
-    model, card, _ = Registry(workspace / "registry").load("champion")
-    data = dataset(SampleStore.open(workspace / "samples", create=False).read(version=card.store_version))
-    twin = CostModel().fit_dataset(data.take(~held_out(data.shapes, card.holdout)))
+    """Latencies in us, the file's size and the number of its outputs.
+
+    Raises:
+        GemmcastError: no model or samples there, or the refitted model differs.
+    """
+    published = Registry(workspace / "registry").load("champion")
+    card = published.card
+    store = SampleStore.open(workspace / "samples", create=False)
+    data = training_set(store.read(version=card.store_version))
+    training, _ = split_by_shape(data, card.holdout)
+    refitted = CostModel().fit_dataset(training)
+    row = data.table.slice(0, 1).to_pylist()[0]
+    gemm, config, device = gemm_of(row), config_of(row), row["device"]
+    query = data.queries[:1]
+    candidates = _candidates(config)
     with Predictor(workspace / "node") as predictor:
-        row = data.table.slice(0, 1).to_pylist()[0]
-        gemm, config, query = gemm_of(row), config_of(row), data.queries[:1]
-        _must_agree(twin, predictor, data.queries)
-        candidates = _candidates(config)
-        raw = percentiles(lambda: predictor.predict_encoded(query[0]), runs=20_000)
-        return {
-            "latency_p50_us": raw[0],
-            "single_p99_us": raw[1],
-            "predict_call_p50_us": percentiles(lambda: predictor.predict(gemm, config, row["device"]), runs=20_000)[0],
-            "sklearn_latency_p50_us": percentiles(lambda: twin.predict(query), runs=300)[0],
-            "pick256_p50_us": percentiles(lambda: predictor.pick(gemm, candidates, device=row["device"]), runs=500)[0],
-            "model_mib": len(model) / 2**20,
-            "outputs": len(predictor.outputs),
-        }
+        _must_agree(refitted, predictor, data.queries)
+        single = percentiles(lambda: predictor.predict_encoded(query[0]), runs=20_000)
+        call = percentiles(lambda: predictor.predict(gemm, config, device), runs=20_000)
+        in_sklearn = percentiles(lambda: refitted.predict(query), runs=300)
+        pick = percentiles(lambda: predictor.pick(gemm, candidates, device=device), runs=500)
+        outputs = len(predictor.outputs)
+    return {
+        "latency_p50_us": single[0],
+        "single_p99_us": single[1],
+        "predict_call_p50_us": call[0],
+        "sklearn_latency_p50_us": in_sklearn[0],
+        "pick256_p50_us": pick[0],
+        "model_mib": len(published.model) / 2**20,
+        "outputs": outputs,
+    }
 
 
 def percentiles(run: Callable[[], object], runs: int) -> tuple[float, float]:
-    """Median and 99th percentile of a call, in microseconds."""
-    took = []
+    """Median and 99th percentile of a call's time, in microseconds."""
+    times_us: list[float] = []
     for _ in range(runs):
         start_s = perf_counter()
         run()
-        took.append((perf_counter() - start_s) * 1e6)
-    return float(np.median(took)), float(np.percentile(took, 99))
+        times_us.append((perf_counter() - start_s) * 1e6)
+    return float(np.median(times_us)), float(np.percentile(times_us, 99))
 
 
 def _candidates(like: KernelConfig) -> list[KernelConfig]:
-    return [
-        KernelConfig(family=like.family, kernel=like.kernel, cpu_threads=like.threads, tile_m=16 * (1 + i % 16), tile_n=16 * (1 + i // 16), tile_k=64)
-        for i in range(CANDIDATES)
-    ]
+    """Configurations of the same kernel with different tiles."""
+    configs: list[KernelConfig] = []
+    for i in range(CANDIDATES):
+        config = KernelConfig(
+            family=like.family,
+            kernel=like.kernel,
+            block_threads=like.block_threads,
+            cpu_threads=like.cpu_threads,
+            tile_m=16 * (1 + i % 16),
+            tile_n=16 * (1 + i // 16),
+            tile_k=64,
+        )
+        configs.append(config)
+    return configs
 
 
-def _must_agree(twin: CostModel, predictor: Predictor, queries: object) -> None:
-    got, want = predictor.predict_rows(queries), twin.predict(queries)  # type: ignore[arg-type]
-    worst = max(float(np.max(np.abs(got[name] / want[name] - 1))) for name in predictor.outputs)
-    if worst > PARITY_LIMIT:
-        raise GemmcastError(f"the refitted model differs from the published one by {worst:.1e}")
+def _must_agree(refitted: CostModel, predictor: Predictor, queries: Rows) -> None:
+    """Raise unless the published file predicts what the refitted model does."""
+    from_file = predictor.predict_rows(queries)
+    from_model = refitted.predict(queries)
+    for name in predictor.outputs:
+        worst = float(np.max(np.abs(from_file[name] / from_model[name] - 1)))
+        if worst > PARITY_LIMIT:
+            raise GemmcastError(
+                f"the refitted model's {name} differs from the published one's by {worst:.1e}"
+            )
 
 
 if __name__ == "__main__":

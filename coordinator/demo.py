@@ -1,8 +1,8 @@
-"""The whole circle once, as a stranger's first minute: measure, train, publish, push; then predict shapes that were never
-measured, measure them, and set the predictions beside the truth and the baselines.
+"""The whole circle once: measure, train, publish, push; then predict new shapes and measure them.
 
-The shapes of the second part are drawn with another seed, or kept back of a recorded dataset, and are predicted by the node's own model
-file before they are measured.
+The new shapes are drawn with another seed, or are those that were kept back of a recorded dataset.
+The node's model file predicts them before they are measured, and the predictions are shown beside
+the measurements and the baselines. It uses only what `run` and the Predictor use.
 """
 
 from __future__ import annotations
@@ -10,173 +10,273 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import perf_counter
-from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow.compute as pc
 
 from coordinator import terminal
-from coordinator.fleet.session import Places, RunSession, Stop
+from coordinator.fleet.session import Places, RunSession, RunSummary
+from coordinator.fleet.signals import Stop, leave_now
 from coordinator.plan.cells import plan_cells
 from coordinator.plan.replay import recorded_cells, replay_plan
 from coordinator.plan.schema import Plan, read_plan
 from coordinator.report.html import write_report
 from coordinator.workspace import Workspace
-from costmodel.dataset import Dataset, dataset, held_out
-from costmodel.train import compare
+from costmodel.dataset import TrainingSet, split_by_shape, training_set
+from costmodel.evaluate.crossval import compare
+from costmodel.evaluate.metrics import to_json
 from gemmcast import Predictor, modeldir
+from gemmcast.card import ModelCard, Scores
 from gemmcast.cell import Cell
 from gemmcast.errors import GemmcastError, InputError
-from gemmcast.sample import config_of, gemm_of
+from gemmcast.rows import ReadRow, Row, config_of, gemm_of
 
 PLAN = Path(__file__).resolve().parent.parent / "examples" / "demo.toml"
-UNSEEN_SHAPES = 44
+NEW_SHAPES = 44
+"""Shapes per sweep of the second part."""
 SEED_STEP = 1000
+"""Their seed is the plan's seed plus this."""
 MARK = ".gemmcast-demo"
-SHOWN = 12
+"""A directory with this file was made by a demo and may be deleted by the next."""
+EXAMPLES = 12
+"""Rows of the table of predictions."""
+
+Predictions = dict[str, dict[str, float]]
+"""cell id -> output -> value"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DemoSummary:
+    """The result of a demo; summary.json in its directory."""
+
+    cells_ok: int
+    """Cells of the first part with status ok."""
+    cells_failed: int
+    model_version: str
+    seconds: float
+    scores: Scores
+    """Errors on the new shapes: target -> method -> metric."""
+    new_shapes: int
+    new_cells_failed: int
+    latency_p50_us: float | None
+    """Of one query through ONNX Runtime, one thread."""
+    sklearn_latency_p50_us: float | None
+    devices: list[str]
 
 
 def run_demo(directory: Path, *, as_json: bool, recorded: Path | None = None) -> None:
-    """`recorded`: a dataset whose device answers in place of this machine's."""
+    """Run the demo in a directory that is deleted and recreated.
+
+    Args:
+        recorded: a dataset that answers in place of this machine.
+    """
     started_s = perf_counter()
     if recorded is not None and not recorded.is_file():
-        raise InputError("--dataset", str(recorded), "no such file", "name a Parquet file of samples, such as datasets/h100_demo.parquet")
-    _make_anew(directory)
+        way_out = "name a Parquet file of samples, such as datasets/h100_demo.parquet"
+        raise InputError("--dataset", str(recorded), "no such file", way_out)
+    _recreate(directory)
     plan = replay_plan(recorded.resolve()) if recorded else read_plan(PLAN)
-    first, kept_back = recorded_cells(recorded) if recorded else (None, None)
-    session = RunSession(plan, Workspace(directory / "workspace"), Places(), None)
+    first, new_cells = recorded_cells(recorded) if recorded else (None, [])
+    display = terminal.TerminalDisplay()
+    session = RunSession(plan, Workspace(directory / "workspace"), Places(), display)
     with session.open() as stop:
-        terminal.console.print("[bold]1[/bold] measure, train, publish, push")
-        swept = session.run(stop, cells=first)
-        _must_go_on(stop)
-        if session.registry.champion() is None:
-            good = swept["statuses"].get("ok", 0)
-            raise GemmcastError(f"no model came of {good} good samples: the warnings above say why; they are in {directory}")
-        terminal.console.print(f"  {session.model_line.text}")
-        terminal.console.print("[bold]2[/bold] predict shapes that were never measured, then measure them")
-        cells = kept_back or _unseen_cells(session)
-        predicted = _predict(session.model_dir, cells)
-        measured = session.run(stop, cells=cells, train=False, label="measuring the unseen")
-        _must_go_on(stop)
-    training, unseen = _parts(session, plan, cells)
-    scores = compare(training, unseen, _in_order(predicted, unseen))
-    _, card, version = session.registry.load("champion")
-    write_report(session.workspace.report, session.store.read(), session.registry.load("champion"))
-    summary = {
-        "cells_ok": swept["statuses"].get("ok", 0),
-        "cells_failed": sum(count for status, count in swept["statuses"].items() if status != "ok"),
-        "model_version": version.number,
-        "seconds": round(perf_counter() - started_s, 1),
-        "unseen": scores,
-        "unseen_shapes": len(set(unseen.shapes)),
-        "unseen_failed": len(cells) - measured["statuses"].get("ok", 0),
-        "latency": {"onnx_single_p50_us": card.latency_p50_us, "sklearn_latency_p50_us": card.sklearn_latency_p50_us},
-        "device": sorted(set(unseen.table["device"].to_pylist())),
-    }
-    (directory / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
-    terminal.result(summary, as_json=as_json, text=lambda: _show(summary, unseen, predicted, session))
+        _show_step(1, "measure, train, publish, push")
+        measured = session.run(stop, cells=first)
+        _leave_if_stopped(stop)
+        _refuse_without_model(session, measured)
+        terminal.console.print(f"  {display.model_line}")
+        _show_step(2, "predict new shapes, then measure them")
+        new_cells = new_cells or _draw_new_cells(session)
+        predicted = _predict(session.model_dir, new_cells)
+        measured_new = session.run(stop, cells=new_cells, train=False, label="new shapes")
+        _leave_if_stopped(stop)
+    training, new = _training_and_new(session, plan, new_cells)
+    model = session.registry.load("champion")
+    write_report(session.workspace.report, session.store.read(), model)
+    summary = DemoSummary(
+        cells_ok=measured.ok,
+        cells_failed=measured.failed,
+        model_version=model.version.number,
+        seconds=round(perf_counter() - started_s, 1),
+        scores=_scores(training, new, predicted),
+        new_shapes=len(set(new.shapes)),
+        new_cells_failed=len(new_cells) - measured_new.ok,
+        **_latencies(model.card),
+        devices=sorted(set(new.table["device"].to_pylist())),
+    )
+    values = asdict(summary)
+    (directory / "summary.json").write_text(json.dumps(values, indent=1) + "\n")
+    terminal.result(values, as_json=as_json, text=lambda: _show(summary, new, predicted, session))
 
 
-def _make_anew(directory: Path) -> None:
-    """Only ever deletes what a demo made."""
+def _recreate(directory: Path) -> None:
+    """Delete only what a demo made."""
     if directory.exists():
-        if not (directory / MARK).exists() and any(directory.iterdir()):
-            raise InputError("--directory", str(directory), "is not empty and was not made by a demo", "name a new directory")
+        is_foreign = not (directory / MARK).exists() and any(directory.iterdir())
+        if is_foreign:
+            rule = "is not empty and was not made by a demo"
+            raise InputError("--directory", str(directory), rule, "name a new directory")
         shutil.rmtree(directory)
     directory.mkdir(parents=True)
     (directory / MARK).touch()
 
 
-def _must_go_on(stop: Stop) -> None:
+def _show_step(number: int, what: str) -> None:
+    terminal.console.print(f"[bold]{number}[/bold] {what}")
+
+
+def _leave_if_stopped(stop: Stop) -> None:
     if stop():
-        terminal.leave_now()
+        leave_now()
 
 
-def _unseen_cells(session: RunSession) -> list[Cell]:
+def _refuse_without_model(session: RunSession, measured: RunSummary) -> None:
+    if session.registry.champion() is None:
+        place = session.workspace.path
+        raise GemmcastError(
+            f"no model could be trained on {measured.ok} samples with status ok: "
+            f"the warnings above say why; the samples are in {place}"
+        )
+
+
+def _latencies(card: ModelCard) -> dict[str, float | None]:
+    return {
+        "latency_p50_us": card.latency_p50_us,
+        "sklearn_latency_p50_us": card.sklearn_latency_p50_us,
+    }
+
+
+def _draw_new_cells(session: RunSession) -> list[Cell]:
     """The plan's sweeps over other shapes, on the devices that took part."""
     table = session.store.read()
-    known = set(dataset(table).shapes)
-    sweeps = [
-        sweep.model_copy(
-            update={"shapes": sweep.shapes.model_copy(update={"sample": UNSEEN_SHAPES, "seed": session.plan.seed + SEED_STEP}), "repeats": 1}
-        )
-        for sweep in session.plan.sweep
-    ]
-    plan = session.plan.model_copy(update={"sweep": tuple(sweeps)})
-    names = set(table["device"].to_pylist())
-    devices = {device.name: device for device in modeldir.devices(session.model_dir) if device.name in names}
-    return [cell for device in devices.values() for cell in plan_cells(plan, device).cells if cell.gemm.shape_key not in known]
+    known_shapes = set(training_set(table).shapes)
+    measured_devices = set(table["device"].to_pylist())
+    plan = _with_new_shapes(session.plan)
+    cells: list[Cell] = []
+    for device in modeldir.devices(session.model_dir):
+        if device.name not in measured_devices:
+            continue
+        for cell in plan_cells(plan, device).cells:
+            if cell.gemm.shape_key not in known_shapes:
+                cells.append(cell)
+    return cells
 
 
-def _predict(model_dir: Path, cells: list[Cell]) -> dict[str, dict[str, float]]:
-    """cell id -> output -> value, by the model that the agents pushed to this node."""
-    answers: dict[str, dict[str, float]] = {}
+def _with_new_shapes(plan: Plan) -> Plan:
+    sweeps = []
+    for sweep in plan.sweep:
+        draw = {"sample": NEW_SHAPES, "seed": plan.seed + SEED_STEP}
+        shapes = sweep.shapes.model_copy(update=draw)
+        sweeps.append(sweep.model_copy(update={"shapes": shapes, "repeats": 1}))
+    return plan.model_copy(update={"sweep": tuple(sweeps)})
+
+
+def _predict(model_dir: Path, cells: Sequence[Cell]) -> Predictions:
+    """By the model that the run pushed to this node."""
+    predicted: Predictions = {}
     with Predictor(model_dir) as predictor:
         for cell in cells:
-            prediction = predictor.predict(cell.gemm, cell.config, cell.device_key, cache=cell.cache)
-            answers[cell.cell_id] = {name: getattr(prediction, name) for name in predictor.outputs}
-    return answers
+            prediction = predictor.predict(
+                cell.gemm, cell.config, cell.device_key, cache=cell.cache
+            )
+            predicted[cell.cell_id] = {
+                name: getattr(prediction, name) for name in predictor.outputs
+            }
+    return predicted
 
 
-def _parts(session: RunSession, plan: Plan, cells: list[Cell]) -> tuple[Dataset, Dataset]:
-    """What the model was trained on, and the unseen rows."""
+def _training_and_new(
+    session: RunSession, plan: Plan, new_cells: Sequence[Cell]
+) -> tuple[TrainingSet, TrainingSet]:
+    """The rows that the model was trained on, and those of the new shapes."""
     table = session.store.read()
-    ids = {cell.cell_id for cell in cells}
-    is_unseen = np.array([cell_id in ids for cell_id in table["cell_id"].to_pylist()])
-    first = dataset(table.filter(pc.invert(is_unseen)))
-    unseen = dataset(table.filter(is_unseen))
-    if not len(unseen):
-        raise GemmcastError("not one of the unseen cells could be measured; `python -m coordinator status --workspace demo/workspace` says why")
-    return first.take(~held_out(first.shapes, plan.train.holdout)), unseen
+    new_ids = {cell.cell_id for cell in new_cells}
+    is_new = np.array([cell_id in new_ids for cell_id in table["cell_id"].to_pylist()])
+    new = training_set(table.filter(is_new))
+    if not len(new):
+        command = "python -m coordinator status --workspace demo/workspace"
+        raise GemmcastError(f"no cell of a new shape could be measured; `{command}` says why")
+    measured = training_set(table.filter(pc.invert(is_new)))
+    training, _ = split_by_shape(measured, plan.train.holdout)
+    return training, new
 
 
-def _in_order(predicted: dict[str, dict[str, float]], data: Dataset) -> dict[str, Any]:
-    rows = [predicted[cell_id] for cell_id in data.table["cell_id"].to_pylist()]
-    return {name: np.array([row[name] for row in rows]) for name in rows[0]}
+def _scores(training: TrainingSet, new: TrainingSet, predicted: Predictions) -> Scores:
+    rows = [predicted[cell_id] for cell_id in new.table["cell_id"].to_pylist()]
+    from_model: dict[str, npt.NDArray[np.float64]] = {}
+    for name in rows[0]:
+        from_model[name] = np.array([row[name] for row in rows])
+    return to_json(compare(training, new, from_model))
 
 
-def _show(summary: dict[str, Any], unseen: Dataset, predicted: dict[str, dict[str, float]], session: RunSession) -> None:
-    path = session.workspace.path
-    devices = ", ".join(summary["device"])
-    rows = [_example(row, predicted[row["cell_id"]]["runtime_us"]) for row in _spread(unseen.table.to_pylist())]
-    terminal.show_rows(f"GEMMs that the model never saw, on {devices}", ("GEMM", "kernel", "predicted µs", "measured µs", "error %"), rows)
-    terminal.show_scores(summary["unseen"], f"All {len(unseen)} of them, {summary['unseen_shapes']} shapes: absolute error in per cent")
-    latency = summary["latency"]
-    terminal.out.print(
-        f"one question: {latency['onnx_single_p50_us']:.0f} us through ONNX Runtime, "
-        f"{latency['sklearn_latency_p50_us']:.0f} us through scikit-learn (median, one thread)\n"
-        f"{summary['cells_ok']} cells measured, {summary['cells_failed']} failed; "
-        f"model version {summary['model_version']}; {summary['seconds']:.0f} s\n\n"
-        f"workspace  {path}\nreport     {session.workspace.report}\nmodel      {session.model_dir}\n\nTry next:\n"
-        + "\n".join(f"  {command}" for command in _next_commands(session, unseen)),
-        soft_wrap=True,
-        highlight=False,
+def _show(
+    summary: DemoSummary, new: TrainingSet, predicted: Predictions, session: RunSession
+) -> None:
+    columns = ("GEMM", "kernel", "predicted µs", "measured µs", "error %")
+    examples = []
+    for row in _from_small_to_large(new.table.to_pylist()):
+        examples.append(_example(row, predicted[row["cell_id"]]["runtime_us"]))
+    devices = ", ".join(summary.devices)
+    terminal.show_rows(f"GEMMs of new shapes on {devices}", columns, examples)
+    title = f"All {len(new)} of them, {summary.new_shapes} shapes: absolute error in per cent"
+    terminal.show_scores(summary.scores, title)
+    terminal.show_line(_figures(summary))
+    terminal.show_line("")
+    terminal.show_line(f"workspace  {session.workspace.path}")
+    terminal.show_line(f"report     {session.workspace.report}")
+    terminal.show_line(f"model      {session.model_dir}")
+    terminal.show_line("\nTry next:")
+    for command in _next_commands(session, new):
+        terminal.show_line(f"  {command}")
+
+
+def _figures(summary: DemoSummary) -> str:
+    return (
+        f"one query: {summary.latency_p50_us:.0f} us through ONNX Runtime, "
+        f"{summary.sklearn_latency_p50_us:.0f} us through scikit-learn (median, one thread)\n"
+        f"{summary.cells_ok} cells measured, {summary.cells_failed} failed; "
+        f"model version {summary.model_version}; {summary.seconds:.0f} s"
     )
 
 
-def _example(row: dict[str, Any], predicted_us: float) -> tuple[str, ...]:
-    error = 100 * (predicted_us / row["runtime_us"] - 1)
-    return str(gemm_of(row)), str(config_of(row)), f"{predicted_us:.1f}", f"{row['runtime_us']:.1f}", f"{error:+.1f}"
+def _example(row: ReadRow, predicted_us: float) -> tuple[str, ...]:
+    measured_us = row["runtime_us"]
+    error = 100 * (predicted_us / measured_us - 1)
+    times = (f"{predicted_us:.1f}", f"{measured_us:.1f}", f"{error:+.1f}")
+    return (str(gemm_of(row)), str(config_of(row)), *times)
 
 
-def _spread(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """A few rows from the smallest to the largest, not the best ones."""
-    ordered = sorted(rows, key=lambda row: row["runtime_us"])
-    return [ordered[int(i)] for i in np.linspace(0, len(ordered) - 1, min(SHOWN, len(ordered)))]
+def _from_small_to_large(rows: Sequence[Row]) -> list[Row]:
+    """A few rows, evenly spread over the runtimes: not the best ones."""
+    ordered = sorted(rows, key=_runtime_us)
+    places = np.linspace(0, len(ordered) - 1, min(EXAMPLES, len(ordered)))
+    return [ordered[int(place)] for place in places]
 
 
-def _next_commands(session: RunSession, unseen: Dataset) -> list[str]:
-    config = "cublas" if "cublas" in unseen.column("family") else "blas:kernel=numpy,cpu_threads=1"
-    others = "tiled:tile=16" if config == "cublas" else "blas:kernel=blocked,cpu_threads=1,tile=128"
+def _runtime_us(row: Mapping[str, float]) -> float:
+    return row["runtime_us"]
+
+
+def _next_commands(session: RunSession, new: TrainingSet) -> list[str]:
+    config, other = "blas:kernel=numpy,cpu_threads=1", "blas:kernel=blocked,cpu_threads=1,tile=128"
+    if "cublas" in new.column("family"):
+        config, other = "cublas", "tiled:tile=16"
+    python = _short(Path(sys.executable))
     model = _short(session.model_dir)
+    workspace = _short(session.workspace.path)
     return [
-        f"{_short(Path(sys.executable))} -m gemmcast predict 500 600 700 --config {config} --model {model}",
-        f"{_short(Path(sys.executable))} -m gemmcast pick 500 600 700 {config} {others} --model {model}",
-        f"{_short(Path(sys.executable))} -m registry show --workspace {_short(session.workspace.path)}",
+        f"{python} -m gemmcast predict 500 600 700 --config {config} --model {model}",
+        f"{python} -m gemmcast rank 500 600 700 {config} {other} --model {model}",
+        f"{python} -m registry show --workspace {workspace}",
     ]
 
 
 def _short(path: Path) -> str:
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+    """Relative to the current directory, where that is possible."""
+    here = Path.cwd()
+    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)

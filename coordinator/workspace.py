@@ -1,6 +1,7 @@
 """A workspace: one directory with everything that a run leaves behind.
 
 lock         held by the one process that writes here
+holder       the id of that process
 samples/     the sample store (Delta Lake), unless a URI puts it elsewhere
 registry/    model versions (MLflow: SQLite and files), unless a URI puts them elsewhere
 node/        this node's model directory, which predictors follow
@@ -10,19 +11,21 @@ report.html  what `report` made
 
 from __future__ import annotations
 
-import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from gemmcast.errors import InputError, WorkspaceError
 
 JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"
-# set for the entrypoint of a `ray job submit`
+"""Set for the entrypoint of a `ray job submit`."""
 
 
 def inside_job() -> bool:
+    """Whether this process is a Ray job."""
     return JOB_VARIABLE in os.environ
 
 
@@ -30,57 +33,73 @@ class Workspace:
     """Paths and the lock.
 
     Raises:
-        InputError: a relative path inside a Ray job, where the working directory is a cache that Ray deletes.
+        InputError: a relative path inside a Ray job: the working directory of a job is deleted.
     """
 
     def __init__(self, path: Path) -> None:
         if not path.is_absolute() and inside_job():
-            raise InputError(
-                "--workspace", str(path), "a relative path inside a Ray job lies in Ray's package cache, which is deleted", "give an absolute path"
-            )
+            rule = "a relative path inside a Ray job lies in Ray's package cache, which is deleted"
+            raise InputError("--workspace", str(path), rule, "give an absolute path")
         self.path = path.resolve()
 
     @property
     def samples(self) -> Path:
+        """The sample store."""
         return self.path / "samples"
 
     @property
     def registry(self) -> Path:
+        """The registry of model versions."""
         return self.path / "registry"
 
     @property
     def node(self) -> Path:
+        """The model directory of this node."""
         return self.path / "node"
 
     @property
     def plan(self) -> Path:
+        """The resolved plan of the last run."""
         return self.path / "plan.json"
 
     @property
     def report(self) -> Path:
+        """The HTML report."""
         return self.path / "report.html"
 
     def must_exist(self) -> None:
+        """Raise InputError if there are no samples."""
         if not self.samples.exists():
-            raise InputError("--workspace", str(self.path), "holds no samples", "run a plan there first: python -m coordinator run PLAN.toml")
+            way_out = "run a plan there first: python -m coordinator run PLAN.toml"
+            raise InputError("--workspace", str(self.path), "holds no samples", way_out)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """For every writer. The lock ends with the process, however it ends."""
+        """Be the one writer. The lock ends with the process, however it ends.
+
+        Raises:
+            WorkspaceError: another process writes here, or the directory can't be made.
+        """
+        self._make()
+        holder = self.path / "holder"
+        lock = FileLock(self.path / "lock", timeout=0)
+        try:
+            lock.acquire()
+        except Timeout:
+            pid = holder.read_text() if holder.exists() else "unknown"
+            ways_out = "wait for it, stop it, or take another --workspace"
+            raise WorkspaceError(
+                f"workspace {self.path} is in use by process {pid}: {ways_out}"
+            ) from None
+        try:
+            holder.write_text(str(os.getpid()))
+            yield
+        finally:
+            lock.release()
+
+    def _make(self) -> None:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise WorkspaceError(f"workspace {self.path} can't be made ({error.strerror}): name a directory that can be written") from None
-        with (self.path / "lock").open("a+") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                file.seek(0)
-                holder = file.read().strip() or "unknown"
-                raise WorkspaceError(
-                    f"workspace {self.path} is in use by process {holder}: wait for it, stop it, or take another --workspace"
-                ) from None
-            file.truncate(0)
-            file.write(str(os.getpid()))
-            file.flush()
-            yield
+            rule = f"workspace {self.path} can't be made ({error.strerror})"
+            raise WorkspaceError(f"{rule}: name a directory that can be written") from None

@@ -1,14 +1,17 @@
-"""Samples as the arrays that models learn from: questions, measured targets, and the split by shape.
+"""Samples as the arrays that models are fitted on, and the split by shape.
 
-A split keeps every row of one shape on one side, by a hash of the shape: a shape that is held out once is held out of every
-version, so that a new version and the champion can be compared on shapes that neither has seen.
+    queries[n_rows, n_fields]      measured[target][n_rows]      shapes[n_rows]
+
+A split keeps all rows of one shape on one side, by a hash of the shape's name: a shape that is held
+out once is held out of every model version, so a new version and the champion can be compared on
+shapes that neither was trained on. Knows nothing of models.
 """
 
 from __future__ import annotations
 
-import hashlib
+from collections import defaultdict
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -17,89 +20,166 @@ import pyarrow.compute as pc
 
 from gemmcast import query
 from gemmcast.config import KNOBS
-from gemmcast.sample import gemm_of
+from gemmcast.device import Device
+from gemmcast.draw import is_drawn
+from gemmcast.query import OUTPUTS
+from gemmcast.rows import device_of, gemm_of
 
-TARGETS = ("runtime_us", "sustained_runtime_us", "power_w", "energy_mj", "tflops")
+Values = npt.NDArray[np.float64]
+"""[n_rows] of one target; NaN where it was not measured."""
+Mask = npt.NDArray[np.bool_]
+"""[n_rows] which rows."""
+Indices = npt.NDArray[np.int64]
+"""Numbers of rows."""
+Names = npt.NDArray[np.object_]
+"""[n_rows] names of groups; None where a row belongs to none."""
+
+Column = npt.NDArray[Any]
+"""[n_rows] of numbers or of text, as the column has them."""
+
+THROUGHPUT: Final = "tflops"
+READINGS: Final = tuple(name for name in OUTPUTS if name != THROUGHPUT)
+"""The targets that are measured; each is a column of a sample."""
+TARGETS: Final = (*READINGS, THROUGHPUT)
+"""All outputs of a model: the readings, and the throughput that follows from the runtime."""
+FLOOR_COLUMNS: Final = ("runtime_us", "peak_tflops", "dram_gbps", "compute_units")
+"""Columns that must be positive, else a row has no analytical floor."""
 
 
 @dataclass(frozen=True)
-class Dataset:
-    """Rows with status ok."""
+class TrainingSet:
+    """Rows with status ok, for a model to be fitted on or tested with."""
 
     table: pa.Table
-    # of the sample schema
+    """The rows in the sample schema."""
     queries: query.Rows
-    # [n_rows, len(FIELDS)]
-    measured: dict[str, npt.NDArray[np.float64]]
-    # target -> [n_rows], NaN where it was not read
-    shapes: npt.NDArray[Any]
-    # [n_rows], the name of each row's shape
+    """[n_rows, len(FIELDS)] the rows as a model's input."""
+    measured: dict[str, Values]
+    """target -> [n_rows], NaN where it was not measured."""
+    shapes: Names
+    """[n_rows] the name of each row's shape."""
 
     def __len__(self) -> int:
         return len(self.shapes)
 
-    def take(self, rows: npt.NDArray[Any]) -> Dataset:
+    def take(self, rows: Mask | Indices) -> TrainingSet:
         """The rows of a mask or of indices, in order."""
         indices = np.flatnonzero(rows) if rows.dtype == bool else rows
+        table = self.table.take(pa.array(indices))
         measured = {name: values[indices] for name, values in self.measured.items()}
-        return Dataset(self.table.take(pa.array(indices)), self.queries[indices], measured, self.shapes[indices])
+        return TrainingSet(
+            table=table,
+            queries=self.queries[indices],
+            measured=measured,
+            shapes=self.shapes[indices],
+        )
 
-    def column(self, name: str) -> npt.NDArray[Any]:
+    def column(self, name: str) -> Column:
+        """[n_rows] One column of the sample schema."""
         return np.asarray(self.table[name].to_pylist())
 
     def keys(self, *columns: str) -> list[tuple[Any, ...]]:
         """[n_rows] What each row has in these columns."""
-        return list(zip(*(self.table[name].to_pylist() for name in columns), strict=True))
+        values = self.table.select(columns).to_pydict()
+        return list(zip(*values.values(), strict=True))
 
 
-def dataset(table: pa.Table) -> Dataset:
-    """The usable rows of a table of samples: status ok, a runtime, and a device that was measured at the row's dtype."""
-    wanted = pc.equal(table["status"], "ok")
-    for name in ("runtime_us", "peak_tflops", "dram_gbps", "compute_units"):  # without these there is no floor to learn from
-        wanted = pc.and_(wanted, pc.greater(pc.fill_null(table[name], 0), 0))
-    usable = table.filter(wanted)
-    columns = {name: usable[name].to_pylist() for name in usable.column_names}
-    measured = {name: np.array(columns[name], dtype=np.float64) for name in TARGETS if name != "tflops"}
-    rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
-    gemms = [gemm_of(row) for row in rows]
-    measured["tflops"] = np.array([gemm.flops for gemm in gemms], dtype=np.float64) / (measured["runtime_us"] * 1e6)
-    shapes = np.array([gemm.shape_key for gemm in gemms], dtype=object)
-    return Dataset(usable, query.from_columns(columns), measured, shapes)
+def training_set(table: pa.Table) -> TrainingSet:
+    """The usable rows of a table of samples.
 
-
-def library_default(data: Dataset) -> npt.NDArray[np.bool_]:
-    """[n_rows] True where a library was left to choose."""
-    families = data.column("family")
-    chosen: npt.NDArray[np.bool_] = (families == "cublas") | ((families == "cublaslt") & (data.column("kernel") == "default"))
-    return chosen
-
-
-def resolved_default(data: Dataset) -> npt.NDArray[np.bool_]:
-    """[n_rows] True where it also told what it chose."""
-    told: npt.NDArray[np.bool_] = library_default(data) & np.any([data.column(knob) > 0 for knob in KNOBS], axis=0)
-    return told
-
-
-def unresolved(data: Dataset) -> query.Rows:
-    """[n_rows, n_fields] The questions of somebody who names none."""
-    return query.from_columns({name: data.table[name].to_pylist() for name in data.table.column_names} | {knob: [0] * len(data) for knob in KNOBS})
-
-
-def with_unresolved_copies(data: Dataset) -> Dataset:
-    """And once more each row of what a library chose itself, as a question without knobs, because who has no library to ask does not know them."""
-    own = data.take(resolved_default(data))
-    if not len(own):
-        return data
-    return Dataset(
-        pa.concat_tables([data.table, own.table]),
-        np.concatenate([data.queries, unresolved(own)]),
-        {name: np.concatenate([values, own.measured[name]]) for name, values in data.measured.items()},
-        np.concatenate([data.shapes, own.shapes]),
+    Usable is a row with status ok and a runtime, of a device whose peak at the row's dtype,
+    bandwidth and number of units were measured.
+    """
+    is_usable = pc.equal(table["status"], "ok")
+    for name in FLOOR_COLUMNS:
+        is_positive = pc.greater(pc.fill_null(table[name], 0), 0)
+        is_usable = pc.and_(is_usable, is_positive)
+    usable = table.filter(is_usable)
+    columns = usable.to_pydict()
+    flops: list[float] = []
+    shapes: list[str] = []
+    for row in usable.to_pylist():
+        gemm = gemm_of(row)
+        flops.append(gemm.flops)
+        shapes.append(gemm.shape_key)
+    measured: dict[str, Values] = {}
+    for name in READINGS:
+        measured[name] = np.array(columns[name], dtype=np.float64)
+    measured[THROUGHPUT] = np.array(flops, dtype=np.float64) / (measured["runtime_us"] * 1e6)
+    return TrainingSet(
+        table=usable,
+        queries=query.from_columns(columns),
+        measured=measured,
+        shapes=np.array(shapes, dtype=object),
     )
 
 
-def held_out(shapes: npt.NDArray[Any], share: float) -> npt.NDArray[np.bool_]:
-    """[n_rows] True for shapes that training never sees."""
-    limit = share * 2**32
-    chosen = {shape: int.from_bytes(hashlib.sha256(str(shape).encode()).digest()[:4], "big") < limit for shape in set(shapes)}
-    return np.array([chosen[shape] for shape in shapes], dtype=bool)
+def devices_of(data: TrainingSet) -> list[Device]:
+    """One description per type of device in the data, in order of appearance."""
+    rows_by_device = defaultdict(list)
+    for row in data.table.to_pylist():
+        rows_by_device[row["device"]].append(row)
+    return [device_of(rows) for rows in rows_by_device.values()]
+
+
+def library_default(data: TrainingSet) -> Mask:
+    """[n_rows] True where a library chose the kernel."""
+    families = data.column("family")
+    is_heuristic = (families == "cublaslt") & (data.column("kernel") == "default")
+    return np.asarray((families == "cublas") | is_heuristic, dtype=bool)
+
+
+def resolved_default(data: TrainingSet) -> Mask:
+    """[n_rows] True where a library chose the kernel and reported its knobs."""
+    has_knobs = np.zeros(len(data), dtype=bool)
+    for knob in KNOBS:
+        has_knobs |= data.column(knob) > 0
+    return library_default(data) & has_knobs
+
+
+def unresolved(data: TrainingSet) -> query.Rows:
+    """[n_rows, n_fields] The same rows as queries in which all knobs are unknown."""
+    unknown = dict.fromkeys(KNOBS, [0] * len(data))
+    return query.from_columns(data.table.to_pydict() | unknown)
+
+
+def with_unresolved_copies(data: TrainingSet) -> TrainingSet:
+    """The rows, and a copy without knobs of every row whose kernel a library chose.
+
+    A user who has no library at hand does not know which kernel it will choose. The copies let a
+    model answer that query too.
+    """
+    defaults = data.take(resolved_default(data))
+    if not len(defaults):
+        return data
+    measured: dict[str, Values] = {}
+    for name, values in data.measured.items():
+        measured[name] = np.concatenate([values, defaults.measured[name]])
+    return TrainingSet(
+        table=pa.concat_tables([data.table, defaults.table]),
+        queries=np.concatenate([data.queries, unresolved(defaults)]),
+        measured=measured,
+        shapes=np.concatenate([data.shapes, defaults.shapes]),
+    )
+
+
+def held_out(shapes: Names, share: float) -> Mask:
+    """[n_rows] True for the shapes that no model version is trained on.
+
+    Args:
+        shapes: [n_rows] names; the same shape may come many times.
+        share: about this share of the different shapes is held out.
+    """
+    drawn = {shape for shape in set(shapes) if is_drawn(str(shape), share)}
+    return np.array([shape in drawn for shape in shapes], dtype=bool)
+
+
+def split_by_shape(data: TrainingSet, share: float) -> tuple[TrainingSet, TrainingSet]:
+    """The rows to train on, and the held-out rows to test with."""
+    is_held_out = held_out(data.shapes, share)
+    return data.take(~is_held_out), data.take(is_held_out)
+
+
+# the names of before; removed when nothing uses them
+Dataset = TrainingSet
+dataset = training_set

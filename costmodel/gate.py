@@ -1,52 +1,90 @@
-"""The gate: whether a candidate may replace the champion.
+"""The gate: whether a newly trained model may replace the champion.
 
-It must agree with scikit-learn on every row, answer within the latency bound, and be no worse than the champion on the held-out
-shapes, which neither has seen: worse means by more than one standard error of the difference, shape by shape.
-What fails the gate is still registered, as challenger, with the reason: nothing is lost.
+Its file must agree with scikit-learn on every row and answer within the latency bound, and it
+must not be worse than the champion on the held-out shapes, which neither was trained on. Worse
+means by more than one standard error of the difference, shape by shape. A model that fails is
+still registered, as challenger, with the reason.
 """
 
 from __future__ import annotations
 
+from typing import Final
+
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
-from costmodel.dataset import Dataset, dataset, held_out
-from costmodel.train import PARITY_LIMIT, Candidate, open_session
-from gemmcast.predictor import METADATA_PREFIX
-from gemmcast.query import CONTRACT, INPUT
+from costmodel.dataset import TrainingSet, Values, split_by_shape, training_set
+from costmodel.onnx_session import PARITY_LIMIT, open_session
+from costmodel.train import TrainedModel
+from gemmcast.card import ModelCard
+from gemmcast.modelfile import METADATA_PREFIX
+from gemmcast.query import INPUT, READ_CONTRACTS
 
-MAX_LATENCY_US = 200.0
+MAX_LATENCY_US: Final = 200.0
+"""For one query through ONNX Runtime, one thread."""
 
 
-def objection(candidate: Candidate, champion: bytes | None, table: pa.Table, holdout: float) -> str | None:
-    """Why the candidate must not become champion, or None."""
-    card = candidate.card
-    if card.parity_max_rel is None or not card.parity_max_rel <= PARITY_LIMIT:
-        return f"ONNX and scikit-learn differ by {card.parity_max_rel}, the limit is {PARITY_LIMIT}"
-    if card.latency_p50_us is None or not card.latency_p50_us <= MAX_LATENCY_US:
-        return f"one question takes {card.latency_p50_us} us, the limit is {MAX_LATENCY_US}"
-    if champion is None or not _speaks_our_contract(champion):
-        return None
-    data = dataset(table)
-    test = data.take(held_out(data.shapes, holdout))
-    new, old = (_errors(model, test) for model in (candidate.model, champion))
-    worse = new - old
-    if len(worse) > 1 and worse.mean() > worse.std(ddof=1) / np.sqrt(len(worse)):
-        return (
-            f"mean runtime error on {len(worse)} held-out shapes {new.mean():.2f} %, the champion's is {old.mean():.2f} %: worse by more than chance"
-        )
+def objection(
+    trained: TrainedModel, champion: bytes | None, table: pa.Table, holdout: float
+) -> str | None:
+    """Why the model must not become champion, or None.
+
+    Args:
+        trained: the new model.
+        champion: the champion's file; None where there is none yet.
+        table: all samples.
+        holdout: share of the shapes that neither model was trained on.
+    """
+    reason = _defect(trained.card)
+    if reason or champion is None or not _is_comparable(champion):
+        return reason
+    _, test = split_by_shape(training_set(table), holdout)
+    new_errors = _errors_by_shape(trained.model, test)
+    old_errors = _errors_by_shape(champion, test)
+    return _comparison(new_errors, old_errors)
+
+
+def _defect(card: ModelCard) -> str | None:
+    """What is wrong with the model by itself; a missing or NaN figure is wrong."""
+    parity = card.parity_max_rel
+    if parity is None or not parity <= PARITY_LIMIT:
+        return f"ONNX and scikit-learn differ by {parity}, the limit is {PARITY_LIMIT}"
+    latency_us = card.latency_p50_us
+    if latency_us is None or not latency_us <= MAX_LATENCY_US:
+        return f"one query takes {latency_us} us, the limit is {MAX_LATENCY_US}"
     return None
 
 
-def _speaks_our_contract(model: bytes) -> bool:
-    """A champion of another contract can't be asked our questions: its successor needs no comparison."""
-    found = open_session(model).get_modelmeta().custom_metadata_map.get(f"{METADATA_PREFIX}contract")
-    return bool(found == str(CONTRACT))
+def _is_comparable(champion: bytes) -> bool:
+    """Whether the champion reads our queries; one of an older contract is replaced uncompared."""
+    metadata = open_session(champion).get_modelmeta().custom_metadata_map
+    return metadata.get(f"{METADATA_PREFIX}contract") in READ_CONTRACTS
 
 
-def _errors(model: bytes, test: Dataset) -> npt.NDArray[np.float64]:
-    """[n_shapes] mean absolute percentage error of runtime, shape by shape: the rows of one shape are not independent."""
-    runtime_us = open_session(model).run(["runtime_us"], {INPUT: test.queries})[0]
-    ape = 100 * np.abs(np.asarray(runtime_us, dtype=np.float64) / test.measured["runtime_us"] - 1)
-    return np.array([ape[test.shapes == shape].mean() for shape in sorted(set(test.shapes))])
+def _errors_by_shape(model: bytes, test: TrainingSet) -> Values:
+    """[n_shapes] Mean absolute percentage error of runtime.
+
+    Rows of one shape are not independent, so each shape counts once.
+    """
+    (runtime_us,) = open_session(model).run(["runtime_us"], {INPUT: test.queries})
+    measured_us = test.measured["runtime_us"]
+    ape = 100 * np.abs(np.asarray(runtime_us, dtype=np.float64) / measured_us - 1)
+    means: list[float] = []
+    for shape in sorted(set(test.shapes)):
+        means.append(ape[test.shapes == shape].mean())
+    return np.array(means)
+
+
+def _comparison(new_errors: Values, old_errors: Values) -> str | None:
+    """An objection if the mean difference exceeds its standard error."""
+    shapes = len(new_errors)
+    if shapes < 2:
+        return None
+    increase = new_errors - old_errors
+    standard_error = increase.std(ddof=1) / np.sqrt(shapes)
+    if increase.mean() <= standard_error:
+        return None
+    return (
+        f"mean runtime error on {shapes} held-out shapes {new_errors.mean():.2f} %, "
+        f"the champion's is {old_errors.mean():.2f} %: more than one standard error worse"
+    )

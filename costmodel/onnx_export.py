@@ -30,8 +30,17 @@ from costmodel.model import CostModel
 from costmodel.tree_features import NAMES, features
 from gemmcast import __version__
 from gemmcast.device import Device
-from gemmcast.predictor import METADATA_PREFIX, SHORTLIST
-from gemmcast.query import CONTRACT, DTYPE_CODES, FAMILY_CODES, FIELDS, INPUT, IR_VERSION, ML_OPSET, OPSET
+from gemmcast.modelfile import METADATA_PREFIX, PREFILTER
+from gemmcast.query import (
+    CONTRACT,
+    DTYPE_CODES,
+    FAMILY_CODES,
+    FIELDS,
+    INPUT,
+    IR_VERSION,
+    ML_OPSET,
+    OPSET,
+)
 
 INPUT_AGAIN = "question_again"
 
@@ -51,7 +60,7 @@ def export(model: CostModel, devices: Sequence[Device]) -> bytes:
     _state_opsets(graph)
     graph.producer_name, graph.producer_version, graph.doc_string = "gemmcast", __version__, "GEMM cost model; see docs/onnx.md"
     shortlist = base64.b64encode(_shortlist_graph(model).SerializeToString()).decode()
-    onnx.helper.set_model_props(graph, {SHORTLIST: shortlist, **_properties(model, devices)})
+    onnx.helper.set_model_props(graph, {PREFILTER: shortlist, **_properties(model, devices)})
     onnx.checker.check_model(graph)
     data: bytes = graph.SerializeToString()
     return data

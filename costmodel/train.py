@@ -1,146 +1,201 @@
-"""From samples to a candidate: split, fit, score beside the baselines, ask further questions, export, prove parity, measure latency.
+"""From samples to a trained model with its card.
 
-The held-out shapes are never trained on, by this version or another, so the scores in the card are of shapes never seen and a
-candidate meets the champion on equal terms. Knows nothing of Ray or the registry; runs in a Ray task, or in this process.
+    split by shape -> fit -> cross-fitted coverage -> calibrate -> export -> score -> card
+
+The held-out shapes are never trained on, by this version or another: the scores in the card are
+of new shapes, and a new model can be compared with the champion. Intervals are calibrated on all
+held-out shapes; the coverage in the card is of intervals that were calibrated on half of them and
+measured on the other half. Knows nothing of Ray or the registry.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from time import perf_counter
-from typing import Any
+from functools import partial
+from typing import Final
 
-import numpy as np
-import onnxruntime as ort
 import pyarrow as pa
 
-from coordinator.plan.schema import Train
-from coordinator.samples.export import repeatability
-from costmodel.dataset import Dataset, dataset, held_out
-from costmodel.evaluate.crossval import asked, beside_baselines, scores, scores_by, sizes, unseen_coverage
-from costmodel.evaluate.generalisation import unseen
+from costmodel.dataset import TrainingSet, devices_of, split_by_shape, training_set
+from costmodel.evaluate.crossval import (
+    Predictions,
+    cross_fitted_coverage,
+    predictions,
+    scores,
+    scores_by,
+)
+from costmodel.evaluate.generalisation import generalisation
+from costmodel.evaluate.groups import sizes
+from costmodel.evaluate.metrics import ScoreTable, to_json
+from costmodel.evaluate.noise import repeatability
 from costmodel.evaluate.ranking import ranking
 from costmodel.model import CostModel
 from costmodel.onnx_export import export
+from costmodel.onnx_session import open_session, p50_us, parity
+from costmodel.settings import TrainSettings
 from gemmcast import __version__, modeldir
-from gemmcast.card import ModelCard
-from gemmcast.device import Device
+from gemmcast.card import ModelCard, Scores
 from gemmcast.errors import InputError
 from gemmcast.query import CONTRACT, INPUT
-from gemmcast.sample import device_of
 
-PARITY_LIMIT = 1e-5
-# relative, on every row
-MIN_SHAPES = 10
-STRETCHES = 5
+MIN_SHAPES: Final = 10
+"""Different shapes that a model needs at least."""
+SMALL_NETWORKS: Final = 1
+"""Networks per target of the smaller models that are scored for generalisation."""
+SMALL_STEPS: Final = 5_000
+"""Their steps of gradient descent at most: a third of the published model's."""
+PREFILTER: Final = "prefilter"
+"""A method of the ranking: the file's smaller graph, which `pick` ranks many candidates with."""
+TIMED_RUNS: Final = 2_000
+"""Queries through ONNX Runtime whose latency is measured."""
+TIMED_SKLEARN_RUNS: Final = 50
+"""Queries through scikit-learn whose latency is measured."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Candidate:
-    """A model that may become a version."""
+class TrainedModel:
+    """A model that may become a version in the registry."""
 
     model: bytes
+    """The .onnx file."""
     card: ModelCard
+    """Its data, split, errors, contract and hash."""
 
 
-def train(table: pa.Table, settings: Train, *, store_version: int | None = None) -> Candidate:
-    """Fit on what is not held out, and say how good it is on what is.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """What a card says about errors."""
+
+    scores: Scores
+    by_family: Mapping[str, Scores]
+    by_dtype: Mapping[str, Scores]
+    by_size: Mapping[str, Scores]
+    ranking: Scores
+
+
+def train(
+    table: pa.Table, settings: TrainSettings, *, store_version: int | None = None
+) -> TrainedModel:
+    """Fit on the shapes that are not held out, and measure the errors on those that are.
 
     Args:
-        table: samples, of the sample schema.
+        table: samples, in the sample schema.
+        settings: rows that are needed, and the share to hold out.
+        store_version: version of the sample store that the table is, for the card.
 
     Raises:
         InputError: too few usable rows or shapes.
     """
-    data = enough(table, settings.min_rows)
-    test_rows = held_out(data.shapes, settings.holdout)
-    if not 0 < test_rows.sum() < len(data):
-        rule = f"of {len(set(data.shapes))} shapes, {settings.holdout:.0%} held out by hash leave one side empty"
-        raise InputError("samples", len(table), rule, "measure more shapes, or change train.holdout in the plan")
-    training, test = data.take(~test_rows), data.take(test_rows)
+    data = enough_rows(table, settings.min_rows)
+    training, test = _split(data, settings.holdout)
     model = CostModel().fit_dataset(training)
-    covered = unseen_coverage(model, test)
+    coverage = cross_fitted_coverage(model, test)
+    model.calibrate(test)
     exported = export(model, devices_of(data))
     session = open_session(exported)
-    predicted = asked(model, training, test)
-    return Candidate(
-        model=exported,
-        card=ModelCard(
-            created_at=datetime.now(UTC).isoformat(timespec="seconds"),
-            program_version=__version__,
-            contract=CONTRACT,
-            targets=tuple(model.outputs_),
-            rows=len(data),
-            rows_by_device=dict(Counter(data.table["device"].to_pylist())),
-            store_version=store_version,
-            split=f"by shape: {settings.holdout:.0%} of the shapes, chosen by a hash of the shape, are never trained on",
-            holdout=settings.holdout,
-            train_rows=len(training),
-            test_rows=len(test),
-            train_shapes=len(set(training.shapes)),
-            test_shapes=len(set(test.shapes)),
-            scores=scores(test, predicted),
-            scores_by_family=scores_by(test, predicted, test.column("family")),
-            scores_by_dtype=scores_by(test, predicted, test.column("dtype")),
-            scores_by_size=scores_by(test, predicted, sizes(test)),
-            ranking=ranking(test, predicted | {"runtime_us": predicted["runtime_us"] | {"shortlist": model.rough(test.queries)}}),
-            generalisation=unseen(data, model.shares_),
-            repeatability=repeatability(data.table.to_pylist()),
-            coverage=covered,
-            tree_weight={target: model.shares_[target] for target in model.targets_},
-            parity_max_rel=parity(model, session, data),
-            latency_p50_us=p50_us(lambda: session.run(None, {INPUT: data.queries[:1]}), 2000),
-            sklearn_latency_p50_us=p50_us(lambda: model.predict(data.queries[:1]), 50),
-            sha256=modeldir.sha256(exported),
-        ),
+    evaluation = _evaluate(model, training, test)
+    one_query = data.queries[:1]
+    card = ModelCard(
+        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        program_version=__version__,
+        contract=CONTRACT,
+        targets=tuple(model.outputs_),
+        rows=len(data),
+        rows_by_device=dict(Counter(data.table["device"].to_pylist())),
+        store_version=store_version,
+        split=_split_in_words(settings.holdout),
+        holdout=settings.holdout,
+        train_rows=len(training),
+        test_rows=len(test),
+        train_shapes=len(set(training.shapes)),
+        test_shapes=len(set(test.shapes)),
+        scores=evaluation.scores,
+        scores_by_family=evaluation.by_family,
+        scores_by_dtype=evaluation.by_dtype,
+        scores_by_size=evaluation.by_size,
+        ranking=evaluation.ranking,
+        generalisation=_generalisation(data, model.shares_),
+        repeatability=repeatability(data.table.to_pylist()),
+        coverage=coverage,
+        tree_weight={target: model.shares_[target] for target in model.targets_},
+        parity_max_rel=parity(model, session, data.queries),
+        latency_p50_us=p50_us(partial(session.run, None, {INPUT: one_query}), TIMED_RUNS),
+        sklearn_latency_p50_us=p50_us(partial(model.predict, one_query), TIMED_SKLEARN_RUNS),
+        sha256=modeldir.sha256(exported),
     )
+    return TrainedModel(model=exported, card=card)
 
 
-def enough(table: pa.Table, min_rows: int) -> Dataset:
-    """The usable rows. Raises InputError where they are too few, or of too few shapes."""
-    data = dataset(table)
+def enough_rows(table: pa.Table, min_rows: int) -> TrainingSet:
+    """The usable rows of a table of samples.
+
+    Raises:
+        InputError: fewer than `min_rows`, or fewer than MIN_SHAPES shapes.
+    """
+    data = training_set(table)
     shapes = len(set(data.shapes))
     if len(data) < min_rows or shapes < MIN_SHAPES:
-        rule = f"a model needs {min_rows} rows with status ok over {MIN_SHAPES} shapes, here are {len(data)} over {shapes}"
-        raise InputError("samples", len(table), rule, "measure more, or lower train.min_rows in the plan")
+        rule = (
+            f"a model needs {min_rows} rows with status ok over {MIN_SHAPES} shapes, "
+            f"here are {len(data)} over {shapes}"
+        )
+        way_out = "measure more, or lower train.min_rows in the plan"
+        raise InputError("samples", len(table), rule, way_out)
     return data
 
 
-def compare(training: Dataset, test: Dataset, predicted: dict[str, Any]) -> dict[str, dict[str, dict[str, float]]]:
-    """target -> method -> metric, on the test rows where the target was read; every method sees the training rows alone."""
-    return scores(test, beside_baselines(training, test, predicted))
+def _split(data: TrainingSet, holdout: float) -> tuple[TrainingSet, TrainingSet]:
+    """The rows to train on and the held-out rows, neither of them empty."""
+    training, test = split_by_shape(data, holdout)
+    if not len(training) or not len(test):
+        shapes = len(set(data.shapes))
+        rule = f"of {shapes} shapes, {holdout:.0%} held out by hash leave one side empty"
+        way_out = "measure more shapes, or change train.holdout in the plan"
+        raise InputError("samples", len(data), rule, way_out)
+    return training, test
 
 
-def parity(model: CostModel, session: ort.InferenceSession, data: Dataset) -> float:
-    """Largest relative difference between ONNX Runtime and scikit-learn, over every row and output."""
-    names = [output.name for output in session.get_outputs()]
-    got = dict(zip(names, session.run(None, {INPUT: data.queries}), strict=True))
-    want = model.predict(data.queries)
-    return max(float(np.max(np.abs(got[name].astype(np.float64) - want[name]) / np.maximum(np.abs(want[name]), 1e-30))) for name in names)
+def _split_in_words(holdout: float) -> str:
+    return (
+        f"by shape: {holdout:.0%} of the shapes, chosen by a hash of the shape, "
+        "are never trained on"
+    )
 
 
-def p50_us(run: Callable[[], object], runs: int) -> float:
-    """Median time of a call in the quietest of STRETCHES: what else the machine does is not the model's."""
-    took = np.empty((STRETCHES, runs // STRETCHES))
-    for of_stretch in took:
-        for i in range(len(of_stretch)):
-            start_s = perf_counter()
-            run()
-            of_stretch[i] = perf_counter() - start_s
-    return float(np.median(took, axis=1).min()) * 1e6
+def _evaluate(model: CostModel, training: TrainingSet, test: TrainingSet) -> Evaluation:
+    """The errors on the held-out rows, beside the baselines."""
+    predicted = predictions(model, training, test)
+    return Evaluation(
+        scores=to_json(scores(test, predicted)),
+        by_family=_to_json(scores_by(test, predicted, test.column("family"))),
+        by_dtype=_to_json(scores_by(test, predicted, test.column("dtype"))),
+        by_size=_to_json(scores_by(test, predicted, sizes(test))),
+        ranking=ranking(test, _with_prefilter(predicted, model, test)),
+    )
 
 
-def open_session(model: bytes) -> ort.InferenceSession:
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+def _with_prefilter(predicted: Predictions, model: CostModel, test: TrainingSet) -> Predictions:
+    """The predictions, and those of the smaller graph that ranks many candidates."""
+    runtime_us = predicted["runtime_us"] | {PREFILTER: model.rough(test.queries)}
+    return predicted | {"runtime_us": runtime_us}
 
 
-def devices_of(data: Dataset) -> list[Device]:
-    """One description per type of device in the data."""
-    rows = data.table.to_pylist()
-    names = dict.fromkeys(row["device"] for row in rows)
-    return [device_of([row for row in rows if row["device"] == name]) for name in names]
+def _to_json(tables: Mapping[str, ScoreTable]) -> dict[str, Scores]:
+    return {name: to_json(table) for name, table in tables.items()}
+
+
+def _generalisation(
+    data: TrainingSet, tree_weight: Mapping[str, float]
+) -> dict[str, dict[str, object]]:
+    """The errors of smaller models on layers, kernels and devices that they were not trained on."""
+
+    def fit(training: TrainingSet) -> CostModel:
+        """A smaller model with the published model's weights of the trees."""
+        small = CostModel(members=SMALL_NETWORKS, steps=SMALL_STEPS, shares=tree_weight)
+        return small.fit_dataset(training)
+
+    by_split = generalisation(data, fit)
+    return {name: of_split.to_json() for name, of_split in by_split.items()}

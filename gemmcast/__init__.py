@@ -1,26 +1,41 @@
-"""What every matrix multiplication costs, in time and in joules, before it is run."""
+"""Predict what a matrix multiplication costs, in time and in joules, before it runs."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from gemmcast.config import KernelConfig
 from gemmcast.device import Device
-from gemmcast.errors import GemmcastError, InputError, MeasurementError, ModelFileError, WorkspaceError
+from gemmcast.errors import (
+    GemmcastError,
+    InputError,
+    MeasurementError,
+    ModelFileError,
+    WorkspaceError,
+)
 from gemmcast.gemm import Gemm
 from gemmcast.prediction import Prediction
 
 if TYPE_CHECKING:
-    from gemmcast.predictor import Choice, Predictor
+    from gemmcast.predictor import Predictor, RankedConfig
 
 __version__ = "0.1.0"
 __all__ = [
-    "Choice", "Device", "Gemm", "GemmcastError", "InputError", "KernelConfig", "MeasurementError", "ModelFileError", "Prediction", "Predictor",
+    "Device",
+    "Gemm",
+    "GemmcastError",
+    "InputError",
+    "KernelConfig",
+    "MeasurementError",
+    "ModelFileError",
+    "Prediction",
+    "Predictor",
+    "RankedConfig",
     "WorkspaceError",
-]  # fmt: skip
+]
 
 
-def __getattr__(name: str) -> Any:
-    """Predictor and Choice load ONNX Runtime, so they are imported when first asked for."""
-    if name in ("Choice", "Predictor"):
+def __getattr__(name: str) -> object:
+    """Predictor and RankedConfig load ONNX Runtime, so they are imported at their first use."""
+    if name in ("Predictor", "RankedConfig"):
         from gemmcast import predictor
 
         return getattr(predictor, name)

@@ -1,7 +1,8 @@
-"""What a model version is: its data, its split, its errors beside the baselines, its contract, its hash.
+"""What a model version is: its data, split, errors beside the baselines, contract and hash.
 
-The card travels as JSON beside the model and, without the score tables, inside the ONNX file's metadata.
-Scores always nest target -> method -> metric; percentages are numbers (3.1 is 3.1 %). What could not be asked of the data has no entry.
+The card is a JSON file beside the model. Scores always nest target -> method -> metric; percentages
+are numbers (3.1 is 3.1 %). A score that the data cannot give has no entry. docs/card.md is made
+from the docstrings under the fields. Does not know how a score is computed.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from gemmcast.errors import ModelFileError
-from gemmcast.renames import CARD_FIELDS, renamed
+from gemmcast.renames import CARD_FIELDS, RANKING_METHODS, renamed
 
 Scores = Mapping[str, Mapping[str, Mapping[str, float]]]
+"""target -> method -> metric -> value"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,60 +24,78 @@ class ModelCard:
     """One model version."""
 
     created_at: str
-    # UTC, ISO 8601
+    """Time of training: UTC, ISO 8601."""
     program_version: str
+    """Version of gemmcast that trained it."""
     contract: int
-    # version of the ONNX contract, docs/onnx.md
+    """Version of the ONNX contract ([onnx.md](onnx.md))."""
     targets: tuple[str, ...]
-    # the graph's outputs, in order
+    """Values that the model predicts, in the order of the file's outputs."""
     rows: int
-    # rows with status ok, training and test
+    """Rows with status ok, training and test."""
     rows_by_device: Mapping[str, int]
+    """The same by type of device."""
     store_version: int | None
-    # Delta version of the sample store
+    """Version of the sample store; null for a table that is no store."""
     split: str
-    # how training and test were parted
+    """How training and test rows were parted, in words."""
     holdout: float
-    # share of the shapes that are never trained on
+    """Share of the shapes that no version is trained on. [0..1]"""
     train_rows: int
+    """Training rows."""
     test_rows: int
+    """Test rows."""
     train_shapes: int
+    """Shapes of the training rows."""
     test_shapes: int
+    """Shapes of the test rows; no training row has one of them."""
     scores: Scores = field(default_factory=dict)
-    # on the test rows: target -> method -> mape, median_ape, p90_ape, r2, rows
+    """Errors on the test rows: target, method, then `mape`, `median_ape`, `p90_ape`, `r2` and
+    `rows`. [%]"""
     scores_by_family: Mapping[str, Scores] = field(default_factory=dict)
+    """The same test rows by kernel family. [%]"""
     scores_by_dtype: Mapping[str, Scores] = field(default_factory=dict)
+    """The same test rows by dtype. [%]"""
     scores_by_size: Mapping[str, Scores] = field(default_factory=dict)
-    # the same rows by decade of flops: "1e09" is 1e9 to just below 1e10
+    """The same test rows by decade of flops: `1e09` is 1e9 to just below 1e10. [%]"""
     ranking: Scores = field(default_factory=dict)
-    # on the test rows, of problems with 8 or more configurations: target -> method -> groups, and tau, regret, regret_8 with _mean and _median
+    """Whether configurations come in the right order (below)."""
     generalisation: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    # beyond shapes, by a stand-in of one network: layer, member, "device X", "device X + 50 samples" -> split, train_rows, test_rows, scores
+    """Errors on new layers, kernels and devices (below). [%]"""
     repeatability: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    # reading -> median, p90, max difference of two measurements of one cell, and cells: the pairs; runtime_rse: within a measurement
+    """How much repeated measurements of one cell differ (below). [%]"""
     coverage: Mapping[str, float] = field(default_factory=dict)
-    # target -> per cent of the test rows within the interval, which was calibrated on the other half of the test shapes
+    """Target -> share of the test rows within the 90 % interval, which was calibrated on the other
+    half of the test shapes. [%]"""
     tree_weight: Mapping[str, float] = field(default_factory=dict)
-    # of each fitted logarithm: 0 where the networks answer alone, 1 where the trees do
+    """Weight of the trees in each predicted logarithm: 0 networks alone, 1 trees alone. [0..1]"""
     parity_max_rel: float | None = None
-    # largest relative difference between ONNX Runtime and scikit-learn, over every row
+    """Largest relative difference between ONNX Runtime and scikit-learn, over every row."""
     latency_p50_us: float | None = None
-    # latency of one question through ONNX Runtime, one thread, where it was trained
+    """Median time of one query through ONNX Runtime, one thread, on the training machine. [us]"""
     sklearn_latency_p50_us: float | None = None
-    # of the same model through scikit-learn, in the same run
+    """The same query through scikit-learn, in the same run. [us]"""
     sha256: str = ""
-    # of the .onnx file
+    """SHA-256 of the `.onnx` file."""
 
     def to_json(self) -> str:
+        """Indented JSON, with the fields by name."""
         return json.dumps(asdict(self), indent=1, sort_keys=True)
 
     @staticmethod
     def from_json(text: str) -> ModelCard:
+        """The inverse of `to_json`, also of cards written before contract 3.
+
+        Raises:
+            ModelFileError: the text is something else.
+        """
         try:
-            values: dict[str, Any] = json.loads(text)
-            values = renamed(values, CARD_FIELDS)
-            known = {f.name for f in fields(ModelCard)}
-            card = {name: value for name, value in values.items() if name in known}
+            values = renamed(json.loads(text), CARD_FIELDS)
+            for target, methods in values.get("ranking", {}).items():
+                values["ranking"][target] = renamed(methods, RANKING_METHODS)
+            names = {field.name for field in fields(ModelCard)}
+            card = {name: value for name, value in values.items() if name in names}
             return ModelCard(**{**card, "targets": tuple(card["targets"])})
         except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise ModelFileError("card", text, f"not a model card ({error})", "publish the model again") from None
+            rule = f"not a model card ({error})"
+            raise ModelFileError("card", text, rule, "publish the model again") from None

@@ -1,16 +1,14 @@
 """One thing to measure: a Gemm with a KernelConfig, under conditions, on a kind of device.
 
-`cell_id` names it for good: the same plan gives the same ids on every machine and in every program
-version, and the store commits each id once. The id is a hash over the names that fields had in
-schema 1, so that renaming a field changes no id.
+`cell_id` names it permanently: the same plan gives the same ids on every machine and in every
+program version, and the store commits each id once. The id is a hash over the names that fields had
+in schema 1, so that renaming a field changes no id.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Any
 
 from gemmcast.config import KernelConfig
 from gemmcast.gemm import Gemm
@@ -23,7 +21,9 @@ class Cell:
     """What an agent measures."""
 
     gemm: Gemm
+    """The problem."""
     config: KernelConfig
+    """The kernel and its knobs."""
     device_key: str
     """Where it is measured: the name of a type of device, or the UUID of one GPU."""
     cache: str = "cold"
@@ -46,13 +46,3 @@ class Cell:
                 "repeat": self.repeat,
             }
         )
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
-        return asdict(self)
-
-    @staticmethod
-    def from_dict(values: Mapping[str, Any]) -> Cell:
-        """The inverse of `to_dict`."""
-        config, gemm = KernelConfig(**values["config"]), Gemm(**values["gemm"])
-        return Cell(**{**values, "gemm": gemm, "config": config})

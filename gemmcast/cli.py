@@ -1,6 +1,8 @@
-"""`gemmcast predict | pick | info`: the embedded predictor from a shell.
+"""`gemmcast predict | rank | pick | info`: the embedded predictor from a shell.
 
-The model is an .onnx file or a node's model directory. Every command takes --json; bad input ends with one line and exit code 2.
+The model is an .onnx file or a node's model directory. With --json, a command prints one JSON
+object. Bad input ends with one line `error: ...` on stderr and exit code 2. The options are in
+gemmcast/cli_parser.py.
 """
 
 from __future__ import annotations
@@ -8,155 +10,184 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Final, get_args
+from typing import TYPE_CHECKING, Any, Final
 
-from gemmcast.config import FAMILIES, KNOBS, KernelConfig
+from gemmcast.cli_parser import parse_arguments
+from gemmcast.config import KNOBS, KernelConfig
 from gemmcast.device import Device
 from gemmcast.errors import GemmcastError, InputError
-from gemmcast.gemm import DTYPES, LAYOUTS, Gemm
-from gemmcast.prediction import Objective, Prediction
+from gemmcast.gemm import Gemm
+from gemmcast.prediction import Prediction
 
-OUTSIDE: Final = "     extrapolating: a size, device, kernel or dtype beyond what the model was taught; the intervals promise nothing here"
+if TYPE_CHECKING:
+    from gemmcast.predictor import Predictor, RankedConfig
+
+Shown = tuple[dict[str, Any], str]
+"""What a command prints: with --json, and as text."""
+_UNITS: Final = {
+    "runtime_us": "us",
+    "tflops": "TFLOP/s",
+    "sustained_runtime_us": "us",
+    "power_w": "W",
+    "energy_mj": "mJ",
+}
+_EXTRAPOLATING: Final = (
+    "extrapolating: a size, device, kernel or dtype outside the training range; "
+    "the intervals are not reliable"
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = _parser()
-    args, rest = parser.parse_known_args(argv)
-    if args.command is pick and not any(word.startswith("-") for word in rest):
-        args.configs += rest  # argparse takes a list of positionals in one piece only, before the options or after
-    elif rest:
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    """Run one command. Returns the exit code: 0, or 2 for bad input."""
+    args = parse_arguments(argv)
+    commands = {"predict": predict, "rank": rank, "pick": pick, "info": info}
     try:
-        answer, text = args.command(args)
+        values, text = commands[args.command](args)
     except GemmcastError as error:
-        print(f"gemmcast: {error}", file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
         return 2
-    print(json.dumps(answer) if args.json else text)
+    print(json.dumps(values) if args.json else text)
     return 0
 
 
-def predict(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
+def predict(args: argparse.Namespace) -> Shown:
+    """The cost of one GEMM with one configuration."""
     gemm, config = _gemm(args), _config(args.config)
     with _open(args.model) as predictor:
-        prediction = predictor.predict(gemm, config, _device(args.device), cache=args.cache)
-    return {"gemm": asdict(gemm), "config": asdict(config), "prediction": asdict(prediction)}, f"{gemm}  {config}\n{_show(prediction)}"
+        cost = predictor.predict(gemm, config, _device(args.device), cache=args.cache)
+    values = {"gemm": asdict(gemm), "config": asdict(config), "prediction": asdict(cost)}
+    return values, f"{gemm}  {config}\n{_show(cost)}"
 
 
-def pick(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
+def rank(args: argparse.Namespace) -> Shown:
+    """The configurations in the order of their cost."""
     gemm = _gemm(args)
+    ranking = _ranking(args, gemm, top=args.top)
+    lines = [f"{gemm}, lowest {args.objective} first:"]
+    for place, ranked in enumerate(ranking, 1):
+        lines += [f"{place:3}. {ranked.config}", _show(ranked.prediction)]
+    values = {
+        "gemm": asdict(gemm),
+        "objective": args.objective,
+        "ranking": [asdict(ranked) for ranked in ranking],
+    }
+    return values, "\n".join(lines)
+
+
+def pick(args: argparse.Namespace) -> Shown:
+    """The configuration with the lowest cost."""
+    gemm = _gemm(args)
+    (best,) = _ranking(args, gemm, top=1)
+    values = {"gemm": asdict(gemm), "objective": args.objective, **asdict(best)}
+    return values, f"{gemm}, lowest {args.objective}:  {best.config}\n{_show(best.prediction)}"
+
+
+def info(args: argparse.Namespace) -> Shown:
+    """What a model is, and the devices that can be named."""
+    with _open(args.model) as predictor:
+        facts = {"version": predictor.version}
+        for key in ("contract", "created_at", "program_version"):
+            facts[key] = predictor.metadata[key]
+        outputs = list(predictor.outputs)
+        devices = predictor.devices
+    lines = [f"{key:16} {fact}" for key, fact in facts.items()]
+    lines.append(f"{'outputs':16} {', '.join(outputs)}")
+    for device in devices:
+        lines.append(f"{'device':16} {device.name} ({', '.join(device.peak_tflops)})")
+    values = {**facts, "outputs": outputs, "devices": [asdict(device) for device in devices]}
+    return values, "\n".join(lines)
+
+
+def _ranking(args: argparse.Namespace, gemm: Gemm, top: int | None) -> list[RankedConfig]:
     configs = [_config(text) for text in args.configs]
     if args.configs_file:
         configs += _read_configs(args.configs_file)
+    device = _device(args.device)
     with _open(args.model) as predictor:
-        ranking = predictor.rank(gemm, configs, args.objective, _device(args.device), cache=args.cache, top=args.top)
-    lines = [f"{gemm}, least {args.objective} first:"]
-    lines += [f"{i:3}. {choice.config}\n{_show(choice.prediction)}" for i, choice in enumerate(ranking, 1)]
-    return {"gemm": asdict(gemm), "objective": args.objective, "ranking": [asdict(choice) for choice in ranking]}, "\n".join(lines)
-
-
-def info(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
-    with _open(args.model) as predictor:
-        answer = {
-            "version": predictor.version,
-            "outputs": list(predictor.outputs),
-            "devices": [asdict(device) for device in predictor.devices],
-            **{key: predictor.metadata[key] for key in ("contract", "created_at", "program_version") if key in predictor.metadata},
-        }
-    lines = [f"{key:16} {value}" for key, value in answer.items() if key not in ("devices", "outputs")]
-    lines += [f"{'outputs':16} {', '.join(answer['outputs'])}"]
-    lines += [f"{'device':16} {device['name']} ({', '.join(device['peak_tflops'])})" for device in answer["devices"]]
-    return answer, "\n".join(lines)
+        return predictor.rank(gemm, configs, args.objective, device, cache=args.cache, top=top)
 
 
 def _show(prediction: Prediction) -> str:
-    units = {"runtime_us": "us", "tflops": "TFLOP/s", "sustained_runtime_us": "us", "power_w": "W", "energy_mj": "mJ"}
-    known = {name: getattr(prediction, name) for name in prediction.low}
-    lines = [f"     {name:21} {value:12.6g} {units[name]:8} {_between(prediction, name)}" for name, value in known.items()]
-    return "\n".join([*lines, *([OUTSIDE] if prediction.extrapolating else [])])
+    return "\n".join(f"     {line}" for line in _lines(prediction))
 
 
-def _between(prediction: Prediction, name: str) -> str:
-    """Where nine of ten measurements lie."""
-    return f"({prediction.low[name]:.4g} to {prediction.high[name]:.4g})"
+def _lines(prediction: Prediction) -> Iterator[str]:
+    """One line per predicted value, with the interval that holds nine of ten measurements."""
+    for name, low in prediction.low.items():
+        value = getattr(prediction, name)
+        interval = f"({low:.4g} to {prediction.high[name]:.4g})"
+        yield f"{name:21} {value:12.6g} {_UNITS[name]:8} {interval}"
+    if prediction.extrapolating:
+        yield _EXTRAPOLATING
 
 
-def _open(model: Path) -> Any:
+def _open(model: Path) -> Predictor:
+    # ONNX Runtime takes a while to import; --help needs none of it.
     from gemmcast.predictor import Predictor
 
     return Predictor(model)
 
 
 def _gemm(args: argparse.Namespace) -> Gemm:
-    return Gemm(m=args.m, n=args.n, k=args.k, batch=args.batch, dtype=args.dtype, layout=args.layout, beta=args.beta)
+    return Gemm(
+        m=args.m,
+        n=args.n,
+        k=args.k,
+        batch=args.batch,
+        dtype=args.dtype,
+        layout=args.layout,
+        beta=args.beta,
+    )
 
 
 def _device(text: str | None) -> Device | str | None:
-    if text is not None and Path(text).is_file():
-        try:
-            return Device.from_json(Path(text).read_text())
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError("--device", text, f"can't be read ({error})", "name a file with a device description in JSON") from None
-    return text
+    """A description, if `text` names a file; else the name itself."""
+    if text is None or not Path(text).is_file():
+        return text
+    try:
+        return Device.from_json(Path(text).read_text())
+    except (OSError, UnicodeDecodeError) as error:
+        way_out = "name a file with a device description in JSON"
+        raise InputError("--device", text, f"can't be read ({error})", way_out) from None
 
 
 def _config(text: str) -> KernelConfig:
-    """`tiled:tile=16`, `blas:kernel=blocked,tile_m=64,tile_n=128,tile_k=64` or just `cublas`; `tile` sets all three."""
+    """A configuration from `FAMILY[:KNOB=VALUE,...]`; the knob `tile` sets all three tiles.
+
+    Examples: `tiled:tile=16`, `blas:kernel=blocked,tile_m=64,tile_n=128,tile_k=64`, `cublas`.
+    """
     family, _, knobs = text.partition(":")
-    values: dict[str, Any] = {}
+    kernel = ""
+    numbers: dict[str, int] = {}
     for knob in filter(None, knobs.split(",")):
         name, equals, value = knob.partition("=")
         if not equals or name not in (*KNOBS, "kernel", "tile"):
-            raise InputError("config", text, f"can't read {knob!r}", f"write family:knob=value,... with knobs tile, {', '.join(KNOBS)}")
-        if name != "kernel" and not value.isdecimal():
-            raise InputError(name, value, "must be a whole number", "correct the configuration")
-        if name == "tile":
-            values |= dict.fromkeys(("tile_m", "tile_n", "tile_k"), int(value))
-        else:
-            values[name] = value if name == "kernel" else int(value)
-    return KernelConfig(family=family, **values)
+            way_out = f"write family:knob=value,... with knobs tile, {', '.join(KNOBS)}"
+            raise InputError("config", text, f"can't read {knob!r}", way_out)
+        if name == "kernel":
+            kernel = value
+            continue
+        if not value.isdecimal():
+            rule = "must be a whole number"
+            raise InputError(name, value, rule, "correct the configuration")
+        names = ("tile_m", "tile_n", "tile_k") if name == "tile" else (name,)
+        numbers |= dict.fromkeys(names, int(value))
+    return KernelConfig(family=family, kernel=kernel, **numbers)
 
 
 def _read_configs(path: Path) -> list[KernelConfig]:
     try:
         return [KernelConfig(**row) for row in json.loads(path.read_text())]
+    except InputError:
+        raise
     except OSError as error:
-        raise InputError("--configs-file", str(path), f"can't be read ({error.strerror})", "name a JSON list of configurations") from None
+        rule = f"can't be read ({error.strerror})"
+        way_out = "name a JSON list of configurations"
+        raise InputError("--configs-file", str(path), rule, way_out) from None
     except (ValueError, TypeError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError("--configs-file", str(path), f"not a JSON list of configurations ({error})", f"knobs are {', '.join(KNOBS)}") from None
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="gemmcast", description="What a matrix multiplication costs, before it is run.")
-    commands = parser.add_subparsers(required=True, metavar="predict | pick | info")
-    for command, text in ((predict, "the cost of one GEMM with one configuration"), (pick, "the cheapest of several configurations")):
-        sub = _command(commands, command, text)
-        for dim in ("m", "n", "k"):
-            sub.add_argument(dim, type=int)
-        sub.add_argument("--dtype", default="fp32", help=", ".join(DTYPES))
-        sub.add_argument("--layout", default="nn", help=", ".join(LAYOUTS))
-        sub.add_argument("--batch", type=int, default=1)
-        sub.add_argument("--beta", type=float, default=0.0)
-        sub.add_argument("--device", help="a name that the model knows, or a file with a device description in JSON")
-        sub.add_argument("--cache", choices=("cold", "warm"), default="cold")
-        if command is predict:
-            sub.add_argument("--config", required=True, metavar="FAMILY[:KNOB=VALUE,...]", help=f"families: {', '.join(FAMILIES)}")
-        else:
-            sub.add_argument("--objective", default="time", help=", ".join(get_args(Objective)))
-            sub.add_argument("--top", type=int, default=3)
-            sub.add_argument("--configs-file", type=Path, help="a JSON list of configurations")
-            sub.add_argument("configs", nargs="*", metavar="FAMILY[:KNOB=VALUE,...]")
-    _command(commands, info, "what a model is and which devices it knows")
-    return parser
-
-
-def _command(commands: Any, command: Any, text: str) -> argparse.ArgumentParser:
-    sub: argparse.ArgumentParser = commands.add_parser(command.__name__, help=text, description=text)
-    sub.set_defaults(command=command)
-    sub.add_argument("--json", action="store_true", help="one JSON object on the last line")
-    sub.add_argument("--model", required=True, type=Path, help="an .onnx file, or a node's model directory")
-    return sub
+        rule = f"not a JSON list of configurations ({error})"
+        way_out = f"knobs are {', '.join(KNOBS)}"
+        raise InputError("--configs-file", str(path), rule, way_out) from None

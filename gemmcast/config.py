@@ -1,6 +1,7 @@
-"""The kernel configuration: which kernel family computes the GEMM, with which knobs.
+"""The kernel configuration: the kernel family that computes a GEMM, and its knobs.
 
-A knob that a family does not have, or that its library does not reveal, is 0 ("not known"); every family reads only its own.
+A knob that a family does not have, or that its library does not reveal, is 0 ("unknown"). Every
+family reads only its own knobs. Knows no kernel and no library.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ class FamilyFacts:
     """Where a kernel family runs and what it multiplies."""
 
     device_kind: str
+    """`cuda` or `cpu`."""
     dtypes: tuple[str, ...]
+    """Some of gemmcast.gemm.DTYPES."""
 
 
 FAMILIES: Final = {
@@ -27,36 +30,43 @@ FAMILIES: Final = {
     "cublaslt": FamilyFacts("cuda", ("fp32", "tf32", "fp16", "bf16", "fp8_e4m3")),
     "custom": FamilyFacts("cuda", ("fp64", "fp32", "tf32", "fp16", "bf16")),
 }
-# The order is part of the ONNX contract: append, never reorder.
+"""The order is part of the ONNX contract: append, never reorder."""
+_MAX_KNOB: Final = 2**24
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KernelConfig:
-    """One way to compute a GEMM. Tiles in elements."""
+    """One way to compute a GEMM. Every knob is a whole number from 0 to 2^24 - 1; 0 is unknown."""
 
     family: str
-    # one of FAMILIES
+    """One of FAMILIES."""
     kernel: str = ""
-    # the family's own name for the kernel; nothing is learned from it but the schedule of a CUTLASS 3 kernel (question.algorithm)
+    """The family's own name of the kernel, free text. The model reads only the schedule of a
+    CUTLASS 3 kernel from it (gemmcast.query.algorithm)."""
     tile_m: int = 0
+    """Tile of one thread block, or of one cache block on a CPU, along m. [elements]"""
     tile_n: int = 0
+    """The same along n. [elements]"""
     tile_k: int = 0
-    # of one thread block (of one cache block on a CPU)
+    """The same along k. [elements]"""
     warp_m: int = 0
+    """Tile of one warp along m. [elements]"""
     warp_n: int = 0
+    """The same along n. [elements]"""
     warp_k: int = 0
-    # of one warp
+    """The same along k. [elements]"""
     stages: int = 0
-    # depth of the software pipeline
+    """Depth of the software pipeline."""
     split_k: int = 0
-    # slices of k that are summed at the end
+    """Slices of k that are summed at the end."""
     swizzle: int = 0
-    # rasterisation of thread blocks
+    """Rasterisation of thread blocks."""
     cluster_m: int = 0
+    """Thread blocks in a cluster along m; sm_90 and newer. [blocks]"""
     cluster_n: int = 0
-    # thread blocks in a cluster (sm_90)
+    """The same along n. [blocks]"""
     algo_id: int = 0
-    # the library's own number of the algorithm
+    """The library's own number of the algorithm."""
     block_threads: int = 0
     """Threads of one thread block; 0 on a CPU."""
     cpu_threads: int = 0
@@ -64,22 +74,33 @@ class KernelConfig:
 
     def __post_init__(self) -> None:
         if self.family not in FAMILIES:
-            raise InputError("family", self.family, "unknown kernel family", f"use one of {', '.join(FAMILIES)}")
+            way_out = f"use one of {', '.join(FAMILIES)}"
+            raise InputError("family", self.family, "unknown kernel family", way_out)
         for name in KNOBS:
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**24:
-                raise InputError(name, value, "must be a whole number, 0 for 'not known'", "correct the configuration")
+            # `type` and not `isinstance`: True is an int, too.
+            if type(value) is not int or not 0 <= value < _MAX_KNOB:
+                rule = f"must be a whole number from 0 (unknown) to {_MAX_KNOB - 1}"
+                raise InputError(name, value, rule, "correct the configuration")
 
     @property
     def threads(self) -> int:
-        """Threads that compute: of one block on a GPU, of the whole GEMM on a CPU."""
-        return self.block_threads or self.cpu_threads
+        """Threads that compute: of one block on a GPU, of the whole GEMM on a CPU.
+
+        One of the two knobs is 0.
+        """
+        return max(self.block_threads, self.cpu_threads)
 
     def __str__(self) -> str:
-        tile = (self.tile_m, self.tile_n, self.tile_k)
-        square = f"tile={tile[0]}" if tile[0] and len(set(tile)) == 1 else ""
-        knobs = [f"{name}={getattr(self, name)}" for name in KNOBS if getattr(self, name) and not (square and name.startswith("tile_"))]
-        return " ".join(part for part in (self.family, self.kernel, square, *knobs) if part)
+        known = {name: getattr(self, name) for name in KNOBS if getattr(self, name)}
+        if self.tile_m and self.tile_m == self.tile_n == self.tile_k:
+            for name in ("tile_m", "tile_n", "tile_k"):
+                del known[name]
+            known = {"tile": self.tile_m, **known}
+        knobs = [f"{name}={value}" for name, value in known.items()]
+        names = [name for name in (self.family, self.kernel) if name]
+        return " ".join([*names, *knobs])
 
 
 KNOBS: Final = tuple(f.name for f in fields(KernelConfig) if f.name not in ("family", "kernel"))
+"""Names of the whole numbers of a KernelConfig."""

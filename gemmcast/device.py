@@ -1,7 +1,8 @@
 """The measured thing: a GPU, or the cores of a CPU.
 
-The model learns from these descriptors, never from the name, so that it can speak about a device it has not seen. Peaks and
-bandwidth are measured on the node (agent/devices), not copied from a datasheet. Absent readings are None, never 0.
+The model reads these numbers and never the name, so that it can predict for a device without
+samples. Peaks and bandwidths are measured on the node (agent/devices), not taken from a datasheet.
+An absent reading is None, never 0.
 """
 
 from __future__ import annotations
@@ -16,52 +17,67 @@ from typing import Final
 from gemmcast.errors import InputError
 from gemmcast.renames import DEVICE_FIELDS, renamed
 
-KINDS: Final = ("cuda", "cpu")
+DEVICE_KINDS: Final = ("cuda", "cpu")
+_NUMBERS: Final = ("compute_units", "memory_bytes", "l2_bytes", "dram_gbps", "empty_launch_us")
+_OPTIONAL_NUMBERS: Final = (
+    "clock_max_mhz",
+    "power_limit_w",
+    "idle_power_w",
+    "l2_gbps",
+    "counter_step_s",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Device:
-    """What one device is and what it was measured to do."""
+    """One device and what was measured of it."""
 
     name: str
-    # the product's name as the driver gives it
+    """Name of the product, from the driver."""
     kind: str
-    # one of KINDS
+    """One of DEVICE_KINDS."""
     uuid: str
-    # of the very GPU; of the host on a CPU
+    """Identifies one GPU; on a CPU, the host."""
     compute_units: int
-    # streaming multiprocessors; cores this process may use on a CPU
+    """Streaming multiprocessors; on a CPU, the cores that this process may use."""
     arch: str | None = None
-    # sm_90, ...: what kernels are compiled for; None on a CPU
+    """Architecture that kernels are compiled for: `sm_90`, ...; None on a CPU."""
     clock_max_mhz: float | None = None
+    """Highest clock. [MHz]"""
     power_limit_w: float | None = None
+    """Power limit. [W]"""
     idle_power_w: float | None = None
-    # None: this machine has no readable power
+    """Power of the idle device; None where no power can be read. [W]"""
     memory_bytes: int
+    """Memory of the device. [bytes]"""
     l2_bytes: int
-    # L2 of a GPU, last-level cache of a CPU
+    """L2 cache of a GPU, last-level cache of a CPU. [bytes]"""
     dram_gbps: float
-    # GB/s, bytes read plus bytes written
+    """Measured memory bandwidth, bytes read plus bytes written. [GB/s]"""
     l2_gbps: float | None = None
-    # GB/s read from L2
+    """Measured bandwidth of reads from L2. [GB/s]"""
     empty_launch_us: float
-    # a launch of an empty kernel (of the smallest GEMM on a CPU)
+    """Time of an empty kernel's launch; on a CPU, of the smallest GEMM. [us]"""
     peak_tflops: Mapping[str, float] = field(default_factory=dict)
-    # dtype -> TFLOP/s of the best large GEMM seen, all cores
+    """dtype -> throughput of the best large GEMM measured on the whole device. [TFLOP/s]"""
     driver: str | None = None
+    """Version of the GPU driver."""
     cuda: str | None = None
+    """Version of the CUDA runtime."""
     library: str | None = None
-    # of the BLAS: name and version
+    """Name and version of the BLAS."""
     mig: bool = False
+    """Whether the device is a slice of a GPU."""
     counter_step_s: float | None = None
-    # seconds between two steps of the board's energy counter
+    """Time between two steps of the board's energy counter. [s]"""
 
     def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            raise InputError("kind", self.kind, "unknown kind of device", f"use one of {', '.join(KINDS)}")
-        for name in ("compute_units", "memory_bytes", "l2_bytes", "dram_gbps", "empty_launch_us"):
+        if self.kind not in DEVICE_KINDS:
+            way_out = f"use one of {', '.join(DEVICE_KINDS)}"
+            raise InputError("kind", self.kind, "unknown kind of device", way_out)
+        for name in _NUMBERS:
             _check(name, getattr(self, name))
-        for name in ("clock_max_mhz", "power_limit_w", "idle_power_w", "l2_gbps", "counter_step_s"):
+        for name in _OPTIONAL_NUMBERS:
             if getattr(self, name) is not None:
                 _check(name, getattr(self, name))
         for dtype, peak in self.peak_tflops.items():
@@ -69,24 +85,32 @@ class Device:
 
     @property
     def has_power(self) -> bool:
+        """Whether power can be read."""
         return self.idle_power_w is not None
 
     def to_json(self) -> str:
+        """One line of JSON, with the fields by name."""
         return json.dumps(asdict(self), sort_keys=True)
 
     @staticmethod
     def from_json(text: str) -> Device:
-        """Raises InputError on anything that `to_json` did not write."""
+        """The inverse of `to_json`, also of descriptions written before contract 3.
+
+        Raises:
+            InputError: the text is something else.
+        """
         try:
-            values = json.loads(text)
-            known = {f.name for f in fields(Device)}
-            values = renamed(values, DEVICE_FIELDS)
-            return Device(**{name: value for name, value in values.items() if name in known})
+            values = renamed(json.loads(text), DEVICE_FIELDS)
+            names = {field.name for field in fields(Device)}
+            return Device(**{name: value for name, value in values.items() if name in names})
         except (ValueError, TypeError, AttributeError) as error:
-            rule, way_out = f"not a device description ({error})", "use one of the devices that `gemmcast info --json` prints"
+            rule = f"not a device description ({error})"
+            way_out = "use one of the devices that `gemmcast info --json` prints"
             raise InputError("device", text, rule, way_out) from None
 
 
 def _check(name: str, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= float(value) < inf:
-        raise InputError(name, value, "must be a finite number, not negative", "correct the device description")
+    is_number = isinstance(value, Real) and not isinstance(value, bool)
+    if not is_number or not 0 <= float(value) < inf:  # type: ignore[arg-type]
+        rule = "must be a finite number, not negative"
+        raise InputError(name, value, rule, "correct the device description")

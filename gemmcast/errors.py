@@ -1,13 +1,16 @@
 """Every exception that gemmcast raises on purpose.
 
     GemmcastError
-    ├── InputError (also ValueError)    a user's value breaks a rule: the message holds field, value and way out; exit code 2
-    │   └── ModelFileError              a model file or directory that is damaged, foreign, or of another contract
-    ├── WorkspaceError                  the workspace is in use, or not one of ours; exit code 2
-    └── MeasurementError                a measurement that we refuse or that failed; the agent turns it into a row
+    ├── InputError (also ValueError)    a value from outside breaks a rule; exit code 2
+    │   └── ModelFileError              a model file that is damaged, foreign or of another contract
+    ├── WorkspaceError                  a workspace is in use or cannot be read; exit code 2
+    └── MeasurementError                a measurement failed or was refused
 
-A failed measurement never leaves the agent as an exception: it is a row with a status.
+Messages of the first three name the field, the value and the way out. A MeasurementError never
+leaves the agent: it becomes a row with a status. Commands print `error: MESSAGE` on stderr.
 """
+
+_LONGEST_VALUE = 200
 
 
 class GemmcastError(Exception):
@@ -15,14 +18,25 @@ class GemmcastError(Exception):
 
 
 class InputError(GemmcastError, ValueError):
-    """A value from outside that breaks a rule."""
+    """A value from outside breaks a rule.
+
+    Args:
+        field: what the user calls the value: a field, an option, a column.
+        value: the value itself.
+        rule: what is wrong with it.
+        way_out: what to do instead.
+    """
 
     def __init__(self, field: str, value: object, rule: str, way_out: str = "") -> None:
         shown = repr(value)
-        if len(shown) > 200:
-            shown = shown[:197] + "..."
-        super().__init__(f"{field} = {shown}: {rule}" + (f"; {way_out}" if way_out else ""))
-        self.field, self.value, self.rule, self.way_out = field, value, rule, way_out
+        if len(shown) > _LONGEST_VALUE:
+            shown = shown[: _LONGEST_VALUE - 3] + "..."
+        message = f"{field} = {shown}: {rule}"
+        super().__init__(f"{message}; {way_out}" if way_out else message)
+        self.field = field
+        self.value = value
+        self.rule = rule
+        self.way_out = way_out
 
     def __reduce__(self) -> tuple[type, tuple[object, ...]]:
         return type(self), (self.field, self.value, self.rule, self.way_out)
@@ -37,8 +51,14 @@ class WorkspaceError(GemmcastError):
 
 
 class MeasurementError(GemmcastError):
-    """One measurement failed; `status` is a sample status, `reason` says what happened."""
+    """One measurement failed.
+
+    Args:
+        status: one of gemmcast.sample.STATUSES.
+        reason: what happened.
+    """
 
     def __init__(self, status: str, reason: str) -> None:
         super().__init__(f"{status}: {reason}")
-        self.status, self.reason = status, reason
+        self.status = status
+        self.reason = reason

@@ -1,4 +1,7 @@
-"""The answer to one question. None stands for what the model was never taught (power, on a machine without a meter)."""
+"""The answer to one query: what one GEMM costs with one kernel configuration on one device.
+
+None stands for a value that the model does not predict, such as power where no training row had it.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 Objective = Literal["time", "energy", "edp"]
-# what a choice of configurations minimises: runtime_us, energy_mj, or their product sustained (energy-delay)
+"""What a ranking minimises: runtime_us, energy_mj, or energy_mj x sustained_runtime_us."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,25 +18,28 @@ class Prediction:
     """What one GEMM costs with one kernel configuration on one device."""
 
     runtime_us: float
-    # of one launch in a short burst
+    """Time of one launch in a short burst. [us]"""
     tflops: float
-    # flops / runtime_us
+    """flops / runtime_us. [TFLOP/s]"""
     sustained_runtime_us: float | None = None
-    # of one launch in an endless row of them, where a power cap bites
+    """Time of one launch in an endless row of launches, where a power cap acts. [us]"""
     power_w: float | None = None
-    # mean board power then, idle draw included
+    """Mean board power in that row, idle power included. [W]"""
     energy_mj: float | None = None
-    # of one launch: power_w x sustained_runtime_us
+    """Energy of one launch: power_w x sustained_runtime_us. [mJ]"""
     low: Mapping[str, float] = field(default_factory=dict)
+    """Field name -> lower end of the interval that holds nine of ten measurements."""
     high: Mapping[str, float] = field(default_factory=dict)
-    # by the names above: nine of ten measurements of GEMMs like those that the model was taught lie between
+    """Field name -> upper end of that interval."""
     extrapolating: bool = False
-    # a size, a device, a kind of kernel or a number format beyond what it was taught: there the intervals promise nothing
+    """Whether a size, device, kernel or dtype lies outside the training range. Then the intervals
+    are not reliable."""
     model_version: str = ""
+    """Version of the model, from the registry; of a single file, the start of its SHA-256."""
 
     @property
     def edp_mj_us(self) -> float | None:
-        """Energy-delay product."""
+        """Energy-delay product: energy_mj x sustained_runtime_us."""
         if self.energy_mj is None or self.sustained_runtime_us is None:
             return None
         return self.energy_mj * self.sustained_runtime_us

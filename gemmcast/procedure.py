@@ -7,17 +7,18 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Procedure:
-    """Bounds and targets of one measurement."""
+    """Bounds and goals of one measurement."""
 
     target_rse: float = 0.005
-    # stop repeating when the median's relative standard error is below this
+    """Relative standard error of the median at which the burst ends. [0..1]"""
     burst_s: float = 0.03
-    # ... or when this much time went into the burst
+    """Longest time of a burst. [s]"""
     min_burst_s: float = 0.017
-    # ... but not before: on a GPU the host prepares the next cell meanwhile, so more batches cost nothing
+    """Shortest time of a burst. On a GPU the host prepares the next cell meanwhile, so that more
+    launches cost nothing. [s]"""
     timeout_s: float = 60.0
-    # a cell that runs longer is killed with its process
+    """Time after which a cell is killed with its process. [s]"""
     settle_s: float = 0.25
-    # load before a power window opens
+    """Load before a power window opens. [s]"""
     power_steps: int = 5
-    # steps of the energy counter that a power window spans at least
+    """Steps of the energy counter that a power window spans at least."""

@@ -1,8 +1,9 @@
-"""Names that changed between schemas, and how older rows, devices and cards are read.
+"""Names that changed between schemas, and how older rows, devices, cards and models are read.
 
-Schema 3 renamed columns, one kernel family and the unlisted algorithms of cuBLASLt. Rows, device
-descriptions, model cards and ONNX files of schemas 1 and 2 are read through this file; nothing is
-written in the old names but the hash of a cell, which must never change.
+Schema 3 renamed columns, one kernel family and the unlisted algorithms of cuBLASLt; contract 3
+renamed two fields of a query. Rows, device descriptions, model cards and ONNX files written before
+are read through this file. Nothing is written in the old names except the hash of a cell, which
+must never change.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ COLUMNS: Final = {
     "max_rel_error": "max_error_over_rms",
     "fill": "operand_distribution",
 }
-"""Columns of schemas 1 and 2 that only changed their name. `threads` is split (`threads_column`)."""
+"""Columns of schemas 1 and 2 that only changed their name; gemmcast/arrow.py splits `threads`."""
 DEVICE_FIELDS: Final = {"sm_count": "compute_units", "launch_overhead_us": "empty_launch_us"}
 """The same for a device description (gemmcast.device.Device)."""
 CARD_FIELDS: Final = {
@@ -32,9 +33,14 @@ CARD_FIELDS: Final = {
     "sklearn_single_p50_us": "sklearn_latency_p50_us",
 }
 """The same for a model card (gemmcast.card.ModelCard)."""
-QUERY_FIELDS: Final = {"active_units": "active_units", "device_launch_us": "empty_launch_us"}
-"""The same for the fields of a query; their places did not change."""
+QUERY_FIELDS: Final = {"workers": "active_units", "device_launch_us": "empty_launch_us"}
+"""The same for the fields of a query of contract 2; their places did not change."""
+METADATA_KEYS: Final = {"gemmcast-shortlist": "gemmcast-prefilter"}
+"""The same for the metadata of an ONNX file."""
+RANKING_METHODS: Final = {"shortlist": "prefilter"}
+"""The same for the methods of a card's `ranking`."""
 FAMILIES: Final = {"own": "custom"}
+"""The same for kernel families."""
 _UNLISTED: Final = ("beyond-", "enumerated-")
 
 
@@ -50,7 +56,7 @@ def current_kernel(family: str, kernel: str) -> str:
 
 
 def threads_column(family: str) -> str:
-    """Where schema 3 keeps the `threads` of an older row: threads of the CPU, or of a block."""
+    """Where schema 3 keeps the `threads` of an older row or plan: of the CPU, or of a block."""
     return "cpu_threads" if family == "blas" else "block_threads"
 
 

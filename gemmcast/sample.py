@@ -1,216 +1,221 @@
-"""One measurement, flat: the row of the store, of every Parquet file in datasets/ and of every Arrow batch.
+"""One measurement, flat: the row of the store, of datasets/*.parquet and of every Arrow batch.
 
-A failed measurement is a row too: `status` is not "ok" and `reason` says why; its readings are null, or as far as they came.
-Absent values are null.
-The fields below are the schema (docs/schema.md has them for readers without the source, and a test keeps it true).
+A failed measurement is a row too: its `status` is not "ok", `reason` says why, and its readings are
+null or as far as they came. An absent value is null, never 0.
+
+The docstring under each field is the schema, with the unit in brackets. `python docs/generate.py`
+makes docs/schema.md from them.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, fields
 from typing import Any, Final
 
-from gemmcast.config import KNOBS, KernelConfig
-from gemmcast.device import Device
-from gemmcast.gemm import Gemm
-
 SCHEMA_VERSION: Final = 3
-STATUSES: Final = (
-    "ok",
-    "incorrect",  # the result disagrees with the reference
-    "timeout",  # the cell ran longer than its limit; its process was killed
-    "cuda_error",  # the CUDA runtime or a library refused or faulted
-    "crashed",  # the measuring process died, twice on this cell
-    "agent_lost",  # the agent itself died, three times on this cell
-    "out_of_memory",
-    "unsupported",  # this device, family and dtype don't go together
-    "not_recorded",  # a replay dataset has no such cell
-    "contended",  # somebody else computes on the device
-    "throttled",  # the clock stayed low for a reason other than this kernel
-    "power_disputed",  # the energy counter and the board's instantaneous power disagree by over 5 %
-)
+STATUSES: Final = {
+    "ok": "Measured, and the result is correct.",
+    "incorrect": "The result differs from the reference by more than the tolerance.",
+    "timeout": "The cell ran longer than its limit; its process was killed.",
+    "cuda_error": "The CUDA runtime or a library returned an error.",
+    "crashed": "The measuring process died twice on this cell.",
+    "agent_lost": "The agent itself died three times on this cell.",
+    "out_of_memory": "The operands do not fit.",
+    "unsupported": "The device, family and dtype do not go together.",
+    "not_recorded": "A replayed dataset has no such cell.",
+    "contended": "Another process computes on the device.",
+    "throttled": "The clock stayed low for a reason other than this kernel.",
+    "power_disputed": "The energy counter and the board's instantaneous power differ by over 5 %.",
+}
+"""Every value of the column `status` -> its meaning."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """Gemm + KernelConfig + Device + conditions + readings + outcome + provenance."""
+    """Gemm + KernelConfig + Device + conditions + readings + outcome + provenance.
 
-    # problem
+    A column without a default must be in every file; one that is `... | None` may be null.
+    """
+
     m: int
+    """Rows of C and A. [elements]"""
     n: int
+    """Columns of C and B. [elements]"""
     k: int
-    batch: int
+    """Columns of A, rows of B. [elements]"""
+    batch: int = 1
+    """Independent problems of this shape in one launch."""
     dtype: str
-    layout: str
-    alpha: float
-    beta: float
-    # configuration
+    """Storage and multiplication: `fp64`, `fp32`, `tf32`, `fp16`, `bf16` or `fp8_e4m3`."""
+    layout: str = "nn"
+    """One letter for A and one for B: `n` row-major as written, `t` stored transposed."""
+    alpha: float = 1.0
+    """Factor of A·B."""
+    beta: float = 0.0
+    """Factor of C."""
+
     family: str
-    kernel: str
-    tile_m: int
-    tile_n: int
-    tile_k: int
-    warp_m: int
-    warp_n: int
-    warp_k: int
-    stages: int
-    split_k: int
-    swizzle: int
-    cluster_m: int
-    cluster_n: int
-    algo_id: int
-    block_threads: int
-    cpu_threads: int
-    # static facts of the compiled kernel
+    """Kernel family: `blas`, `tiled`, `cublas`, `cutlass`, `cublaslt` or `custom`."""
+    kernel: str = ""
+    """The family's own name of the kernel; free text."""
+    tile_m: int = 0
+    """Tile of one thread block, or of one cache block on a CPU, along m. [elements]"""
+    tile_n: int = 0
+    """The same along n. [elements]"""
+    tile_k: int = 0
+    """The same along k. [elements]"""
+    warp_m: int = 0
+    """Tile of one warp along m. [elements]"""
+    warp_n: int = 0
+    """The same along n. [elements]"""
+    warp_k: int = 0
+    """The same along k. [elements]"""
+    stages: int = 0
+    """Depth of the software pipeline."""
+    split_k: int = 0
+    """Slices of k that are summed at the end."""
+    swizzle: int = 0
+    """Rasterisation of thread blocks."""
+    cluster_m: int = 0
+    """Thread blocks in a cluster along m. [blocks]"""
+    cluster_n: int = 0
+    """The same along n. [blocks]"""
+    algo_id: int = 0
+    """The library's own number of the algorithm. For `cublas`, this and the knobs above are those
+    of the kernel that cuBLASLt's heuristic puts first."""
+    block_threads: int = 0
+    """Threads of one thread block; 0 on a CPU."""
+    cpu_threads: int = 0
+    """Threads of the CPU that compute; 0 on a GPU."""
     regs: int | None = None
+    """Registers of one thread, as compiled."""
     smem_bytes: int | None = None
+    """Shared memory of one thread block. [bytes]"""
     occupancy: float | None = None
-    # resident thread blocks a multiprocessor can hold, as share of its thread limit (0..1)
+    """Resident threads of this kernel on a multiprocessor, as a share of its limit. [0..1]"""
     spill_bytes: int | None = None
+    """Local memory of one thread. [bytes]"""
     workspace_bytes: int | None = None
-    # device memory that the kernel needs besides its operands
-    # conditions
+    """Device memory that the kernel needs besides its operands. [bytes]"""
+
     cache: str = "cold"
-    # cold: operand sets rotate beyond 3x L2; warm: one set
+    """State of the L2 cache before each launch. `cold`: operand sets rotate beyond 3x L2; `warm`:
+    one set."""
     operand_distribution: str = "normal"
-    # the operands' values: standard normal
+    """Values of the operands: `normal` is the standard normal distribution."""
     clock_mhz: float | None = None
-    # mean SM clock while timing, counted on the SMs themselves
+    """Mean SM clock while timing, counted on the SMs themselves. [MHz]"""
     clock_start_mhz: float | None = None
-    # of an idle-looking kernel just before: what the board allows then
+    """SM clock just before, under a kernel that draws little power: what the board allows. [MHz]"""
     temperature_c: float | None = None
+    """Temperature of the device. [°C]"""
     throttle_reasons: int | None = None
-    # NVML's bit mask while the kernel ran
+    """NVML's bit mask while the kernel ran. [bits]"""
     power_limit_w: float | None = None
+    """Power limit of the device. [W]"""
     idle_power_w: float | None = None
-    # readings
+    """Power of the idle device. [W]"""
+
     runtime_us: float | None = None
-    # median of one launch in a short burst, launch overhead not included
+    """Median time of one launch in a short burst, launch overhead not included. [us]"""
     runtime_rse: float | None = None
-    # relative standard error of that median
+    """Relative standard error of that median. [0..1]"""
     launches_timed: int | None = None
-    # launches timed
+    """Launches that the median is taken over."""
     host_launch_us: float | None = None
-    # host time of one launch through this program's bindings, the queue never full
+    """Host time of one launch through this program's bindings, while the queue is not full. [us]"""
     launch_bound: bool | None = None
-    # whether a loop of such launches takes longer to enqueue than to run
+    """Whether a loop of such launches takes longer to enqueue than to run."""
     sustained_runtime_us: float | None = None
-    # of one launch in a window of seconds, where a power cap bites
+    """Time of one launch in a window of seconds, where a power cap acts. [us]"""
     sustained_clock_mhz: float | None = None
-    # mean SM clock in that window
+    """Mean SM clock in that window. [MHz]"""
     power_w: float | None = None
-    # mean board power in that window, idle draw included, by the energy counter
+    """Mean board power in that window by the energy counter, idle power included. [W]"""
     power_instant_w: float | None = None
-    # the same by the board's instantaneous power, integrated: a check of the counter
+    """The same by the board's instantaneous power, integrated: a check of the counter. [W]"""
     energy_mj: float | None = None
-    # of one launch: power_w x sustained_runtime_us
+    """Energy of one launch: `power_w` x `sustained_runtime_us`. [mJ]"""
     window_s: float | None = None
+    """Length of that window. [s]"""
     counter_steps: int | None = None
-    # steps of the energy counter that the window spans
-    # outcome
+    """Steps of the energy counter in that window."""
+
     status: str = "ok"
-    # one of STATUSES
+    """Outcome: one of the statuses below."""
     reason: str | None = None
+    """Why the status is not `ok`, as text for people."""
     max_error_over_rms: float | None = None
-    # largest |C - reference|, relative to the size of C's elements
-    # device descriptors (gemmcast.Device; peak_tflops is that of the row's dtype)
+    """Largest difference of C from a reference, divided by the root mean square of C's elements."""
+
     device: str = ""
+    """Name of the product, from the driver."""
     device_kind: str = ""
+    """`cuda` or `cpu`."""
     device_uuid: str = ""
+    """Identifies one GPU; on a CPU, the host."""
     compute_units: int = 0
+    """Streaming multiprocessors; cores on a CPU."""
     arch: str | None = None
+    """Architecture that kernels are compiled for: `sm_90`, ...; null on a CPU."""
     clock_max_mhz: float | None = None
+    """Highest SM clock. [MHz]"""
     memory_bytes: int | None = None
+    """Memory of the device. [bytes]"""
     l2_bytes: int | None = None
+    """L2 cache of a GPU, last-level cache of a CPU. [bytes]"""
     dram_gbps: float | None = None
+    """Measured memory bandwidth, read plus written. [GB/s]"""
     l2_gbps: float | None = None
+    """Measured bandwidth of reads from L2. [GB/s]"""
     empty_launch_us: float | None = None
+    """Time of an empty kernel's launch; on a CPU, of the smallest GEMM. [us]"""
     peak_tflops: float | None = None
+    """Throughput of the best large GEMM at the row's dtype, on the whole device. [TFLOP/s]"""
     driver: str | None = None
+    """Version of the GPU driver."""
     cuda: str | None = None
+    """Version of the CUDA runtime."""
     library: str | None = None
+    """Name and version of the BLAS."""
     mig: bool = False
-    # provenance
+    """Whether the device is a slice of a GPU."""
+
     sample_id: str = ""
+    """Identifies this row; no two rows share it."""
     cell_id: str = ""
+    """Identifies problem, configuration, conditions and device; the same in every run."""
     agent: str = ""
+    """The agent that measured the row."""
     program_version: str = ""
+    """Version of gemmcast."""
     measured_at: str = ""
-    # UTC, ISO 8601
+    """UTC, ISO 8601."""
     schema_version: int = SCHEMA_VERSION
+    """Version of this schema."""
 
     def row(self) -> dict[str, Any]:
+        """Column -> value, in the order of COLUMNS."""
         return {name: getattr(self, name) for name in COLUMNS}
 
 
-COLUMNS: Final[dict[str, str]] = {f.name: str(f.type).replace(" | None", "") for f in fields(Sample)}
-# column -> int, float, str or bool
-REQUIRED: Final = frozenset(f.name for f in fields(Sample) if "None" not in str(f.type))
+_FIELDS: Final = {field.name: field for field in fields(Sample)}
+COLUMNS: Final = {name: str(field.type).removesuffix(" | None") for name, field in _FIELDS.items()}
+"""Column -> `int`, `float`, `str` or `bool`."""
+REQUIRED: Final = frozenset(
+    name for name, field in _FIELDS.items() if "None" not in str(field.type)
+)
+"""Columns that are never null."""
+DEFAULTS: Final[dict[str, int | float | str | bool | None]] = {
+    name: field.default for name, field in _FIELDS.items() if field.default is not MISSING
+}
+"""Column -> its value in a file without this column. The other columns must be there."""
 
 
-def gemm_of(row: Mapping[str, Any]) -> Gemm:
-    return Gemm(**{name: row[name] for name in ("m", "n", "k", "batch", "dtype", "layout", "alpha", "beta")})
-
-
-def config_of(row: Mapping[str, Any]) -> KernelConfig:
-    return KernelConfig(**{name: row[name] for name in ("family", "kernel", *KNOBS)})
-
-
-def describe(gemm: Gemm, config: KernelConfig, device: Device) -> dict[str, Any]:
-    """The columns that are known before anything is measured."""
-    return {
-        **asdict(gemm),
-        **asdict(config),
-        "power_limit_w": device.power_limit_w,
-        "idle_power_w": device.idle_power_w,
-        "device": device.name,
-        "device_kind": device.kind,
-        "device_uuid": device.uuid,
-        "compute_units": device.compute_units,
-        "arch": device.arch,
-        "clock_max_mhz": device.clock_max_mhz,
-        "memory_bytes": device.memory_bytes,
-        "l2_bytes": device.l2_bytes,
-        "dram_gbps": device.dram_gbps,
-        "l2_gbps": device.l2_gbps,
-        "empty_launch_us": device.empty_launch_us,
-        "peak_tflops": device.peak_tflops.get(gemm.dtype),
-        "driver": device.driver,
-        "cuda": device.cuda,
-        "library": device.library,
-        "mig": device.mig,
-    }
-
-
-def device_of(rows: Sequence[Mapping[str, Any]]) -> Device:
-    """The device that rows of one device describe; the inverse of `describe`, over all its dtypes."""
-    first = rows[0]
-    peaks = {row["dtype"]: row["peak_tflops"] for row in rows if row["peak_tflops"]}
-    return Device(
-        name=first["device"],
-        kind=first["device_kind"],
-        uuid=first["device_uuid"],
-        compute_units=first["compute_units"],
-        arch=first["arch"],
-        clock_max_mhz=first["clock_max_mhz"],
-        power_limit_w=first["power_limit_w"],
-        idle_power_w=first["idle_power_w"],
-        memory_bytes=first["memory_bytes"] or 0,
-        l2_bytes=first["l2_bytes"] or 0,
-        dram_gbps=first["dram_gbps"] or 0.0,
-        l2_gbps=first["l2_gbps"],
-        empty_launch_us=first["empty_launch_us"] or 0.0,
-        peak_tflops=peaks,
-        driver=first["driver"],
-        cuda=first["cuda"],
-        library=first["library"],
-        mig=first["mig"],
-    )
-
-
-def digest(value: Mapping[str, Any]) -> str:
-    """Sixteen hexadecimal digits that name a value; the same on every machine and in every version."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:16]
+def digest(value: Mapping[str, object]) -> str:
+    """Sixteen hexadecimal digits that name a value, on every machine and in every version."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,1 +1,1 @@
-"""Model versions over the MLflow Model Registry. The way in is `registry.registry.Registry`; nothing heavy is imported before it is used."""
+"""Model versions in the MLflow Model Registry. `registry.registry.Registry` is the way in."""

@@ -1,8 +1,9 @@
 """MLflow, behind the few calls that the registry makes. The only file that imports it.
 
-A registry is one registered model named gemmcast, in a directory (SQLite and files) or on a tracking server.
-A version's files and tags are written before the version exists: MLflow adds it in one transaction, so nobody sees half of one.
-Knows nothing of ONNX, cards or champions; whatever MLflow raises leaves here as one of ours.
+A registry is one registered model named gemmcast, in a directory (SQLite and files) or on a
+tracking server. A version's files and tags are written before the version exists. MLflow adds it in
+one transaction, so no reader sees half of one. Knows nothing of ONNX, cards or champions; whatever
+MLflow raises leaves here as a GemmcastError.
 """
 
 from __future__ import annotations
@@ -11,112 +12,135 @@ import logging
 import os
 import re
 import tempfile
-from collections.abc import Iterator, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING, TypeVar
 
 from gemmcast.errors import InputError, ModelFileError, WorkspaceError
-from registry.directory import Directory, sqlite_uri
+from registry.directory import RegistryDirectory
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Experiment
+    from mlflow.entities.model_registry import ModelVersion
+
+T = TypeVar("T")
 
 NAME = "gemmcast"
-# of the registered model and of its experiment
-NOT_THERE, THERE_ALREADY = "RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS"
+"""Of the registered model and of its experiment."""
 PAGE = 200
-NO_TELEMETRY = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
-QUIET = {
+"""Versions per request."""
+_NOT_THERE, _THERE_ALREADY = "RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS"
+_NO_TELEMETRY = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
+_QUIET = {
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
 }
-# MLflow's own defaults keep a caller waiting for minutes on a server that is down
+"""MLflow's own defaults keep a caller waiting for minutes on a server that is down."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Record:
+class VersionRecord:
     """One version as MLflow holds it."""
 
     number: str
+    """"1", "2", ...: in the order of publishing."""
     run_id: str
+    """The MLflow run that holds its files."""
     created_ms: int
-    # Unix time
+    """Unix time. [ms]"""
     tags: Mapping[str, str]
+    """Tags of the version."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Snapshot:
-    """All that MLflow says about the registered model."""
+class RegistrySnapshot:
+    """All that MLflow holds about the registered model, at one moment."""
 
-    records: tuple[Record, ...]
+    records: tuple[VersionRecord, ...]
+    """Every version, in no order."""
     aliases: Mapping[str, str]
-    # alias -> number
+    """Alias -> number of its version."""
     tags: Mapping[str, str]
+    """Tags of the registered model."""
 
 
-class Backend:
-    """One registered model in one MLflow; nothing is opened before the first call, nothing is created before `add`."""
+class RegistryBackend(ABC):
+    """One registered model in one MLflow.
 
-    def __init__(self, uri: str | Path) -> None:
-        text = str(uri)
-        self.shown = _without_password(text)
-        self._server = text if text.startswith(("http://", "https://")) else None
-        if not self._server and "://" in text:
-            raise InputError("registry", self.shown, "neither a directory nor a tracking server", "name a directory, or http(s)://HOST:PORT")
-        self._directory = None if self._server else Directory(Path(text))
-        self._opened: Any = None
+    Nothing is opened before the first call and nothing is created before the first `add`. A version
+    never changes after `add`; aliases and tags change in one write each. A process killed in `add`
+    leaves a run without a version, which no call returns. tests/registry/test_registry_backend.py
+    runs this contract over every subclass.
+    """
+
+    def __init__(self, shown: str) -> None:
+        self.shown = shown
+        """The registry's name in messages, without a password."""
+        self._connected: MlflowClient | None = None
+
+    @abstractmethod
+    def exclusive(self) -> AbstractContextManager[None]:
+        """Held while reading, deciding and writing; not nested."""
+
+    @abstractmethod
+    def _open(self, *, create: bool) -> MlflowClient:
+        """Connect. Raises InputError where there is no registry, unless `create`."""
+
+    @abstractmethod
+    def _read_file(self, record: VersionRecord, name: str) -> bytes | None:
+        """One file of a version; None when it is gone."""
 
     def exists(self) -> bool:
         """Whether a version was ever published here."""
-        if self._directory and not self._directory.exists():
-            return False
         client = self._client()
         with self._translated():
-            return _or_none(client.get_registered_model, NAME) is not None
+            return _or_none(lambda: client.get_registered_model(NAME)) is not None
 
-    def snapshot(self) -> Snapshot:
+    def snapshot(self) -> RegistrySnapshot:
+        """All versions, aliases and tags. Raises InputError where nothing was published."""
         client = self._client()
         with self._translated():
-            model = _or_none(client.get_registered_model, NAME)
+            model = _or_none(lambda: client.get_registered_model(NAME))
             if model is None:
-                raise InputError("registry", self.shown, f"holds no model named {NAME}", "publish one first, or name another registry")
-            records = [_record(version) for version in _pages(client) if version.status == "READY"]
-        aliases = {alias: str(number) for alias, number in model.aliases.items()}
-        return Snapshot(records=tuple(records), aliases=aliases, tags=dict(model.tags))
+                way_out = "publish one first, or name another registry"
+                raise InputError("registry", self.shown, f"holds no model named {NAME}", way_out)
+            versions = [version for version in _versions(client) if version.status == "READY"]
+        return RegistrySnapshot(
+            records=tuple(_record(version) for version in versions),
+            aliases={alias: str(number) for alias, number in model.aliases.items()},
+            tags=dict(model.tags),
+        )
 
-    def add(self, files: Mapping[str, bytes], tags: Mapping[str, str]) -> Record:
-        """A new version. The version itself comes last; a run without one is nothing to anybody."""
+    def add(self, files: Mapping[str, bytes], tags: Mapping[str, str]) -> VersionRecord:
+        """Write a new version. It appears last, when its files are whole."""
         client = self._client(create=True)
-        with self._translated(), self.exclusive(), tempfile.TemporaryDirectory(prefix="gemmcast-publish-") as scratch:
-            _create_unless_there(client.create_registered_model, NAME)
+        with self._translated(), self.exclusive():
+            _unless_there(lambda: client.create_registered_model(NAME))
             run = client.create_run(self._experiment(client))
-            for name, data in files.items():
-                path = Path(scratch, name)
-                path.write_bytes(data)
-                client.log_artifact(run.info.run_id, str(path))
+            _upload(client, run.info.run_id, files)
             client.set_terminated(run.info.run_id)
-            return _record(client.create_model_version(NAME, source=run.info.artifact_uri, run_id=run.info.run_id, tags=dict(tags)))
+            version = client.create_model_version(
+                NAME, source=run.info.artifact_uri, run_id=run.info.run_id, tags=dict(tags)
+            )
+            return _record(version)
 
-    def read(self, record: Record, name: str) -> bytes:
+    def read(self, record: VersionRecord, name: str) -> bytes:
         """One file of a version. Raises ModelFileError when it is gone."""
-        gone = ModelFileError("version", record.number, f"its {name} is missing from registry {self.shown}", "promote another version")
-        if self._directory:
-            try:
-                return self._directory.file(record.run_id, name).read_bytes()
-            except (FileNotFoundError, NotADirectoryError):
-                raise gone from None
-            except OSError as error:
-                raise WorkspaceError(f"registry {self.shown}: {error}") from None
-        client = self._client()
-        with self._translated(), tempfile.TemporaryDirectory(prefix="gemmcast-read-") as scratch:
-            path = _or_none(client.download_artifacts, record.run_id, name, scratch)
-            if path is None:
-                raise gone
-            return Path(path).read_bytes()
+        data = self._read_file(record, name)
+        if data is None:
+            rule = f"its {name} is missing from registry {self.shown}"
+            raise ModelFileError("version", record.number, rule, "promote another version")
+        return data
 
     def set_alias(self, alias: str, number: str | None) -> None:
-        """Point an alias at a version, or take it away."""
+        """Point an alias at a version, or remove it."""
         client = self._client()
         with self._translated():
             if number is None:
@@ -133,48 +157,116 @@ class Backend:
             else:
                 client.set_model_version_tag(NAME, number, key, value)
 
-    def exclusive(self) -> AbstractContextManager[None]:
-        """Held around reading, deciding and writing; not nested. A server has no such lock: there, the later of two writers wins."""
-        if self._directory is None:
-            return nullcontext()
-        self._directory.check()
-        return self._directory.lock()
+    def _client(self, *, create: bool = False) -> MlflowClient:
+        if self._connected is None:
+            self._connected = self._open(create=create)
+        return self._connected
 
-    def _client(self, *, create: bool = False) -> Any:
-        if self._opened is None:
-            if self._directory:
-                if create and not self._directory.exists():
-                    with self._translated():
-                        self._directory.create(_fill)
-                self._directory.check()
-            with self._translated():
-                self._opened = _connect(sqlite_uri(self._directory.database) if self._directory else str(self._server))
-        return self._opened
+    def _experiment(self, client: MlflowClient, location: str | None = None) -> str:
+        """The experiment of new runs, which decides where MLflow keeps their files.
 
-    def _experiment(self, client: Any) -> str:
-        """Where new runs keep their files. MLflow can't move an experiment, so a directory that was moved gets another."""
-        location = self._directory.artifacts.as_uri() if self._directory else None
+        MLflow cannot move an experiment, so a directory that was moved gets another one.
+        """
+        experiment_id = None
         for name in (NAME, f"{NAME} in {location}"):
-            if client.get_experiment_by_name(name) is None:
-                _create_unless_there(client.create_experiment, name, artifact_location=location)
-            experiment = client.get_experiment_by_name(name)
+            experiment = client.get_experiment_by_name(name) or _create_experiment(
+                client, name, location
+            )
+            experiment_id = str(experiment.experiment_id)
             if location in (None, experiment.artifact_location):
                 break
-        return str(experiment.experiment_id)
+        return str(experiment_id)
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
+        """MLflow's errors as WorkspaceError, without a password."""
         try:
             yield
         except (_mlflow().MlflowException, OSError) as error:
-            reason = _without_password(" ".join(str(error).split()))
+            reason = without_password(" ".join(str(error).split()))
             raise WorkspaceError(f"registry {self.shown}: {reason[:400]}") from None
 
 
-def _mlflow() -> Any:
-    """MLflow, quiet and without telemetry. Its import takes a second and more, hence here."""
-    os.environ.update(NO_TELEMETRY)
-    for name, value in QUIET.items():
+class DirectoryBackend(RegistryBackend):
+    """A registry in a directory, which many processes may use at once."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(str(root))
+        self._directory = RegistryDirectory(root)
+
+    def exists(self) -> bool:
+        """Whether a version was ever published here."""
+        return self._directory.exists() and super().exists()
+
+    def exclusive(self) -> AbstractContextManager[None]:
+        """A lock on the directory."""
+        self._directory.check()
+        return self._directory.lock()
+
+    def _open(self, *, create: bool) -> MlflowClient:
+        if create and not self._directory.exists():
+            with self._translated():
+                self._directory.create(_fill)
+        self._directory.check()
+        with self._translated():
+            return _connect(self._directory.uri)
+
+    def _read_file(self, record: VersionRecord, name: str) -> bytes | None:
+        try:
+            return self._directory.file(record.run_id, name).read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise WorkspaceError(f"registry {self.shown}: {error}") from None
+
+    def _experiment(self, client: MlflowClient, location: str | None = None) -> str:
+        return super()._experiment(client, location or self._directory.artifacts.as_uri())
+
+
+class ServerBackend(RegistryBackend):
+    """A registry on an MLflow tracking server."""
+
+    def __init__(self, uri: str) -> None:
+        super().__init__(without_password(uri))
+        self._uri = uri
+
+    def exclusive(self) -> AbstractContextManager[None]:
+        """A server has no such lock: the later of two writers wins."""
+        return nullcontext()
+
+    def _open(self, *, create: bool) -> MlflowClient:
+        with self._translated():
+            return _connect(self._uri)
+
+    def _read_file(self, record: VersionRecord, name: str) -> bytes | None:
+        client = self._client()
+        with self._translated(), tempfile.TemporaryDirectory(prefix="gemmcast-read-") as scratch:
+            download = client.download_artifacts
+            path = _or_none(lambda: download(record.run_id, name, scratch))
+            return None if path is None else Path(path).read_bytes()
+
+
+def open_backend(uri: str | Path) -> RegistryBackend:
+    """The backend of a directory, or of the http(s):// URI of a tracking server."""
+    text = str(uri)
+    if text.startswith(("http://", "https://")):
+        return ServerBackend(text)
+    if "://" in text:
+        rule = "neither a directory nor a tracking server"
+        way_out = "name a directory, or http(s)://HOST:PORT"
+        raise InputError("registry", without_password(text), rule, way_out)
+    return DirectoryBackend(Path(text))
+
+
+def without_password(text: str) -> str:
+    """The text without the user and password of its URIs."""
+    return re.sub(r"//[^/@\s]*@", "//", text)
+
+
+def _mlflow() -> ModuleType:
+    """MLflow, quiet and without telemetry. Its import takes over a second, hence here."""
+    os.environ.update(_NO_TELEMETRY)
+    for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
     import mlflow
 
@@ -182,16 +274,33 @@ def _mlflow() -> Any:
     return mlflow
 
 
-def _connect(uri: str) -> Any:
-    return _mlflow().MlflowClient(tracking_uri=uri, registry_uri=uri)
+def _connect(uri: str) -> MlflowClient:
+    client: MlflowClient = _mlflow().MlflowClient(tracking_uri=uri, registry_uri=uri)
+    return client
 
 
 def _fill(uri: str) -> None:
-    """Opening an empty database is what writes MLflow's tables."""
+    """Write MLflow's tables: opening an empty database does."""
     _connect(uri).search_registered_models(max_results=1)
 
 
-def _pages(client: Any) -> Iterator[Any]:
+def _create_experiment(client: MlflowClient, name: str, location: str | None) -> Experiment:
+    _unless_there(lambda: client.create_experiment(name, artifact_location=location))
+    experiment = client.get_experiment_by_name(name)
+    if experiment is None:
+        raise WorkspaceError(f"experiment {name!r} was deleted from the registry: restore it")
+    return experiment
+
+
+def _upload(client: MlflowClient, run_id: str, files: Mapping[str, bytes]) -> None:
+    with tempfile.TemporaryDirectory(prefix="gemmcast-publish-") as scratch:
+        for name, data in files.items():
+            path = Path(scratch, name)
+            path.write_bytes(data)
+            client.log_artifact(run_id, str(path))
+
+
+def _versions(client: MlflowClient) -> Iterator[ModelVersion]:
     token = None
     while True:
         page = client.search_model_versions(f"name='{NAME}'", max_results=PAGE, page_token=token)
@@ -201,27 +310,29 @@ def _pages(client: Any) -> Iterator[Any]:
             return
 
 
-def _or_none(call: Any, *arguments: Any) -> Any:
+def _or_none(call: Callable[[], T]) -> T | None:
+    """The result of a call, or None where MLflow has no such thing."""
     try:
-        return call(*arguments)
+        return call()
     except _mlflow().MlflowException as error:
-        if error.error_code == NOT_THERE:
+        if error.error_code == _NOT_THERE:
             return None
         raise
 
 
-def _create_unless_there(call: Any, *arguments: Any, **options: Any) -> None:
+def _unless_there(create: Callable[[], object]) -> None:
+    """Create something that another process may create at the same time."""
     try:
-        call(*arguments, **options)
+        create()
     except _mlflow().MlflowException as error:
-        if error.error_code != THERE_ALREADY:
+        if error.error_code != _THERE_ALREADY:
             raise
 
 
-def _record(version: Any) -> Record:
-    created_ms = int(version.creation_timestamp)
-    return Record(number=str(version.version), run_id=version.run_id or "", created_ms=created_ms, tags=dict(version.tags))
-
-
-def _without_password(text: str) -> str:
-    return re.sub(r"//[^/@\s]*@", "//", text)
+def _record(version: ModelVersion) -> VersionRecord:
+    return VersionRecord(
+        number=str(version.version),
+        run_id=version.run_id or "",
+        created_ms=int(version.creation_timestamp),
+        tags=dict(version.tags),
+    )

@@ -1,18 +1,19 @@
 """`python -m registry list | show | promote | rollback | verify | export`.
 
-The registry is WORKSPACE/registry, or what --registry names. REF is champion, challenger, or a version's number.
-Every command takes --json and then prints one JSON object as its last line; bad input ends with one line on stderr and exit code 2.
-Promoting and rolling back are fine while a coordinator runs: it pushes the champion that it finds.
+The registry is WORKSPACE/registry, or what --registry names. REF is champion, challenger, or the
+number of a version. With --json, a command prints one JSON object as its last line. Bad input ends
+with one line `error: ...` on stderr and exit code 2. A running coordinator pushes a version that is
+promoted or rolled back to.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.box import SIMPLE_HEAD
@@ -22,18 +23,33 @@ from rich.table import Table
 from gemmcast.card import ModelCard, Scores
 from gemmcast.errors import GemmcastError
 from gemmcast.score_table import SCORE_COLUMNS, score_rows
-from registry.registry import Registry, Version
+from registry.registry import PublishedModel, Registry, Version
 
-app = typer.Typer(help="Model versions: which there are, which one runs.", add_completion=False, rich_markup_mode=None)
+app = typer.Typer(
+    help="Model versions: list them, choose which one runs.",
+    add_completion=False,
+    rich_markup_mode=None,
+)
 
-Ref = Annotated[str, typer.Argument(metavar="REF", help="champion, challenger, or a version's number", show_default=False)]
+_REF_HELP = "champion, challenger, or a version's number"
+Ref = Annotated[str, typer.Argument(metavar="REF", help=_REF_HELP, show_default=False)]
 OptionalRef = Annotated[
-    str, typer.Argument(metavar="[REF]", help="champion (taken when absent), challenger, or a version's number", show_default=False)
+    str, typer.Argument(metavar="[REF]", help=f"{_REF_HELP} (champion)", show_default=False)
 ]
-Target = Annotated[Path, typer.Argument(metavar="FILE", help="the .onnx file to write", show_default=False)]
-Workspace = Annotated[Path, typer.Option("--workspace", metavar="DIR", help="the coordinator's workspace")]
+Target = Annotated[
+    Path, typer.Argument(metavar="FILE", help="the .onnx file to write", show_default=False)
+]
+Workspace = Annotated[
+    Path, typer.Option("--workspace", metavar="DIR", help="the coordinator's workspace")
+]
 Where = Annotated[
-    str, typer.Option("--registry", metavar="URI_OR_DIR", help="an MLflow tracking server, or a directory", show_default="DIR/registry")
+    str,
+    typer.Option(
+        "--registry",
+        metavar="URI_OR_DIR",
+        help="an MLflow tracking server, or a directory",
+        show_default="DIR/registry",
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="print one JSON object as the last line")]
 WORKSPACE = Path("workspace")
@@ -43,10 +59,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Returns the exit code: 0, or 2 for bad input."""
     try:
         return app(args=argv, prog_name="python -m registry", standalone_mode=False) or 0
-    except (GemmcastError, typer.TyperException) as error:
-        message = error.format_message() if isinstance(error, typer.TyperException) else str(error)
-        print("registry:", " ".join(message.split()), file=sys.stderr)
-        return 2
+    except typer.TyperException as error:
+        message = error.format_message()
+    except GemmcastError as error:
+        message = str(error)
+    print("error:", " ".join(message.split()), file=sys.stderr)
+    return 2
 
 
 @app.command("list")
@@ -55,91 +73,145 @@ def list_(workspace: Workspace = WORKSPACE, registry: Where = "", as_json: AsJso
     versions = _open(workspace, registry).list()
     table = _table("version", "status", "created", "rows", "sha256")
     for version in versions:
-        table.add_row(version.number, version.status, version.created_at[:19], str(version.rows), version.sha256[:12])
+        created, digest = version.created_at[:19], version.sha256[:12]
+        table.add_row(version.number, version.status, created, str(version.rows), digest)
     _answer(as_json, {"versions": [asdict(version) for version in versions]}, table)
 
 
 @app.command()
-def show(ref: OptionalRef = "champion", workspace: Workspace = WORKSPACE, registry: Where = "", as_json: AsJson = False) -> None:
+def show(
+    ref: OptionalRef = "champion",
+    workspace: Workspace = WORKSPACE,
+    registry: Where = "",
+    as_json: AsJson = False,
+) -> None:
     """A version's card: its data, its errors, the baselines."""
-    _, card, version = _open(workspace, registry).load(ref)
-    _answer(as_json, {"version": asdict(version), "card": json.loads(card.to_json())}, *_card(version, card))
+    published = _open(workspace, registry).load(ref)
+    card = json.loads(published.card.to_json())
+    values = {"version": asdict(published.version), "card": card}
+    _answer(as_json, values, *_card(published))
 
 
 @app.command()
-def promote(ref: Ref, workspace: Workspace = WORKSPACE, registry: Where = "", as_json: AsJson = False) -> None:
-    """Make a version the champion, once it is verified."""
+def promote(
+    ref: Ref, workspace: Workspace = WORKSPACE, registry: Where = "", as_json: AsJson = False
+) -> None:
+    """Verify a version and make it the champion."""
     version = _open(workspace, registry).promote(ref)
-    _answer(as_json, {"version": asdict(version)}, f"version {version.number} is the champion")
+    _answer_version(as_json, version, f"version {version.number} is the champion")
 
 
 @app.command()
-def rollback(workspace: Workspace = WORKSPACE, registry: Where = "", as_json: AsJson = False) -> None:
+def rollback(
+    workspace: Workspace = WORKSPACE, registry: Where = "", as_json: AsJson = False
+) -> None:
     """Make the champion before this one the champion again."""
     version = _open(workspace, registry).rollback()
-    _answer(as_json, {"version": asdict(version)}, f"version {version.number} is the champion again")
+    _answer_version(as_json, version, f"version {version.number} is the champion again")
 
 
 @app.command()
-def verify(ref: OptionalRef = "champion", workspace: Workspace = WORKSPACE, registry: Where = "", as_json: AsJson = False) -> None:
-    """Read a version whole: is it what was published?"""
+def verify(
+    ref: OptionalRef = "champion",
+    workspace: Workspace = WORKSPACE,
+    registry: Where = "",
+    as_json: AsJson = False,
+) -> None:
+    """Read a version and compare it with its hash."""
     version = _open(workspace, registry).verify(ref)
-    _answer(as_json, {"version": asdict(version), "verified": True}, f"version {version.number} is whole (SHA-256 {version.sha256})")
+    text = f"version {version.number} is whole (SHA-256 {version.sha256})"
+    _answer_version(as_json, version, text, verified=True)
 
 
 @app.command()
-def export(ref: Ref, file: Target, workspace: Workspace = WORKSPACE, registry: Where = "", as_json: AsJson = False) -> None:
+def export(
+    ref: Ref,
+    file: Target,
+    workspace: Workspace = WORKSPACE,
+    registry: Where = "",
+    as_json: AsJson = False,
+) -> None:
     """Write a version's .onnx file."""
     version = _open(workspace, registry).export(ref, file)
-    _answer(as_json, {"version": asdict(version), "path": str(file)}, f"version {version.number} is in {file}")
+    _answer_version(as_json, version, f"version {version.number} is in {file}", path=str(file))
 
 
 def _open(workspace: Path, registry: str) -> Registry:
     return Registry(registry or workspace / "registry")
 
 
-def _answer(as_json: bool, values: dict[str, Any], *shown: Table | str) -> None:
+def _answer_version(as_json: bool, version: Version, text: str, **more: object) -> None:
+    _answer(as_json, {"version": asdict(version), **more}, text)
+
+
+def _answer(as_json: bool, values: Mapping[str, object], *shown: Table | str) -> None:
     if as_json:
         print(json.dumps(values))
         return
     console = Console(highlight=False, markup=False)
-    for each in shown:
-        console.print(each, soft_wrap=isinstance(each, str))
+    for part in shown:
+        console.print(part, soft_wrap=isinstance(part, str))
 
 
-def _card(version: Version, card: ModelCard) -> Iterator[Table | str]:
-    said = {
-        "version": " ".join([version.number, version.status, *(alias for alias in version.aliases if alias != version.status)]),
-        "sha256": version.sha256,
-        "trained": f"{card.created_at} by gemmcast {card.program_version}, contract {card.contract}",
+def _card(published: PublishedModel) -> Iterator[Table | str]:
+    """The facts of a card, then its score tables."""
+    card = published.card
+    facts = {
+        "version": _names(published.version),
+        "sha256": published.version.sha256,
+        "trained": f"{card.created_at} by gemmcast {card.program_version}",
+        "contract": str(card.contract),
         "targets": ", ".join(card.targets),
-        "rows": f"{card.rows}" + (f" of sample store version {card.store_version}" if card.store_version is not None else ""),
-        "devices": ", ".join(f"{device} ({rows})" for device, rows in card.rows_by_device.items()),
-        "split": f"{card.split}: {card.train_rows} rows of {card.train_shapes} shapes to train, {card.test_rows} of {card.test_shapes} to test",
+        "rows": _rows(card),
+        "devices": _devices(card),
+        "split": _split(card),
         "parity": f"{_shown(card.parity_max_rel)} largest relative difference from scikit-learn",
-        "latency": f"{_shown(card.latency_p50_us)} us a question",
+        "latency": f"{_shown(card.latency_p50_us)} us a query",
     }
-    yield "\n".join(f"{name:9} {value}" for name, value in said.items())
-    yield _scores("errors on the test rows, percent", card.scores)
+    yield "\n".join(f"{name:9} {fact}" for name, fact in facts.items())
+    yield _score_table("errors on the test rows, percent", card.scores)
     for family, scores in card.scores_by_family.items():
-        yield _scores(f"family {family}", scores)
+        yield _score_table(f"family {family}", scores)
     for name, part in card.generalisation.items():
-        yield _scores(f"unseen {name}: {part['split']}", part["scores"])
+        yield _score_table(f"generalisation, {name}: {part['split']}", part["scores"])
 
 
-def _scores(title: str, scores: Scores) -> Table:
-    """Errors in per cent, the model's first."""
+def _names(version: Version) -> str:
+    aliases = [alias for alias in version.aliases if alias != version.status]
+    return " ".join([version.number, version.status, *aliases])
+
+
+def _rows(card: ModelCard) -> str:
+    if card.store_version is None:
+        return str(card.rows)
+    return f"{card.rows} of sample store version {card.store_version}"
+
+
+def _devices(card: ModelCard) -> str:
+    return ", ".join(f"{device} ({rows})" for device, rows in card.rows_by_device.items())
+
+
+def _split(card: ModelCard) -> str:
+    training = f"{card.train_rows} rows of {card.train_shapes} shapes to train"
+    test = f"{card.test_rows} of {card.test_shapes} to test"
+    return f"{card.split}: {training}, {test}"
+
+
+def _score_table(title: str, scores: Scores) -> Table:
     table = _table(*SCORE_COLUMNS, title=title)
     for target, method, *numbers in score_rows(scores):
-        # the model's row is the first of each target
+        # The model's row is the first of each target.
         table.add_row(target if method == "model" else "", method, *numbers)
     return table
 
 
 def _table(*columns: str, title: str | None = None) -> Table:
-    table = Table(box=SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False, padding=(0, 1, 0, 0))
+    table = Table(
+        box=SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False, padding=(0, 1, 0, 0)
+    )
     for column in columns:
-        table.add_column(column, justify="right" if column in SCORE_COLUMNS[2:] else "left", no_wrap=True)
+        is_number = column in SCORE_COLUMNS[2:]
+        table.add_column(column, justify="right" if is_number else "left", no_wrap=True)
     return table
 
 

@@ -2,15 +2,14 @@
 
     DIR/mlflow.db       whole from its first moment: made under another name, then renamed
     DIR/artifacts/      RUN/artifacts/model.onnx and card.json
-    DIR/.lock           held while the database is made, and by everyone who writes
+    DIR/.lock           held while the database is made, and by every writer
 
-It may be moved or copied as a whole. Knows nothing of MLflow: what fills a new database is handed in.
-MLflow retries for 104 s on a database that it can't open, so whether it can is asked of SQLite first.
+The directory may be moved or copied as a whole. Knows nothing of MLflow: the caller fills a new
+database. MLflow retries for 104 s on a database that it cannot open, so `check` opens it first.
 """
 
 from __future__ import annotations
 
-import fcntl
 import os
 import sqlite3
 import uuid
@@ -18,40 +17,67 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+from filelock import FileLock
+
 from gemmcast.errors import InputError, WorkspaceError
 
 BUSY_S = 20.0
+"""How long SQLite waits for another writer. [s]"""
 UNUSABLE = "%?"
-# in a database's path: SQLAlchemy unquotes and splits at them, MLflow does not
+"""SQLAlchemy unquotes and splits a database's path at these characters, MLflow does not."""
+_TABLES = "SELECT count(*) FROM sqlite_master WHERE name IN ('registered_models', 'model_versions')"
 
 
-class Directory:
-    """Where a registry without a server lives."""
+class RegistryDirectory:
+    """Where a registry without a server lies."""
 
     def __init__(self, root: Path) -> None:
         self.root = root.resolve()
-        if unusable := [letter for letter in UNUSABLE if letter in str(self.root)]:
-            raise InputError("registry", str(self.root), f"MLflow can't keep a database at a path with {unusable[0]!r}", "name another directory")
+        for character in UNUSABLE:
+            if character in str(self.root):
+                rule = f"MLflow can't keep a database at a path with {character!r}"
+                raise InputError("registry", str(self.root), rule, "name another directory")
         self.database = self.root / "mlflow.db"
         self.artifacts = self.root / "artifacts"
 
+    @property
+    def uri(self) -> str:
+        """The database as SQLAlchemy names it."""
+        return _sqlite_uri(self.database)
+
     def exists(self) -> bool:
+        """Whether the directory has a database."""
         return self.database.is_file()
 
     def check(self) -> None:
-        """Creates nothing. Raises InputError where no registry is, WorkspaceError where it can't be read."""
+        """Open the database; creates nothing.
+
+        Raises:
+            InputError: there is no registry here.
+            WorkspaceError: the database cannot be read.
+        """
         if not self.exists():
-            raise InputError("registry", str(self.root), "holds no registry (no mlflow.db)", "publish a model first, or name another directory")
+            way_out = "publish a model first, or name another directory"
+            rule = "holds no registry (no mlflow.db)"
+            raise InputError("registry", str(self.root), rule, way_out)
         try:
-            with closing(sqlite3.connect(f"{self.database.as_uri()}?mode=rw", uri=True, timeout=BUSY_S)) as database:
-                found = database.execute("SELECT count(*) FROM sqlite_master WHERE name IN ('registered_models', 'model_versions')").fetchone()
+            uri = f"{self.database.as_uri()}?mode=rw"
+            with closing(sqlite3.connect(uri, uri=True, timeout=BUSY_S)) as database:
+                tables = database.execute(_TABLES).fetchone()
         except sqlite3.Error as error:
-            raise WorkspaceError(f"{self.database} can't be read ({error}): restore it from a copy, or publish into another directory") from None
-        if found != (2,):
-            raise InputError("registry", str(self.root), "mlflow.db is not MLflow's", "name another directory")
+            way_out = "restore it from a copy, or publish into another directory"
+            message = f"registry {self.database} can't be read ({error}): {way_out}"
+            raise WorkspaceError(message) from None
+        if tables != (2,):
+            rule = "mlflow.db is not MLflow's"
+            raise InputError("registry", str(self.root), rule, "name another directory")
 
     def create(self, fill: Callable[[str], None]) -> None:
-        """Make the database unless there is one; `fill` is given the URI of an empty one. Killed anywhere, it leaves nothing that is in the way."""
+        """Make the database unless there is one. A process killed here leaves nothing in the way.
+
+        Args:
+            fill: writes the tables into the empty database at a URI.
+        """
         if self.exists():
             return
         try:
@@ -60,34 +86,39 @@ class Directory:
                 if not self.exists():
                     self._make(fill)
         except OSError as error:
-            raise WorkspaceError(f"registry {self.root} can't be created ({error.strerror or error}): name a directory that can be written") from None
+            reason = error.strerror or error
+            way_out = "name a directory that can be written"
+            message = f"registry {self.root} can't be created ({reason}): {way_out}"
+            raise WorkspaceError(message) from None
 
     def _make(self, fill: Callable[[str], None]) -> None:
-        for left_by_a_killed in self.root.glob(".new-*"):
-            left_by_a_killed.unlink()
+        for left_by_a_killed_process in self.root.glob(".new-*"):
+            left_by_a_killed_process.unlink()
         # A new name each time: MLflow keeps a connection to each name for the life of the process.
         fresh = self.root / f".new-{uuid.uuid4().hex[:12]}.db"
         fresh.touch()
-        fill(sqlite_uri(fresh))
+        fill(_sqlite_uri(fresh))
         os.replace(fresh, self.database)
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """One writer at a time, over processes and threads; a killed holder lets go."""
+        """One writer at a time, over processes and threads; the lock of a killed process ends."""
+        lock = FileLock(self.root / ".lock", poll_interval=0.02)
         try:
-            handle = os.open(self.root / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
+            lock.acquire()
         except OSError as error:
-            raise WorkspaceError(f"registry {self.root} can't be written ({error.strerror}): run as a user who may write there") from None
+            way_out = "run as a user who may write there"
+            message = f"registry {self.root} can't be written ({error.strerror}): {way_out}"
+            raise WorkspaceError(message) from None
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX)
             yield
         finally:
-            os.close(handle)
+            lock.release()
 
     def file(self, run_id: str, name: str) -> Path:
-        """Where MLflow put a run's file, relative to where the directory is now."""
+        """Where MLflow put a file of a run, relative to where the directory is now."""
         return self.artifacts / run_id / "artifacts" / name
 
 
-def sqlite_uri(database: Path) -> str:
+def _sqlite_uri(database: Path) -> str:
     return f"sqlite:///{database}"

@@ -47,11 +47,13 @@ HEAVY = {
     },
     "cupy": {
         "agent/devices/cuda.py",
+        "agent/devices/cuda_arena.py",
+        "agent/devices/cuda_graphs.py",
         "agent/devices/cuda_peaks.py",
         "agent/devices/cuda_stream.py",
         "agent/kernels/cublas.py",
         "agent/kernels/cublaslt/__init__.py",
-        "agent/kernels/custom.py",
+        "agent/kernels/custom/__init__.py",
         "agent/kernels/cutlass/__init__.py",
         "agent/kernels/launch.py",
         "agent/kernels/tiled.py",
@@ -71,17 +73,25 @@ HEAVY = {
     "onnxruntime": {"costmodel/onnx_session.py", "gemmcast/modelfile.py"},
     "onnx": {"costmodel/onnx_export.py", "registry/artifact.py"},
     "pynvml": {"agent/devices/local.py", "agent/devices/nvml.py"},
-    "matplotlib": {"coordinator/report/figures.py", "coordinator/report/html.py"},
+    "matplotlib": {
+        "coordinator/report/drawing.py",
+        "coordinator/report/figures.py",
+        "coordinator/report/page.py",
+        "coordinator/report/tile_figures.py",
+    },
     "threadpoolctl": {"agent/kernels/blas.py"},
 }
 FROM_AGENT = {
-    # the actor, and what it is made of
+    # the actor, what it is made of, and its first answer
     ("coordinator/fleet/cluster.py", "agent.actor.Agent"),
+    ("coordinator/fleet/cluster.py", "agent.spec.AgentSpec"),
+    ("coordinator/fleet/cluster.py", "agent.spec.Hello"),
     # pure text: the kernels of a set; a custom kernel is named by its content
-    ("coordinator/plan/cells.py", "agent.kernels.cutlass.generate.configs"),
-    ("coordinator/plan/cells.py", "agent.kernels.custom.read_custom"),
-    # the device of this machine, for commands that measure nothing
+    ("coordinator/plan/configurations.py", "agent.kernels.cutlass.generate.configs"),
+    ("coordinator/plan/configurations.py", "agent.kernels.custom.read_custom"),
+    # the device of this machine, before anything is measured
     ("coordinator/cli.py", "agent.devices.local.local_device"),
+    ("coordinator/fleet/session.py", "agent.devices.local.local_device"),
 }
 MAX_LINES = 400
 MAX_FUNCTION_LINES = 60

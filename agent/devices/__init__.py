@@ -1,65 +1,85 @@
-"""The seam of devices: a bench holds operands, launches what a family prepared, and reads the instruments.
+"""The seam of devices: a backend holds operands, times and meters prepared kernels.
 
-cpu.py     NumPy on this host's cores; no readable power
-cuda.py    one GPU through CuPy, NVML found by PCI bus id (queue.py: what is enqueued; describe.py: what it can do)
-replay.py  no bench: answers from a recorded dataset
+    cpu.py     NumPy on this host's cores; no readable power
+    cuda.py    one GPU through CuPy; NVML finds its board by PCI bus id
+    replay.py  no backend: an instrument that answers from a recorded dataset
+
+tests/agent/test_agent_seams.py runs the contract below over every backend and its fake.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 from agent.kernels import Prepared
-from agent.operands import Operands
+from agent.operands import Array, ArrayModule, Operands
 from agent.power import PowerReading
 from agent.timing import Burst, Pending, Steps
 from gemmcast.device import Device
 from gemmcast.gemm import Gemm
 from gemmcast.procedure import Procedure
+from gemmcast.rows import Row
 
 
 class DeviceBackend(Protocol):
     """One device, ready to measure. Not for use by several threads."""
 
-    xp: Any
-    # the array module of its operands
+    xp: ArrayModule
+    """The array module of its operands."""
     depth: int
-    # cells that may be under way at once: on a device that works by itself, the host prepares the next ones meanwhile
+    """Cells that may be under way at once; more than 1 where the device works beside the host."""
 
     def identify(self) -> Device:
-        """Cheap: what it is; measured descriptors may be missing (0)."""
+        """What the device is; cheap. Descriptors that must be measured are absent or 0."""
 
     def characterise(self) -> Device:
-        """Measures peaks, bandwidths, launch overhead and idle power; takes seconds."""
+        """The same with measured peaks, bandwidths, launch overhead and idle power; seconds."""
 
     def operands(self, gemm: Gemm, *, cold: bool) -> Sequence[Operands]:
-        """Random normal operand sets; together beyond 3x the last-level cache when cold.
+        """Operand sets of standard normal numbers: one, or where `cold` more than 3x the cache.
 
-        The same sets as long as the problem is the same. Those of another problem may be windows of the same memory: A and B are
-        never written, C is anybody's.
+        The same sets as long as the problem is the same. Those of another problem may be windows of
+        the same memory: A and B are never written, C by every kernel.
+
+        Raises:
+            MeasurementError: "out_of_memory".
         """
 
     def pending(self) -> Pending:
         """What has been enqueued so far."""
 
-    def read(self, array: Any) -> Any:
-        """An array as NumPy's; its work must be done, what was enqueued later is not waited for."""
+    def read(self, array: Array) -> Array:
+        """Copy a finished array to the host, without waiting for what was enqueued later."""
 
-    def burst(self, prepared: Prepared, sets: int, procedure: Procedure, *, cold: bool) -> Steps[tuple[Burst, dict[str, Any]]]:
-        """Times launches that rotate over the sets; also other columns (temperature_c, host_launch_us, ...)."""
+    def burst(
+        self, prepared: Prepared, sets: int, procedure: Procedure, *, cold: bool
+    ) -> Steps[tuple[Burst, Row]]:
+        """Time launches that rotate over the sets; also other columns (temperature_c, ...)."""
 
     def no_power(self) -> str | None:
-        """Why power can't be read here, if so."""
+        """Why power cannot be read here; None where it can."""
 
     def power(
-        self, prepared: Prepared, sets: int, burst: Burst, procedure: Procedure, *, step_s: float | None, meanwhile: Callable[[], object]
+        self,
+        prepared: Prepared,
+        sets: int,
+        burst: Burst,
+        procedure: Procedure,
+        *,
+        step_s: float | None,
+        meanwhile: Callable[[], object],
     ) -> PowerReading:
-        """Meters the kernel for a second; `meanwhile` is called while it settles, and may enqueue.
+        """Meter the kernel for about a second.
 
         Args:
-            step_s: of the energy counter, where it was measured.
+            burst: of the same kernel, just before.
+            step_s: length of the energy counter's steps, where it was measured.
+            meanwhile: called once while the power settles; it may enqueue.
+
+        Raises:
+            MeasurementError: "unsupported" where `no_power` has a reason.
         """
 
     def contention(self) -> str | None:
-        """Why the device is not ours alone just now, if so."""
+        """Why the device is shared just now; None where it is not."""

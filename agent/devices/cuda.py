@@ -1,9 +1,11 @@
 """One GPU as a device: CuPy for memory and streams, CUDA graphs for timing, NVML for power.
 
-A burst is a captured graph of many launches between two events, so that the launch overhead of Python is out of the time; that
-overhead is read by itself, from a few plain launches. Operand sets are windows of one arena of random numbers and rotate inside the
-graph; where a graph does not get round all of them, or all of them together stay below 3x L2, a pass of reads over a flush buffer
-evicts them before every replay. Everything goes to one queue (queue.py), so what is enqueued for the next cell never runs beside this one.
+A burst is a captured graph of many launches between two events, so that the launch overhead of
+Python is out of the time; that overhead is measured apart, from a few plain launches. Operand sets
+are windows of one arena of random numbers and rotate inside the graph. Where a graph does not get
+round all of them, or all of them together are smaller than 3x L2, a pass of reads over a flush
+buffer evicts L2 before every replay. Everything goes to one stream (cuda_stream.py), so what is
+enqueued for the next cell never runs beside this one.
 """
 
 from __future__ import annotations
@@ -11,201 +13,274 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from math import ceil
 from statistics import median
-from time import perf_counter
-from typing import Any
+from typing import Protocol, cast
 
 import cupy
 
-from agent.devices.cuda_peaks import describe
-from agent.devices.cuda_stream import SPIN_CYCLES, GraphBatches, GraphLoad, Queue
+from agent.devices.cuda_arena import CudaArenas
+from agent.devices.cuda_graphs import GraphBatches, GraphLoad
+from agent.devices.cuda_peaks import characterise
+from agent.devices.cuda_stream import SPIN_CYCLES, CudaStream, elapsed_us
 from agent.devices.nvml import NvmlBoard
-from agent.dtypes import CARRIERS, narrow
 from agent.kernels import Prepared, load
-from agent.operands import Carved, Operands, input_elements, output_elements
+from agent.operands import Array, ArrayModule, Carved, Operands, input_elements, output_elements
 from agent.power import PowerReading, heat, meter
-from agent.timing import MAX_BATCHES, MIN_BATCHES, Burst, Pending, Steps, time_burst
+from agent.power_window import HOST_CLOCK, HostClock
+from agent.timing import MAX_BATCHES, MIN_BATCHES, Batches, Burst, Pending, Steps, time_burst
 from gemmcast.config import KernelConfig
 from gemmcast.device import Device
-from gemmcast.errors import MeasurementError
-from gemmcast.gemm import DTYPES, Gemm
+from gemmcast.gemm import Gemm
 from gemmcast.procedure import Procedure
+from gemmcast.rows import Row
 
 DEPTH = 8
-# cells under way: one is timed, two wait to be, the rest are being prepared or checked
-MIN_BATCH_US, LONG_BATCH_US, LONG_BATCH_LAUNCHES = 500.0, 2000.0, 64
-# the host pays for every launch in a graph, not for its length: kernels that need few have longer batches
+"""Cells under way: one is timed, two wait for it, the rest are being prepared or checked."""
+MIN_BATCH_US = 500.0
+LONG_BATCH_US = 2000.0
+LONG_BATCH_LAUNCHES = 64
+"""A batch is as long as so many launches, between MIN_BATCH_US and LONG_BATCH_US: the host pays for
+every launch in a graph, not for its length."""
 MAX_LAUNCHES = 512
-# in one graph
-PROBE_LAUNCHES, PROBE_FEW = 8, 3
-# plain launches that show the host's cost and size the batch; fewer of long kernels
-PROBE_BELOW_US, PROBE_ONCE_US = 1000.0, 20_000.0
-PROBE_SPIN = SPIN_CYCLES
-# cycles a launch: while it spins the host enqueues
+"""In one graph."""
+PROBE_LAUNCHES = 8
+"""Plain launches that show the host's cost and size the batch."""
+PROBE_LAUNCHES_LONG = 3
+"""The same for kernels of PROBE_LONG_US and more."""
+PROBE_LONG_US = 1000.0
+PROBE_ONCE_US = 20_000.0
+"""Kernels of this length are launched only once."""
 LOAD_GRAPH_US = 5_000.0
 MAX_LOAD_GRAPH_US = 50_000.0
-RANDOM_BLOCK = 2**24
 HEATER = Gemm(m=4096, n=4096, k=4096, dtype="fp16")
+"""Runs at the power cap."""
 HEATER_LAUNCHES = 16
-# some milliseconds; it runs at the power cap
+"""In one graph: some milliseconds."""
 
 
 class CudaBackend:
-    """The first GPU that this process sees (Ray gives each agent one)."""
+    """The first GPU that this process sees (Ray gives each agent one).
 
-    xp: Any = cupy
+    Args:
+        clock: the host's; tests pass a made-up one.
+    """
+
+    xp: ArrayModule = cupy
     depth = DEPTH
 
-    def __init__(self) -> None:
+    def __init__(self, clock: HostClock = HOST_CLOCK) -> None:
+        self.clock = clock
         self._properties = cupy.cuda.runtime.getDeviceProperties(0)
         self.board = NvmlBoard(cupy.cuda.runtime.deviceGetPCIBusId(0))
-        self._neighbours = self.board.compute_processes()  # before we hold a context of our own
+        # Counted before this process holds a context of its own.
+        self._neighbours = self.board.compute_processes()
         cupy.cuda.Device(0).use()
-        self.queue = Queue(int(self._properties["multiProcessorCount"]), self.board.clock_max_mhz())
+        self._sm_count = int(self._properties["multiProcessorCount"])
+        self.stream = CudaStream(self._sm_count, self.board.clock_max_mhz())
         self._l2_bytes = int(self._properties["l2CacheSize"])
-        self._arenas: dict[str, Any] = {}
-        self._made: tuple[Gemm, bool, Carved] | None = None
+        self._arenas = CudaArenas()
+        self._problem: tuple[Gemm, bool] | None = None
+        self._sets: Sequence[Operands] = ()
         self._is_warm = False
         self._flush_buffer = cupy.zeros(3 * self._l2_bytes // 4, dtype=cupy.float32)
-        self._touch = self.queue.toucher(self._flush_buffer)
+        self._touch = self.stream.toucher(self._flush_buffer)
 
     def identify(self) -> Device:
+        """See `DeviceBackend`."""
+        properties = self._properties
         runtime = cupy.cuda.runtime.runtimeGetVersion()
-        library: Any = load("cublas")
         return Device(
-            name=self._properties["name"].decode(),
+            name=properties["name"].decode(),
             kind="cuda",
             uuid=self.board.uuid,
-            compute_units=int(self._properties["multiProcessorCount"]),
-            arch=f"sm_{self._properties['major']}{self._properties['minor']}",
+            compute_units=self._sm_count,
+            arch=f"sm_{properties['major']}{properties['minor']}",
             clock_max_mhz=self.board.clock_max_mhz(),
             power_limit_w=self.board.power_limit_w(),
-            memory_bytes=int(self._properties["totalGlobalMem"]),
+            memory_bytes=int(properties["totalGlobalMem"]),
             l2_bytes=self._l2_bytes,
             dram_gbps=0.0,
             empty_launch_us=0.0,
             driver=self.board.driver(),
             cuda=f"{runtime // 1000}.{runtime % 1000 // 10}",
-            library=library.version,
+            library=_library_version(),
             mig=self.board.mig(),
         )
 
     def characterise(self) -> Device:
-        return describe(self)
+        """See `DeviceBackend`."""
+        return characterise(self)
 
     def operands(self, gemm: Gemm, *, cold: bool) -> Sequence[Operands]:
-        if self._made and self._made[:2] == (gemm, cold):
-            return self._made[2]
-        sets = min(ceil(3 * self._l2_bytes / gemm.operand_bytes), MAX_LAUNCHES) if cold else 1
-        inputs = self._arena(gemm.dtype, gemm.dtype, sets * input_elements(gemm))
-        outputs = self._arena(f"{gemm.c_dtype} C", gemm.c_dtype, sets * output_elements(gemm))
-        self._made = (gemm, cold, Carved(gemm, inputs, outputs, sets))
-        return self._made[2]
+        """See `DeviceBackend`."""
+        if self._problem == (gemm, cold):
+            return self._sets
+        count = 1
+        if cold:
+            count = min(ceil(3 * self._l2_bytes / gemm.operand_bytes), MAX_LAUNCHES)
+        # Dropped first: they may be the last windows of an arena that must grow.
+        self._problem = None
+        self._sets = ()
+        inputs = self._arenas.get(gemm.dtype, gemm.dtype, count * input_elements(gemm))
+        outputs = self._arenas.get(f"{gemm.c_dtype} C", gemm.c_dtype, count * output_elements(gemm))
+        self._sets = Carved(gemm, inputs, outputs, count)
+        self._problem = (gemm, cold)
+        return self._sets
 
     def pending(self) -> Pending:
-        return _Enqueued(self.queue.event())
+        """See `DeviceBackend`."""
+        return _Enqueued(self.stream.event())
 
-    def read(self, array: Any) -> Any:
-        return self.queue.read(array)
+    def read(self, array: Array) -> Array:
+        """See `DeviceBackend`."""
+        return self.stream.read(array)
 
-    def burst(self, prepared: Prepared, sets: int, procedure: Procedure, *, cold: bool) -> Steps[tuple[Burst, dict[str, Any]]]:
-        launch_us, overhead_us = yield from self._probe(prepared, sets)
-        batch_us = max(MIN_BATCH_US, min(LONG_BATCH_US, LONG_BATCH_LAUNCHES * launch_us))
-        launches = min(max(1, ceil(batch_us / launch_us)), sets if cold and sets == MAX_LAUNCHES else MAX_LAUNCHES)
-        graph = self.queue.capture(prepared, sets, launches)
-        before: Callable[[], None] | None = None if cold else lambda: prepared.launch(0)
-        if cold and (launches < sets or sets == MAX_LAUNCHES):
-            before = self._evict
-        batch_s = launches * launch_us * 1e-6
-        at_once = max(1, min(MIN_BATCHES, int(procedure.burst_s / batch_s)), min(MAX_BATCHES, ceil(procedure.min_burst_s / batch_s)))
-        burst = yield from time_burst(
-            lambda _launches, count: GraphBatches(self.queue, graph, count, before),
-            launches, procedure, at_once=at_once, full_mhz=lambda: self.queue.full_mhz,
-        )  # fmt: skip
+    def burst(
+        self, prepared: Prepared, sets: int, procedure: Procedure, *, cold: bool
+    ) -> Steps[tuple[Burst, Row]]:
+        """See `DeviceBackend`."""
+        launch_us, host_us = yield from self._probe(prepared, sets)
+        # 512 sets of a small problem may be less than 3x L2.
+        are_few = cold and sets == MAX_LAUNCHES
+        launches = _launches_in_batch(launch_us, sets if are_few else MAX_LAUNCHES)
+        graph = self.stream.capture(prepared, sets, launches)
+
+        def warm() -> None:
+            """One launch that is not timed."""
+            prepared.launch(0)
+
+        before: Callable[[], None] | None = None
+        if not cold:
+            before = warm
+        elif launches < sets or are_few:
+            before = self._evict_l2
+
+        def run(_launches: int, count: int) -> Batches:
+            """So many replays of the graph."""
+            return GraphBatches(self.stream, graph, count, before)
+
+        def full_mhz() -> float | None:
+            """The highest clock that was seen on this GPU."""
+            return self.stream.full_mhz
+
+        at_once = _batches_at_once(launches * launch_us * 1e-6, procedure)
+        burst = yield from time_burst(run, launches, procedure, at_once=at_once, full_mhz=full_mhz)
         return burst, {
-            "host_launch_us": overhead_us,
-            "launch_bound": overhead_us > burst.runtime_us,
+            "host_launch_us": host_us,
+            "launch_bound": host_us > burst.runtime_us,
             "temperature_c": self.board.temperature_c(),
             "throttle_reasons": self.board.throttle_reasons(),
         }
 
     def no_power(self) -> str | None:
+        """See `DeviceBackend`."""
         if self.board.mig():
             return "a MIG slice shares the board's energy counter with its neighbours"
-        return None if self.board.has_energy() else "this board has no total-energy counter"
+        if not self.board.has_energy():
+            return "this board has no total-energy counter"
+        return None
 
     def power(
-        self, prepared: Prepared, sets: int, burst: Burst, procedure: Procedure, *, step_s: float | None, meanwhile: Callable[[], object]
+        self,
+        prepared: Prepared,
+        sets: int,
+        burst: Burst,
+        procedure: Procedure,
+        *,
+        step_s: float | None,
+        meanwhile: Callable[[], object],
     ) -> PowerReading:
+        """See `DeviceBackend`."""
         if not self._is_warm:
             self._is_warm = True
             self._heat()
-        all_sets = min(sets, ceil(MAX_LOAD_GRAPH_US / burst.runtime_us))  # else L2 would keep the first few
-        launches = max(1, min(MAX_LAUNCHES, max(round(LOAD_GRAPH_US / burst.runtime_us), all_sets)))
-        load_ = GraphLoad(self.queue, self.queue.capture(prepared, sets, launches), launches)
-        limit_w = self.board.power_limit_w()
-        return meter(self.board, load_, procedure, step_s=step_s, burst_mhz=burst.clock_mhz, limit_w=limit_w, meanwhile=meanwhile)
+        launches = _launches_in_load(burst.runtime_us, sets)
+        graph = self.stream.capture(prepared, sets, launches)
+        return meter(
+            self.board,
+            GraphLoad(self.stream, graph, launches),
+            procedure,
+            step_s=step_s,
+            burst_mhz=burst.clock_mhz,
+            limit_w=self.board.power_limit_w(),
+            meanwhile=meanwhile,
+            clock=self.clock,
+        )
 
     def contention(self) -> str | None:
+        """See `DeviceBackend`."""
         others = max(self._neighbours, self.board.compute_processes() - 1)
         return f"{others} other process(es) hold this GPU" if others else None
 
     def _heat(self) -> None:
-        """To the temperature that a sweep keeps the board at, before its power is read for the first time."""
+        """To the temperature at which a sweep keeps the board, before its first power reading."""
         sets = self.operands(HEATER, cold=False)
         prepared = load("cublas").prepare(HEATER, KernelConfig(family="cublas"), sets)
-        graph = self.queue.capture(prepared, len(sets), HEATER_LAUNCHES)
-        heat(GraphLoad(self.queue, graph, HEATER_LAUNCHES), self.board.temperature_c)
+        graph = self.stream.capture(prepared, len(sets), HEATER_LAUNCHES)
+        load_ = GraphLoad(self.stream, graph, HEATER_LAUNCHES)
+        heat(load_, self.board.temperature_c, clock=self.clock)
 
-    def _evict(self) -> None:
-        """From L2, by reading something else."""
+    def _evict_l2(self) -> None:
+        """By reading something else."""
         self._touch(0)
 
     def _probe(self, prepared: Prepared, sets: int) -> Steps[tuple[float, float]]:
-        """About how long a warm launch runs, and what it costs the host (both us), without a graph."""
-        launches, spin = 1, SPIN_CYCLES
+        """The time of a warm launch, roughly, and its cost on the host (both us); no graph."""
+        launches, spin_cycles = 1, SPIN_CYCLES
         while True:
-            self.queue.spin(spin)
-            begin = self.queue.event()
-            host_us = []
-            for i in range(launches):
-                start_s = perf_counter()
-                prepared.launch(i % sets)
-                host_us.append((perf_counter() - start_s) * 1e6)
-            end = self.queue.event()
+            # The host enqueues while the GPU spins.
+            self.stream.spin(spin_cycles)
+            begin = self.stream.event()
+            host_us = [self._host_us(prepared, i % sets) for i in range(launches)]
+            end = self.stream.event()
             yield _Enqueued(end)
-            took_us = float(cupy.cuda.get_elapsed_time(begin, end)) * 1e3 / launches
-            if launches > 1 or took_us >= PROBE_ONCE_US:
-                return max(took_us, 1e-3), median(host_us)
-            launches = PROBE_LAUNCHES if took_us < PROBE_BELOW_US else PROBE_FEW
-            spin = launches * PROBE_SPIN
+            launch_us = elapsed_us(begin, end) / launches
+            if launches > 1 or launch_us >= PROBE_ONCE_US:
+                return max(launch_us, 1e-3), median(host_us)
+            launches = PROBE_LAUNCHES if launch_us < PROBE_LONG_US else PROBE_LAUNCHES_LONG
+            spin_cycles = launches * SPIN_CYCLES
 
-    def _arena(self, name: str, dtype: str, size: int) -> Any:
-        """At least `size` random normals. Inputs are never written, so no result becomes an input."""
-        arena = self._arenas.get(name)
-        if arena is None or arena.size < size:
-            known = 0 if arena is None else arena.size
-            self._made = self._arenas[name] = arena = None
-            size = self._affordable(size, 2 * known, DTYPES[dtype].in_bytes)
-            arena = self._arenas[name] = cupy.empty(size, dtype=CARRIERS[dtype])
-            for at in range(0, size, RANDOM_BLOCK):
-                block = cupy.random.standard_normal(min(RANDOM_BLOCK, size - at), dtype=cupy.float32)
-                arena[at : at + block.size] = narrow(cupy, block, dtype)
-        return arena
+    def _host_us(self, prepared: Prepared, i: int) -> float:
+        """Time that the host takes to enqueue one launch."""
+        start_s = self.clock.now_s()
+        prepared.launch(i)
+        return (self.clock.now_s() - start_s) * 1e6
 
-    def _affordable(self, size: int, wished: int, item_bytes: int) -> int:
-        """Elements: as many as wished where there is room for so many, else as many as needed."""
-        free, _ = cupy.cuda.runtime.memGetInfo()
-        free += cupy.get_default_memory_pool().free_bytes()
-        if size * item_bytes > 0.95 * free:
-            raise MeasurementError("out_of_memory", f"operands need {size * item_bytes / 2**30:.1f} GiB, {free / 2**30:.1f} GiB are free")
-        return max(size, wished) if wished * item_bytes < 0.1 * free else size
+
+class _Versioned(Protocol):
+    version: str
+
+
+def _library_version() -> str:
+    """Name and version of cuBLAS."""
+    return cast(_Versioned, load("cublas")).version
+
+
+def _launches_in_batch(launch_us: float, most: int) -> int:
+    batch_us = min(LONG_BATCH_US, LONG_BATCH_LAUNCHES * launch_us)
+    batch_us = max(MIN_BATCH_US, batch_us)
+    return min(max(1, ceil(batch_us / launch_us)), most)
+
+
+def _batches_at_once(batch_s: float, procedure: Procedure) -> int:
+    """Batches that are enqueued together: as many as the shortest burst has, or fit the longest."""
+    fit = min(MIN_BATCHES, int(procedure.burst_s / batch_s))
+    needed = min(MAX_BATCHES, ceil(procedure.min_burst_s / batch_s))
+    return max(1, fit, needed)
+
+
+def _launches_in_load(launch_us: float, sets: int) -> int:
+    """Launches in one graph of a load: all sets if possible, or L2 would keep the first few."""
+    all_sets = min(sets, ceil(MAX_LOAD_GRAPH_US / launch_us))
+    launches = max(round(LOAD_GRAPH_US / launch_us), all_sets)
+    return max(1, min(MAX_LAUNCHES, launches))
 
 
 class _Enqueued:
     """Everything up to an event."""
 
-    def __init__(self, event: Any) -> None:
+    def __init__(self, event: cupy.cuda.Event) -> None:
         self._event = event
 
     def wait(self) -> None:
+        """Until it is done."""
         self._event.synchronize()

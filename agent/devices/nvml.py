@@ -1,22 +1,32 @@
-"""One GPU's board through NVML: energy counter, clocks, temperature, throttle reasons, neighbours.
+"""One GPU's board through NVML: energy counter, clocks, temperature, throttle reasons, processes.
 
-Found by PCI bus id, never by index: Ray sets CUDA_VISIBLE_DEVICES, which CUDA heeds and NVML ignores. (Not by the UUID of CuPy's
-device properties either: CuPy 14 cuts those 16 bytes off at the first zero among them. The UUID is NVML's.)
+Found by PCI bus id, never by index: Ray sets CUDA_VISIBLE_DEVICES, which NVML ignores. (Nor by the
+UUID of CuPy's device properties: CuPy 14 cuts those 16 bytes off at the first zero among them. The
+UUID is NVML's.)
+A reading that this board or driver does not have is None.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import TypeVar
 
 import pynvml
 
 from gemmcast.errors import MeasurementError
 
-POWER_CAP_REASONS = pynvml.nvmlClocksThrottleReasonSwPowerCap | pynvml.nvmlClocksThrottleReasonHwPowerBrakeSlowdown
+T = TypeVar("T")
+POWER_CAP_REASONS = (
+    pynvml.nvmlClocksThrottleReasonSwPowerCap | pynvml.nvmlClocksThrottleReasonHwPowerBrakeSlowdown
+)
 
 
 class NvmlBoard:
-    """A board; also the `Board` of agent/power.py. Raises MeasurementError where the driver refuses to open it."""
+    """A board; also the `Board` of agent/power.py.
+
+    Raises:
+        MeasurementError: "unsupported" where the driver refuses to open it.
+    """
 
     def __init__(self, bus_id: str) -> None:
         try:
@@ -24,64 +34,91 @@ class NvmlBoard:
             self._handle = pynvml.nvmlDeviceGetHandleByPciBusId(bus_id)
             self.uuid = str(pynvml.nvmlDeviceGetUUID(self._handle))
         except pynvml.NVMLError as error:
-            raise MeasurementError("unsupported", f"NVML can't open the GPU at {bus_id}: {error}") from None
+            reason = f"NVML can't open the GPU at {bus_id}: {error}"
+            raise MeasurementError("unsupported", reason) from None
 
     def energy_mj(self) -> float:
-        """Raises MeasurementError where the driver refuses: a row, not the end of the process."""
+        """Energy since the driver was loaded.
+
+        Raises:
+            MeasurementError: "cuda_error" where the driver refuses: a row, not the process's end.
+        """
         try:
             return float(pynvml.nvmlDeviceGetTotalEnergyConsumption(self._handle))
         except pynvml.NVMLError as error:
-            raise MeasurementError("cuda_error", f"NVML can't read the energy counter: {error}") from None
-
-    def capped(self) -> bool:
-        return bool((self.throttle_reasons() or 0) & POWER_CAP_REASONS)
+            reason = f"NVML can't read the energy counter: {error}"
+            raise MeasurementError("cuda_error", reason) from None
 
     def has_energy(self) -> bool:
-        return _or_none(pynvml.nvmlDeviceGetTotalEnergyConsumption, self._handle) is not None
+        """Whether the board has a counter of total energy."""
+        counter = _or_none(lambda: pynvml.nvmlDeviceGetTotalEnergyConsumption(self._handle))
+        return counter is not None
+
+    def capped(self) -> bool:
+        """Whether the driver reports a power cap, now or a moment ago."""
+        reasons = self.throttle_reasons() or 0
+        return bool(reasons & POWER_CAP_REASONS)
 
     def clock_mhz(self) -> float | None:
-        return _number(pynvml.nvmlDeviceGetClockInfo, self._handle, pynvml.NVML_CLOCK_SM)
+        """The SM clock's target, not a reading (docs/measuring.md)."""
+        return _number(lambda: pynvml.nvmlDeviceGetClockInfo(self._handle, pynvml.NVML_CLOCK_SM))
 
     def clock_max_mhz(self) -> float | None:
-        return _number(pynvml.nvmlDeviceGetMaxClockInfo, self._handle, pynvml.NVML_CLOCK_SM)
+        """The highest SM clock."""
+        return _number(lambda: pynvml.nvmlDeviceGetMaxClockInfo(self._handle, pynvml.NVML_CLOCK_SM))
 
     def temperature_c(self) -> float | None:
-        return _number(pynvml.nvmlDeviceGetTemperature, self._handle, pynvml.NVML_TEMPERATURE_GPU)
+        """Of the GPU."""
+        return _number(
+            lambda: pynvml.nvmlDeviceGetTemperature(self._handle, pynvml.NVML_TEMPERATURE_GPU)
+        )
 
     def throttle_reasons(self) -> int | None:
-        mask = _number(pynvml.nvmlDeviceGetCurrentClocksThrottleReasons, self._handle)
+        """NVML's bit mask."""
+        mask = _number(lambda: pynvml.nvmlDeviceGetCurrentClocksThrottleReasons(self._handle))
         return None if mask is None else int(mask)
 
     def power_instant_w(self) -> float | None:
-        """Not averaged over a second, as NVML's usual reading is on recent boards."""
-        values = _or_none(pynvml.nvmlDeviceGetFieldValues, self._handle, [pynvml.NVML_FI_DEV_POWER_INSTANT])
-        return None if not values or values[0].nvmlReturn else values[0].value.uiVal / 1e3
+        """Power now; NVML's usual reading is averaged over a second on recent boards."""
+        field = pynvml.NVML_FI_DEV_POWER_INSTANT
+        values = _or_none(lambda: pynvml.nvmlDeviceGetFieldValues(self._handle, [field]))
+        if not values or values[0].nvmlReturn:
+            return None
+        milliwatts: int = values[0].value.uiVal
+        return milliwatts / 1e3
 
     def power_limit_w(self) -> float | None:
-        milliwatts = _or_none(pynvml.nvmlDeviceGetEnforcedPowerLimit, self._handle)
+        """The limit that the driver enforces."""
+        milliwatts = _number(lambda: pynvml.nvmlDeviceGetEnforcedPowerLimit(self._handle))
         return None if milliwatts is None else milliwatts / 1e3
 
     def mig(self) -> bool:
-        mode = _or_none(pynvml.nvmlDeviceGetMigMode, self._handle)
+        """Whether the board is split into slices now."""
+        mode = _or_none(lambda: pynvml.nvmlDeviceGetMigMode(self._handle))
         return bool(mode and mode[0])
 
     def compute_processes(self) -> int:
-        """Processes that hold a context here, ours included. Counted, not named: a container sees other process ids than NVML."""
-        return len(_or_none(pynvml.nvmlDeviceGetComputeRunningProcesses, self._handle) or ())
+        """Processes that hold a context here, this one included.
+
+        They are counted, not named: a container has other process ids than NVML.
+        """
+        processes = _or_none(lambda: pynvml.nvmlDeviceGetComputeRunningProcesses(self._handle))
+        return len(processes or ())
 
     @staticmethod
     def driver() -> str:
+        """Version of the driver."""
         return str(pynvml.nvmlSystemGetDriverVersion())
 
 
-def _number(call: Any, *args: Any) -> float | None:
-    value = _or_none(call, *args)
+def _number(call: Callable[[], float]) -> float | None:
+    value = _or_none(call)
     return None if value is None else float(value)
 
 
-def _or_none(call: Any, *args: Any) -> Any:
+def _or_none(call: Callable[[], T]) -> T | None:
     """None where this board or driver does not have the reading."""
     try:
-        return call(*args)
+        return call()
     except pynvml.NVMLError:
         return None

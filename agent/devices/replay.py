@@ -1,90 +1,147 @@
-"""A device that answers from a recorded dataset, row for row, and is honest about cells that it does not have.
+"""A device that answers from a recorded dataset, row for row.
 
-What was recorded is returned as it was (readings, device, conditions, when); only cell, agent and sample id are this run's.
+What was recorded is returned as it was (readings, device, conditions, time); only cell, agent and
+sample id are this run's. A cell that the file does not hold is a row "not_recorded".
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from agent.instrument import Event, Outcome, failed
-from gemmcast.arrow import conform
+from agent.messages import Event, Outcome
+from gemmcast.arrow import read_samples
 from gemmcast.cell import Cell
 from gemmcast.config import KNOBS, KernelConfig
 from gemmcast.errors import InputError
-from gemmcast.sample import config_of, device_of, digest
+from gemmcast.rows import ReadRow, Row, config_of, device_of, failed
+from gemmcast.sample import digest
 
-_KEY = ("m", "n", "k", "batch", "dtype", "layout", "alpha", "beta", "family", "cache")
+KEY_COLUMNS = (
+    "m",
+    "n",
+    "k",
+    "batch",
+    "dtype",
+    "layout",
+    "alpha",
+    "beta",
+    "family",
+    "cache",
+)
+"""Columns in which a row and a cell must be equal; knobs may be left open by the cell."""
 
 
 class ReplayInstrument:
-    """A dataset with the manners of a device.
+    """A dataset that answers like a device.
 
     Args:
-        path: a Parquet file of the sample schema.
+        path: a Parquet file of samples.
         name: which device, where it holds several.
+
+    Raises:
+        InputError: the file is missing, not one of samples, or has no such device.
     """
 
     def __init__(self, path: Path, agent: str, name: str | None = None) -> None:
-        if not path.is_file():
-            raise InputError("dataset", str(path), "no such file", "name a Parquet file of samples")
-        table = conform(_read(path), str(path))
-        names = sorted(set(table["device"].to_pylist()))
-        if not names:
-            raise InputError("dataset", str(path), "holds no samples", "name a Parquet file of samples")
-        if name is None and len(names) > 1:
-            raise InputError("device_name", name, f"{path} holds several devices: {', '.join(names)}", "name one")
-        if name is not None and name not in names:
-            raise InputError("device_name", name, f"{path} holds other devices: {', '.join(names)}", "name one of them")
-        rows = [row for row in table.to_pylist() if row["device"] == (name or names[0])]
-        self._source, self._agent = path.name, agent
-        self._rows: dict[str, list[dict[str, Any]]] = defaultdict(list)
+        table = _read(path)
+        chosen = _choose_device(table, path, name)
+        rows: list[Row] = [row for row in table.to_pylist() if row["device"] == chosen]
+        self.device = device_of(rows)
+        self._source = path.name
+        self._agent = agent
+        self._rows: dict[str, list[Row]] = defaultdict(list)
         for row in rows:
             self._rows[_key(row)].append(row)
-        self.device = device_of(rows)
 
-    def measure_all(self, cells: Sequence[Cell], *, depth: int | None = None, begun: Callable[[Cell], None] = lambda _: None) -> Iterator[Event]:
+    def measure_all(
+        self,
+        cells: Sequence[Cell],
+        *,
+        depth: int | None = None,
+        begun: Callable[[Cell], None] = lambda _: None,
+    ) -> Iterator[Event]:
+        """See `Instrument`; the answers come in the order of the cells."""
         for cell in cells:
             begun(cell)
             yield self.measure(cell)
 
     def measure(self, cell: Cell) -> Outcome:
-        asked = {**cell.to_dict()["gemm"], **cell.to_dict()["config"], "cache": cell.cache}
-        found = [row for row in self._rows.get(_key(asked), []) if _is(row, cell.config)]
-        # an open question may fit several configurations: the closest one that is good, and its repeats
-        found.sort(key=lambda row: (row["status"] != "ok", _left_open(row, cell.config)))
-        found = [row for row in found if config_of(row) == config_of(found[0])]
-        if cell.repeat >= len(found):
-            return Outcome(failed(cell, self.device, self._agent, "not_recorded", f"{self._source} has no such cell"))
-        # metered rows first where power is asked for, the others first where it is not
-        ranked = sorted(found, key=lambda row: cell.power != (row["power_w"] is not None))
-        return Outcome({**ranked[cell.repeat], "cell_id": cell.cell_id, "agent": self._agent, "sample_id": uuid4().hex})
+        """The recorded row of one cell."""
+        rows = self._recorded(cell)
+        if cell.repeat >= len(rows):
+            reason = f"{self._source} has no such cell"
+            return Outcome(failed(cell, self.device, self._agent, "not_recorded", reason))
+        # Rows with power first for a cell with power, the others first for one without.
+        rows.sort(key=lambda row: cell.power != (row["power_w"] is not None))
+        row = dict(rows[cell.repeat])
+        row["cell_id"] = cell.cell_id
+        row["agent"] = self._agent
+        row["sample_id"] = uuid4().hex
+        return Outcome(row)
+
+    def _recorded(self, cell: Cell) -> list[Row]:
+        """The rows of the configuration that fits a cell best, its repeats among them.
+
+        A cell may leave knobs open, so several configurations may fit: a successful row is
+        better, then one that fills fewer open knobs.
+        """
+        key = _key({**asdict(cell.gemm), "family": cell.config.family, "cache": cell.cache})
+        rows = [row for row in self._rows.get(key, []) if _fits(row, cell.config)]
+        if not rows:
+            return []
+        best = min(rows, key=lambda row: (row["status"] != "ok", _open_knobs(row, cell.config)))
+        rows.sort(key=lambda row: row["status"] != "ok")
+        return [row for row in rows if config_of(row) == config_of(best)]
 
 
 def _read(path: Path) -> pa.Table:
+    if not path.is_file():
+        raise InputError("dataset", str(path), "no such file", "name a Parquet file of samples")
     try:
-        return pq.read_table(path)
+        return read_samples(path)
     except pa.ArrowInvalid as error:
-        raise InputError("dataset", str(path), f"not a Parquet file ({error})", "name a Parquet file of samples") from None
+        rule = f"not a Parquet file ({error})"
+        raise InputError("dataset", str(path), rule, "name a Parquet file of samples") from None
 
 
-def _is(row: dict[str, Any], asked: KernelConfig) -> bool:
-    """A row tells every knob that the kernel turned out to have, and an own kernel's content; a cell may leave them open."""
-    kernel = row["kernel"]
-    return asked.kernel in ("", kernel, kernel.partition("@")[0]) and all(getattr(asked, knob) in (0, row[knob]) for knob in KNOBS)
+def _choose_device(table: pa.Table, path: Path, name: str | None) -> str:
+    names: list[str] = sorted(set(table["device"].to_pylist()))
+    listed = ", ".join(names)
+    if not names:
+        raise InputError("dataset", str(path), "holds no samples", "name a Parquet file of samples")
+    if name is None:
+        if len(names) > 1:
+            rule = f"{path} holds several devices: {listed}"
+            raise InputError("device_name", name, rule, "name one")
+        return names[0]
+    if name not in names:
+        rule = f"{path} holds other devices: {listed}"
+        raise InputError("device_name", name, rule, "name one of them")
+    return name
 
 
-def _left_open(row: dict[str, Any], asked: KernelConfig) -> int:
-    """Knobs that the row tells and the cell did not ask for."""
-    return sum(getattr(asked, knob) != row[knob] for knob in KNOBS)
+def _fits(row: ReadRow, config: KernelConfig) -> bool:
+    """Whether a row can answer for a configuration, some of whose knobs may be open (0).
+
+    A row has every knob that the kernel turned out to have, and for a custom kernel the hash of
+    its content after an @.
+    """
+    kernel: str = row["kernel"]
+    if config.kernel not in ("", kernel, kernel.partition("@")[0]):
+        return False
+    return all(getattr(config, knob) in (0, row[knob]) for knob in KNOBS)
 
 
-def _key(values: Any) -> str:
-    return digest({name: values[name] for name in _KEY})
+def _open_knobs(row: ReadRow, config: KernelConfig) -> int:
+    """Knobs that the row has and the cell leaves open."""
+    return sum(getattr(config, knob) != row[knob] for knob in KNOBS)
+
+
+def _key(values: ReadRow) -> str:
+    return digest({name: values[name] for name in KEY_COLUMNS})

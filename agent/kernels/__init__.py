@@ -1,7 +1,8 @@
-"""The seam of kernel families: a new family is one new file in this folder, with a `FAMILY` in it.
+"""The seam of kernel families: a new family is one new module here, with a `FAMILY` in it.
 
-A family turns (gemm, config, operands) into something that can be launched. It knows nothing of time, power, Ray or the store;
-the bench that launches it knows nothing of what is launched.
+A family turns (gemm, config, operand sets) into something that can be launched. It knows nothing of
+time, power, Ray or the store; the backend that launches a kernel does not look inside it.
+tests/agent/test_agent_families.py runs the contract below over every family.
 """
 
 from __future__ import annotations
@@ -9,52 +10,83 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from gemmcast.config import FAMILIES, KernelConfig
 from gemmcast.errors import MeasurementError
 from gemmcast.gemm import Gemm
+from gemmcast.rows import Row
 
 if TYPE_CHECKING:
+    # Families are listed and compiled where there is no NumPy.
     from agent.operands import Operands
-# families are listed and compiled where there is no NumPy
+
+MAX_GRID_YZ: Final = 65535
+"""CUDA's limit of thread blocks along y and along z of a grid."""
+Launch = Callable[[int], None]
+"""launch(i) multiplies operand set i; on a GPU it only enqueues, on the current stream."""
 
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A kernel ready to run. `launch(i)` multiplies operand set i; on a GPU it only enqueues, on the current stream.
+    """A kernel ready to run.
 
-    It may know the operands' addresses alone: whoever launches keeps the operands.
+    It may hold no more of the operands than their addresses: the caller keeps the operands alive.
     """
 
-    launch: Callable[[int], None]
-    facts: dict[str, Any] = field(default_factory=dict)
-    # columns of the sample: the knobs that the kernel turned out to have, regs, smem_bytes, occupancy, spill_bytes, kernel, library, ...
+    launch: Launch
+    facts: Row = field(default_factory=dict)
+    """Columns of the sample: the resolved knobs, regs, smem_bytes, spill_bytes, occupancy, kernel,
+    library, workspace_bytes; those that the family can read."""
 
 
 class Family(Protocol):
     """One way to multiply."""
 
     def prepare(self, gemm: Gemm, config: KernelConfig, sets: Sequence[Operands]) -> Prepared:
-        """Compile, look up, warm: all that must not be timed. Raises MeasurementError("unsupported", ...) for what it can't do."""
+        """Do all that must not be timed: compile, look up, allocate, load.
+
+        `launch` may be called any number of times for any set. It computes C of that set from its
+        A, B and C, and changes nothing else. Where beta is 0, C may hold NaN and is not read.
+
+        Raises:
+            MeasurementError: "unsupported" for what the family cannot do, "cuda_error" for a fault.
+        """
 
 
 def load(name: str) -> Family:
-    """The family of that name. Its file imports CUDA (or not) when it is first asked for. Raises MeasurementError where there is none."""
+    """The family of that name; its module, and with it CUDA, is imported on first use.
+
+    Raises:
+        MeasurementError: "unsupported" where this version has no such family.
+    """
     module = f"agent.kernels.{name}"
     try:
         family: Family = importlib.import_module(module).FAMILY
     except ModuleNotFoundError as error:
         if error.name != module:
             raise
-        raise MeasurementError("unsupported", f"family {name} can be recorded and predicted, but this version has no kernel for it") from None
+        reason = (
+            f"family {name} can be recorded and predicted, but this version has no kernel for it"
+        )
+        raise MeasurementError("unsupported", reason) from None
     return family
 
 
 def refuse(gemm: Gemm, config: KernelConfig, device_kind: str) -> None:
-    """Raises MeasurementError for a family that has no business on this device or with this dtype."""
+    """Check that the family runs on this kind of device and has the dtype.
+
+    Raises:
+        MeasurementError: "unsupported" where it does not.
+    """
     facts = FAMILIES[config.family]
     if facts.device_kind != device_kind:
-        raise MeasurementError("unsupported", f"family {config.family} runs on {facts.device_kind}, this device is {device_kind}")
+        raise MeasurementError(
+            "unsupported",
+            f"family {config.family} runs on {facts.device_kind}, this device is {device_kind}",
+        )
     if gemm.dtype not in facts.dtypes:
-        raise MeasurementError("unsupported", f"family {config.family} has no {gemm.dtype} (it has {', '.join(facts.dtypes)})")
+        known = ", ".join(facts.dtypes)
+        raise MeasurementError(
+            "unsupported", f"family {config.family} has no {gemm.dtype} (it has {known})"
+        )

@@ -1,11 +1,12 @@
-"""The findings of arXiv 2411.16954 made again on the recorded H100s: docs/paper.md and its figures.
+"""Repeat the findings of arXiv 2411.16954 on the recorded H100s: docs/paper.md and its figures.
 
-    .venv/bin/python benchmarks/paper.py [--out docs/paper] [--datasets datasets]     pictures into docs/paper/, tables into docs/paper.md
-    .venv/bin/python benchmarks/paper.py --check                                      writes nothing; 1 if the page's tables are not the data's
+    python -m benchmarks.paper [--out docs/paper] [--datasets datasets]
+    python -m benchmarks.paper --check
 
-Tables stand in the page between <!-- NAME --> and <!-- /NAME -->; the rest of it is written by hand. Rows are compared within a group: the same
-GEMM on the same board, one thing different. A ratio is a geometric mean over groups, with the number of groups in brackets. `h100_sxm` must be
-there; `h100_tiles`, the tile study, is used when it is. --check lets decimals differ by one in the last digit: forests do, by machine.
+The first writes pictures into docs/paper/ and tables into docs/paper.md. The second writes nothing
+and exits with 1 if a table on the page is not what the data say; decimals may differ by one in the
+last digit, because forests differ between machines. Tables stand on the page between <!-- NAME -->
+and <!-- /NAME -->; the text around them is written by hand.
 """
 
 from __future__ import annotations
@@ -16,72 +17,123 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-from benchmarks.paper.findings import MAIN, TILES, fit_forests, read
+from benchmarks.paper.forest import fit_forests
 from benchmarks.paper.plots import draw
+from benchmarks.paper.recordings import MAIN, STUDY, read_recordings
 from benchmarks.paper.tables import tables
 from gemmcast.errors import GemmcastError, InputError
 from gemmcast.modeldir import write_atomically
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
+COMMAND = "python -m benchmarks.paper"
+NUMBER = re.compile(r"\d[\d,]*\.?\d*")
+MAX_SHOWN = 10
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "paper", help="folder of the figures; the page is beside it, with .md")
-    parser.add_argument("--datasets", type=Path, default=ROOT / "datasets", help=f"folder of {MAIN}.parquet and {TILES}.parquet")
-    parser.add_argument("--check", action="store_true", help="write nothing; exit code 1 if the page's tables are not what the data say")
-    args = parser.parse_args(arguments)
+    """Returns the exit code: 0, 1 for a page that is not up to date, 2 for bad input."""
+    args = _parser().parse_args(arguments)
     try:
-        page = args.out.with_suffix(".md")
-        if not page.is_file():
-            raise InputError("--out", str(args.out), f"there is no page {page}", "copy docs/paper.md to there: its tables are then written anew")
-        data = read(args.datasets)
-        forests = fit_forests(data)
-        text = page.read_text()
-        made = filled(text, tables(data, forests))
-        if args.check:
-            return _checked(page, text, made)
-        draw(args.out, data, forests)
-        write_atomically(page, made.encode())
+        return _run(args.out, args.datasets, check=args.check)
     except (GemmcastError, OSError) as error:
         print(f"paper: {error}", file=sys.stderr)
         return 2
-    print(f"{page} and {args.out}/*.png, from {data.all_rows:,} rows")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=COMMAND,
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=ROOT / "docs" / "paper",
+        help="folder of the figures; the page lies beside it and has the same name with .md",
+    )
+    parser.add_argument(
+        "--datasets",
+        type=Path,
+        default=ROOT / "datasets",
+        help=f"folder of {MAIN}.parquet and {STUDY}.parquet",
+    )
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="write nothing; exit with 1 if the tables on the page are not what the data say",
+    )
+    return parser
+
+
+def _run(out: Path, datasets: Path, *, check: bool) -> int:
+    page = out.with_suffix(".md")
+    if not page.is_file():
+        way_out = "copy docs/paper.md to there; its tables are then written anew"
+        raise InputError("--out", str(out), f"there is no page {page}", way_out)
+    recordings = read_recordings(datasets)
+    forests = fit_forests(recordings)
+    text = page.read_text()
+    updated = fill_blocks(text, tables(recordings, forests))
+    if check:
+        return _report_differences(page, text, updated)
+    draw(out, recordings, forests)
+    write_atomically(page, updated.encode())
+    print(f"{page} and {out}/*.png, from {recordings.main.all_rows:,} rows")
     return 0
 
 
-def filled(text: str, blocks: dict[str, str]) -> str:
-    """The page with its blocks written anew. Raises InputError where it lacks one."""
+def fill_blocks(text: str, blocks: dict[str, str]) -> str:
+    """The page with new blocks.
+
+    Raises:
+        InputError: the page lacks a block.
+    """
     for name, block in blocks.items():
-        before, start, rest = text.partition(f"<!-- {name} -->\n")
-        _, end, after = rest.partition(f"<!-- /{name} -->")
-        if not start or not end:
-            raise InputError("page", name, "there is no such block in the page", f"write <!-- {name} --> and <!-- /{name} -->, a line each")
+        start = f"<!-- {name} -->\n"
+        end = f"<!-- /{name} -->"
+        before, found_start, rest = text.partition(start)
+        _, found_end, after = rest.partition(end)
+        if not found_start or not found_end:
+            rule = "there is no such block in the page"
+            way_out = f"write <!-- {name} --> and {end}, a line each"
+            raise InputError("page", name, rule, way_out)
         text = f"{before}{start}{block}\n{end}{after}"
     return text
 
 
-def alike(one: str, two: str) -> bool:
+def is_alike(one: str, two: str) -> bool:
     """The same words and whole numbers; decimals may differ by one in the last digit."""
-    number = re.compile(r"\d[\d,]*\.?\d*")
-    found = zip(number.findall(one), number.findall(two), strict=False)
-    return number.sub("#", one) == number.sub("#", two) and all(a == b or _near(a.replace(",", ""), b.replace(",", "")) for a, b in found)
+    if NUMBER.sub("#", one) != NUMBER.sub("#", two):
+        return False
+    pairs = zip(NUMBER.findall(one), NUMBER.findall(two), strict=True)
+    return all(a == b or _is_near(a.replace(",", ""), b.replace(",", "")) for a, b in pairs)
 
 
-def _near(one: str, two: str) -> bool:
-    digits = [len(text.partition(".")[2]) for text in (one, two)]
-    return digits[0] == digits[1] > 0 and abs(float(one) - float(two)) < 1.5 * 10 ** -digits[0]
+def _is_near(one: str, two: str) -> bool:
+    decimals = len(one.partition(".")[2])
+    if decimals == 0 or decimals != len(two.partition(".")[2]):
+        return False
+    last_digit = 10.0**-decimals
+    return abs(float(one) - float(two)) < 1.5 * last_digit
 
 
-def _checked(page: Path, text: str, made: str) -> int:
-    pairs = list(zip(text.splitlines(), made.splitlines(), strict=False))
-    wrong = [f"{page}:{i}: says {old!r}; the data say {new!r}" for i, (old, new) in enumerate(pairs, 1) if not alike(old, new)]
-    if len(text.splitlines()) != len(made.splitlines()):
-        wrong.append(f"{page} has {len(text.splitlines())} lines; the data make {len(made.splitlines())}")
-    print("\n".join([*wrong[:10], "write it anew: .venv/bin/python benchmarks/paper.py"]) if wrong else f"{page} is what the data say")
-    return int(bool(wrong))
+def _report_differences(page: Path, text: str, updated: str) -> int:
+    """Print the differences. Returns the exit code."""
+    old_lines = text.splitlines()
+    new_lines = updated.splitlines()
+    differences = []
+    for number, (old, new) in enumerate(zip(old_lines, new_lines, strict=False), 1):
+        if not is_alike(old, new):
+            differences.append(f"{page}:{number}: has {old!r}; the data say {new!r}")
+    if len(old_lines) != len(new_lines):
+        counts = f"{page} has {len(old_lines)} lines; the data give {len(new_lines)}"
+        differences.append(counts)
+    if not differences:
+        print(f"{page} is what the data say")
+        return 0
+    print("\n".join([*differences[:MAX_SHOWN], f"update it: {COMMAND}"]))
+    return 1
 
 
 if __name__ == "__main__":

@@ -1,104 +1,126 @@
-"""The findings of benchmarks/paper.py as figures: docs/paper/*.png. Those that reports of workspaces have too are drawn by coordinator/report/figures.py."""
+"""The figures of docs/paper.md: docs/paper/*.png.
+
+Those of the tile study are drawn by coordinator/report/tile_figures.py, as in the HTML report.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 
 from benchmarks.paper.findings import (
-    BASE_BLOCK,
-    BASE_LAYOUT,
-    BASE_SCALARS,
-    QUANTITIES,
-    SHAPE,
-    Data,
-    Forest,
-    block_of,
+    BLOCKS,
+    LAYOUTS,
+    SCALARS,
+    GridAxis,
     correlations,
-    scalars_of,
-    tuned,
+    tuned_groups,
 )
-from coordinator.report.figures import GREY, balance_by_size, best_over_baseline, occupancy_by_tile, plain, tiles_by_size
-from coordinator.report.tile_study import POWER, TIME, Row, groups, ratios
+from benchmarks.paper.forest import BY_SHAPE, ForestResult
+from benchmarks.paper.recordings import Recordings
+from coordinator.report.drawing import GREY, new_axes, new_panels, power_ticks, set_log_ticks
+from coordinator.report.tile_figures import (
+    balance_by_size,
+    best_over_baseline,
+    occupancy_by_tile,
+    tiles_by_size,
+)
+from coordinator.report.tile_study import POWER, TIME, reading_ratios
+from gemmcast.rows import Row
 
 
-def draw(folder: Path, data: Data, forests: Sequence[Forest]) -> None:
-    """Writes every figure into the folder, which is made where it is missing."""
+def draw(folder: Path, recordings: Recordings, forests: Sequence[ForestResult]) -> None:
+    """Write every figure into the folder, which is created if it is missing."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name, figure in _figures(data, forests).items():
-        figure.savefig(folder / f"{name}.png", dpi=100)
-        plt.close(figure)
-
-
-def _figures(data: Data, forests: Sequence[Forest]) -> dict[str, Figure]:
-    return {
-        "tiles": _ticked(tiles_by_size(data.tiled)),
-        "best": _ticked(best_over_baseline(tuned(data))),
-        "occupancy": occupancy_by_tile(data.tiled),
-        "balance": _ticked(balance_by_size(data.tiled)),
-        "depends": _plot_depends(data),
-        "cutlass": _plot_cutlass(data),
-        "forest": _plot_forest(forests),
+    tile_groups = recordings.tile_groups()
+    figures = {
+        "tiles": _with_wide_ticks(tiles_by_size(tile_groups)),
+        "best": _with_wide_ticks(best_over_baseline(tuned_groups(recordings))),
+        "occupancy": occupancy_by_tile(tile_groups),
+        "balance": _with_wide_ticks(balance_by_size(tile_groups)),
+        "depends": _correlation_figure(recordings),
+        "cutlass": _cutlass_figure(recordings.grid),
+        "forest": _forest_figure(forests),
     }
+    for name, figure in figures.items():
+        figure.savefig(folder / f"{name}.png", dpi=100)
 
 
-def _ticked(figure: Figure) -> Figure:
-    """Tile 1 takes 200 times as long as the best: ticks over all of a long axis of ratios, none that touch."""
+def _with_wide_ticks(figure: Figure) -> Figure:
+    """Tile 1 takes 200 times as long as the best: long axes of ratios get more ticks."""
     for axes in figure.axes:
         for axis in (axes.xaxis, axes.yaxis):
-            low, high = axis.get_view_interval()
-            if axis.get_scale() == "log" and 50 < high / low < 1e5:
-                plain(axis, [digit * 10.0**power for power in range(-2, 3) for digit in (1, 2, 5)])
+            if _is_long(axis):
+                set_log_ticks(axis, power_ticks((1, 2, 5), range(-2, 3)))
     return figure
 
 
-def _plot_depends(data: Data) -> Figure:
-    titles, found = correlations(data)
-    figure, axes = plt.subplots(figsize=(10, 5.5), layout="constrained")
-    axes.imshow(found, cmap="RdBu_r", vmin=-1, vmax=1, aspect="auto")
-    for (i, j), value in np.ndenumerate(found):
+def _is_long(axis: Axis) -> bool:
+    low, high = axis.get_view_interval()
+    return axis.get_scale() == "log" and bool(50 < high / low < 1e5)
+
+
+def _correlation_figure(recordings: Recordings) -> Figure:
+    result = correlations(recordings)
+    figure, axes = new_axes(10, 5.5)
+    axes.imshow(result.values, cmap="RdBu_r", vmin=-1, vmax=1, aspect="auto")
+    for (row, column), value in np.ndenumerate(result.values):
         text = "–" if np.isnan(value) else f"{value:+.2f}"
-        axes.text(j, i, text, ha="center", va="center", fontsize=8, color="white" if abs(value) > 0.6 else "black")
-    axes.set_xticks(range(len(titles)), [re.sub(r": |, | (?=\()", "\n", title) for title in titles], fontsize=8)
-    axes.set_yticks(range(len(QUANTITIES)), list(QUANTITIES))
+        colour = "white" if abs(value) > 0.6 else "black"
+        axes.text(column, row, text, ha="center", va="center", fontsize=8, color=colour)
+    labels = [re.sub(r": |, | (?=\()", "\n", title) for title in result.columns]
+    axes.set_xticks(range(len(labels)), labels, fontsize=8)
+    axes.set_yticks(range(len(result.quantities)), result.quantities)
     return figure
 
 
-def _plot_cutlass(data: Data) -> Figure:
-    figure, panels = plt.subplots(1, 3, figsize=(12, 4), layout="constrained", width_ratios=(3, 2, 2))
-    axis: list[tuple[tuple[str, ...], Callable[[Row], Any], str, str]] = [
-        (("layout", "alpha", "beta"), block_of, BASE_BLOCK, "block"),
-        (("tile_m", "tile_n", "alpha", "beta"), lambda row: row["layout"], BASE_LAYOUT, "layout"),
-        (("tile_m", "tile_n", "layout"), scalars_of, BASE_SCALARS, "alpha, beta"),
-    ]
-    for axes, (same, of, base, word) in zip(panels, axis, strict=True):
-        found = groups(data.grid, (*SHAPE, *same), of)
-        over = {value: ratios(found, TIME, value, base) for value in sorted({value for group in found for value in group} - {base})}
-        labels = [f"{value}\n({len(values)})" for value, values in over.items()]
-        axes.boxplot(list(over.values()), tick_labels=labels, flierprops={"markersize": 2}, whis=(5, 95))
-        axes.axhline(1, color=GREY, linewidth=0.8)
-        axes.set(xlabel=f"{word} (groups)", title=f"time over that of {base}")
-        axes.tick_params(axis="x", labelsize=8)
+def _cutlass_figure(grid: Sequence[Row]) -> Figure:
+    figure = Figure(figsize=(12, 4), layout="constrained")
+    panels = figure.subplots(1, 3, width_ratios=(3, 2, 2))
+    for axes, axis in zip(panels, (BLOCKS, LAYOUTS, SCALARS), strict=True):
+        _box_plot(axes, grid, axis)
     return figure
 
 
-def _plot_forest(forests: Sequence[Forest]) -> Figure:
-    figure, panels = plt.subplots(1, 2, figsize=(11, 4.6), layout="constrained", sharey=True)
-    names = list(dict.fromkeys(one.name for one in forests))
+def _box_plot(axes: Axes, grid: Sequence[Row], axis: GridAxis) -> None:
+    groups = axis.groups(grid)
+    values = set().union(*groups) - {axis.base}
+    ratios = []
+    labels = []
+    for value in sorted(values):
+        over_base = reading_ratios(groups, TIME, value, axis.base)
+        ratios.append(over_base)
+        labels.append(f"{value}\n({len(over_base)})")
+    axes.boxplot(ratios, tick_labels=labels, flierprops={"markersize": 2}, whis=(5, 95))
+    axes.axhline(1, color=GREY, linewidth=0.8)
+    axes.set(xlabel=f"{axis.name} (groups)", title=f"time over that of {axis.base}")
+    axes.tick_params(axis="x", labelsize=8)
+
+
+def _forest_figure(forests: Sequence[ForestResult]) -> Figure:
+    figure, panels = new_panels(2, 11, 4.6, sharey=True)
+    names = list(dict.fromkeys(forest.name for forest in forests))
     for axes, target, word in zip(panels, (TIME, POWER), ("runtime", "power"), strict=True):
-        for one in forests:
-            if one.target == target:
-                errors = np.sort(100 * np.abs(one.predicted / one.measured - 1))
-                style = "-" if one.how.startswith("grouped") else ":"
-                axes.plot(errors, np.linspace(0, 100, len(errors)), style, color=f"C{names.index(one.name)}", label=f"{one.name} ({one.how})")
+        for forest in forests:
+            if forest.target == target:
+                _plot_errors(axes, forest, colour=f"C{names.index(forest.name)}")
         axes.set(xscale="log", xlim=(0.3, 1000), xlabel=f"error of predicted {word} below, %")
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     panels[0].set_ylabel("share of the rows, %")
-    figure.legend(*panels[0].get_legend_handles_labels(), frameon=False, fontsize=8, loc="outside lower center", ncols=2)
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, frameon=False, fontsize=8, loc="outside lower center", ncols=2)
     return figure
+
+
+def _plot_errors(axes: Axes, forest: ForestResult, colour: str) -> None:
+    """The distribution of the absolute errors."""
+    errors = np.sort(100 * np.abs(forest.predicted / forest.measured - 1))
+    shares = np.linspace(0, 100, len(errors))
+    style = "-" if forest.split == BY_SHAPE else ":"
+    axes.plot(errors, shares, style, color=colour, label=f"{forest.name} ({forest.split})")

@@ -1,158 +1,193 @@
-"""The findings of benchmarks/paper.py as Markdown tables, one for each block of docs/paper.md.
+"""The tables of docs/paper.md, one for each block of the page.
 
-A ratio is a geometric mean over groups, with the number of groups in brackets; – stands where there are none. Knows nothing of the page.
+A ratio is a geometric mean over groups, with the number of groups in brackets; – stands where there
+are none. Knows nothing of the page.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
+from benchmarks.paper.claims import claims_table
 from benchmarks.paper.findings import (
-    BASE_BLOCK,
-    BASE_LAYOUT,
-    BASE_SCALARS,
-    GRID,
+    BLOCKS,
     LARGE_TILE,
-    MAIN,
-    QUANTITIES,
-    SHAPE,
-    TILES,
-    Data,
-    Forest,
-    block_of,
+    LAYOUTS,
+    SCALARS,
+    GridAxis,
     correlations,
-    scalars_of,
-    tuned,
-    where_large,
+    large_tile_classes,
+    tuned_groups,
 )
+from benchmarks.paper.forest import ForestResult
+from benchmarks.paper.markdown import NONE, Line, markdown_table, mean_and_count, span
+from benchmarks.paper.recordings import GRID, MAIN, STUDY, Recordings
 from coordinator.report.tile_study import (
     BASE_TILE,
     ENERGY,
     POWER,
-    TIE,
+    TIE_FACTOR,
     TIME,
-    Group,
-    Row,
-    Values,
+    Ratios,
+    RowGroup,
+    SizeClass,
+    TileGroup,
+    TunedGroups,
+    excess_of_tile,
     geomean,
-    gflop,
-    groups,
     least_us,
     metered_pairs,
-    ratios,
+    reading_ratios,
+    rows_where,
     size_classes,
-    tuned_by_tile,
-    where,
 )
 from costmodel.evaluate.metrics import score
+from gemmcast.rows import Row
 
 SM_THREADS = 2048
-# resident on a multiprocessor of sm_90
+"""Threads that a multiprocessor of sm_90 holds."""
+WARP = 32
+CAP_SHARE = 0.97
+"""A row above this share of the board's power limit counts as at the cap."""
+ALWAYS = (8, 16, 32)
+"""Tiles of which the table of balance shows the cost of always taking them."""
 
 
-def tables(data: Data, forests: Sequence[Forest]) -> dict[str, str]:
+def tables(recordings: Recordings, forests: Sequence[ForestResult]) -> dict[str, str]:
     """Name of the block -> Markdown."""
     return {
-        "extent": _extent(data),
-        "claims": _claims(data, forests),
-        "time": _by_tile(data, TIME, complete=True),
-        "power": _by_tile(data, POWER),
-        "best": _best(data),
-        "saving": _saving(data),
-        "occupancy": _occupancy(data),
-        "energy": _by_tile(data, ENERGY),
-        "balance": _balance(data),
-        "large": _large(data),
-        "depends": _depends(data),
-        "blocks": _cutlass(data, ("layout", "alpha", "beta"), block_of, BASE_BLOCK, "block"),
-        "layouts": _cutlass(data, ("tile_m", "tile_n", "alpha", "beta"), lambda row: row["layout"], BASE_LAYOUT, "layout"),
-        "scalars": _cutlass(data, ("tile_m", "tile_n", "layout"), scalars_of, BASE_SCALARS, "alpha, beta"),
-        "forest": _forest_table(forests),
+        "extent": _extent(recordings),
+        "claims": claims_table(recordings, forests),
+        "time": _by_tile(recordings, TIME),
+        "power": _by_tile(recordings, POWER),
+        "best": _best(recordings),
+        "saving": _saving(recordings),
+        "occupancy": _occupancy(recordings),
+        "energy": _by_tile(recordings, ENERGY),
+        "balance": _balance(recordings),
+        "large": _large(recordings),
+        "depends": _depends(recordings),
+        "blocks": _cutlass(recordings.grid, BLOCKS),
+        "layouts": _cutlass(recordings.grid, LAYOUTS),
+        "scalars": _cutlass(recordings.grid, SCALARS),
+        "forest": _forest(forests),
     }
 
 
-def _extent(data: Data) -> str:
-    def line(what: str, rows: Sequence[Row]) -> tuple[str, ...]:
-        shapes = {tuple(row[name] for name in SHAPE) for row in rows}
-        metered = [row for row in rows if row[POWER]]
-        capped = sum(row[POWER] > 0.97 * row["power_limit_w"] for row in metered if row["power_limit_w"])
-        boards = {row["device_uuid"] for row in rows}
-        return what, *(f"{count:,}" for count in (len(rows), len(shapes), len(boards), len(metered), capped))
-
-    tiled = where(data.everything, family="tiled")
-    lines = [line(f"`{MAIN}`, all", data.everything), line(f"`{MAIN}`, tiled kernel", tiled)]
-    lines += [line(f"`{MAIN}`, CUTLASS fp32 on the paper's grid", data.grid)]
-    lines += [line(f"... with m = {m}", where(data.grid, m=m)) for m in sorted(GRID[0])]
-    lines += [line(f"`{name}`, tiled kernel", rows) for name, rows in data.tiled_rows.items() if name != MAIN]
-    study = f"**`{TILES}` (the tile study: tiles 1 and 2, the paper's shapes) is not recorded yet**; tiles stand on the tiled rows of `{MAIN}` alone."
-    if data.study is not None:
-        study = f"`{TILES}` has {data.study_rows[0]:,} rows with status ok, of {data.study_rows[1]:,} in all."
-    header = ["rows with status ok", "rows", "shapes", "boards", "with power", "of these at the power cap"]
-    return f"{_markdown(header, lines)}\n\n`{MAIN}` has {data.all_rows:,} rows in all.\n{study}"
-
-
-def _claims(data: Data, forests: Sequence[Forest]) -> str:
-    lines = []
-    for name, (*smallest, of_16) in tuned_by_tile(data.tiled).items():
-        said: list[tuple[str, str, str]] = []
-        for from_one in smallest:
-            speedups = np.array([base[TIME] / least_us(group) for group in from_one.found if (base := from_one.base(group))])
-            faster = f"{from_one.baseline} over the best: {geomean(speedups):.2f}x, at most {speedups.max():.2f}x"
-            said.append(("up to 3.2x faster by tile", faster, f"{len(speedups)} shapes"))
-        for from_one in smallest:
-            power = np.array([drawn for speed, drawn in metered_pairs(from_one) if speed > TIE])
-            drawn = f"of tiles faster than {from_one.baseline}, {np.sum(power < 1)} of {len(power)} draw less than it; {_change(power)}"
-            said.append(("22 % less power", drawn, f"{len(power)} pairs"))
-        near = sum(group[BASE_TILE][TIME] <= TIE * least_us(group) for group in of_16.found if BASE_TILE in group)
-        below, above = (
-            ratios([group for group in data.tiled[name] if (gflop(group) >= 1) == large], ENERGY, 32, BASE_TILE) for large in (False, True)
+def _extent(recordings: Recordings) -> str:
+    main = recordings.main
+    lines = [
+        _extent_line(f"`{MAIN}`, all", main.rows),
+        _extent_line(f"`{MAIN}`, tiled kernel", main.tiled_rows),
+        _extent_line(f"`{MAIN}`, CUTLASS fp32 on the paper's grid", recordings.grid),
+    ]
+    for m in sorted(GRID["m"]):
+        lines.append(_extent_line(f"... with m = {m}", rows_where(recordings.grid, m=m)))
+    study = recordings.study
+    if study:
+        lines.append(_extent_line(f"`{STUDY}`, tiled kernel", study.tiled_rows))
+        study_text = (
+            f"`{STUDY}` has {len(study.rows):,} rows with status ok, of {study.all_rows:,} in all."
         )
-        energy = f"{_change(below)} below 1 GFLOP, {_change(above)} above"
-        balance = f"tile {BASE_TILE} is the fastest or within 2 % of it on {near} shapes"
-        said.append((f"{BASE_TILE}x{BASE_TILE} is the best balance", balance, f"{len(of_16.found)} shapes"))
-        said.append(("", f"energy of tile 32 over tile {BASE_TILE}: {energy}", f"{len(below)} and {len(above)} pairs"))
-        lines += [(claim, found, f"`{name}`, {on}") for claim, found, on in said]
-    for target, claim in ((TIME, "forest, runtime: R² 0.98, mean error 15.57 %"), (POWER, "forest, power: R² 0.78, median error 5.42 %")):
-        for one in forests:
-            if one.target == target and one.name.startswith("CUTLASS fp32 on the paper"):
-                scored = score(one.measured, one.predicted)
-                shown = f"R² {scored.get('r2', np.nan):.3f}, mean {scored['mape']:.1f} %, median {scored['median_ape']:.1f} %, {one.how}"
-                lines.append((claim, shown, f"{scored['rows']:,} rows, {one.shapes} shapes"))
-    return _markdown(["the paper, RTX 4070", "here, H100", "on"], lines)
+    else:
+        study_text = (
+            f"**`{STUDY}` (the tile study: tiles 1 and 2, the paper's shapes) is not recorded "
+            f"yet**; everything about tiles comes from the tiled rows of `{MAIN}`."
+        )
+    header = [
+        "rows with status ok",
+        "rows",
+        "shapes",
+        "boards",
+        "with power",
+        "of these at the power cap",
+    ]
+    table = markdown_table(header, lines)
+    return f"{table}\n\n`{MAIN}` has {main.all_rows:,} rows in all.\n{study_text}"
 
 
-def _by_tile(data: Data, reading: str, complete: bool = False) -> str:
-    tiles = sorted({tile for found in data.tiled.values() for group in found for tile in group})
+def _extent_line(name: str, rows: Sequence[Row]) -> Line:
+    shapes = {(row["m"], row["n"], row["k"]) for row in rows}
+    boards = {row["device_uuid"] for row in rows}
+    metered = [row for row in rows if row[POWER]]
+    capped = [row for row in metered if _is_capped(row)]
+    counts = [len(some) for some in (rows, shapes, boards, metered, capped)]
+    return [name, *(f"{count:,}" for count in counts)]
+
+
+def _is_capped(row: Row) -> bool:
+    limit_w = row["power_limit_w"]
+    return bool(limit_w and row[POWER] > CAP_SHARE * limit_w)
+
+
+def _by_tile(recordings: Recordings, reading: str) -> str:
+    """A reading of each tile over BASE_TILE's. Time is of complete shapes, as all have it."""
+    tile_groups = recordings.tile_groups()
+    tiles = _all_tiles(recordings)
     lines = []
-    for one in size_classes(data.tiled):
-        among = one.complete if complete else one.found
-        cells = [_mean(ratios(among, reading, tile, BASE_TILE)) if tile != BASE_TILE else "1" for tile in tiles]
-        lines.append((f"`{one.dataset}`", one.size, *cells))
-    return _markdown(["dataset", "GFLOP", *(f"tile {tile}" for tile in tiles)], lines)
+    for sizes in size_classes(tile_groups):
+        groups = sizes.complete if reading == TIME else sizes.groups
+        cells = [_over_base_tile(groups, reading, tile) for tile in tiles]
+        lines.append([f"`{sizes.dataset}`", sizes.size, *cells])
+    return markdown_table(["dataset", "GFLOP", *_tile_columns(tiles)], lines)
 
 
-def _best(data: Data) -> str:
-    lines = []
-    for one in tuned(data):
-        times = [(base[TIME], np.array([row[TIME] for row in group.values()])) for group in one.found if (base := one.base(group))]
-        over, worst = np.array([base / of.min() for base, of in times]), np.array([of.max() / of.min() for _, of in times])
-        size = f"{np.median([len(of) for _, of in times]):.0f}"
-        shown = [f"{geomean(over):.2f}", f"{np.percentile(over, 90):.2f}", f"{over.max():.2f}", f"{geomean(worst):.2f}", f"{worst.max():.2f}"]
-        lines.append((one.name, f"{len(times):,}", size, one.baseline, *shown))
-    header = ["kernels", "groups", "configurations each", "baseline", "baseline ÷ best", "p90", "max", "worst ÷ best", "max"]
-    return _markdown(header, lines)
+def _all_tiles(recordings: Recordings) -> list[int]:
+    tiles: set[int] = set()
+    for groups in recordings.tile_groups().values():
+        tiles = tiles.union(*groups)
+    return sorted(tiles)
 
 
-def _saving(data: Data) -> str:
-    lines = []
-    for one in tuned(data):
-        pairs = metered_pairs(one)
-        faster = pairs[pairs[:, 0] > TIE]
-        shown = [_mean(faster[:, 0]), _mean(faster[:, 1]), f"{faster[:, 1].min():.2f} to {faster[:, 1].max():.2f}"] if len(faster) else ["–"] * 3
-        lines.append((one.name, one.baseline, len(pairs), len(faster), int(np.sum(faster[:, 1] < 1)), *shown))
+def _tile_columns(tiles: Sequence[int]) -> list[str]:
+    return [f"tile {tile}" for tile in tiles]
+
+
+def _over_base_tile(groups: Sequence[TileGroup], reading: str, tile: int) -> str:
+    if tile == BASE_TILE:
+        return "1"
+    return mean_and_count(reading_ratios(groups, reading, tile, BASE_TILE))
+
+
+def _best(recordings: Recordings) -> str:
+    header = [
+        "kernels",
+        "groups",
+        "configurations each",
+        "baseline",
+        "baseline ÷ best",
+        "p90",
+        "max",
+        "worst ÷ best",
+        "max",
+    ]
+    return markdown_table(header, [_best_line(tuned) for tuned in tuned_groups(recordings)])
+
+
+def _best_line(tuned: TunedGroups) -> Line:
+    over_best = tuned.speedups()
+    configurations = []
+    worst_over_best = []
+    for _, rows in tuned.with_baseline():
+        configurations.append(len(rows))
+        worst_over_best.append(max(row[TIME] for row in rows) / least_us(rows))
+    worst = np.array(worst_over_best)
+    return [
+        tuned.name,
+        f"{len(over_best):,}",
+        f"{np.median(configurations):.0f}",
+        tuned.baseline,
+        f"{geomean(over_best):.2f}",
+        f"{np.percentile(over_best, 90):.2f}",
+        f"{over_best.max():.2f}",
+        f"{geomean(worst):.2f}",
+        f"{worst.max():.2f}",
+    ]
+
+
+def _saving(recordings: Recordings) -> str:
     header = [
         "kernels",
         "baseline",
@@ -163,94 +198,185 @@ def _saving(data: Data) -> str:
         "their power",
         "from, to",
     ]
-    return _markdown(header, lines)
+    return markdown_table(header, [_saving_line(tuned) for tuned in tuned_groups(recordings)])
 
 
-def _occupancy(data: Data) -> str:
-    rows = {tile: row for found in data.tiled.values() for group in found for tile, row in group.items()}
+def _saving_line(tuned: TunedGroups) -> Line:
+    pairs = metered_pairs(tuned)
+    faster = pairs[pairs[:, 0] > TIE_FACTOR]
+    speeds, powers = faster.T
+    return [
+        tuned.name,
+        tuned.baseline,
+        len(pairs),
+        len(faster),
+        int(np.sum(powers < 1)),
+        mean_and_count(speeds),
+        mean_and_count(powers),
+        span(powers),
+    ]
+
+
+def _occupancy(recordings: Recordings) -> str:
+    rows: dict[int, Row] = {}
+    for groups in recordings.tile_groups().values():
+        for group in groups:
+            rows |= group
+    header = [
+        "tile",
+        "threads of a block",
+        "registers",
+        "shared memory of a block, bytes",
+        "occupancy",
+        "blocks of an SM",
+        "warps of an SM",
+        "shared memory of an SM, KiB",
+        "global loads per multiply-add",
+    ]
+    return markdown_table(header, [_occupancy_line(tile, rows[tile]) for tile in sorted(rows)])
+
+
+def _occupancy_line(tile: int, row: Row) -> Line:
+    threads = tile * tile
+    smem_bytes = row["smem_bytes"]
+    occupancy = row["occupancy"]
+    blocks = round(occupancy * SM_THREADS / threads) if occupancy else 0
+    warps = -(-threads // WARP)
+    return [
+        tile,
+        threads,
+        row["regs"],
+        f"{smem_bytes:,}",
+        f"{occupancy:.3f}",
+        blocks,
+        blocks * warps,
+        f"{blocks * smem_bytes / 1024:.1f}",
+        f"{2 / tile:g}",
+    ]
+
+
+def _balance(recordings: Recordings) -> str:
+    tiles = _all_tiles(recordings)
     lines = []
-    for tile in sorted(rows):
-        threads, smem, occupancy = tile * tile, rows[tile]["smem_bytes"], rows[tile]["occupancy"]
-        blocks = round(occupancy * SM_THREADS / threads) if occupancy else 0
-        of_sm = blocks, blocks * -(-threads // 32), f"{blocks * smem / 1024:.1f}"
-        lines.append((tile, threads, rows[tile]["regs"], f"{smem:,}", f"{occupancy:.3f}", *of_sm, f"{2 / tile:g}"))
-    header = ["tile", "threads of a block", "registers", "its shared memory, bytes", "occupancy", "blocks of an SM", "warps", "shared memory, KiB"]
-    return _markdown([*header, "global loads per multiply-add"], lines)
+    for sizes in size_classes(recordings.tile_groups()):
+        near = [_near_best(sizes, tile) for tile in tiles]
+        costs = [_excess(excess_of_tile(sizes.complete, tile)) for tile in ALWAYS]
+        lines.append([f"`{sizes.dataset}`", sizes.size, len(sizes.complete), *near, *costs])
+    always = [f"always {tile}" for tile in ALWAYS]
+    header = ["dataset", "GFLOP", "shapes", *_tile_columns(tiles), *always]
+    return markdown_table(header, lines)
 
 
-def _balance(data: Data) -> str:
-    tiles = sorted({tile for found in data.tiled.values() for group in found for tile in group})
+def _near_best(sizes: SizeClass, tile: int) -> str:
+    """The number of shapes on which the tile is within TIE_FACTOR of the best."""
+    excess = excess_of_tile(sizes.complete, tile)
+    return str(np.sum(excess <= TIE_FACTOR)) if len(excess) else NONE
+
+
+def _excess(ratios: Ratios) -> str:
+    """Mean / largest excess."""
+    if not len(ratios):
+        return NONE
+    mean = 100 * (geomean(ratios) - 1)
+    largest = 100 * (ratios.max() - 1)
+    return f"{mean:.0f} / {largest:.0f} %"
+
+
+def _large(recordings: Recordings) -> str:
     lines = []
-    for one in size_classes(data.tiled):
-        best = [least_us(group) for group in one.complete]
-        pairs = list(zip(one.complete, best, strict=True))
-        near = [[group[tile][TIME] <= TIE * least for group, least in pairs if tile in group] for tile in tiles]
-        costs = [_cost(one.complete, best, tile) for tile in (8, 16, 32)]
-        lines.append((f"`{one.dataset}`", one.size, len(pairs), *(sum(of) if of else "–" for of in near), *costs))
-    header = ["dataset", "GFLOP", "shapes", *(f"tile {tile}" for tile in tiles), "always 8", "always 16", "always 32"]
-    return _markdown(header, lines)
+    for (name, one), groups in large_tile_classes(recordings).items():
+        ratios = reading_ratios(groups, TIME, LARGE_TILE, BASE_TILE)
+        faster = int(np.sum(ratios < 1 / TIE_FACTOR))
+        slower = int(np.sum(ratios > TIE_FACTOR))
+        mean = f"{geomean(ratios):.2f}"
+        counts = (len(ratios), mean, span(ratios), faster, slower)
+        lines.append([f"`{name}`", one.blocks, one.work, one.k, *counts])
+    header = [
+        "dataset",
+        f"blocks of {LARGE_TILE}x{LARGE_TILE}",
+        f"its work over tile {BASE_TILE}'s",
+        "k",
+        "shapes",
+        f"time over tile {BASE_TILE}'s",
+        "from, to",
+        "faster by over 2 %",
+        "slower by over 2 %",
+    ]
+    return markdown_table(header, lines)
 
 
-def _cost(complete: Sequence[Group], best: Sequence[float], tile: int) -> str:
-    over = np.array([group[tile][TIME] / least for group, least in zip(complete, best, strict=True) if tile in group])
-    return f"{100 * (geomean(over) - 1):.0f} / {100 * (over.max() - 1):.0f} %" if len(over) else "–"
-
-
-def _large(data: Data) -> str:
+def _depends(recordings: Recordings) -> str:
+    result = correlations(recordings)
     lines = []
-    for (name, *parts), found in where_large(data).items():
-        over = ratios(found, TIME, LARGE_TILE, BASE_TILE)
-        span = f"{over.min():.2f} to {over.max():.2f}"
-        lines.append((f"`{name}`", *parts, len(over), f"{geomean(over):.2f}", span, int(np.sum(over < 1 / TIE)), int(np.sum(over > TIE))))
-    blocks, work = f"blocks of {LARGE_TILE}x{LARGE_TILE}", f"its work over tile {BASE_TILE}'s"
-    times = [f"time over tile {BASE_TILE}'s", "from, to", "faster by over 2 %", "slower by over 2 %"]
-    return _markdown(["dataset", blocks, work, "k", "shapes", *times], lines)
+    for quantity, values in zip(result.quantities, result.values, strict=True):
+        cells = [NONE if np.isnan(value) else f"{value:+.2f}" for value in values]
+        lines.append([quantity, *cells])
+    return markdown_table(["", *result.columns], lines)
 
 
-def _depends(data: Data) -> str:
-    titles, found = correlations(data)
-    lines = [(name, *("–" if np.isnan(value) else f"{value:+.2f}" for value in found[i])) for i, name in enumerate(QUANTITIES)]
-    return _markdown(["", *titles], lines)
+def _cutlass(grid: Sequence[Row], axis: GridAxis) -> str:
+    groups = axis.groups(grid)
+    others = set().union(*groups) - {axis.base}
+    values = [axis.base, *sorted(others)]
+    complete = [group for group in groups if len(group) == len(values)]
+    lines = [_cutlass_line(groups, complete, axis, value) for value in values]
+    by_m = [f"m = {m}" for m in sorted(GRID["m"])]
+    header = [axis.name, f"fastest in, of {len(complete)}", "time", *by_m, "power", "energy"]
+    return markdown_table(header, lines)
 
 
-def _cutlass(data: Data, same: Sequence[str], axis: Callable[[Row], Any], base: str, word: str) -> str:
-    found = groups(data.grid, (*SHAPE, *same), axis)
-    values = sorted({value for group in found for value in group}, key=lambda value: (value != base, value))
-    complete = [group for group in found if len(group) == len(values)]
-    lines = []
-    for value in values:
-        fastest = sum(min(group, key=lambda at, group=group: float(group[at][TIME])) == value for group in complete)  # type: ignore[misc]
-        by_m = [ratios([group for group in found if next(iter(group.values()))["m"] == m], TIME, value, base) for m in sorted(GRID[0])]
-        ours = [ratios(found, reading, value, base) for reading in (TIME, POWER, ENERGY)]
-        lines.append((value, *([fastest] if complete else ["–"]), *(_mean(one) if value != base else "1" for one in (ours[0], *by_m, *ours[1:]))))
-    header = [word, f"fastest in, of {len(complete)}", "time", *(f"m = {m}" for m in sorted(GRID[0])), "power", "energy"]
-    return _markdown(header, lines)
+def _cutlass_line(
+    groups: Sequence[RowGroup[str]],
+    complete: Sequence[RowGroup[str]],
+    axis: GridAxis,
+    value: str,
+) -> Line:
+    fastest = sum(_fastest(group) == value for group in complete) if complete else NONE
+    if value == axis.base:
+        return [value, fastest, *["1"] * (3 + len(GRID["m"]))]
+    cells = [mean_and_count(reading_ratios(groups, TIME, value, axis.base))]
+    for m in sorted(GRID["m"]):
+        of_m = [group for group in groups if _first_row(group)["m"] == m]
+        cells.append(mean_and_count(reading_ratios(of_m, TIME, value, axis.base)))
+    for reading in (POWER, ENERGY):
+        cells.append(mean_and_count(reading_ratios(groups, reading, value, axis.base)))
+    return [value, fastest, *cells]
 
 
-def _forest_table(forests: Sequence[Forest]) -> str:
-    lines: list[Sequence[object]] = []
-    for one in forests:
-        scored = score(one.measured, one.predicted)
-        errors = [f"{scored[name]:.1f}" for name in ("median_ape", "mape", "p90_ape")]
-        word = "runtime" if one.target == TIME else "power"
-        lines.append((one.name, word, f"{scored['rows']:,}", one.shapes, one.how, *errors, f"{scored.get('r2', np.nan):.3f}"))
-    return _markdown(["set", "target", "rows", "shapes", "split, 5-fold", "median %", "mean %", "p90 %", "R²"], lines)
+def _fastest(group: RowGroup[str]) -> str:
+    return min(group, key=lambda value: float(group[value][TIME]))
 
 
-# Cells
+def _first_row(group: RowGroup[str]) -> Row:
+    return next(iter(group.values()))
 
 
-def _markdown(header: Sequence[str], lines: Iterable[Sequence[object]]) -> str:
-    rows = [header, ["---"] * len(header), *([str(cell) for cell in line] for line in lines)]
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+def _forest(forests: Sequence[ForestResult]) -> str:
+    header = [
+        "set",
+        "target",
+        "rows",
+        "shapes",
+        "split, 5-fold",
+        "median %",
+        "mean %",
+        "p90 %",
+        "R²",
+    ]
+    return markdown_table(header, [_forest_line(forest) for forest in forests])
 
 
-def _mean(values: Values) -> str:
-    return f"{geomean(values):.2f} ({len(values)})" if len(values) else "–"
-
-
-def _change(values: Values) -> str:
-    if not len(values):
-        return "not measured"
-    low, high = (100 * (value - 1) for value in (values.min(), values.max()))
-    return f"{100 * (geomean(values) - 1):+.0f} % ({low:+.0f} to {high:+.0f} %)"
+def _forest_line(forest: ForestResult) -> Line:
+    errors = score(forest.measured, forest.predicted)
+    r2 = np.nan if errors.r2 is None else errors.r2
+    return [
+        forest.name,
+        "runtime" if forest.target == TIME else "power",
+        f"{errors.rows:,}",
+        forest.shapes,
+        forest.split,
+        f"{errors.median_ape:.1f}",
+        f"{errors.mape:.1f}",
+        f"{errors.p90_ape:.1f}",
+        f"{r2:.3f}",
+    ]

@@ -1,251 +1,271 @@
-"""The fleet: agents on a Ray cluster, leases out, samples in.
+"""The fleet on Ray: an agent for every device of every node, leases out, samples in.
 
-Every agent may hold a few leases; each is one streaming call that is never retried by Ray (with retries on, a killed actor's stream
-silently starts again at item 0). An unread result holds the agent back after `BACKPRESSURE` batches, so what is in flight is bounded.
-Agents are owned by this process and end with it; nodes that join later get agents at the next look.
-Cells come back as events; what they mean is coordinator/fleet/scheduler.py's business.
+A lease is one streaming call that Ray never retries: with retries, the stream of a killed actor
+would silently start again at item 0. An unread result stops the agent after BACKPRESSURE batches,
+so what is in flight is bounded. Agents are owned by this process and end with it; nodes that join
+later get agents at the next look. What an event means is the scheduler's business.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic, sleep
-from typing import Any, Protocol
+from typing import Any, TypedDict
 
-import pyarrow as pa
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from agent.actor import Agent
+from agent.spec import AgentSpec, Hello
+from coordinator.fleet.interface import NO_LEASE, Ended, Event, Ready, Samples
 from coordinator.plan.schema import Plan
 from coordinator.workspace import inside_job
 from gemmcast.cell import Cell
-from gemmcast.device import Device
 from gemmcast.errors import GemmcastError
 
 log = logging.getLogger(__name__)
 
 EMBEDDED = "local"
-# Ray's word for a cluster that starts and ends with this process
+"""Ray's address of a cluster that starts and ends with this process."""
 BACKPRESSURE = 8
 LOOK_FOR_NODES_S = 5.0
 MAX_STARTS = 3
-# of an agent, before the run goes on without it
-ROOT = Path(__file__).resolve().parent.parent
+"""Tries to start an agent, before the run continues without it."""
+ROOT = Path(__file__).resolve().parents[2]
 NOT_SHIPPED = [".venv", ".git", "datasets", "demo", "workspace", "docs", "tests", "benchmarks"]
-# when we join a cluster from outside a job; a job ships its own working directory
+"""Folders of the project that agents do not need, when we join a cluster from outside a job; a job
+ships its own working directory."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ready:
-    """An agent says what it measures."""
-
-    agent: str
-    device: Device
-    host: str
-    local: bool
-    # on the host that we run on
+Handle = Any
+"""Of an Agent: Ray adds `remote` and `options` to its methods, which no stub describes."""
+Reference = ray.ObjectRef[Any]
+"""Of an object that an actor or `ray.put` made."""
+Stream = Any
+"""A ray.ObjectRefGenerator, whose module has no stubs."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Samples:
-    """One batch of a lease."""
+class Node(TypedDict):
+    """What ray.nodes() says of a node, as far as it is used here."""
 
-    agent: str
-    lease: int
-    table: pa.Table
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ended:
-    """A lease is over: all its samples came, or its agent died under it."""
-
-    agent: str
-    lease: int
-    error: str | None = None
-
-
-Event = Ready | Samples | Ended
-
-
-class Fleet(Protocol):
-    """What the loop needs of a cluster. Its fake, for tests, measures in this process."""
-
-    def known(self) -> list[Ready]:
-        """The agents that have said already that they are ready, for a loop that begins now."""
-
-    def starting(self) -> int:
-        """Agents that have not said yet whether they are ready: their devices may have cells of their own."""
-
-    def poll(self, timeout_s: float) -> list[Event]:
-        """What happened; waits up to that long for something to happen."""
-
-    def lease(self, agent: str, lease: int, cells: Sequence[Cell]) -> None:
-        """Cells for an agent; their samples come as events."""
-
-    def push(self, model: bytes, version: str) -> None:
-        """A new model for every agent, now and later."""
-
-    def close(self) -> None:
-        """End the agents, now."""
+    NodeID: str
+    NodeManagerHostname: str
+    Alive: bool
+    Resources: dict[str, float]
 
 
 @dataclass(slots=True)
 class _Member:
-    actor: Any
+    actor: Handle
     node_id: str
-    ready: Any
-    # the pending answer to describe(), None once it came
-    said: Ready | None = None
+    hello: Reference | None
+    """The pending answer to `hello`; None once it has come."""
+    ready: Ready | None = None
     failed_starts: int = 0
-    streams: dict[int, Any] = field(default_factory=dict)
+    streams: dict[int, Stream] = field(default_factory=dict)
+    """Lease -> its batches."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Placement:
+    """An agent to start on a node."""
+
+    agent: str
+    kind: str
+    gpus: int
 
 
 class RayFleet:
     """Agents on every node of the cluster that this process is connected to."""
 
     def __init__(self, plan: Plan, model_dir: Path) -> None:
-        self._plan, self._model_dir = plan, model_dir
+        self._plan = plan
+        self._model_dir = model_dir
         self._members: dict[str, _Member] = {}
-        self._model: tuple[Any, str] | None = None
+        self._model: tuple[Reference, str] | None = None
         self._looked_s = -LOOK_FOR_NODES_S
         self._here = ray.get_runtime_context().get_node_id()
 
-    def known(self) -> list[Ready]:
-        return [member.said for member in self._members.values() if member.said is not None]
+    def ready_agents(self) -> list[Ready]:
+        """The agents whose `Ready` was an event before."""
+        members = self._members.values()
+        return [member.ready for member in members if member.ready is not None]
 
     def starting(self) -> int:
-        return sum(member.ready is not None for member in self._members.values())
+        """How many agents have neither started nor failed."""
+        return sum(member.hello is not None for member in self._members.values())
 
     def poll(self, timeout_s: float) -> list[Event]:
+        """New events; waits up to `timeout_s` for the first one."""
         self._look_for_nodes()
-        waiting: dict[Any, tuple[str, int | None]] = {}
-        for name, member in self._members.items():
-            if member.ready is not None:
-                waiting[member.ready] = (name, None)
-            waiting |= {stream: (name, lease) for lease, stream in member.streams.items()}
-        if not waiting:
+        pending = self._pending()
+        if not pending:
             sleep(timeout_s)
             return []
-        done, _ = ray.wait(list(waiting), num_returns=1, timeout=timeout_s, fetch_local=False)
-        if done and len(waiting) > 1:
-            done, _ = ray.wait(list(waiting), num_returns=len(waiting), timeout=0, fetch_local=False)
-        events = [self._ready(name) if lease is None else self._next(name, lease) for name, lease in (waiting[item] for item in done)]
-        return [event for event in events if event is not None]
+        references = list(pending)
+        done, _ = ray.wait(references, num_returns=1, timeout=timeout_s, fetch_local=False)
+        if done and len(references) > 1:
+            # Everything else that is there by now.
+            count = len(references)
+            done, _ = ray.wait(references, num_returns=count, timeout=0, fetch_local=False)
+        events: list[Event] = []
+        for reference in done:
+            name, lease = pending[reference]
+            events.append(self._started(name) if lease == NO_LEASE else self._next(name, lease))
+        return events
 
     def lease(self, agent: str, lease: int, cells: Sequence[Cell]) -> None:
+        """Send cells to an agent."""
         member = self._members[agent]
-        call = member.actor.measure.options(num_returns="streaming", _generator_backpressure_num_objects=BACKPRESSURE)
-        member.streams[lease] = call.remote([cell.to_dict() for cell in cells])
+        call = member.actor.measure.options(
+            num_returns="streaming", _generator_backpressure_num_objects=BACKPRESSURE
+        )
+        member.streams[lease] = call.remote(list(cells))
 
     def push(self, model: bytes, version: str) -> None:
+        """Send a model to every agent, and to those that start later."""
         self._model = (ray.put(model), version)
         for member in self._members.values():
-            if member.ready is None:
+            if member.hello is None:
                 member.actor.take_model.remote(*self._model)
 
     def close(self) -> None:
+        """Kill the agents."""
         for member in self._members.values():
             ray.kill(member.actor)
 
-    def actors(self) -> dict[str, Any]:
-        """By agent name."""
-        return {name: member.actor for name, member in self._members.items()}
+    def _pending(self) -> dict[Reference | Stream, tuple[str, int]]:
+        """What Ray is to deliver -> (agent, lease); NO_LEASE stands for the answer to `hello`."""
+        pending: dict[Reference | Stream, tuple[str, int]] = {}
+        for name, member in self._members.items():
+            if member.hello is not None:
+                pending[member.hello] = (name, NO_LEASE)
+            for lease, stream in member.streams.items():
+                pending[stream] = (name, lease)
+        return pending
 
-    def _ready(self, name: str) -> Event | None:
+    def _started(self, name: str) -> Event:
         member = self._members[name]
+        assert member.hello is not None
         try:
-            said = ray.get(member.ready)
+            hello: Hello = ray.get(member.hello)
         except ray.exceptions.RayError as error:
-            log.warning("agent %s can't start: %s", name, _first_line(error))
+            reason = _first_line(error)
+            log.warning("agent %s can't start: %s", name, reason)
             member.failed_starts += 1
-            # Ray restarts the actor: ask again, but not for ever
-            member.ready = member.actor.describe.remote() if member.failed_starts < MAX_STARTS else None
-            return Ended(agent=name, lease=-1, error=_first_line(error))
-        member.ready = None
+            # Ray restarts the actor, so a second answer is possible.
+            is_last = member.failed_starts >= MAX_STARTS
+            member.hello = None if is_last else member.actor.hello.remote()
+            return Ended(agent=name, lease=NO_LEASE, error=reason)
+        member.hello = None
         if self._model:
             member.actor.take_model.remote(*self._model)
-        member.said = Ready(agent=name, device=Device.from_json(said["device"]), host=said["host"], local=member.node_id == self._here)
-        return member.said
+        is_here = member.node_id == self._here
+        member.ready = Ready(agent=name, device=hello.device, host=hello.host, local=is_here)
+        return member.ready
 
     def _next(self, name: str, lease: int) -> Event:
-        member = self._members[name]
+        """The next batch of a lease, or its end."""
+        streams = self._members[name].streams
         try:
-            return Samples(agent=name, lease=lease, table=ray.get(next(member.streams[lease])))
+            return Samples(agent=name, lease=lease, table=ray.get(next(streams[lease])))
         except StopIteration:
-            del member.streams[lease]
+            del streams[lease]
             return Ended(agent=name, lease=lease)
         except ray.exceptions.RayError as error:
-            del member.streams[lease]
-            log.warning("agent %s lost lease %d: %s", name, lease, _first_line(error))
-            return Ended(agent=name, lease=lease, error=_first_line(error))
+            del streams[lease]
+            reason = _first_line(error)
+            log.warning("agent %s lost lease %d: %s", name, lease, reason)
+            return Ended(agent=name, lease=lease, error=reason)
 
     def _look_for_nodes(self) -> None:
         if monotonic() - self._looked_s < LOOK_FOR_NODES_S:
             return
         self._looked_s = monotonic()
-        nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+        nodes: list[Node] = ray.nodes()  # type: ignore[no-untyped-call]
         for node in nodes:
-            if node["Alive"]:
-                for name, kind, gpus in self._wanted(node):
-                    if name not in self._members:
-                        self._members[name] = self._spawn(name, kind, gpus, node["NodeID"])
+            if not node["Alive"]:
+                continue
+            for placement in self._placements(node):
+                if placement.agent not in self._members:
+                    self._members[placement.agent] = self._start(placement, node["NodeID"])
 
-    def _wanted(self, node: dict[str, Any]) -> list[tuple[str, str, int]]:
-        """(agent, kind, GPUs it takes) for a node."""
-        host, short = node["NodeManagerHostname"], node["NodeID"][:6]
-        gpus = int(node["Resources"].get("GPU", 0))
-        kind = self._plan.devices.kind
-        if kind == "replay":
-            here = node["NodeID"] == self._here
-            return [(f"{host}-{short}/replay{i}", "replay", 0) for i in range(self._plan.devices.agents)] if here else []
-        if kind == "cpu" or (kind == "auto" and not gpus):
-            return [(f"{host}-{short}/cpu", "cpu", 0)]
-        return [(f"{host}-{short}/gpu{i}", "cuda", 1) for i in range(gpus)]
-
-    def _spawn(self, name: str, kind: str, gpus: int, node_id: str) -> _Member:
+    def _placements(self, node: Node) -> Iterator[_Placement]:
+        """The agents that a node should have."""
         devices = self._plan.devices
-        procedure = asdict(self._plan.measure.procedure())
-        spec: dict[str, Any] = {"kind": kind, "agent": name, "model_dir": str(self._model_dir), "procedure": procedure}
-        if kind == "replay":
-            spec |= {"dataset": devices.dataset, "device_name": devices.device_name}
-        where = NodeAffinitySchedulingStrategy(node_id=node_id, soft=False)
-        actor = Agent.options(  # type: ignore[attr-defined]
-            num_gpus=gpus, scheduling_strategy=where
-        ).remote(spec, self._plan.measure.timeout_s)
-        return _Member(actor=actor, node_id=node_id, ready=actor.describe.remote())
+        prefix = f"{node['NodeManagerHostname']}-{node['NodeID'][:6]}"
+        gpus = int(node["Resources"].get("GPU", 0))
+        if devices.kind == "replay":
+            if node["NodeID"] == self._here:
+                for i in range(devices.agents):
+                    yield _Placement(f"{prefix}/replay{i}", "replay", gpus=0)
+        elif devices.kind == "cpu" or (devices.kind == "auto" and not gpus):
+            yield _Placement(f"{prefix}/cpu", "cpu", gpus=0)
+        else:
+            for i in range(gpus):
+                yield _Placement(f"{prefix}/gpu{i}", "cuda", gpus=1)
+
+    def _start(self, placement: _Placement, node_id: str) -> _Member:
+        devices = self._plan.devices
+        spec = AgentSpec(
+            kind=placement.kind,
+            agent=placement.agent,
+            model_dir=self._model_dir,
+            procedure=self._plan.measure.procedure(),
+            dataset=Path(devices.dataset) if devices.dataset else None,
+            device_name=devices.device_name,
+        )
+        strategy = NodeAffinitySchedulingStrategy(node_id=node_id, soft=False)
+        options = Agent.options(  # type: ignore[attr-defined]
+            num_gpus=placement.gpus, scheduling_strategy=strategy
+        )
+        actor = options.remote(spec)
+        return _Member(actor=actor, node_id=node_id, hello=actor.hello.remote())
 
 
-def cluster_address(asked: str | None) -> str:
-    """Where `connect` is to go: what was asked for, RAY_ADDRESS, the cluster of the job that we are, or a cluster of our own."""
-    return asked or os.environ.get("RAY_ADDRESS") or ("auto" if inside_job() else EMBEDDED)
+def cluster_address(address: str | None) -> str:
+    """Where to connect: `address`, RAY_ADDRESS, the cluster of this job, or one of our own."""
+    if address:
+        return address
+    return os.environ.get("RAY_ADDRESS") or ("auto" if inside_job() else EMBEDDED)
 
 
 def connect(target: str) -> None:
-    """Join the cluster at `target` ("auto" for the one this machine belongs to), or start one in this process.
+    """Join the cluster at `target`, or start one in this process.
+
+    Args:
+        target: an address, "auto" for the cluster that this machine belongs to, or EMBEDDED.
 
     Raises:
         GemmcastError: no cluster answers there.
     """
-    options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": False}
-    if target == EMBEDDED:
-        options["include_dashboard"] = False
-    elif not inside_job():
-        options["runtime_env"] = {"working_dir": str(ROOT), "excludes": NOT_SHIPPED}
+    environment = None
+    if target != EMBEDDED and not inside_job():
+        environment = {"working_dir": str(ROOT), "excludes": NOT_SHIPPED}
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     try:
-        ray.init(address=target, **options)
+        ray.init(
+            address=target,
+            include_dashboard=False if target == EMBEDDED else None,
+            runtime_env=environment,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            configure_logging=False,
+        )
     except (ConnectionError, ray.exceptions.RayError, RuntimeError) as error:
-        raise GemmcastError(
-            f"--address = {target!r}: no Ray cluster answers there ({_first_line(error)}); start one with `ray start --head`"
-        ) from None
+        rule = f"no Ray cluster answers there ({_first_line(error)})"
+        way_out = "start one with `ray start --head`"
+        raise GemmcastError(f"--address = {target!r}: {rule}; {way_out}") from None
 
 
 def _first_line(error: BaseException) -> str:
     lines = [line for line in str(error).strip().splitlines() if line.strip()]
-    # a RayTaskError's own message stands last, behind the remote traceback
-    return (lines[-1] if isinstance(error, ray.exceptions.RayTaskError) else lines[0])[:400] if lines else type(error).__name__
+    if not lines:
+        return type(error).__name__
+    # The message of a RayTaskError stands last, behind the remote traceback.
+    is_remote = isinstance(error, ray.exceptions.RayTaskError)
+    return (lines[-1] if is_remote else lines[0])[:400]

@@ -1,30 +1,27 @@
 """One run of a plan in a workspace, from lock to last commit: what `run` and `demo` do.
 
-Ctrl-C and SIGTERM end it within two seconds: what has arrived is committed, the rest is measured next time.
+Ctrl-C and SIGTERM end it within two seconds: what has arrived is committed, the rest is measured
+next time. Does not know how progress is shown: the command line supplies a `Display`.
 """
 
 from __future__ import annotations
 
-import signal
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
-from typing import Any
 
 import ray
 
 from agent.devices.local import local_device
-from coordinator import terminal
 from coordinator.fleet.cluster import EMBEDDED, RayFleet, cluster_address, connect
+from coordinator.fleet.interface import Display
 from coordinator.fleet.scheduler import Scheduler
+from coordinator.fleet.signals import Stop, leave_now, stopping
 from coordinator.fleet.trainer import RayTrainer
 from coordinator.plan.cells import plan_cells
 from coordinator.plan.schema import Plan
 from coordinator.samples.store import SampleStore
-from coordinator.terminal import ModelLine, progress
 from coordinator.workspace import Workspace
 from gemmcast.cell import Cell
 from gemmcast.modeldir import write_atomically
@@ -33,72 +30,73 @@ from registry.registry import Registry
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Places:
-    """Where a run reads and writes, when not in the workspace."""
+    """Where a run reads and writes, if not in the workspace."""
 
     store: str | None = None
+    """Path or URI of the sample store."""
     registry: str | None = None
+    """Directory or URI of the registry."""
     model_dir: Path | None = None
+    """The model directory of each node."""
 
 
-class Stop:
-    """Whether SIGINT or SIGTERM has come; a second one interrupts at once, as the first does before `listen`."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSummary:
+    """What a run came to; the result of `run --json`."""
 
-    def __init__(self) -> None:
-        self._event = threading.Event()
+    cells: int
+    """Of all devices that took part."""
+    done: int
+    """Cells that are committed, in this run or earlier."""
+    committed_now: int
+    """Rows that were committed in this run."""
+    statuses: dict[str, int]
+    """Status -> rows of this run."""
+    agents: int
+    training: bool
+    """Whether a training was still running."""
+    complete: bool
+    """Whether every cell is committed."""
+    store_version: int
 
-    def __call__(self) -> bool:
-        return self._event.is_set()
+    @property
+    def ok(self) -> int:
+        """Rows of this run with status ok."""
+        return self.statuses.get("ok", 0)
 
-    def listen(self) -> None:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._handle)
-
-    def _handle(self, _number: int, _frame: FrameType | None) -> None:
-        if self._event.is_set():
-            raise KeyboardInterrupt
-        self._event.set()
-
-
-@contextmanager
-def stopping() -> Iterator[Stop]:
-    """While this is open signals end the process at once, and from `listen` on set a flag."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    stop = Stop()
-    for number in before:  # nothing is measured yet that could be lost, and Ray takes seconds to start
-        signal.signal(number, lambda _number, _frame: terminal.leave_now())
-    try:
-        yield stop
-    finally:
-        for number, action in before.items():
-            signal.signal(number, action)
+    @property
+    def failed(self) -> int:
+        """Rows of this run with another status."""
+        return sum(self.statuses.values()) - self.ok
 
 
 class RunSession:
-    """A connected cluster, a store and a registry, ready to run plans. Use inside `with`."""
+    """A connected cluster, a store and a registry. Use it inside `with session.open()`."""
 
-    def __init__(self, plan: Plan, workspace: Workspace, places: Places, address: str | None) -> None:
-        self.plan, self.workspace, self.places = plan, workspace, places
-        self._address = address
-        self.model_line = ModelLine()
-
-    @property
-    def model_dir(self) -> Path:
-        return self.places.model_dir or self.workspace.node
+    def __init__(self, plan: Plan, workspace: Workspace, places: Places, display: Display) -> None:
+        self.plan = plan
+        self.workspace = workspace
+        self.model_dir = places.model_dir or workspace.node
+        self._places = places
+        self._display = display
 
     @contextmanager
-    def open(self) -> Iterator[Stop]:
-        """The workspace locked, Ray connected, signals caught."""
-        target = cluster_address(self._address)
+    def open(self, address: str | None = None) -> Iterator[Stop]:
+        """Lock the workspace, connect to Ray, catch signals.
+
+        Args:
+            address: of a Ray cluster; None: that of the environment, or a cluster of our own.
+        """
+        target = cluster_address(address)
         if target == EMBEDDED:
-            plan_cells(self.plan, local_device(self.plan))  # what this machine can't measure is refused before anything is written
+            self._refuse_unmeasurable()
         with self.workspace.locked(), stopping() as stop:
-            write_atomically(self.workspace.plan, self.plan.model_dump_json(indent=1).encode())
-            self.store = SampleStore.open(self.places.store or self.workspace.samples, create=True)
-            self.registry = Registry(self.places.registry or self.workspace.registry)
+            self._open_places()
             try:
                 connect(target)
-            except SystemExit:  # by the SIGTERM handler that Ray puts in place of ours while it starts
-                terminal.leave_now()
+            except SystemExit:
+                # While it starts, Ray puts a SIGTERM handler in place of ours.
+                leave_now()
             stop.listen()
             self.fleet = RayFleet(self.plan, self.model_dir)
             self._trained_rows = self._push_champion()
@@ -106,25 +104,65 @@ class RunSession:
                 yield stop
             finally:
                 self.fleet.close()
-                # a cluster of our own ends with this process: the kernel kills it (PR_SET_PDEATHSIG), quicker than ray.shutdown() can
-                if not (target == EMBEDDED and stop()):
+                # A cluster of our own ends with this process: the kernel kills it
+                # (PR_SET_PDEATHSIG), quicker than ray.shutdown() can.
+                if target != EMBEDDED or not stop():
                     ray.shutdown()
 
-    def run(self, stop: Stop, *, cells: Sequence[Cell] | None = None, train: bool = True, label: str = "measuring") -> dict[str, Any]:
-        """Measure, and train as the plan says; a summary."""
-        trainer = RayTrainer(self.plan.train, self.registry, told=self.model_line.told) if train else None
-        loop = Scheduler(self.plan, self.store, self.fleet, trainer, cells=cells, trained_rows=self._trained_rows)
-        with progress(self.model_line, label=label) as show:
-            complete = loop.run(stop=stop, show=show)
+    def run(
+        self,
+        stop: Stop,
+        *,
+        cells: Sequence[Cell] | None = None,
+        train: bool = True,
+        label: str = "measuring",
+    ) -> RunSummary:
+        """Measure the plan's cells, or the given ones, and train as the plan says."""
+        trainer = None
+        if train:
+            settings = self.plan.train.settings()
+            trainer = RayTrainer(settings, self.registry, self._display.show_model)
+        scheduler = Scheduler(
+            self.plan,
+            self.store,
+            self.fleet,
+            trainer,
+            cells=cells,
+            trained_rows=self._trained_rows,
+        )
+        with self._display.progress(label) as show:
+            complete = scheduler.run(stop=stop, show=show)
             if complete:
-                loop.train_once_more(stop=stop, show=show)
-        return {**asdict(loop.progress), "statuses": dict(loop.progress.statuses), "complete": complete, "store_version": self.store.version}
+                scheduler.train_once_more(stop=stop, show=show)
+        progress = scheduler.progress
+        return RunSummary(
+            cells=progress.cells,
+            done=progress.done,
+            committed_now=progress.committed_now,
+            statuses=dict(progress.statuses),
+            agents=progress.agents,
+            training=progress.training,
+            complete=complete,
+            store_version=self.store.version,
+        )
+
+    def _refuse_unmeasurable(self) -> None:
+        """Raise InputError for a plan that this machine can't measure; nothing is written yet."""
+        devices = self.plan.devices
+        device = local_device(devices.kind, devices.dataset, devices.device_name)
+        plan_cells(self.plan, device)
+
+    def _open_places(self) -> None:
+        plan = self.plan.model_dump_json(indent=1)
+        write_atomically(self.workspace.plan, plan.encode())
+        self.store = SampleStore.open(self._places.store or self.workspace.samples, create=True)
+        self.registry = Registry(self._places.registry or self.workspace.registry)
 
     def _push_champion(self) -> int:
-        """The agents start with what is champion now; rows that the newest version was trained and tested on."""
-        if not self.registry.champion():
+        """Give the agents the present champion; returns the rows of the newest version."""
+        if self.registry.champion() is None:
             return 0
         model, card, version = self.registry.load("champion")
-        self.model_line.told(card, version.number)
+        self._display.show_model(card, version.number)
         self.fleet.push(model, version.number)
-        return max(known.rows for known in self.registry.list())
+        return max(version.rows for version in self.registry.list())

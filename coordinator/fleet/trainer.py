@@ -1,7 +1,8 @@
-"""Training in the background: fit in a Ray task, gate and publish in a thread, hand the winner to the loop.
+"""Training in the background: fit in a Ray task, compare and publish in a thread.
 
-The thread waits and writes to the registry; the arithmetic runs in another process, so the loop goes on leasing and committing.
-What loses at the gate is published as challenger. A crash anywhere here loses one candidate and nothing else.
+The thread waits and writes to the registry; the arithmetic runs in another process, so the
+scheduler continues to lease and commit. A model that the gate refuses is published as challenger. A
+crash here loses one model and nothing else. Does not know when a training is due.
 """
 
 from __future__ import annotations
@@ -10,13 +11,12 @@ import logging
 import os
 import threading
 from collections.abc import Callable
-from typing import Any
 
 import pyarrow as pa
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from coordinator.plan.schema import Train
+from costmodel.settings import TrainSettings
 from gemmcast.card import ModelCard
 from gemmcast.errors import GemmcastError
 from registry.registry import Registry
@@ -24,62 +24,113 @@ from registry.registry import Registry
 log = logging.getLogger(__name__)
 
 PARALLEL_ROWS = 10_000
+"""From this many rows on a training uses every core. With fewer rows the trees are small, and
+threads that wait for one another make it slower on a busy host."""
+
+Judged = tuple[bytes, ModelCard, str | None]
+"""A model, its card, and the gate's objection to it."""
 
 
-def fit_and_judge(table: pa.Table, settings: Train, store_version: int, champion: bytes | None) -> tuple[bytes, ModelCard, str | None]:
-    """The candidate's model and card, and the gate's objection to it."""
+def fit_and_judge(
+    table: pa.Table, settings: TrainSettings, store_version: int, champion: bytes | None
+) -> Judged:
+    """Train a model and compare it with the champion."""
     from costmodel.gate import objection
     from costmodel.train import train
 
-    candidate = train(table, settings, store_version=store_version)
-    return candidate.model, candidate.card, objection(candidate, champion, table, settings.holdout)
+    trained = train(table, settings, store_version=store_version)
+    reason = objection(trained, champion, table, settings.holdout)
+    return trained.model, trained.card, reason
 
 
-def publish(registry: Registry, model: bytes, card: ModelCard, why_not: str | None) -> str | None:
-    """Into the registry, as champion or, with an objection, as challenger; the version if it is champion now."""
+def champion_model(registry: Registry) -> bytes | None:
+    """The champion's file, if there is one."""
+    if registry.champion() is None:
+        return None
+    return registry.load("champion")[0]
+
+
+def publish(registry: Registry, judged: Judged) -> str | None:
+    """Publish a model as champion or, with an objection, as challenger.
+
+    Returns:
+        The version, if it is champion now.
+    """
+    model, card, reason = judged
     version = registry.publish(model, card)
-    if why_not is None:
+    if reason is None:
         registry.promote(version.number)
         return version.number
     registry.challenge(version.number)
-    log.warning("version %s stays challenger: %s", version.number, why_not)
+    log.warning("version %s stays challenger: %s", version.number, reason)
     return None
 
 
 class RayTrainer:
-    """One training at a time, on the host that we run on."""
+    """One training at a time, on the host of the coordinator.
 
-    def __init__(self, settings: Train, registry: Registry, *, told: Callable[[ModelCard, str | None], None] = lambda *_: None) -> None:
-        self._settings, self._registry, self._told = settings, registry, told
+    Args:
+        on_trained: called from the thread with each card, and the version if it is champion.
+    """
+
+    def __init__(
+        self,
+        settings: TrainSettings,
+        registry: Registry,
+        on_trained: Callable[[ModelCard, str | None], None],
+    ) -> None:
+        self._settings = settings
+        self._registry = registry
+        self._on_trained = on_trained
         self._thread: threading.Thread | None = None
         self._finished: tuple[bytes, str] | None = None
-        where = NodeAffinitySchedulingStrategy(node_id=ray.get_runtime_context().get_node_id(), soft=False)
-        self._where = where
+        here = ray.get_runtime_context().get_node_id()
+        self._strategy = NodeAffinitySchedulingStrategy(node_id=here, soft=False)
 
     @property
     def busy(self) -> bool:
+        """Whether a training is running."""
         return self._thread is not None and self._thread.is_alive()
 
     def start(self, table: pa.Table, store_version: int) -> None:
-        self._thread = threading.Thread(target=self._work, args=(table, store_version), name="trainer", daemon=True)
+        """Begin to train on these samples."""
+        arguments = (table, store_version)
+        self._thread = threading.Thread(
+            target=self._train, args=arguments, name="trainer", daemon=True
+        )
         self._thread.start()
 
     def finished(self) -> tuple[bytes, str] | None:
-        found, self._finished = self._finished, None
-        return found
+        """The newest champion and its version, once."""
+        finished = self._finished
+        self._finished = None
+        return finished
 
-    def _work(self, table: pa.Table, store_version: int) -> None:
+    def _train(self, table: pa.Table, store_version: int) -> None:
         try:
-            champion = self._registry.load("champion")[0] if self._registry.champion() else None
-            # Ray gives a task one OpenMP thread; more only pay where trees are large (and hurt on a busy host: they wait for one another)
-            cores = str(os.cpu_count() or 1) if len(table) >= PARALLEL_ROWS else "1"
-            options: dict[str, Any] = {"runtime_env": {"env_vars": {"OMP_NUM_THREADS": cores}}, "scheduling_strategy": self._where}
-            fit = ray.remote(num_cpus=0, max_retries=1, **options)(fit_and_judge)
-            model, card, why_not = ray.get(fit.remote(table, self._settings, store_version, champion))
-            number = publish(self._registry, model, card, why_not)
-            self._told(card, number)
-            if number is not None:
-                self._finished = (model, number)
-        except Exception as error:
-            expected = isinstance(error, (GemmcastError, ray.exceptions.RayError))
-            log.warning("training failed, measuring goes on: %s", error, exc_info=not expected)
+            judged = self._fit_in_task(table, store_version)
+            version = publish(self._registry, judged)
+            self._on_trained(judged[1], version)
+            if version is not None:
+                self._finished = (judged[0], version)
+        except (GemmcastError, ray.exceptions.RayError) as error:
+            log.warning("training failed, measuring continues: %s", error)
+        except Exception:
+            # A bug in training must not end the measuring.
+            log.exception("training failed, measuring continues")
+
+    def _fit_in_task(self, table: pa.Table, store_version: int) -> Judged:
+        threads = os.cpu_count() or 1
+        if len(table) < PARALLEL_ROWS:
+            threads = 1
+        # Ray would give a task one OpenMP thread.
+        environment = {"env_vars": {"OMP_NUM_THREADS": str(threads)}}
+        task = ray.remote(fit_and_judge).options(
+            num_cpus=0,
+            max_retries=1,
+            runtime_env=environment,
+            scheduling_strategy=self._strategy,
+        )
+        champion = champion_model(self._registry)
+        judged: Judged = ray.get(task.remote(table, self._settings, store_version, champion))
+        return judged

@@ -1,35 +1,39 @@
-"""The planner: a plan and a device become cells, always the same ones in the same order.
+"""From a plan and a device to cells: always the same ones in the same order.
 
-Cells of one shape and dtype stand together, because an agent then keeps its operands. Sampled shapes come in random order and the
-sweeps of a plan side by side, so that any beginning of a run is a fair sample of all of it.
+Cells of one shape and dtype stand together, because an agent then keeps its operands. Sampled
+shapes come in random order and the sweeps of a plan side by side, so the cells of any beginning of
+a run are a fair sample of all. Does not know which agent measures a cell, nor what is committed
+already.
 """
 
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
-import numpy as np
-
-from coordinator.plan.schema import Plan, Shapes, Sweep
+from coordinator.plan.configurations import Configurations
+from coordinator.plan.schema import Plan
+from coordinator.plan.shapes import shapes_of
+from coordinator.plan.sweep import Sweep
 from gemmcast.cell import Cell
 from gemmcast.config import FAMILIES, KernelConfig
 from gemmcast.device import Device
+from gemmcast.draw import is_drawn
 from gemmcast.errors import InputError
 from gemmcast.gemm import Gemm
-from gemmcast.sample import digest
 
 MEMORY_SHARE = 0.9
-HEURISTIC_LIST = 8
-# algorithms that cuBLASLt's heuristic gives at most
+"""Share of a device's memory that the operands of a cell may take."""
 SECONDS_PER_CELL = {"cpu": 0.05, "cuda": 0.004}
-# besides the burst itself: preparing, checking; seen on an H100 and on 2 cores
-GUESSED_TFLOPS = {"cpu": 0.05, "cuda": 15.0}
-# where no peak was measured yet
+"""Time of a cell besides its burst: preparing and checking; measured on an H100 and on 2 cores."""
+ASSUMED_TFLOPS = {"cpu": 0.05, "cuda": 15.0}
+"""Peak of a device that was not measured yet."""
+ASSUMED_EFFICIENCY = 0.3
+LAUNCHES_BESIDE_BURST = 6
 STEP_S = 0.1
-# of the energy counter
+"""Seconds between two steps of the energy counter."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,148 +42,63 @@ class Planned:
 
     cells: list[Cell]
     refused: dict[str, int]
-    # reason -> cells that are not run
+    """Reason -> number of cells that are left out."""
     minutes: float
-    # estimated, on one device
+    """Estimate, for one device."""
     memory_bytes: int
-    # of the largest operand set, with the float64 copies that it is checked in
+    """Of the largest operand set, with the float64 copies for its check."""
 
 
 def plan_cells(plan: Plan, device: Device) -> Planned:
-    """Raises InputError for a shape larger than the device's memory."""
-    known = set[str]()
-    sweeps: list[list[Cell]] = [[] for _ in plan.sweep]
-    refused: dict[str, int] = {}
+    """The cells that a plan has for a device.
+
+    Raises:
+        InputError: a shape is larger than the device's memory.
+    """
+    cell_ids = set[str]()
+    refused = Counter[str]()
+    sweeps: list[list[Cell]] = []
     largest = 0
     for index, sweep in enumerate(plan.sweep):
+        cells: list[Cell] = []
         for gemm, config in _product(plan, index, device):
             if isinstance(config, str):
-                refused[config] = refused.get(config, 0) + sweep.repeats
+                refused[config] += sweep.repeats
                 continue
-            needed = gemm.operand_bytes + _checked_bytes(gemm)
-            if needed > MEMORY_SHARE * device.memory_bytes:
-                size, room = needed / 2**30, device.memory_bytes / 2**30
-                rule = f"its operands and their float64 copies for the check need {size:.1f} GiB, {device.name} has {room:.1f}"
-                raise InputError(f"sweep.{index}.shapes", str(gemm), rule, "take smaller shapes")
-            largest = max(largest, needed)
+            largest = max(largest, _memory_bytes(gemm, device, index))
             for repeat in range(sweep.repeats):
                 cell = _cell(plan, sweep, gemm, config, device, repeat)
-                if cell.cell_id not in known:
-                    known.add(cell.cell_id)
-                    sweeps[index].append(cell)
-    listed = _side_by_side(sweeps)
-    return Planned(listed, refused, sum(_seconds(plan, cell, device) for cell in listed) / 60, largest)
-
-
-def _side_by_side(sweeps: Sequence[Sequence[Cell]]) -> list[Cell]:
-    """Some of every sweep from the beginning to the end; cells of one problem stay together."""
-    problems = [[list(cells) for _, cells in itertools.groupby(sweep, key=lambda cell: cell.gemm)] for sweep in sweeps]
-    placed = [((i + 0.5) / len(groups), group) for groups in problems for i, group in enumerate(groups)]
-    return [cell for _, group in sorted(placed, key=lambda one: one[0]) for cell in group]
-
-
-def shapes_of(shapes: Shapes, seed: int) -> list[tuple[int, int, int]]:
-    """The (m, n, k) of a [shapes] table, without repeats."""
-    found = list(shapes.list) + list(itertools.product(shapes.m, shapes.n, shapes.k)) + [(m, n, k) for m in shapes.m for n, k in shapes.nk]
-    drawn = _sample(shapes, seed if shapes.seed is None else shapes.seed)
-    known = set(found)
-    return list(dict.fromkeys(found)) + list(itertools.islice((shape for shape in drawn if not (shape in known or known.add(shape))), shapes.sample))  # type: ignore[func-returns-value]
-
-
-def _sample(shapes: Shapes, seed: int) -> Iterator[tuple[int, int, int]]:
-    """Endless unless the table leaves no room for new shapes."""
-    rng = np.random.default_rng(seed)
-    low, high = np.log(shapes.min), np.log(shapes.max + 1)
-    for _ in range(1000 * max(shapes.sample, 1)):
-        m, n, k = (_rounded(min(int(np.exp(value)), shapes.max), shapes) for value in rng.uniform(low, high, 3))
-        if shapes.max_gflop is None or 2e-9 * m * n * k <= shapes.max_gflop:
-            yield m, n, k
-
-
-def _rounded(size: int, shapes: Shapes) -> int:
-    """To the nearest multiple within the bounds."""
-    step = shapes.multiple
-    return min(max(round(size / step), -(-shapes.min // step)), shapes.max // step) * step
+                if cell.cell_id not in cell_ids:
+                    cell_ids.add(cell.cell_id)
+                    cells.append(cell)
+        sweeps.append(cells)
+    seconds = sum(_seconds(plan, cell, device) for cells in sweeps for cell in cells)
+    return Planned(_side_by_side(sweeps), dict(refused), seconds / 60, largest)
 
 
 def _product(plan: Plan, index: int, device: Device) -> Iterator[tuple[Gemm, KernelConfig | str]]:
-    """Problems and configurations; in place of a configuration the reason why it is refused."""
+    """Problems with their configurations; a refused configuration is replaced by the reason."""
     sweep = plan.sweep[index]
-    configs = _Configs(plan, index, device)
-    for m, n, k in shapes_of(sweep.shapes, plan.seed):
-        for batch, dtype, layout in itertools.product(sweep.batch, sweep.dtypes, sweep.layouts):
-            for alpha, beta in sweep.scalars or ((sweep.alpha, sweep.beta),):
-                gemm = Gemm(m=m, n=n, k=k, batch=batch, dtype=dtype, layout=layout, alpha=alpha, beta=beta)
-                reason = _refusal(sweep, gemm, device)
-                found: Sequence[KernelConfig | str] = configs.of(gemm)
-                if not found:
-                    found = (f"set {sweep.kernel_set} of CUTLASS has no {dtype} {layout} for {device.arch}",)
-                for config in found:
-                    yield gemm, reason or config
+    configurations = Configurations(plan, index, device)
+    for gemm in _gemms(sweep, plan.seed):
+        configs: Sequence[KernelConfig | str] = configurations.of(gemm)
+        if not configs:
+            dtype, layout = gemm.dtype, gemm.layout
+            reason = f"set {sweep.kernel_set} of CUTLASS has no {dtype} {layout} for {device.arch}"
+            configs = [reason]
+        refusal = _refusal(sweep, gemm, device)
+        for config in configs:
+            yield gemm, refusal or config
 
 
-class _Configs:
-    """A sweep's configurations on one device: kernels times knobs, and of these a draw for each problem."""
-
-    def __init__(self, plan: Plan, index: int, device: Device) -> None:
-        self._plan, self._index, self._sweep, self._device = plan, index, plan.sweep[index], device
-        self._known: dict[tuple[str, str], list[KernelConfig]] = {}
-
-    def of(self, gemm: Gemm) -> list[KernelConfig]:
-        key = (gemm.dtype, gemm.layout)
-        if key not in self._known:
-            self._known[key] = [replace(kernel, **knobs) for kernel in self._kernels(gemm) for knobs in self._knobs()]
-        return self._drawn(gemm, self._known[key])
-
-    def _kernels(self, gemm: Gemm) -> list[KernelConfig]:
-        sweep = self._sweep
-        if sweep.kernel_set is not None and self._device.arch is not None and self._device.kind == "cuda":
-            from agent.kernels.cutlass.generate import configs
-
-            try:
-                return configs(sweep.kernel_set, self._device.arch, gemm.dtype, gemm.layout)
-            except InputError:  # no such set for this architecture: the others of a fleet may have it
-                return []
-        names = sweep.kernel if sweep.candidates is None else candidate_names(sweep.candidates)
-        return [KernelConfig(family=sweep.family, kernel=self._pinned(name)) for name in names]
-
-    def _pinned(self, kernel: str) -> str:
-        """An own kernel by its content, so that an edited one is a new cell; as it was recorded, on a replay."""
-        if self._sweep.family != "custom" or self._plan.devices.kind == "replay":
-            return kernel
-        from agent.kernels.custom import read_own
-
-        try:
-            return read_own(kernel).name
-        except InputError as error:
-            raise InputError(f"sweep.{self._index}.kernel", kernel, str(error), "correct the description (docs/own-kernels.md)") from None
-
-    def _knobs(self) -> Iterator[dict[str, Any]]:
-        names = list(self._sweep.knobs)
-        for values in itertools.product(*self._sweep.knobs.values()):
-            knobs: dict[str, Any] = dict(zip(names, values, strict=True))
-            if "tile" in knobs:
-                tile = knobs.pop("tile")
-                knobs = {"tile_m": tile, "tile_n": tile, "tile_k": tile, **knobs}
-            yield knobs
-
-    def _drawn(self, gemm: Gemm, configs: list[KernelConfig]) -> list[KernelConfig]:
-        """As many as `per_shape` says, by a hash that knows nothing of other shapes; the library's own default always."""
-        most = self._sweep.per_shape
-        if most is None or most >= len(configs):
-            return configs
-        # an own kernel by its path alone: an edited one is to meet the shapes of the one before
-        words = [str(replace(config, kernel=config.kernel.partition("@")[0])) for config in configs]
-        order = {i: digest({"seed": self._plan.seed, "gemm": str(gemm), "config": text}) for i, text in enumerate(words)}
-        first = [i for i, config in enumerate(configs) if config.kernel == "default"]
-        chosen = (first + sorted((i for i in order if i not in first), key=order.__getitem__))[:most]
-        return [configs[i] for i in sorted(chosen)]
-
-
-def candidate_names(count: int) -> list[str]:
-    """cuBLASLt's algorithms as agent/kernels/cublaslt names them: the default, the heuristic's others, and beyond."""
-    listed = ["default", *(f"heuristic-{i}" for i in range(1, HEURISTIC_LIST))]
-    return [*listed, *(f"enumerated-{i}" for i in range(count - len(listed)))][:count]
+def _gemms(sweep: Sweep, seed: int) -> Iterator[Gemm]:
+    scalars = sweep.scalars or ((sweep.alpha, sweep.beta),)
+    for m, n, k in shapes_of(sweep.shapes, seed):
+        variants = itertools.product(sweep.batch, sweep.dtypes, sweep.layouts, scalars)
+        for batch, dtype, layout, (alpha, beta) in variants:
+            yield Gemm(
+                m=m, n=n, k=k, batch=batch, dtype=dtype, layout=layout, alpha=alpha, beta=beta
+            )
 
 
 def _refusal(sweep: Sweep, gemm: Gemm, device: Device) -> str | None:
@@ -189,25 +108,66 @@ def _refusal(sweep: Sweep, gemm: Gemm, device: Device) -> str | None:
     if gemm.dtype not in facts.dtypes:
         return f"family {sweep.family} has no {gemm.dtype}"
     if sweep.kernel_set is not None and device.arch is None:
-        return f"kernel_set {sweep.kernel_set} is by architecture, and that of {device.name} is not known"
+        name = f"kernel_set {sweep.kernel_set}"
+        return f"{name} depends on the architecture, and that of {device.name} is not known"
     return None
 
 
-def _cell(plan: Plan, sweep: Sweep, gemm: Gemm, config: KernelConfig, device: Device, repeat: int) -> Cell:
-    device_key = device.uuid if plan.devices.spread == "each" else device.name
-    cell = Cell(gemm=gemm, config=config, device_key=device_key, cache=plan.measure.cache, repeat=repeat)
-    # a share chosen by the cell's own name: the same cells in every run
-    metered = device.has_power and int(digest({"power": cell.cell_id}), 16) / 16**16 < sweep.power_share
-    return Cell(gemm=gemm, config=config, device_key=device_key, cache=plan.measure.cache, repeat=repeat, power=metered)
+def _memory_bytes(gemm: Gemm, device: Device, index: int) -> int:
+    """Of the operands and of their copies in float64. Raises InputError if the device has less."""
+    elements = gemm.m * gemm.k + gemm.k * gemm.n + gemm.m * gemm.n
+    needed = gemm.operand_bytes + 8 * gemm.batch * elements
+    if needed > MEMORY_SHARE * device.memory_bytes:
+        rule = (
+            "its operands and their float64 copies for the check need "
+            f"{needed / 2**30:.1f} GiB, {device.name} has {device.memory_bytes / 2**30:.1f}"
+        )
+        raise InputError(f"sweep.{index}.shapes", str(gemm), rule, "take smaller shapes")
+    return needed
 
 
-def _checked_bytes(gemm: Gemm) -> int:
-    return 8 * gemm.batch * (gemm.m * gemm.k + gemm.k * gemm.n + gemm.m * gemm.n)
+def _cell(
+    plan: Plan, sweep: Sweep, gemm: Gemm, config: KernelConfig, device: Device, repeat: int
+) -> Cell:
+    cell = Cell(
+        gemm=gemm,
+        config=config,
+        device_key=plan.devices.key_of(device),
+        cache=plan.measure.cache,
+        repeat=repeat,
+    )
+    # By the id of the cell without power, so that the same cells are metered in every run.
+    name = f'{{"power":"{cell.cell_id}"}}'
+    if device.has_power and is_drawn(name, sweep.power_share):
+        return replace(cell, power=True)
+    return cell
+
+
+def _side_by_side(sweeps: Sequence[Sequence[Cell]]) -> list[Cell]:
+    """Some of every sweep from the beginning to the end; cells of one problem stay together."""
+    placed: list[tuple[float, list[Cell]]] = []
+    for sweep in sweeps:
+        problems = [list(cells) for _, cells in itertools.groupby(sweep, key=_gemm_of_cell)]
+        for i, cells in enumerate(problems):
+            placed.append(((i + 0.5) / len(problems), cells))
+    placed.sort(key=_place)
+    return [cell for _, cells in placed for cell in cells]
+
+
+def _gemm_of_cell(cell: Cell) -> Gemm:
+    return cell.gemm
+
+
+def _place(placed: tuple[float, list[Cell]]) -> float:
+    return placed[0]
 
 
 def _seconds(plan: Plan, cell: Cell, device: Device) -> float:
-    peak = device.peak_tflops.get(cell.gemm.dtype) or GUESSED_TFLOPS[device.kind]
-    run_s = cell.gemm.flops / (0.3 * peak * 1e12)
-    power_s = plan.measure.settle_s + (plan.measure.power_steps + 1) * STEP_S if cell.power else 0.0
-    burst_s = 0.5 * plan.measure.burst_s if device.kind == "cpu" else plan.measure.min_burst_s
-    return max(burst_s, 6 * run_s) + SECONDS_PER_CELL[device.kind] + power_s
+    measure = plan.measure
+    peak_tflops = device.peak_tflops.get(cell.gemm.dtype) or ASSUMED_TFLOPS[device.kind]
+    launch_s = cell.gemm.flops / (ASSUMED_EFFICIENCY * peak_tflops * 1e12)
+    burst_s = 0.5 * measure.burst_s if device.kind == "cpu" else measure.min_burst_s
+    seconds = max(burst_s, LAUNCHES_BESIDE_BURST * launch_s) + SECONDS_PER_CELL[device.kind]
+    if cell.power:
+        seconds += measure.settle_s + (measure.power_steps + 1) * STEP_S
+    return seconds

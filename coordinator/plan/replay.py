@@ -1,55 +1,65 @@
-"""The cells of a recorded dataset: what `demo --dataset` measures (replays) and, after it, the shapes that it keeps back.
+"""The cells of a recorded dataset, for `demo --dataset`: those to measure (replay), and those
+kept back.
 
 Shapes are kept back by a hash of their own, independent of the one that a training holds out by.
+Does not know how the dataset was recorded.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
-import pyarrow.parquet as pq
-
 from coordinator.plan.schema import Plan, parse_plan
-from gemmcast.arrow import conform
+from gemmcast.arrow import read_samples
 from gemmcast.cell import Cell
-from gemmcast.sample import config_of, gemm_of
+from gemmcast.draw import is_drawn
+from gemmcast.rows import ReadRow, config_of, gemm_of
 
 KEPT_BACK = 0.2
-# of the shapes
+"""Share of the shapes that are kept back."""
 AGENTS = 2
 
 
 def replay_plan(dataset: Path) -> Plan:
-    """Two agents that answer from the file; its cells are given to the loop, so the sweep only names one of them."""
-    first = pq.read_table(dataset, columns=["m", "n", "k", "family"]).slice(0, 1).to_pylist()[0]
-    shapes = {"list": [[first[name] for name in "mnk"]]}
-    return parse_plan({
-        "name": f"replay-{dataset.stem}",
-        "devices": {"kind": "replay", "dataset": str(dataset), "agents": AGENTS},
-        "train": {"every": 1000, "min_rows": 200},
-        "sweep": [{"family": first["family"], "shapes": shapes}],
-    })  # fmt: skip
+    """A plan of two agents that answer from the file.
+
+    A run of it is given the cells of the file; the one sweep only makes the plan complete.
+    """
+    first = read_samples(dataset).slice(0, 1).to_pylist()[0]
+    shape = [first["m"], first["n"], first["k"]]
+    return parse_plan(
+        {
+            "name": f"replay-{dataset.stem}",
+            "devices": {"kind": "replay", "dataset": str(dataset), "agents": AGENTS},
+            "train": {"every": 1000, "min_rows": 200},
+            "sweep": [{"family": first["family"], "shapes": {"list": [shape]}}],
+        }
+    )
 
 
 def recorded_cells(dataset: Path) -> tuple[list[Cell], list[Cell]]:
-    """(to measure first, kept back): a cell for each good row."""
-    table = conform(pq.read_table(dataset), str(dataset))
-    seen: Counter[Cell] = Counter()
+    """A cell for each row with status ok: (those to measure first, those kept back)."""
+    repeats: Counter[Cell] = Counter()
     first: list[Cell] = []
     kept_back: list[Cell] = []
-    for row in table.to_pylist():
+    for row in read_samples(dataset).to_pylist():
         if row["status"] != "ok":
             continue
-        metered = row["power_w"] is not None
-        cell = Cell(gemm=gemm_of(row), config=config_of(row), device_key=row["device"], cache=row["cache"], power=metered)
-        cell, seen[cell] = replace(cell, repeat=seen[cell]), seen[cell] + 1
-        (kept_back if _is_kept_back(cell) else first).append(cell)
+        cell = _recorded_cell(row)
+        numbered = replace(cell, repeat=repeats[cell])
+        repeats[cell] += 1
+        is_kept_back = is_drawn(f"kept back {cell.gemm.shape_key}", KEPT_BACK)
+        (kept_back if is_kept_back else first).append(numbered)
     return first, kept_back
 
 
-def _is_kept_back(cell: Cell) -> bool:
-    number = int.from_bytes(hashlib.sha256(f"kept back {cell.gemm.shape_key}".encode()).digest()[:4], "big")
-    return number < KEPT_BACK * 2**32
+def _recorded_cell(row: ReadRow) -> Cell:
+    return Cell(
+        gemm=gemm_of(row),
+        config=config_of(row),
+        device_key=row["device"],
+        cache=row["cache"],
+        power=row["power_w"] is not None,
+    )

@@ -1,1 +1,1 @@
-"""What came back: the sample store, exports, imports of other people's tables."""
+"""Measured samples: the store, exports, and imports of tables that others measured."""

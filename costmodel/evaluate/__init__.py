@@ -1,1 +1,1 @@
-"""How good a model is: metrics, baselines, cross-validation, generalisation, ranking, repeatability."""
+"""How good a model is: metrics, baselines, groups, cross-validation, ranking, noise."""

@@ -1,117 +1,186 @@
-"""How right a model of this kind is about more than new shapes: layers, kernels and devices of which it saw nothing.
+"""How well a kind of model predicts layers, kernels and devices that it was not trained on.
 
-Each question is one split of all samples, one refit and one table of errors. The refit has the published model's shares, one network a target, and a
-third of the steps at most, so that it costs seconds: it is a stand-in, somewhat worse than the model itself, and is thrown away. One fold each, no
-cross-validation: these numbers say how large an error to expect, not which of two models is better. Beside it stand the baselines that cost little.
+Each split parts all samples once; one model is fitted on one part and scored on the other, beside
+the baselines that cost little. The caller hands over how a model is fitted: usually smaller than
+the one that is published, so that a split takes seconds. One split each is no cross-validation:
+the numbers say how large an error to expect, not which of two models is better.
 
-    layer        a fifth of the (n, k), by hash, at any m
-    member       a fifth of the kernels (costmodel/evaluate/crossval.py, MEMBER) of every family that has several, by hash
-    device X     every row of one type of device, asked of what the others taught
-    device X + 50 samples    the same rows, when 50 rows of other shapes of that device were known too, such with power if there are
+    layer        a fifth of the (n, k), chosen by a hash, at any m
+    member       a fifth of the kernels of every family that has several, chosen by a hash
+    device X     all rows of one type of device, predicted from those of the others
+    device X + 50 samples    the same, with 50 rows of that device's other shapes in training, those
+                             with power first
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import zip_longest
-from typing import Any
+from itertools import chain, zip_longest
+from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
-from costmodel.dataset import Dataset
-from costmodel.evaluate.crossval import FOLDS, beside_baselines, layers, members, scores, split
-from costmodel.model import CostModel
+from costmodel.dataset import Indices, Mask, Names, TrainingSet
+from costmodel.evaluate.crossval import Fit, beside_baselines, scores
+from costmodel.evaluate.groups import FOLDS, devices, kernels, layers, split
+from costmodel.evaluate.metrics import ScoreTable, to_json
 
-Mask = npt.NDArray[np.bool_]
-# [n_rows]
-MIN_TRAINING, MIN_TEST = 100, 10
-# rows; a question with fewer is not asked
-MIN_LAYERS, MIN_MEMBERS = 20, 4
-# different ones; with fewer there is no such entry
-MIN_DEVICE_ROWS = 500
-MOST_DEVICES = 4
-# are left out in turn, those with most rows: each costs two refits
-KNOWN = 50
-MEMBERS, STEPS = 1, 5_000
-CHEAP = ("lookup", "roofline")
-# the forest takes as long as the refit
+MIN_TRAINING: Final = 100
+"""Rows; a split with fewer training rows is left out."""
+MIN_TEST: Final = 10
+"""Rows; a split with fewer test rows is left out."""
+MIN_LAYERS: Final = 20
+"""Different layers; with fewer there is no split by layer."""
+MIN_MEMBERS: Final = 4
+"""Different kernels; with fewer there is no split by kernel."""
+MIN_DEVICE_ROWS: Final = 500
+"""Rows; a type of device with fewer is not left out."""
+MOST_DEVICES: Final = 4
+"""So many types of device are left out in turn, those with most rows: each costs two fits."""
+KNOWN_SAMPLES: Final = 50
+"""Rows of a device that are known beforehand in its second split."""
+CHEAP_BASELINES: Final = ("lookup", "roofline")
+"""The forest takes as long as a fit of the model."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Part:
-    """One question: what is trained on, what is asked."""
+class Split:
+    """Which rows a model is trained on, and which it is tested with."""
 
     name: str
-    split: str
-    # in words
+    description: str
+    """In words, for the card."""
     training: Mask
     test: Mask
 
 
-def unseen(data: Dataset, shares: Mapping[str, float]) -> dict[str, dict[str, Any]]:
-    """name -> split (in words), train_rows, test_rows, scores (target -> method -> metric, costmodel/evaluate/metrics.py)."""
-    found = {}
-    for part in parts(data):
-        training, test = data.take(part.training), data.take(part.test)
-        said = CostModel(members=MEMBERS, steps=STEPS, shares=shares).fit_dataset(training).predict(test.queries)
-        errors = scores(test, beside_baselines(training, test, said, CHEAP))
-        found[part.name] = {"split": part.split, "train_rows": len(training), "test_rows": len(test), "scores": errors}
-    return found
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SplitScores:
+    """The errors of one split."""
+
+    description: str
+    train_rows: int
+    test_rows: int
+    scores: ScoreTable
+
+    def to_json(self) -> dict[str, object]:
+        """The layout of a model card."""
+        return {
+            "split": self.description,
+            "train_rows": self.train_rows,
+            "test_rows": self.test_rows,
+            "scores": to_json(self.scores),
+        }
 
 
-def parts(data: Dataset) -> Iterator[Part]:
-    """The questions that the data can answer."""
-    for part in (*_layer(data), *_member(data), *_devices(data)):
+def generalisation(data: TrainingSet, fit: Fit) -> dict[str, SplitScores]:
+    """The errors of each split that the data allow, by the split's name.
+
+    Args:
+        fit: called once per split with its training rows.
+    """
+    by_name: dict[str, SplitScores] = {}
+    for part in splits(data):
+        training = data.take(part.training)
+        test = data.take(part.test)
+        from_model = fit(training).predict(test.queries)
+        predicted = beside_baselines(training, test, from_model, CHEAP_BASELINES)
+        by_name[part.name] = SplitScores(
+            description=part.description,
+            train_rows=len(training),
+            test_rows=len(test),
+            scores=scores(test, predicted),
+        )
+    return by_name
+
+
+def splits(data: TrainingSet) -> Iterator[Split]:
+    """The splits that have enough rows on both sides."""
+    for part in chain(_by_layer(data), _by_kernel(data), _by_device(data)):
         if part.training.sum() >= MIN_TRAINING and part.test.sum() >= MIN_TEST:
             yield part
 
 
-def _layer(data: Dataset) -> Iterator[Part]:
+def _by_layer(data: TrainingSet) -> Iterator[Split]:
     groups = layers(data)
-    if len(set(groups)) >= MIN_LAYERS:
-        training, test = next(split(groups, FOLDS))
-        yield Part(name="layer", split="a fifth of the (n, k), chosen by a hash, left out at every m", training=training, test=test)
+    if len(set(groups)) < MIN_LAYERS:
+        return
+    training, test = next(split(groups, FOLDS))
+    yield Split(
+        name="layer",
+        description="a fifth of the (n, k), chosen by a hash, left out at every m",
+        training=training,
+        test=test,
+    )
 
 
-def _member(data: Dataset) -> Iterator[Part]:
-    groups = members(data)
-    if len(set(groups) - {None}) >= MIN_MEMBERS:
-        training, test = next(split(groups, FOLDS, within=data.column("family")))
-        words = "a fifth of every family's kernels (kernel, tile, algorithm), chosen by a hash, left out at every shape"
-        yield Part(name="member", split=words, training=training, test=test)
+def _by_kernel(data: TrainingSet) -> Iterator[Split]:
+    groups = kernels(data)
+    if len(set(groups) - {None}) < MIN_MEMBERS:
+        return
+    training, test = next(split(groups, FOLDS, within=data.column("family")))
+    description = (
+        "a fifth of every family's kernels (kernel, tile, algorithm), chosen by a hash, "
+        "left out at every shape"
+    )
+    yield Split(name="member", description=description, training=training, test=test)
 
 
-def _devices(data: Dataset) -> Iterator[Part]:
-    devices = data.column("device")
-    counts = Counter(devices.tolist())
-    for device, rows in counts.most_common(MOST_DEVICES) if len(counts) > 1 else ():
+def _by_device(data: TrainingSet) -> Iterator[Split]:
+    names = devices(data)
+    counts = Counter(names.tolist())
+    if len(counts) == 1:
+        return
+    for device, rows in counts.most_common(MOST_DEVICES):
         if rows < MIN_DEVICE_ROWS:
             continue
-        here = devices == device
-        known, test = _sampled(data, here)
-        yield Part(name=f"device {device}", split="nothing of this type of device, much of others, shapes included", training=~here, test=test)
-        words = f"as without them, with {known.sum()} samples of other shapes of this type of device, those with power first"
-        yield Part(name=f"device {device} + {KNOWN} samples", split=words, training=~here | known, test=test)
+        of_device = names == device
+        known, test = _known_samples(data, of_device)
+        yield Split(
+            name=f"device {device}",
+            description="no rows of this type of device; rows of others, at the same shapes too",
+            training=~of_device,
+            test=test,
+        )
+        yield Split(
+            name=f"device {device} + {KNOWN_SAMPLES} samples",
+            description=(
+                f"the same with {known.sum()} samples of other shapes of this type of device, "
+                "those with power first"
+            ),
+            training=~of_device | known,
+            test=test,
+        )
 
 
-def _sampled(data: Dataset, here: Mask) -> tuple[Mask, Mask]:
-    """Of a device's rows KNOWN, spread over half of its shapes, those with power first; and all rows of the other half."""
+def _known_samples(data: TrainingSet, of_device: Mask) -> tuple[Mask, Mask]:
+    """Masks of the device's rows that are known beforehand, and of those to predict.
+
+    Known are KNOWN_SAMPLES rows, spread over half of the device's shapes, those with power first.
+    To predict are all rows of the other half.
+    """
     shapes = data.shapes.copy()
-    shapes[~here] = None
-    _, half = next(split(shapes, 2))
-    metered = ~np.isnan(data.measured["power_w"])
+    shapes[~of_device] = None
+    _, known_half = next(split(shapes, 2))
+    has_power = ~np.isnan(data.measured["power_w"])
+
+    # an order that depends on names alone
+    by_cell_id = np.argsort(data.column("cell_id"), kind="stable")
+    candidates: list[int] = []
+    for wanted in (known_half & has_power, known_half & ~has_power):
+        rows = by_cell_id[wanted[by_cell_id]]
+        candidates += _one_shape_after_another(data.shapes, rows)
     known = np.zeros(len(data), dtype=bool)
-    hashed = np.argsort(data.column("cell_id"), kind="stable")  # an order that nobody chose
-    known[[i for rows in (half & metered, half & ~metered) for i in _in_turn(data.shapes, hashed[rows[hashed]])][:KNOWN]] = True
-    return known, here & ~half
+    known[candidates[:KNOWN_SAMPLES]] = True
+    return known, of_device & ~known_half
 
 
-def _in_turn(shapes: npt.NDArray[Any], rows: npt.NDArray[np.int64]) -> list[int]:
-    """The rows, one of every shape, then a second of each, and so on."""
-    by_shape: dict[Any, list[int]] = {}
-    for i in rows.tolist():
-        by_shape.setdefault(shapes[i], []).append(i)
-    return [i for of_each in zip_longest(*by_shape.values()) for i in of_each if i is not None]
+def _one_shape_after_another(shapes: Names, rows: Indices) -> list[int]:
+    """The rows in another order: one of every shape, then a second of each, and so on."""
+    rows_by_shape: dict[str, list[int]] = {}
+    for row in rows.tolist():
+        rows_by_shape.setdefault(shapes[row], []).append(row)
+    rounds = zip_longest(*rows_by_shape.values())
+    return [row for row in chain.from_iterable(rounds) if row is not None]

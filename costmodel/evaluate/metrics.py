@@ -1,26 +1,84 @@
-"""How wrong predictions are: absolute percentage errors and R², as plain numbers (3.1 is 3.1 %).
+"""How large the errors of predictions are, in per cent: 3.1 is 3.1 %.
 
-R² alone accepts nothing: a method can have R² 0.95 and a mean error of 148 %, because R² sees only the largest GEMMs.
+    ape = 100 |predicted / measured - 1|
+    r2  = 1 - sum (measured - predicted)^2 / sum (measured - mean of measured)^2
+
+R2 alone is no criterion: a method can have R2 0.95 and a mean error of 148 %, because R2 is decided
+by the largest GEMMs. Knows nothing of models; gemmcast/score_table.py makes text of scores.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Final
+
 import numpy as np
 import numpy.typing as npt
 
+from gemmcast.card import Scores
+
 Values = npt.NDArray[np.float64]
-# [n_rows]
+"""[n_rows]"""
 
 
-def score(measured: Values, predicted: Values) -> dict[str, float]:
-    """mape, median_ape, p90_ape (per cent), r2 and rows. What does not exist is left out, because JSON has no NaN: of no rows only
-    `rows` is left, and values that are all alike have no r2."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Score:
+    """Errors of one method on one target; a number that cannot be computed is None."""
+
+    rows: int
+    """How many rows were compared."""
+    mape: float | None = None
+    """Mean absolute percentage error."""
+    median_ape: float | None = None
+    """Median of the absolute percentage errors."""
+    p90_ape: float | None = None
+    """90th percentile of the absolute percentage errors."""
+    r2: float | None = None
+    """Coefficient of determination; None where all measured values are equal."""
+
+    def to_json(self) -> dict[str, float]:
+        """The numbers that exist, by name: JSON has no NaN."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+
+COMPARED: Final = ("runtime_us", "power_w", "energy_mj")
+"""Targets by which kinds of models are compared (costmodel/alternatives.py)."""
+ScoreTable = dict[str, dict[str, Score]]
+"""target -> method -> score"""
+
+
+def score(measured: Values, predicted: Values) -> Score:
+    """Compare predictions with measurements.
+
+    Args:
+        measured: [n_rows], above 0.
+        predicted: [n_rows].
+    """
     if not len(measured):
-        return {"rows": 0}
+        return Score(rows=0)
     ape = 100 * np.abs(predicted / measured - 1)
+    return Score(
+        rows=len(measured),
+        mape=float(ape.mean()),
+        median_ape=float(np.median(ape)),
+        p90_ape=float(np.percentile(ape, 90)),
+        r2=_r2(measured, predicted),
+    )
+
+
+def to_json(scores: Mapping[str, Mapping[str, Score]]) -> Scores:
+    """target -> method -> metric -> number: the layout of a model card."""
+    plain: dict[str, dict[str, dict[str, float]]] = {}
+    for target, methods in scores.items():
+        plain[target] = {}
+        for method, of_method in methods.items():
+            plain[target][method] = of_method.to_json()
+    return plain
+
+
+def _r2(measured: Values, predicted: Values) -> float | None:
     spread = float(np.sum((measured - measured.mean()) ** 2))
-    found = {"mape": float(ape.mean()), "median_ape": float(np.median(ape)), "p90_ape": float(np.percentile(ape, 90)), "rows": len(measured)}
-    return {**found, "r2": 1 - float(np.sum((measured - predicted) ** 2)) / spread} if spread > 0 else found
-
-
-COMPARED = ("runtime_us", "power_w", "energy_mj")
+    if spread == 0:
+        return None
+    return 1 - float(np.sum((measured - predicted) ** 2)) / spread

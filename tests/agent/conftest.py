@@ -1,39 +1,57 @@
-"""What the agent's tests share: a device on paper, cells and recorded rows, a bench that plays a device, and a real measuring child."""
+"""What the agent's tests share: a paper device, cells, recorded rows, a fake backend, children."""
 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from agent.instrument import blank
+sys.path.insert(0, str(Path(__file__).parent))
+
+import fake_gpu
+
 from agent.kernels import Prepared
 from agent.operands import Carved, Operands, input_elements, output_elements
 from agent.power import PowerReading
+from agent.spec import AgentSpec
 from agent.supervisor import ChildSupervisor
 from agent.timing import Burst, Steps
 from gemmcast.cell import Cell
 from gemmcast.config import KernelConfig
 from gemmcast.device import Device
+from gemmcast.errors import MeasurementError
 from gemmcast.gemm import Gemm
 from gemmcast.procedure import Procedure
+from gemmcast.rows import blank
 
 MakeCell = Callable[..., Cell]
-MakeWorker = Callable[..., ChildSupervisor]
+MakeSupervisor = Callable[..., ChildSupervisor]
 DEVICE = Device(
-    name="Paper CPU (2 cores)", kind="cpu", uuid="CPU-paper", compute_units=2, memory_bytes=2**34, l2_bytes=2**25, dram_gbps=40.0,
-    empty_launch_us=1.0, peak_tflops={"fp32": 0.2, "fp64": 0.1}, library="openblas 0",
-)  # fmt: skip
+    name="Paper CPU (2 cores)",
+    kind="cpu",
+    uuid="CPU-paper",
+    compute_units=2,
+    memory_bytes=2**34,
+    l2_bytes=2**25,
+    dram_gbps=40.0,
+    empty_launch_us=1.0,
+    peak_tflops={"fp32": 0.2, "fp64": 0.1},
+    library="openblas 0",
+)
 QUICK = Procedure(burst_s=0.005)
+STEADY_CHILD = (sys.executable, str(Path(__file__).parent / "steady_child.py"))
+GEMM_OPTIONS = ("batch", "dtype", "layout", "alpha", "beta")
+CELL_OPTIONS = ("device_key", "cache", "power", "repeat")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Measuring processes must be alone on the GPU: they go before any test that holds it in this process."""
+    """Measuring processes must be alone on the GPU: before tests that hold it in this process."""
     items.sort(key=lambda item: item.path.name != "test_agent_gpu.py")
 
 
@@ -42,12 +60,24 @@ def device() -> Device:
     return DEVICE
 
 
-def _cell(m: int = 32, n: int = 48, k: int = 64, *, threads: int = 1, kernel: str = "numpy", **options: Any) -> Cell:
+def _cell(
+    m: int = 32,
+    n: int = 48,
+    k: int = 64,
+    *,
+    threads: int = 1,
+    kernel: str = "numpy",
+    **options: Any,
+) -> Cell:
     """A small product on this CPU; options are a Gemm's, a KernelConfig's or a Cell's."""
-    gemm = {name: options.pop(name) for name in ("batch", "dtype", "layout", "alpha", "beta") if name in options}
-    of_cell = {name: options.pop(name) for name in ("device_key", "cache", "power", "repeat") if name in options}
-    config = KernelConfig(**{"family": "blas", "kernel": kernel, "cpu_threads": threads, **options})
-    return Cell(gemm=Gemm(m=m, n=n, k=k, **gemm), config=config, **{"device_key": DEVICE.name, "cache": "warm", **of_cell})
+    for_gemm = {name: options.pop(name) for name in GEMM_OPTIONS if name in options}
+    for_cell = {name: options.pop(name) for name in CELL_OPTIONS if name in options}
+    knobs = {"family": "blas", "kernel": kernel, "cpu_threads": threads, **options}
+    return Cell(
+        gemm=Gemm(m=m, n=n, k=k, **for_gemm),
+        config=KernelConfig(**knobs),
+        **{"device_key": DEVICE.name, "cache": "warm", **for_cell},
+    )
 
 
 @pytest.fixture(scope="session")
@@ -59,8 +89,15 @@ def make_cell() -> MakeCell:
 def make_row() -> Callable[..., dict[str, Any]]:
     """A recorded sample of a cell, status ok."""
 
-    def row(cell: Cell, runtime_us: float = 10.0, device: Device = DEVICE, **columns: Any) -> dict[str, Any]:
-        readings = {"runtime_us": runtime_us, "runtime_rse": 0.001, "launches_timed": 100, "max_error_over_rms": 1e-7}
+    def row(
+        cell: Cell, runtime_us: float = 10.0, device: Device = DEVICE, **columns: Any
+    ) -> dict[str, Any]:
+        readings = {
+            "runtime_us": runtime_us,
+            "runtime_rse": 0.001,
+            "launches_timed": 100,
+            "max_error_over_rms": 1e-7,
+        }
         return {**blank(cell, device, "recorder"), **readings, **columns}
 
     return row
@@ -69,37 +106,66 @@ def make_row() -> Callable[..., dict[str, Any]]:
 class Work:
     """Enqueued by a cell; what is done after waiting for it is that cell's."""
 
-    def __init__(self, backend: FakeBench, stage: str, m: int) -> None:
-        self._backend, self._stage, self._m = backend, stage, m
+    def __init__(self, backend: FakeBackend, stage: str, m: int) -> None:
+        self._backend = backend
+        self._stage = stage
+        self._m = m
 
     def wait(self) -> None:
         self._backend.current = self._m
         self._backend.at(self._stage, self._m)
 
 
-class FakeBench:
-    """NumPy arrays; a launch takes 12.5 us, in the window 15 us at 200 W; neighbours come and go as `busy` says.
+class FakeBackend:
+    """NumPy arrays; a launch takes 12.5 us, in the power window 15 us at 200 W.
 
-    Cells are told apart by their m. Each goes through the stages operands, checked, burst, timed, power, window; the first to hear of
-    it is `trouble`, which may raise.
+    Cells are distinguished by their m. Each goes through the stages operands, checked, burst,
+    timed, power, window; `trouble` is called at each and may raise. `busy` holds the answers of
+    `contention`.
     """
 
     xp: Any = np
-    BURST = Burst(runtime_us=12.5, runtime_rse=0.002, launches_timed=400, clock_mhz=1755.0, start_mhz=1980.0)
-    POWER = PowerReading(power_w=200.0, power_instant_w=198.0, sustained_runtime_us=15.0, clock_mhz=1500.0, window_s=0.5, counter_steps=5)
+    BURST = Burst(
+        runtime_us=12.5,
+        runtime_rse=0.002,
+        launches_timed=400,
+        clock_mhz=1755.0,
+        start_mhz=1980.0,
+    )
+    POWER = PowerReading(
+        power_w=200.0,
+        power_instant_w=198.0,
+        sustained_runtime_us=15.0,
+        clock_mhz=1500.0,
+        window_s=0.5,
+        counter_steps=5,
+    )
 
     def __init__(
-        self, device: Device, *, depth: int = 1, busy: Sequence[str | None] = (), trouble: Callable[[str, int], object] = lambda stage, m: None,
-        burst: Burst = BURST, power: PowerReading = POWER, no_power: str | None = None,
-    ) -> None:  # fmt: skip
-        self.depth, self._device, self._busy, self._trouble = depth, device, iter(busy), trouble
-        self._burst, self._power, self._no_power = burst, power, no_power
+        self,
+        device: Device,
+        *,
+        depth: int = 1,
+        busy: Sequence[str | None] = (),
+        trouble: Callable[[str, int], object] = lambda stage, m: None,
+        burst: Burst = BURST,
+        power: PowerReading = POWER,
+        no_power: str | None = None,
+    ) -> None:
+        self.depth = depth
+        self._device = device
+        self._busy = iter(busy)
+        self._trouble = trouble
+        self._burst = burst
+        self._power = power
+        self._no_power = no_power
         self.log: list[tuple[str, int]] = []
-        self.asked: list[tuple[Gemm, bool]] = []
+        self.requests: list[tuple[Gemm, bool]] = []
         self.steps_s: list[float | None] = []
         self.current = 0
         self._unchecked = False
-        self._made: tuple[Gemm, bool, list[Operands]] | None = None
+        self._problem: tuple[Gemm, bool] | None = None
+        self._sets: Sequence[Operands] = ()
         self._m_of: dict[int, int] = {}
 
     def at(self, stage: str, m: int) -> None:
@@ -113,38 +179,59 @@ class FakeBench:
 
     def operands(self, gemm: Gemm, *, cold: bool) -> Sequence[Operands]:
         self.at("operands", gemm.m)
-        self.asked.append((gemm, cold))
+        self.requests.append((gemm, cold))
         self._unchecked = True
-        if self._made is None or self._made[:2] != (gemm, cold):
-            sets, rng = 3 if cold else 1, np.random.default_rng(0)
-            arenas = (rng.standard_normal(sets * size, np.float32) for size in (input_elements(gemm), output_elements(gemm)))
-            self._made = (gemm, cold, Carved(gemm, *arenas, sets))
-        return self._made[2]
+        if self._problem != (gemm, cold):
+            sets = 3 if cold else 1
+            rng = np.random.default_rng(0)
+            inputs = rng.standard_normal(sets * input_elements(gemm), np.float32)
+            outputs = rng.standard_normal(sets * output_elements(gemm), np.float32)
+            self._sets = Carved(gemm, inputs, outputs, sets)
+            self._problem = (gemm, cold)
+        return self._sets
 
     def pending(self) -> Work:
-        stage, self._unchecked = "checked" if self._unchecked else "all waited for", False
-        return Work(self, stage, self.asked[-1][0].m)
+        stage = "checked" if self._unchecked else "all waited for"
+        self._unchecked = False
+        return Work(self, stage, self.requests[-1][0].m)
 
     def read(self, array: Any) -> Any:
         return array
 
-    def burst(self, prepared: Prepared, sets: int, procedure: Procedure, *, cold: bool) -> Steps[tuple[Burst, dict[str, Any]]]:
+    def burst(
+        self, prepared: Prepared, sets: int, procedure: Procedure, *, cold: bool
+    ) -> Steps[tuple[Burst, dict[str, Any]]]:
         m = self._m_of[id(prepared)] = self.current
         self.at("burst", m)
         yield Work(self, "timed", m)
-        return self._burst, {"temperature_c": 41.0, "host_launch_us": 2.5, "launch_bound": False, "throttle_reasons": 4}
+        return self._burst, {
+            "temperature_c": 41.0,
+            "host_launch_us": 2.5,
+            "launch_bound": False,
+            "throttle_reasons": 4,
+        }
 
     def no_power(self) -> str | None:
         return self._no_power
 
     def power(
-        self, prepared: Prepared, sets: int, burst: Burst, procedure: Procedure, *, step_s: float | None, meanwhile: Callable[[], object]
+        self,
+        prepared: Prepared,
+        sets: int,
+        burst: Burst,
+        procedure: Procedure,
+        *,
+        step_s: float | None,
+        meanwhile: Callable[[], object],
     ) -> PowerReading:
+        if self._no_power is not None:
+            raise MeasurementError("unsupported", self._no_power)
+        m = self._m_of[id(prepared)]
         self.steps_s.append(step_s)
-        self.at("power", self._m_of[id(prepared)])
+        self.at("power", m)
         meanwhile()
-        self.current = self._m_of[id(prepared)]
-        self.at("window", self.current)
+        self.current = m
+        self.at("window", m)
         return self._power
 
     def contention(self) -> str | None:
@@ -152,14 +239,22 @@ class FakeBench:
 
 
 @pytest.fixture(scope="session")
-def make_bench() -> Callable[..., Any]:
-    return FakeBench
+def make_backend() -> Callable[..., Any]:
+    return FakeBackend
+
+
+@pytest.fixture
+def gpu() -> Iterator[fake_gpu.Gpu]:
+    """A fake GPU in place of CuPy and NVML, for one test."""
+    with fake_gpu.installed() as installed:
+        yield installed
 
 
 @pytest.fixture(scope="session")
 def device_fault() -> Callable[[str], RuntimeError]:
     """What CuPy raises when the context is gone."""
-    return type("CUDARuntimeError", (RuntimeError,), {"__module__": "cupy_backends.cuda.api.runtime"})
+    module = {"__module__": "cupy_backends.cuda.api.runtime"}
+    return type("CUDARuntimeError", (RuntimeError,), module)
 
 
 @pytest.fixture(scope="session")
@@ -169,25 +264,36 @@ def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def make_worker(model_dir: Path) -> Iterator[MakeWorker]:
-    made: list[ChildSupervisor] = []
+def make_supervisor(model_dir: Path) -> Iterator[MakeSupervisor]:
+    """Starts children, undisturbed by other processes; options are an AgentSpec's."""
+    started: list[ChildSupervisor] = []
 
-    def supervisor(timeout_s: float = 60.0, *, procedure: Procedure = QUICK, program: Sequence[str] = (), **spec: Any) -> ChildSupervisor:
-        spec = {"kind": "cpu", "agent": "me", "model_dir": str(model_dir), "procedure": asdict(procedure), **spec}
-        made.append(ChildSupervisor(spec, timeout_s, *([program] if program else [])))
-        return made[-1]
+    def start(
+        timeout_s: float = 60.0,
+        *,
+        procedure: Procedure = QUICK,
+        program: Sequence[str] = STEADY_CHILD,
+        clock: Any = None,
+        **options: Any,
+    ) -> ChildSupervisor:
+        values = {"kind": "cpu", "agent": "me", "model_dir": model_dir, **options}
+        spec = AgentSpec(procedure=replace(procedure, timeout_s=timeout_s), **values)
+        now_s = {} if clock is None else {"now_s": clock}
+        started.append(ChildSupervisor(spec, program, **now_s))
+        return started[-1]
 
-    yield supervisor
-    for one in made:
-        one.stop()
+    yield start
+    for supervisor in started:
+        supervisor.stop()
 
 
 def _alive(pid: int) -> bool:
     """A zombie is dead."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        stat = Path(f"/proc/{pid}/stat").read_text()
     except FileNotFoundError:
         return False
+    return stat.rpartition(")")[2].split()[0] != "Z"
 
 
 @pytest.fixture(scope="session")
@@ -197,6 +303,6 @@ def alive() -> Callable[[int], bool]:
 
 @pytest.fixture
 def python_env() -> dict[str, str]:
-    """For a Python of our own in another process, started from anywhere."""
+    """For another Python process of this program, started from anywhere."""
     root = Path(__file__).resolve().parent.parent.parent
     return {**os.environ, "PYTHONPATH": str(root), "PYTHONDONTWRITEBYTECODE": "1"}

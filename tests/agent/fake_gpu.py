@@ -1,43 +1,88 @@
-"""A GPU on paper: the little of CuPy and NVML that the CUDA bench uses, over NumPy and a clock that only launches move.
+"""A fake GPU: what the CUDA backend uses of CuPy and NVML, over NumPy and a made-up clock.
 
-    python stand_in_gpu.py ROOT CELLS        rows of the cells, as JSON, measured by the real CudaBackend
+    with fake_gpu.installed() as gpu:
+        backend = CudaBackend(gpu.clock)
 
-What is real: arenas, graphs, batches, stamps, the load and the meter, as enqueued. A GEMM takes 20 us (with 96 rows 8 ms) and is
-right; the board draws 300 W; its counter steps ten times a second of the host's time; spins see 1980 MHz and every other kernel 1900.
+What is real: arenas, graphs, batches, stamps, the load and the meter, as they are enqueued. A GEMM
+takes 20 us (with 96 rows 8 ms) and is right; the board draws 300 W; its counter steps ten times a
+second; spins see 1980 MHz and every other kernel 1900 MHz. The GPU works beside the host: a launch
+costs the host 2 us and runs when the launches before it are done.
 """
 
 from __future__ import annotations
 
 import ctypes
-import json
 import sys
-import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
 
-GEMM_US, SLOW_M, SLOW_US, WATTS, SPIN_MHZ, MHZ, SMS = 20.0, 96, 8000.0, 300, 1980, 1900, 132
+from agent.power_window import HostClock
+
+GEMM_US = 20.0
+SLOW_M = 96
+SLOW_US = 8000.0
+SPIN_US = 30.0
+STAMP_US = 3.0
+TOUCH_US = 60.0
+COPY_US = 50.0
+SHORT_US = 5.0
+HOST_LAUNCH_US = 2.0
+ENERGY_READ_US = 2000.0
+STEP_S = 0.1
+WATTS = 300
+SPIN_MHZ = 1980
+MHZ = 1900
+SMS = 132
+REPLACED = (
+    "cupy",
+    "pynvml",
+    "agent.devices.cuda",
+    "agent.devices.nvml",
+    "agent.kernels.cublas",
+    "agent.kernels.launch",
+)
+"""Modules with these beginnings are imported anew over the fakes, and put back afterwards."""
 
 
 class Gpu:
-    """Where time passes; while a stream is captured, launches are noted instead."""
+    """Two clocks that only launches and waits move: the host's, and the end of the GPU's queue."""
 
     def __init__(self) -> None:
-        self.now_us, self.captured = 1e6, None
+        self.host_us = 1e6
+        self.queue_end_us = 1e6
+        self.captured: list[float] | None = None
+        self.clock = HostClock(now_s=self.now_s, wait=self.wait)
+
+    def now_s(self) -> float:
+        return self.host_us * 1e-6
+
+    def wait(self, seconds: float) -> None:
+        self.host_us += seconds * 1e6
 
     def run(self, us: float) -> None:
+        """Enqueue a kernel; while a graph is captured, note it instead."""
         if self.captured is not None:
             self.captured.append(us)
-        else:
-            self.now_us += us
+            return
+        self.queue_end_us = max(self.queue_end_us, self.host_us) + us
+        self.host_us += HOST_LAUNCH_US
 
+    def wait_until(self, at_us: float) -> None:
+        self.host_us = max(self.host_us, at_us)
 
-GPU = Gpu()
+    def energy_mj(self) -> int:
+        """Of whole steps; a read takes two milliseconds."""
+        self.host_us += ENERGY_READ_US
+        steps = int(self.now_s() / STEP_S)
+        return round(steps * WATTS * STEP_S * 1e3)
 
 
 class Array(np.ndarray):
-    """NumPy's, with the names that CuPy gives a pointer."""
+    """NumPy's, with the names that CuPy gives a pointer and a copy to the host."""
 
     @property
     def data(self) -> Any:
@@ -47,164 +92,247 @@ class Array(np.ndarray):
         return np.asarray(self).copy()
 
 
-def _on_device(make: Any) -> Any:
-    return lambda *args, **options: make(*args, **options).view(Array)
-
-
-KERNELS: dict[int, Kernel] = {}
-# by the address that launches name
-
-
-class Kernel:
-    def __init__(self, _code: str, name: str) -> None:
-        self.name, self.kernel = name, SimpleNamespace(ptr=id(self))
-        KERNELS[id(self)] = self
-
-    def __call__(self, _grid: Any, _block: Any, args: Any) -> None:
-        if self.name == "spin":
-            args[1][:2] = int(GPU.now_us * SPIN_MHZ), int(GPU.now_us * 1e3)
-        GPU.run(30.0 if self.name == "spin" else 5.0)
-        if self.name == "spin":
-            args[1][2:] = int(GPU.now_us * SPIN_MHZ), int(GPU.now_us * 1e3)
-
-
-def launch_kernel(function: int, *args: int) -> None:
-    """Of a stamp, whose one argument points to [sm, 2], or of a pass over the flush buffer."""
-    if KERNELS[function].name == "touch":
-        return GPU.run(60.0)
-    assert KERNELS[function].name == "stamp"
-    slot = ctypes.cast(ctypes.cast(args[-2], ctypes.POINTER(ctypes.c_void_p))[0], ctypes.POINTER(ctypes.c_void_p))[0]
-    seen = np.ctypeslib.as_array(ctypes.cast(slot, ctypes.POINTER(ctypes.c_longlong)), (SMS, 2))
-    seen[:, 0], seen[:, 1] = int(GPU.now_us * MHZ), int(GPU.now_us * 1e3)
-    GPU.run(3.0)
-
-
 class Graph:
-    def __init__(self, us: float) -> None:
-        self.us = us
+    def __init__(self, gpu: Gpu, us: float) -> None:
+        self._gpu = gpu
+        self._us = us
 
     def upload(self, _stream: Any) -> None:
         pass
 
     def launch(self, _stream: Any) -> None:
-        GPU.run(self.us)
-        time.sleep(self.us * 1e-6)  # the counter goes by the host's clock
+        self._gpu.run(self._us)
 
 
 class Stream:
     ptr = 1
 
-    def __init__(self, **_options: bool) -> None:
-        pass
+    def __init__(self, gpu: Gpu) -> None:
+        self._gpu = gpu
 
     def use(self) -> None:
         pass
 
     def synchronize(self) -> None:
-        pass
+        self._gpu.wait_until(self._gpu.queue_end_us)
 
     def begin_capture(self) -> None:
-        GPU.captured = []
+        self._gpu.captured = []
 
     def end_capture(self) -> Graph:
-        noted, GPU.captured = GPU.captured, None
-        return Graph(sum(noted))
+        noted, self._gpu.captured = self._gpu.captured, None
+        return Graph(self._gpu, sum(noted or []))
 
 
 class Event:
-    done = True
+    def __init__(self, gpu: Gpu) -> None:
+        self._gpu = gpu
+        self.at_us = 0.0
 
     def record(self, _stream: Any) -> None:
-        self.at_us = GPU.now_us
+        self.at_us = max(self._gpu.queue_end_us, self._gpu.host_us)
+
+    @property
+    def done(self) -> bool:
+        return self._gpu.host_us >= self.at_us
 
     def synchronize(self) -> None:
-        pass
+        self._gpu.wait_until(self.at_us)
 
 
-class Gemm:
-    """A library that multiplies right."""
+class Kernel:
+    """One of the kernels of agent/devices/cuda_stream.py or cuda_peaks.py, by its name."""
 
-    version = "paper 1.0"
+    def __init__(self, gpu: Gpu, name: str, kernels: dict[int, Kernel]) -> None:
+        self._gpu = gpu
+        self.name = name
+        self.kernel = SimpleNamespace(ptr=id(self))
+        kernels[id(self)] = self
+
+    def __call__(self, _grid: Any, _block: Any, args: Any) -> None:
+        if self.name != "spin":
+            self._gpu.run(SHORT_US)
+            return
+        begin_us = max(self._gpu.queue_end_us, self._gpu.host_us)
+        self._gpu.run(SPIN_US)
+        end_us = begin_us + SPIN_US
+        args[1][:] = [_cycles(begin_us), _ns(begin_us), _cycles(end_us), _ns(end_us)]
+
+    def launch(self, arguments: int) -> None:
+        """As `launchKernel` of the driver: `arguments` points to an array of pointers."""
+        if self.name == "touch":
+            self._gpu.run(TOUCH_US)
+            return
+        assert self.name == "stamp"
+        pointers = ctypes.cast(arguments, ctypes.POINTER(ctypes.c_void_p))
+        slot = ctypes.cast(pointers[0], ctypes.POINTER(ctypes.c_void_p))[0]
+        seen = np.ctypeslib.as_array(ctypes.cast(slot, ctypes.POINTER(ctypes.c_longlong)), (SMS, 2))
+        at_us = max(self._gpu.queue_end_us, self._gpu.host_us)
+        seen[:, 0] = int(at_us * MHZ)
+        seen[:, 1] = _ns(at_us)
+        self._gpu.run(STAMP_US)
+
+
+def _cycles(us: float) -> int:
+    return int(us * SPIN_MHZ)
+
+
+def _ns(us: float) -> int:
+    return int(us * 1e3)
+
+
+class Library:
+    """A kernel family that multiplies right."""
+
+    version = "fake 1.0"
+
+    def __init__(self, gpu: Gpu) -> None:
+        self._gpu = gpu
 
     def prepare(self, gemm: Any, _config: Any, sets: Any) -> Any:
-        from agent.dtypes import narrow, widen
         from agent.kernels import Prepared
 
         def launch(i: int) -> None:
-            GPU.run(SLOW_US if gemm.m == SLOW_M else GEMM_US)
-            if GPU.captured is None:
-                a, b, c = (np.asarray(getattr(sets[i], name)) for name in "abc")
-                a = widen(np, a.swapaxes(1, 2) if gemm.layout[0] == "t" else a, gemm.dtype)
-                b = widen(np, b.swapaxes(1, 2) if gemm.layout[1] == "t" else b, gemm.dtype)
-                product = gemm.alpha * np.matmul(a, b) + gemm.beta * np.nan_to_num(widen(np, c, gemm.c_dtype))
-                c[...] = product if gemm.dtype == "fp64" else narrow(np, product.astype(np.float32), gemm.c_dtype)
+            self._gpu.run(SLOW_US if gemm.m == SLOW_M else GEMM_US)
+            if self._gpu.captured is None:
+                _multiply(gemm, sets[i])
 
-        return Prepared(launch, {"kernel": "paper", "workspace_bytes": 0})
+        return Prepared(launch, {"kernel": "fake", "workspace_bytes": 0})
 
 
-def stand_in() -> None:
-    """In place of cupy, pynvml and the kernel families of CUDA."""
+def _multiply(gemm: Any, operands: Any) -> None:
+    from agent.dtypes import narrow, widen
+
+    a, b, c = (np.asarray(getattr(operands, name)) for name in "abc")
+    a = a.swapaxes(1, 2) if gemm.layout[0] == "t" else a
+    b = b.swapaxes(1, 2) if gemm.layout[1] == "t" else b
+    product = gemm.alpha * np.matmul(widen(np, a, gemm.dtype), widen(np, b, gemm.dtype))
+    product += gemm.beta * np.nan_to_num(widen(np, c, gemm.c_dtype))
+    if gemm.dtype == "fp64":
+        c[...] = product
+    else:
+        c[...] = narrow(np, product.astype(np.float32), gemm.c_dtype)
+
+
+def _on_device(make: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda *args, **options: make(*args, **options).view(Array)
+
+
+def _fake_cupy(gpu: Gpu) -> ModuleType:
     cupy = ModuleType("cupy")
-    cupy.__dict__.update({name: value for name, value in vars(np).items() if not name.startswith("__")})
-    cupy.__dict__.update({name: _on_device(getattr(np, name)) for name in ("zeros", "empty", "ones", "empty_like", "stack")})
-    properties = {"name": b"Paper GPU", "multiProcessorCount": SMS, "l2CacheSize": 2**20, "totalGlobalMem": 2**34, "major": 9, "minor": 0}
+    for name, value in vars(np).items():
+        if not name.startswith("__"):
+            setattr(cupy, name, value)
+    for name in ("zeros", "empty", "ones", "empty_like", "stack"):
+        setattr(cupy, name, _on_device(getattr(np, name)))
+    kernels: dict[int, Kernel] = {}
+
+    def raw_module(code: str) -> Any:
+        return SimpleNamespace(get_function=lambda name: Kernel(gpu, name, kernels))
+
+    def copyto(target: Any, source: Any) -> None:
+        np.copyto(target, source)
+        gpu.run(COPY_US)
+
+    def launch_kernel(function: int, *args: int) -> None:
+        kernels[function].launch(args[-2])
+
     normal = np.random.default_rng(0).standard_normal
     cupy.random = SimpleNamespace(standard_normal=_on_device(normal))
-    cupy.copyto = lambda target, source: (np.copyto(target, source), GPU.run(50.0))
-    cupy.RawKernel = Kernel
-    cupy.RawModule = lambda code: SimpleNamespace(get_function=lambda name: Kernel(code, name))
+    cupy.copyto = copyto
+    cupy.RawModule = raw_module
+    cupy.RawKernel = lambda code, name: Kernel(gpu, name, kernels)
     cupy.get_default_memory_pool = lambda: SimpleNamespace(free_bytes=lambda: 0)
     cupy.cuda = SimpleNamespace(
-        Stream=Stream,
-        Event=Event,
+        Stream=lambda **_options: Stream(gpu),
+        Event=lambda: Event(gpu),
         Device=lambda _i: SimpleNamespace(use=lambda: None),
-        get_current_stream=Stream,
+        get_current_stream=lambda: Stream(gpu),
         get_elapsed_time=lambda begin, end: (end.at_us - begin.at_us) / 1e3,
         driver=SimpleNamespace(launchKernel=launch_kernel),
-        runtime=SimpleNamespace(
-            getDeviceProperties=lambda _i: properties,
-            deviceGetPCIBusId=lambda _i: "0000:00:06.0",
-            runtimeGetVersion=lambda: 13020,
-            memGetInfo=lambda: (2**33, 2**34),
-        ),
+        runtime=_fake_runtime(),
     )
+    return cupy
+
+
+def _fake_runtime() -> SimpleNamespace:
+    properties = {
+        "name": b"Fake GPU",
+        "multiProcessorCount": SMS,
+        "l2CacheSize": 2**20,
+        "totalGlobalMem": 2**34,
+        "major": 9,
+        "minor": 0,
+    }
+    return SimpleNamespace(
+        getDeviceProperties=lambda _i: properties,
+        deviceGetPCIBusId=lambda _i: "0000:00:06.0",
+        runtimeGetVersion=lambda: 13020,
+        memGetInfo=lambda: (2**33, 2**34),
+    )
+
+
+def _fake_nvml(gpu: Gpu) -> ModuleType:
     nvml = ModuleType("pynvml")
-    began_s, processes = time.monotonic(), iter([[], *[["ours"]] * 10_000])
+    instant = SimpleNamespace(nvmlReturn=0, value=SimpleNamespace(uiVal=WATTS * 1000))
     answers = {
-        "Init": None, "DeviceGetHandleByPciBusId": 1, "DeviceGetUUID": "GPU-paper", "DeviceGetMaxClockInfo": SPIN_MHZ, "DeviceGetTemperature": 40,
-        "DeviceGetCurrentClocksThrottleReasons": 0, "DeviceGetEnforcedPowerLimit": 700_000, "DeviceGetMigMode": (0, 0), "SystemGetDriverVersion": "1",
-        "DeviceGetFieldValues": [SimpleNamespace(nvmlReturn=0, value=SimpleNamespace(uiVal=WATTS * 1000))],
-    }  # fmt: skip
+        "nvmlInit": None,
+        "nvmlDeviceGetHandleByPciBusId": 1,
+        "nvmlDeviceGetUUID": "GPU-fake",
+        "nvmlDeviceGetMaxClockInfo": SPIN_MHZ,
+        "nvmlDeviceGetTemperature": 40,
+        "nvmlDeviceGetCurrentClocksThrottleReasons": 0,
+        "nvmlDeviceGetEnforcedPowerLimit": 700_000,
+        "nvmlDeviceGetMigMode": (0, 0),
+        "nvmlSystemGetDriverVersion": "1",
+        "nvmlDeviceGetFieldValues": [instant],
+    }
     for name, answer in answers.items():
-        setattr(nvml, f"nvml{name}", lambda *_args, answer=answer: answer)
-    nvml.nvmlDeviceGetTotalEnergyConsumption = lambda _handle: int((time.monotonic() - began_s) * 10) * WATTS * 100
+        setattr(nvml, name, lambda *_args, answer=answer: answer)
+    # None at first; later the context of this process.
+    processes = iter([[], *[["this one"]] * 10_000])
     nvml.nvmlDeviceGetComputeRunningProcesses = lambda _handle: next(processes)
+    nvml.nvmlDeviceGetTotalEnergyConsumption = lambda _handle: gpu.energy_mj()
     nvml.NVMLError = type("NVMLError", (Exception,), {})
     for name in ("NVML_CLOCK_SM", "NVML_TEMPERATURE_GPU", "NVML_FI_DEV_POWER_INSTANT"):
         setattr(nvml, name, 0)
-    nvml.nvmlClocksThrottleReasonSwPowerCap = nvml.nvmlClocksThrottleReasonHwPowerBrakeSlowdown = 4
-    sys.modules.update({"cupy": cupy, "pynvml": nvml})
-    for name in ("cublas", "cublaslt"):
-        family = ModuleType(f"agent.kernels.{name}")
-        family.FAMILY = Gemm()
-        sys.modules[family.__name__] = family
+    nvml.nvmlClocksThrottleReasonSwPowerCap = 4
+    nvml.nvmlClocksThrottleReasonHwPowerBrakeSlowdown = 4
+    return nvml
 
 
-def main() -> None:
-    sys.path.insert(0, sys.argv[1])
-    stand_in()
-    from agent.devices import cuda, cuda_peaks
-    from agent.instrument import LiveInstrument
-    from gemmcast.cell import Cell
-    from gemmcast.procedure import Procedure
+@contextmanager
+def installed() -> Iterator[Gpu]:
+    """In place of cupy, pynvml and the libraries' kernel families; small peak measurements."""
+    import agent.devices
+    import agent.kernels
 
-    cuda_peaks.PEAK_DIMS, cuda_peaks.COPY_ELEMENTS = (64,), 2**16
-    backend = cuda.CudaBackend()
-    device = backend.characterise()
-    instrument = LiveInstrument(backend, device, Procedure(), "paper")
-    outcomes = instrument.measure_all([Cell.from_dict(values) for values in json.loads(sys.argv[2])])
-    print(json.dumps({"device": json.loads(device.to_json()), "rows": [outcome.row for outcome in outcomes]}, default=lambda value: value.item()))
+    gpu = Gpu()
+    packages = (agent.devices, agent.kernels)
+    before = [dict(vars(package)) for package in packages]
+    real = {name: sys.modules.pop(name) for name in list(sys.modules) if _is_replaced(name)}
+    sys.modules["cupy"] = _fake_cupy(gpu)
+    sys.modules["pynvml"] = _fake_nvml(gpu)
+    for name in ("agent.kernels.cublas", "agent.kernels.cublaslt"):
+        family = ModuleType(name)
+        family.FAMILY = Library(gpu)
+        sys.modules[name] = family
+    try:
+        from agent.devices import cuda_peaks
+
+        cuda_peaks.PEAK_DIMS = (64,)
+        cuda_peaks.COPY_ELEMENTS = 2**16
+        yield gpu
+    finally:
+        for name in list(sys.modules):
+            if _is_replaced(name):
+                del sys.modules[name]
+        sys.modules.update(real)
+        for package, names in zip(packages, before, strict=True):
+            for name in set(vars(package)) - set(names):
+                delattr(package, name)
+            vars(package).update(names)
 
 
-if __name__ == "__main__":
-    main()
+def _is_replaced(name: str) -> bool:
+    return name.startswith(REPLACED)

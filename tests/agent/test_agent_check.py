@@ -1,4 +1,4 @@
-"""The check, over kernels that are right and kernels that are wrong in one place, in every dtype that NumPy can carry."""
+"""The check of results: kernels that are right, or wrong in one place, in every dtype."""
 
 from __future__ import annotations
 
@@ -20,33 +20,62 @@ Spoil = Callable[[Any], None]
 
 
 def _carried(values: Any, dtype: str) -> Any:
-    return values if dtype == "fp64" else narrow(np, np.ascontiguousarray(values, dtype=np.float32), dtype)
+    if dtype == "fp64":
+        return values
+    return narrow(np, np.ascontiguousarray(values, dtype=np.float32), dtype)
+
+
+def _as_tf32(values: Any) -> Any:
+    """Rounded to ten bits of the mantissa."""
+    bits = values.astype(np.float32).view(np.uint32)
+    return (bits + 0x1000 & 0xFFFFE000).view(np.float32)
 
 
 class FakeKernel:
-    """Multiplies as hardware does: operands of the dtype, products summed in float32 (float64 for fp64), C rounded to the dtype."""
+    """Multiplies as hardware does.
 
-    def __init__(self, gemm: Gemm, *, spoil: Spoil = lambda _: None, seed: int = 0, beta: float | None = None, untouched: Any = None) -> None:
-        self.gemm, self._spoil, self._beta, self._untouched = gemm, spoil, gemm.beta if beta is None else beta, untouched
+    Operands are of the dtype, products are summed in float32 (float64 for fp64), C is rounded to
+    the dtype.
+    """
+
+    def __init__(
+        self,
+        gemm: Gemm,
+        *,
+        spoil: Spoil = lambda _: None,
+        seed: int = 0,
+        beta: float | None = None,
+        untouched: Any = None,
+    ) -> None:
+        self.gemm = gemm
+        self._spoil = spoil
+        self._beta = gemm.beta if beta is None else beta
+        self._untouched = untouched
         rng = np.random.default_rng(seed)
-        inputs, outputs = (rng.standard_normal(size) for size in (input_elements(gemm), output_elements(gemm)))
-        self.operands: Operands = Carved(gemm, _carried(inputs, gemm.dtype), _carried(outputs, gemm.c_dtype), 1)[0]
+        inputs = _carried(rng.standard_normal(input_elements(gemm)), gemm.dtype)
+        outputs = _carried(rng.standard_normal(output_elements(gemm)), gemm.c_dtype)
+        (operands,) = Carved(gemm, inputs, outputs, 1)
+        self.operands: Operands = operands
 
     def _wide(self, stored: Any, layout: str) -> Any:
-        plain = widen(np, stored.swapaxes(-1, -2) if layout == "t" else stored, self.gemm.dtype)
-        if self.gemm.dtype == "tf32":  # the multiplier sees ten bits of the mantissa
-            plain = (plain.astype(np.float32).view(np.uint32) + 0x1000 & 0xFFFFE000).view(np.float32)
-        return plain if self.gemm.dtype == "fp64" else plain.astype(np.float32)
+        row_major = stored.swapaxes(-1, -2) if layout == "t" else stored
+        wide = widen(np, row_major, self.gemm.dtype)
+        if self.gemm.dtype == "tf32":
+            return _as_tf32(wide)
+        return wide if self.gemm.dtype == "fp64" else wide.astype(np.float32)
 
     def launch(self, _: int) -> None:
-        s, gemm = self.operands, self.gemm
-        before = widen(np, s.c, gemm.c_dtype) * self._beta if self._beta else 0.0
-        c = gemm.alpha * np.matmul(self._wide(s.a, gemm.layout[0]), self._wide(s.b, gemm.layout[1])) + before
+        stored, gemm = self.operands, self.gemm
+        a = self._wide(stored.a, gemm.layout[0])
+        b = self._wide(stored.b, gemm.layout[1])
+        c = gemm.alpha * np.matmul(a, b)
+        if self._beta:
+            c = c + widen(np, stored.c, gemm.c_dtype) * self._beta
         self._spoil(c)
-        kept = None if self._untouched is None else s.c[self._untouched].copy()
-        s.c[...] = _carried(c, gemm.c_dtype)
-        if kept is not None:
-            s.c[self._untouched] = kept
+        new = _carried(c, gemm.c_dtype)
+        if self._untouched is not None:
+            new[self._untouched] = stored.c[self._untouched]
+        stored.c[...] = new
 
     def check(self) -> float:
         return check(np, self.gemm, self.operands, Prepared(self.launch))
@@ -54,7 +83,9 @@ class FakeKernel:
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("dtype", CARRIERS)
-@pytest.mark.parametrize(("m", "n", "k", "batch"), [(1, 1, 1, 1), (70, 33, 129, 1), (200, 130, 40, 3)])
+@pytest.mark.parametrize(
+    ("m", "n", "k", "batch"), [(1, 1, 1, 1), (70, 33, 129, 1), (200, 130, 40, 3)]
+)
 def test_a_right_result_passes(dtype: str, layout: str, m: int, n: int, k: int, batch: int) -> None:
     error = FakeKernel(Gemm(m=m, n=n, k=k, batch=batch, dtype=dtype, layout=layout)).check()
     assert 0 <= error <= 0.5 * tolerance(dtype, k)
@@ -62,7 +93,8 @@ def test_a_right_result_passes(dtype: str, layout: str, m: int, n: int, k: int, 
 
 @pytest.mark.parametrize("dtype", CARRIERS)
 def test_a_right_result_passes_where_k_is_long(dtype: str) -> None:
-    assert FakeKernel(Gemm(m=66, n=20, k=20_000, dtype=dtype)).check() <= 0.5 * tolerance(dtype, 20_000)
+    error = FakeKernel(Gemm(m=66, n=20, k=20_000, dtype=dtype)).check()
+    assert error <= 0.5 * tolerance(dtype, 20_000)
 
 
 def _zeroed(c: Any) -> None:
@@ -80,16 +112,17 @@ def _one_k_step_short(c: Any) -> None:
 @pytest.mark.parametrize("batch", [1, 3])
 @pytest.mark.parametrize("dtype", CARRIERS)
 @pytest.mark.parametrize("spoil", [_zeroed, _shifted, _one_k_step_short])
-def test_one_wrong_tile_is_found(dtype: str, spoil: Spoil, batch: int) -> None:
+def test_one_wrong_tile_is_detected(dtype: str, spoil: Spoil, batch: int) -> None:
     kernel = FakeKernel(Gemm(m=300, n=200, k=100, batch=batch, dtype=dtype), spoil=spoil)
     with pytest.raises(MeasurementError, match="largest relative error .* is over") as caught:
         kernel.check()
     assert caught.value.status == "incorrect"
 
 
-@pytest.mark.parametrize("row", [0, 1, 149, 299])  # of 300, the first and the last are compared element by element
+# Of 300, the first and the last are compared element by element.
+@pytest.mark.parametrize("row", [0, 1, 149, 299])
 @pytest.mark.parametrize("dtype", CARRIERS)
-def test_one_wrong_element_is_found(dtype: str, row: int) -> None:
+def test_one_wrong_element_is_detected(dtype: str, row: int) -> None:
     def spoil(c: Any) -> None:
         c[0, row, 77] += 5 * np.sqrt(100)
 
@@ -99,7 +132,7 @@ def test_one_wrong_element_is_found(dtype: str, row: int) -> None:
 
 @pytest.mark.parametrize("row", [0, 1, 299])
 @pytest.mark.parametrize("dtype", CARRIERS)
-def test_an_element_that_was_not_written_is_found(dtype: str, row: int) -> None:
+def test_an_element_that_was_not_written_is_detected(dtype: str, row: int) -> None:
     kernel = FakeKernel(Gemm(m=300, n=200, k=100, dtype=dtype), untouched=(0, row, 199))
     with pytest.raises(MeasurementError, match="nan"):
         kernel.check()
@@ -127,8 +160,8 @@ def test_beta_zero_must_not_read_c() -> None:
 @pytest.mark.parametrize("dtype", CARRIERS)
 def test_the_limit_is_the_tolerance(dtype: str) -> None:
     gemm = Gemm(m=64, n=50, k=64, dtype=dtype)
-    scale = 8 * 2 * tolerance(dtype, 64)  # of one element; C's have a standard deviation of sqrt(64)
-
+    # Of one element; C's elements have a standard deviation of sqrt(64).
+    scale = 8 * 2 * tolerance(dtype, 64)
     with pytest.raises(MeasurementError, match="incorrect"):
         FakeKernel(gemm, spoil=_more(20 * scale)).check()
     FakeKernel(gemm, spoil=_more(0.3 * scale)).check()
@@ -143,7 +176,7 @@ def _more(by: float) -> Spoil:
 
 @pytest.mark.parametrize("dtype", ["fp16", "bf16"])
 def test_partial_sums_may_be_rounded_to_the_type_of_c(dtype: str) -> None:
-    """cuBLAS does so where it splits k; of some 100,000 elements the worst is then off by more than one rounding."""
+    """cuBLAS does so where it splits k; the worst element is then off by more than one rounding."""
 
     class SplitsK(FakeKernel):
         def launch(self, _: int) -> None:
@@ -160,22 +193,26 @@ def test_partial_sums_may_be_rounded_to_the_type_of_c(dtype: str) -> None:
 
 def test_a_dtype_with_fewer_bits_may_err_more() -> None:
     limits = [tolerance(dtype, 1024) for dtype in ("fp64", "fp32", "fp16", "bf16", "fp8_e4m3")]
-    assert limits == sorted(limits) and len(set(limits)) == 5
-    assert tolerance("fp16", 1024) < tolerance("tf32", 1024) < 2 * tolerance("fp16", 1024)  # its operands may be cut off
+    assert limits == sorted(limits)
+    assert len(set(limits)) == 5
+    # Its operands may be cut off.
+    assert tolerance("fp16", 1024) < tolerance("tf32", 1024) < 2 * tolerance("fp16", 1024)
     assert tolerance("fp64", 4096) < 1e-12
     assert tolerance("fp32", 4 * 4096) == pytest.approx(2 * tolerance("fp32", 4096), rel=0.02)
 
 
-def test_fp32_that_was_multiplied_as_tf32_is_found() -> None:
+def test_fp32_that_was_multiplied_as_tf32_is_detected() -> None:
     class Tf32(FakeKernel):
         def _wide(self, stored: Any, layout: str) -> Any:
-            return (super()._wide(stored, layout).view(np.uint32) + 0x1000 & 0xFFFFE000).view(np.float32)
+            return _as_tf32(super()._wide(stored, layout))
 
     with pytest.raises(MeasurementError, match="incorrect"):
         Tf32(Gemm(m=64, n=64, k=64)).check()
 
 
-@pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning", "ignore:invalid value encountered:RuntimeWarning")
+@pytest.mark.filterwarnings(
+    "ignore:overflow encountered:RuntimeWarning", "ignore:invalid value encountered:RuntimeWarning"
+)
 def test_a_result_that_overflows_its_dtype_is_wrong() -> None:
     with pytest.raises(MeasurementError, match="incorrect"):
         FakeKernel(Gemm(m=40, n=40, k=40, dtype="fp16", alpha=1e6)).check()
@@ -184,11 +221,14 @@ def test_a_result_that_overflows_its_dtype_is_wrong() -> None:
 def test_an_fp8_product_is_stored_as_bf16() -> None:
     gemm = Gemm(m=40, n=30, k=20, dtype="fp8_e4m3")
     operands = FakeKernel(gemm).operands
-    assert (operands.a.dtype, operands.b.dtype, operands.c.dtype) == (np.uint8, np.uint8, np.uint16)
-    assert tolerance("fp8_e4m3", 20) < 1.1 * tolerance("bf16", 20)  # the multiplicands are exact
+    assert operands.a.dtype == np.uint8
+    assert operands.b.dtype == np.uint8
+    assert operands.c.dtype == np.uint16
+    # The multiplicands are exact.
+    assert tolerance("fp8_e4m3", 20) < 1.1 * tolerance("bf16", 20)
 
 
-def test_an_fp8_operand_that_is_read_as_another_number_is_found() -> None:
+def test_an_fp8_operand_that_is_read_as_another_number_is_detected() -> None:
     class IgnoresSigns(FakeKernel):
         def _wide(self, stored: Any, layout: str) -> Any:
             return super()._wide(stored & 0x7F, layout)
@@ -198,7 +238,7 @@ def test_an_fp8_operand_that_is_read_as_another_number_is_found() -> None:
 
 
 @pytest.mark.parametrize("dtype", CARRIERS)
-def test_a_kernel_that_forgets_beta_is_found_where_k_is_long(dtype: str) -> None:
+def test_a_kernel_that_forgets_beta_is_detected_where_k_is_long(dtype: str) -> None:
     gemm = Gemm(m=40, n=30, k=10_000, dtype=dtype, beta=0.5)
     assert FakeKernel(gemm).check() <= tolerance(dtype, 10_000)
     with pytest.raises(MeasurementError, match="incorrect"):
@@ -214,7 +254,9 @@ def test_what_an_earlier_kernel_left_in_c_is_not_held_against_the_next(dtype: st
 
 @pytest.mark.parametrize("width", [8, 34, 55, 144])
 @pytest.mark.parametrize("dtype", CARRIERS)
-def test_a_tile_that_was_written_some_columns_aside_is_found_whatever_the_distance(dtype: str, width: int) -> None:
+def test_a_tile_that_was_written_some_columns_aside_is_detected_whatever_the_distance(
+    dtype: str, width: int
+) -> None:
     def spoil(c: Any) -> None:
         c[0, 145:161] = np.roll(c[0, 145:161], width, axis=1)
 
@@ -227,9 +269,10 @@ def test_a_tile_that_was_written_some_columns_aside_is_found_whatever_the_distan
 
 
 @pytest.mark.parametrize("dtype", CARRIERS)
-def test_a_bias_over_a_tile_is_found_in_the_rows_that_are_only_summed(dtype: str) -> None:
+def test_a_bias_over_a_tile_is_detected_in_the_rows_that_are_only_summed(dtype: str) -> None:
     def spoil(c: Any) -> None:
-        c[0, 145:149, 64:128] += 5.0  # half the size of an element
+        # Half the size of an element.
+        c[0, 145:149, 64:128] += 5.0
 
     gemm = Gemm(m=300, n=256, k=100, dtype=dtype)
     kernel = FakeKernel(gemm, spoil=spoil)
@@ -243,7 +286,9 @@ def test_one_reference_serves_every_kernel_of_a_problem() -> None:
     wrong.operands = right.operands
     reference = Reference(np, gemm, right.operands)
     for _ in range(2):
-        assert verdict(gemm, reference.errors(Prepared(right.launch), 1.0, 0.0)) <= tolerance("bf16", 60)
+        assert verdict(gemm, reference.errors(Prepared(right.launch), 1.0, 0.0)) <= tolerance(
+            "bf16", 60
+        )
         with pytest.raises(MeasurementError, match="incorrect"):
             verdict(gemm, reference.errors(Prepared(wrong.launch), 1.0, 0.0))
 
@@ -257,7 +302,16 @@ def test_a_reference_never_launches_by_itself() -> None:
     assert launched == [0]
 
 
-@pytest.mark.parametrize("errors", [(float("nan"), 0.0), (0.0, float("nan")), (float("nan"), float("nan")), (float("nan"), 1e9), (1e9, float("nan"))])
+@pytest.mark.parametrize(
+    "errors",
+    [
+        (float("nan"), 0.0),
+        (0.0, float("nan")),
+        (float("nan"), float("nan")),
+        (float("nan"), 1e9),
+        (1e9, float("nan")),
+    ],
+)
 def test_an_error_that_is_no_number_never_passes(errors: tuple[float, float]) -> None:
     with pytest.raises(MeasurementError, match="nan|1e\\+09") as caught:
         verdict(Gemm(m=8, n=8, k=8), np.array(errors))
@@ -268,7 +322,8 @@ def test_the_larger_error_is_the_verdict() -> None:
     gemm = Gemm(m=8, n=8, k=64)
     limit = tolerance("fp32", 64)
     assert verdict(gemm, np.array([limit / 4, limit / 2])) == limit / 2
-    assert verdict(gemm, np.array([2 * limit, limit])) == 2 * limit  # one element may be off by twice what a row may be
+    # One element may be off by twice what a row may be.
+    assert verdict(gemm, np.array([2 * limit, limit])) == 2 * limit
     for errors in ([limit * 2.01, 0.0], [0.0, limit * 1.01]):
         with pytest.raises(MeasurementError, match="is over"):
             verdict(gemm, np.array(errors))

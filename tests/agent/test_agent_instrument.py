@@ -1,4 +1,4 @@
-"""One cell becomes one row, whatever happens: every status that an instrument can give, over a bench of our own."""
+"""One cell becomes one row, whatever happens: every status, over the fake backend."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from agent import instrument
+from agent import measurement
 from agent.check import Reference
-from agent.instrument import CONTENTION_WAITS_S, LiveInstrument, Outcome
+from agent.instrument import LiveInstrument
 from agent.kernels import Prepared
+from agent.measurement import CONTENTION_WAITS_S
+from agent.messages import Outcome
 from agent.operands import Operands
 from gemmcast.arrow import SCHEMA, to_table
 from gemmcast.cell import Cell
@@ -26,7 +28,7 @@ from gemmcast.procedure import Procedure
 from gemmcast.sample import STATUSES
 
 MakeCell = Callable[..., Cell]
-MakeBench = Any
+MakeBackend = Any
 Measure = Callable[..., Outcome]
 
 
@@ -39,16 +41,19 @@ def waited() -> list[float]:
 
 
 @pytest.fixture
-def measure(device: Device, waited: list[float], make_bench: MakeBench) -> Measure:
-    """Measures one cell on a fake bench, without ever sleeping."""
+def measure(device: Device, waited: list[float], make_backend: MakeBackend) -> Measure:
+    """Measures one cell on a fake backend, without ever sleeping."""
 
     def one(cell: Cell, on: Device = device, **backend: Any) -> Outcome:
-        outcome = LiveInstrument(make_bench(on, **backend), on, Procedure(), "me", wait=waited.append).measure(cell)
+        outcome = LiveInstrument(
+            make_backend(on, **backend), on, Procedure(), "me", wait=waited.append
+        ).measure(cell)
         row = outcome.row
         assert to_table([row]).schema == SCHEMA
         assert row["status"] in STATUSES
         assert (row["status"] == "ok") == (row["reason"] is None)
-        if row["status"] != "unsupported":  # with a runtime where only power is
+        # With a runtime where only power is.
+        if row["status"] != "unsupported":
             assert (row["runtime_us"] is not None) == (row["status"] in READINGS_KEPT)
         return outcome
 
@@ -63,18 +68,37 @@ def _raise(error: Exception, at: str) -> Callable[[str, int], None]:
     return trouble
 
 
-def test_a_good_row_says_what_was_measured_where_and_how(measure: Measure, make_cell: MakeCell, device: Device) -> None:
+def test_a_good_row_says_what_was_measured_where_and_how(
+    measure: Measure, make_cell: MakeCell, device: Device
+) -> None:
     cell = make_cell(cache="cold")
     outcome = measure(cell)
     row = outcome.row
     assert not outcome.fatal
-    assert (row["status"], row["reason"], row["runtime_us"], row["runtime_rse"], row["launches_timed"]) == ("ok", None, 12.5, 0.002, 400)
-    assert (row["cell_id"], row["agent"], row["cache"], row["operand_distribution"]) == (cell.cell_id, "me", "cold", "normal")
-    assert (row["device"], row["device_uuid"], row["compute_units"], row["peak_tflops"]) == (device.name, device.uuid, 2, 0.2)
-    assert (row["kernel"], row["cpu_threads"], row["clock_mhz"], row["clock_start_mhz"]) == ("numpy", 1, 1755.0, 1980.0)
-    assert (row["temperature_c"], row["host_launch_us"], row["launch_bound"], row["throttle_reasons"]) == (41.0, 2.5, False, 4)
+    assert row["status"] == "ok"
+    assert row["reason"] is None
+    assert row["runtime_us"] == 12.5
+    assert row["runtime_rse"] == 0.002
+    assert row["launches_timed"] == 400
+    assert row["cell_id"] == cell.cell_id
+    assert row["agent"] == "me"
+    assert row["cache"] == "cold"
+    assert row["operand_distribution"] == "normal"
+    assert row["device"] == device.name
+    assert row["device_uuid"] == device.uuid
+    assert row["compute_units"] == 2
+    assert row["peak_tflops"] == 0.2
+    assert row["kernel"] == "numpy"
+    assert row["cpu_threads"] == 1
+    assert row["clock_mhz"] == 1755.0
+    assert row["clock_start_mhz"] == 1980.0
+    assert row["temperature_c"] == 41.0
+    assert row["host_launch_us"] == 2.5
+    assert row["launch_bound"] is False
+    assert row["throttle_reasons"] == 4
     assert 0 <= row["max_error_over_rms"] < 1e-5
-    assert (row["power_w"], row["energy_mj"]) == (None, None)
+    assert row["power_w"] is None
+    assert row["energy_mj"] is None
 
 
 def test_every_row_has_a_name_of_its_own(measure: Measure, make_cell: MakeCell) -> None:
@@ -84,48 +108,93 @@ def test_every_row_has_a_name_of_its_own(measure: Measure, make_cell: MakeCell) 
     assert first["cell_id"] == second["cell_id"]
 
 
-def test_power_is_metered_where_it_is_asked_for(measure: Measure, make_cell: MakeCell) -> None:
+def test_power_is_metered_where_the_cell_wants_it(measure: Measure, make_cell: MakeCell) -> None:
     row = measure(make_cell(power=True)).row
-    assert (row["status"], row["power_w"], row["power_instant_w"], row["energy_mj"]) == ("ok", 200.0, 198.0, 3.0)
-    assert (row["sustained_runtime_us"], row["sustained_clock_mhz"], row["window_s"], row["counter_steps"]) == (15.0, 1500.0, 0.5, 5)
+    assert row["status"] == "ok"
+    assert row["power_w"] == 200.0
+    assert row["power_instant_w"] == 198.0
+    assert row["energy_mj"] == 3.0
+    assert row["sustained_runtime_us"] == 15.0
+    assert row["sustained_clock_mhz"] == 1500.0
+    assert row["window_s"] == 0.5
+    assert row["counter_steps"] == 5
     row = measure(make_cell(power=False)).row
-    assert (row["status"], row["power_w"], row["sustained_runtime_us"], row["counter_steps"]) == ("ok", None, None, None)
+    assert row["status"] == "ok"
+    assert row["power_w"] is None
+    assert row["sustained_runtime_us"] is None
+    assert row["counter_steps"] is None
 
 
-def test_the_meter_is_told_the_length_of_the_counters_step(device: Device, make_cell: MakeCell, make_bench: MakeBench) -> None:
+def test_the_meter_gets_the_length_of_the_counters_step(
+    device: Device, make_cell: MakeCell, make_backend: MakeBackend
+) -> None:
     for step_s in (None, 0.0987):
         on = replace(device, counter_step_s=step_s)
-        backend = make_bench(on)
+        backend = make_backend(on)
         LiveInstrument(backend, on, Procedure(), "me").measure(make_cell(power=True))
         assert backend.steps_s == [step_s]
 
 
-@pytest.mark.parametrize("why", ["a MIG slice shares the board's energy counter with its neighbours", "this board has no total-energy counter"])
-def test_without_a_meter_a_row_says_so_and_keeps_the_runtime(measure: Measure, make_cell: MakeCell, why: str) -> None:
+@pytest.mark.parametrize(
+    "why",
+    [
+        "a MIG slice shares the board's energy counter with its neighbours",
+        "this board has no total-energy counter",
+    ],
+)
+def test_without_a_meter_a_row_says_so_and_keeps_the_runtime(
+    measure: Measure, make_cell: MakeCell, why: str
+) -> None:
     row = measure(make_cell(power=True), no_power=why).row
-    assert (row["status"], row["reason"]) == ("unsupported", f"no power reading: {why}")
-    assert (row["runtime_us"], row["clock_mhz"], row["power_w"], row["energy_mj"]) == (12.5, 1755.0, None, None)
+    assert row["status"] == "unsupported"
+    assert row["reason"] == f"no power reading: {why}"
+    assert row["runtime_us"] == 12.5
+    assert row["clock_mhz"] == 1755.0
+    assert row["power_w"] is None
+    assert row["energy_mj"] is None
     assert measure(make_cell(power=False), no_power=why).row["status"] == "ok"
 
 
-def test_a_counter_that_stands_still_costs_the_power_and_not_the_runtime(measure: Measure, make_cell: MakeCell) -> None:
+def test_a_counter_that_stands_still_costs_the_power_and_not_the_runtime(
+    measure: Measure, make_cell: MakeCell
+) -> None:
     error = MeasurementError("unsupported", "the energy counter did not move for 3 s")
     row = measure(make_cell(power=True), trouble=_raise(error, "window")).row
-    assert (row["status"], row["reason"], row["runtime_us"], row["power_w"]) == ("unsupported", error.reason, 12.5, None)
+    assert row["status"] == "unsupported"
+    assert row["reason"] == error.reason
+    assert row["runtime_us"] == 12.5
+    assert row["power_w"] is None
 
 
-def test_a_disputed_power_is_kept_and_said(measure: Measure, make_cell: MakeCell, make_bench: MakeBench) -> None:
-    row = measure(make_cell(power=True), power=replace(make_bench.POWER, power_instant_w=250.0)).row
+def test_a_disputed_power_is_kept_and_marked(
+    measure: Measure, make_cell: MakeCell, make_backend: MakeBackend
+) -> None:
+    row = measure(
+        make_cell(power=True), power=replace(make_backend.POWER, power_instant_w=250.0)
+    ).row
     assert row["status"] == "power_disputed"
-    assert row["reason"] == "the energy counter says 200.0 W, instantaneous power 250.0 W: over 5% apart"
-    assert (row["power_w"], row["power_instant_w"], row["energy_mj"], row["runtime_us"], row["counter_steps"]) == (200.0, 250.0, 3.0, 12.5, 5)
+    assert row["reason"] == "energy counter 200.0 W, instantaneous power 250.0 W: over 5% apart"
+    assert row["power_w"] == 200.0
+    assert row["power_instant_w"] == 250.0
+    assert row["energy_mj"] == 3.0
+    assert row["runtime_us"] == 12.5
+    assert row["counter_steps"] == 5
 
 
-def test_a_board_that_is_held_back_is_a_row_throttled_with_its_readings(measure: Measure, make_cell: MakeCell, make_bench: MakeBench) -> None:
-    bursts = {"burst": replace(make_bench.BURST, held_back=True, start_mhz=1200.4), "trouble": _raise(AssertionError("no power then"), "power")}
+def test_a_board_that_is_held_back_is_a_row_throttled_with_its_readings(
+    measure: Measure, make_cell: MakeCell, make_backend: MakeBackend
+) -> None:
+    bursts = {
+        "burst": replace(make_backend.BURST, held_back=True, start_mhz=1200.4),
+        "trouble": _raise(AssertionError("no power then"), "power"),
+    }
     row = measure(make_cell(power=True), **bursts).row
-    assert (row["status"], row["reason"]) == ("throttled", "the clock was at 1200 MHz before the kernel ran, and no rest raised it")
-    assert (row["runtime_us"], row["clock_start_mhz"], row["launches_timed"], row["temperature_c"]) == (12.5, 1200.4, 400, 41.0)
+    assert row["status"] == "throttled"
+    assert row["reason"] == "the clock was at 1200 MHz before the kernel ran, and no rest raised it"
+    assert row["runtime_us"] == 12.5
+    assert row["clock_start_mhz"] == 1200.4
+    assert row["launches_timed"] == 400
+    assert row["temperature_c"] == 41.0
     assert row["power_w"] is None
 
 
@@ -135,7 +204,9 @@ def families(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Any], None]:
 
     def add(name: str, launch: Callable[[Operands], object]) -> None:
         class Family:
-            def prepare(self, gemm: Gemm, config: KernelConfig, sets: Sequence[Operands]) -> Prepared:
+            def prepare(
+                self, gemm: Gemm, config: KernelConfig, sets: Sequence[Operands]
+            ) -> Prepared:
                 return Prepared(lambda i: launch(sets[i]), {"kernel": name})
 
         module = ModuleType(f"agent.kernels.{name}")
@@ -146,7 +217,9 @@ def families(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Any], None]:
     return add
 
 
-def test_a_wrong_kernel_is_a_row_that_says_so_and_is_never_timed(measure: Measure, make_cell: MakeCell, families: Any) -> None:
+def test_a_wrong_kernel_is_a_row_that_says_so_and_is_never_timed(
+    measure: Measure, make_cell: MakeCell, families: Any
+) -> None:
     def forgets_a_tile(operands: Operands) -> None:
         np.matmul(operands.a, operands.b, out=operands.c)
         operands.c[:, 16:32, 16:32] = 0
@@ -155,15 +228,21 @@ def test_a_wrong_kernel_is_a_row_that_says_so_and_is_never_timed(measure: Measur
     row = measure(make_cell(family="wrong", kernel="", m=64, n=64)).row
     assert row["status"] == "incorrect"
     assert "largest relative error" in row["reason"]
-    assert (row["kernel"], row["runtime_us"], row["launches_timed"]) == ("wrong", None, None)
+    assert row["kernel"] == "wrong"
+    assert row["runtime_us"] is None
+    assert row["launches_timed"] is None
 
 
-def test_a_kernel_that_writes_nothing_is_incorrect(measure: Measure, make_cell: MakeCell, families: Any) -> None:
+def test_a_kernel_that_writes_nothing_is_incorrect(
+    measure: Measure, make_cell: MakeCell, families: Any
+) -> None:
     families("lazy", lambda _: None)
     assert measure(make_cell(family="lazy", kernel="")).row["status"] == "incorrect"
 
 
-def test_a_right_kernel_of_a_new_family_is_ok(measure: Measure, make_cell: MakeCell, families: Any) -> None:
+def test_a_right_kernel_of_a_new_family_is_ok(
+    measure: Measure, make_cell: MakeCell, families: Any
+) -> None:
     families("right", lambda operands: np.matmul(operands.a, operands.b, out=operands.c))
     assert measure(make_cell(family="right", kernel="")).row["status"] == "ok"
 
@@ -171,79 +250,118 @@ def test_a_right_kernel_of_a_new_family_is_ok(measure: Measure, make_cell: MakeC
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        ({"family": "tiled", "kernel": "", "cpu_threads": 0}, "family tiled runs on cuda, this device is cpu"),
+        (
+            {"family": "tiled", "kernel": "", "cpu_threads": 0},
+            "family tiled runs on cuda, this device is cpu",
+        ),
         ({"dtype": "bf16"}, "family blas has no bf16"),
         ({"kernel": "strassen"}, "blas has kernels numpy and blocked"),
         ({"beta": 1.0}, "beta=1.0"),
     ],
 )
-def test_what_does_not_go_together_is_unsupported(measure: Measure, make_cell: MakeCell, options: dict[str, Any], reason: str) -> None:
+def test_what_does_not_go_together_is_unsupported(
+    measure: Measure, make_cell: MakeCell, options: dict[str, Any], reason: str
+) -> None:
     row = measure(make_cell(**options)).row
     assert row["status"] == "unsupported"
     assert reason in row["reason"]
 
 
-def test_a_neighbour_that_stays_makes_a_contended_row(measure: Measure, make_cell: MakeCell, waited: list[float]) -> None:
+def test_a_neighbour_that_stays_makes_a_contended_row(
+    measure: Measure, make_cell: MakeCell, waited: list[float]
+) -> None:
     row = measure(make_cell(), busy=["1 other process(es) hold this GPU"] * 100).row
-    assert (row["status"], row["reason"], row["runtime_us"]) == ("contended", "1 other process(es) hold this GPU", None)
+    assert row["status"] == "contended"
+    assert row["reason"] == "1 other process(es) hold this GPU"
+    assert row["runtime_us"] is None
     assert tuple(waited) == CONTENTION_WAITS_S
 
 
-def test_a_neighbour_that_leaves_is_waited_for(measure: Measure, make_cell: MakeCell, waited: list[float]) -> None:
+def test_a_neighbour_that_leaves_is_waited_for(
+    measure: Measure, make_cell: MakeCell, waited: list[float]
+) -> None:
     row = measure(make_cell(), busy=["busy", "busy"]).row
-    assert (row["status"], row["runtime_us"]) == ("ok", 12.5)
+    assert row["status"] == "ok"
+    assert row["runtime_us"] == 12.5
     assert tuple(waited) == CONTENTION_WAITS_S[:2]
 
 
-def test_contention_while_timing_is_waited_for_too(measure: Measure, make_cell: MakeCell, waited: list[float]) -> None:
-    row = measure(make_cell(), trouble=_raise(MeasurementError("contended", "interrupted 41 batches"), "burst")).row
-    assert (row["status"], row["runtime_us"]) == ("contended", None)
+def test_contention_while_timing_is_waited_for_too(
+    measure: Measure, make_cell: MakeCell, waited: list[float]
+) -> None:
+    row = measure(
+        make_cell(),
+        trouble=_raise(MeasurementError("contended", "interrupted 41 batches"), "burst"),
+    ).row
+    assert row["status"] == "contended"
+    assert row["runtime_us"] is None
     assert tuple(waited) == CONTENTION_WAITS_S
 
 
 @pytest.mark.parametrize("stage", ["operands", "burst"])
-def test_other_failures_are_not_tried_again(measure: Measure, make_cell: MakeCell, waited: list[float], stage: str) -> None:
-    row = measure(make_cell(), trouble=_raise(MeasurementError("cuda_error", "the library refused"), stage)).row
-    assert (row["status"], row["reason"], waited) == ("cuda_error", "the library refused", [])
+def test_other_failures_are_not_tried_again(
+    measure: Measure, make_cell: MakeCell, waited: list[float], stage: str
+) -> None:
+    row = measure(
+        make_cell(), trouble=_raise(MeasurementError("cuda_error", "the library refused"), stage)
+    ).row
+    assert row["status"] == "cuda_error"
+    assert row["reason"] == "the library refused"
+    assert waited == []
 
 
-@pytest.mark.parametrize("error", [MemoryError("out of 80 GiB"), MeasurementError("out_of_memory", "out of 80 GiB")])
+@pytest.mark.parametrize(
+    "error", [MemoryError("out of 80 GiB"), MeasurementError("out_of_memory", "out of 80 GiB")]
+)
 @pytest.mark.parametrize("stage", ["operands", "burst"])
-def test_no_memory_is_a_row(measure: Measure, make_cell: MakeCell, stage: str, error: Exception) -> None:
+def test_no_memory_is_a_row(
+    measure: Measure, make_cell: MakeCell, stage: str, error: Exception
+) -> None:
     outcome = measure(make_cell(), trouble=_raise(error, stage))
-    assert (outcome.row["status"], outcome.row["reason"], outcome.fatal) == ("out_of_memory", "out of 80 GiB", False)
+    assert outcome.row["status"] == "out_of_memory"
+    assert outcome.row["reason"] == "out of 80 GiB"
+    assert outcome.fatal is False
 
 
 @pytest.mark.parametrize("stage", ["operands", "checked", "burst", "timed"])
-def test_a_cuda_fault_is_a_row_and_the_end_of_the_process(measure: Measure, make_cell: MakeCell, device_fault: Any, stage: str) -> None:
+def test_a_cuda_fault_is_a_row_and_the_end_of_the_process(
+    measure: Measure, make_cell: MakeCell, device_fault: Any, stage: str
+) -> None:
     fault = device_fault("cudaErrorIllegalAddress: an illegal memory access was encountered")
     outcome = measure(make_cell(), trouble=_raise(fault, stage))
     assert outcome.fatal
-    assert (outcome.row["status"], outcome.row["runtime_us"]) == ("cuda_error", None)
+    assert outcome.row["status"] == "cuda_error"
+    assert outcome.row["runtime_us"] is None
     assert "IllegalAddress" in outcome.row["reason"]
 
 
 def test_a_cuda_fault_under_power_is_fatal_and_keeps_what_was_read(
-    device: Device, make_cell: MakeCell, make_bench: MakeBench, device_fault: Any
+    device: Device, make_cell: MakeCell, make_backend: MakeBackend, device_fault: Any
 ) -> None:
-    backend = make_bench(device, trouble=_raise(device_fault("cudaErrorLaunchFailure"), "window"))
+    backend = make_backend(device, trouble=_raise(device_fault("cudaErrorLaunchFailure"), "window"))
     outcome = LiveInstrument(backend, device, Procedure(), "me").measure(make_cell(power=True))
     assert outcome.fatal
-    assert (outcome.row["status"], outcome.row["reason"]) == ("cuda_error", "cudaErrorLaunchFailure")
-    assert (outcome.row["runtime_us"], outcome.row["power_w"]) == (12.5, None)
+    assert outcome.row["status"] == "cuda_error"
+    assert outcome.row["reason"] == "cudaErrorLaunchFailure"
+    assert outcome.row["runtime_us"] == 12.5
+    assert outcome.row["power_w"] is None
 
 
 @pytest.mark.parametrize("stage", ["operands", "checked", "burst", "timed", "power", "window"])
-def test_a_broken_program_is_not_hidden_in_a_row(measure: Measure, make_cell: MakeCell, stage: str) -> None:
+def test_a_broken_program_is_not_hidden_in_a_row(
+    measure: Measure, make_cell: MakeCell, stage: str
+) -> None:
     with pytest.raises(RuntimeError, match="a bug of ours"):
         measure(make_cell(power=True), trouble=_raise(RuntimeError("a bug of ours"), stage))
 
 
 @pytest.mark.parametrize(("cache", "cold"), [("cold", True), ("warm", False)])
-def test_the_cell_says_whether_the_cache_is_warm(device: Device, make_cell: MakeCell, make_bench: MakeBench, cache: str, cold: bool) -> None:
-    backend = make_bench(device)
+def test_the_cell_says_whether_the_cache_is_warm(
+    device: Device, make_cell: MakeCell, make_backend: MakeBackend, cache: str, cold: bool
+) -> None:
+    backend = make_backend(device)
     row = LiveInstrument(backend, device, Procedure(), "me").measure(make_cell(cache=cache)).row
-    assert [asked for _, asked in backend.asked] == [cold]
+    assert [cold for _, cold in backend.requests] == [cold]
     assert row["cache"] == cache
 
 
@@ -257,33 +375,47 @@ def references(monkeypatch: pytest.MonkeyPatch) -> list[Gemm]:
             computed.append(gemm)
             super().__init__(xp, gemm, operands)
 
-    monkeypatch.setattr(instrument, "Reference", Counted)
+    monkeypatch.setattr(measurement, "Reference", Counted)
     return computed
 
 
 @pytest.mark.parametrize("depth", [1, 3])
-def test_what_the_product_should_be_is_computed_once_for_all_configurations(
-    device: Device, make_cell: MakeCell, make_bench: MakeBench, references: list[Gemm], depth: int
+def test_the_reference_product_is_computed_once_for_all_configurations(
+    device: Device,
+    make_cell: MakeCell,
+    make_backend: MakeBackend,
+    references: list[Gemm],
+    depth: int,
 ) -> None:
-    cells = [make_cell(m=m, kernel=kernel, **tile) for m in (24, 40) for kernel, tile in (("numpy", {}), ("blocked", {}), ("blocked", {"tile_m": 8}))]
+    cells = [
+        make_cell(m=m, kernel=kernel, **tile)
+        for m in (24, 40)
+        for kernel, tile in (("numpy", {}), ("blocked", {}), ("blocked", {"tile_m": 8}))
+    ]
     cells.append(make_cell(m=40, layout="tn"))
-    live = LiveInstrument(make_bench(device, depth=depth), device, Procedure(), "me")
+    live = LiveInstrument(make_backend(device, depth=depth), device, Procedure(), "me")
     assert [event.row["status"] for event in live.measure_all(cells)] == ["ok"] * 7
     assert references == [cells[0].gemm, cells[3].gemm, cells[6].gemm]
 
 
 def test_what_was_computed_for_cold_operands_is_not_taken_for_warm_ones(
-    device: Device, make_cell: MakeCell, make_bench: MakeBench, references: list[Gemm]
+    device: Device, make_cell: MakeCell, make_backend: MakeBackend, references: list[Gemm]
 ) -> None:
-    live = LiveInstrument(make_bench(device), device, Procedure(), "me")
-    assert {live.measure(make_cell(cache=cache)).row["status"] for cache in ("cold", "warm", "warm")} == {"ok"}
+    live = LiveInstrument(make_backend(device), device, Procedure(), "me")
+    assert {
+        live.measure(make_cell(cache=cache)).row["status"] for cache in ("cold", "warm", "warm")
+    } == {"ok"}
     assert len(references) == 2
 
 
 def test_a_reference_that_could_not_be_computed_is_tried_again(
-    device: Device, make_cell: MakeCell, make_bench: MakeBench, references: list[Gemm], monkeypatch: pytest.MonkeyPatch
+    device: Device,
+    make_cell: MakeCell,
+    make_backend: MakeBackend,
+    references: list[Gemm],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    live = LiveInstrument(make_bench(device), device, Procedure(), "me")
+    live = LiveInstrument(make_backend(device), device, Procedure(), "me")
     with monkeypatch.context() as patch:
         patch.setattr(np, "matmul", lambda *_, **__: (_ for _ in ()).throw(MemoryError("no room")))
         assert live.measure(make_cell()).row["status"] == "out_of_memory"
@@ -291,10 +423,15 @@ def test_a_reference_that_could_not_be_computed_is_tried_again(
     assert len(references) == 2
 
 
-def test_for_a_neighbour_that_has_stayed_the_next_cells_do_not_wait_again(make_bench: Any, make_cell: MakeCell, device: Device) -> None:
+def test_for_a_neighbour_that_has_stayed_the_next_cells_do_not_wait_again(
+    make_backend: Any, make_cell: MakeCell, device: Device
+) -> None:
     waited: list[float] = []
-    busy = ["busy"] * (len(CONTENTION_WAITS_S) + 1 + 2)  # through all the waits of the first cell, and there for two more
-    instrument = LiveInstrument(make_bench(device, busy=busy), device, Procedure(), "me", wait=waited.append)
+    # Through all the waits of the first cell, and there for two more.
+    busy = ["busy"] * (len(CONTENTION_WAITS_S) + 1 + 2)
+    instrument = LiveInstrument(
+        make_backend(device, busy=busy), device, Procedure(), "me", wait=waited.append
+    )
     statuses = [instrument.measure(make_cell(m=8 * i)).row["status"] for i in range(1, 5)]
     assert statuses == ["contended", "contended", "contended", "ok"]
     assert tuple(waited) == CONTENTION_WAITS_S

@@ -1,4 +1,4 @@
-"""Boards as NVML shows them, over four that exist only here: each agent reads its own, whatever its neighbours do."""
+"""Boards as NVML shows them, over four fake ones: each agent reads only its own board."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from agent.devices.nvml import NvmlBoard
 from agent.instrument import LiveInstrument
 from agent.kernels import Prepared
 from agent.power import PowerReading, meter
+from agent.power_window import HostClock
 from agent.timing import Burst
 from gemmcast.cell import Cell
 from gemmcast.device import Device
@@ -29,7 +30,7 @@ NOT_SUPPORTED = pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
 
 @dataclass
 class FakeGpu:
-    """One board. Its counter shows the energy of whole steps; `lacks` names the calls that its driver refuses."""
+    """One board, whose counter shows whole steps; `lacks` names calls that its driver refuses."""
 
     uuid: str
     watts: float = IDLE_W
@@ -53,7 +54,10 @@ class FakeNvml:
     """The calls of pynvml that we make, and a clock: time passes for all boards alike."""
 
     def __init__(self) -> None:
-        self.gpus = {bus_id: FakeGpu(f"GPU-{i}", processes=[100 + i], next_step_s=0.03 * i + STEP_S) for i, bus_id in enumerate(BUS_IDS)}
+        self.gpus = {
+            bus_id: FakeGpu(f"GPU-{i}", processes=[100 + i], next_step_s=0.03 * i + STEP_S)
+            for i, bus_id in enumerate(BUS_IDS)
+        }
         self.now = 0.0
         self.initialised = False
 
@@ -92,8 +96,14 @@ class FakeNvml:
 
     def nvmlDeviceGetFieldValues(self, gpu: FakeGpu, fields: list[int]) -> list[Any]:
         assert fields == [pynvml.NVML_FI_DEV_POWER_INSTANT]
-        status = pynvml.NVML_ERROR_NOT_SUPPORTED if "instant field" in gpu.lacks else pynvml.NVML_SUCCESS
-        return self._read("fields", gpu, [SimpleNamespace(nvmlReturn=status, value=SimpleNamespace(uiVal=int(gpu.watts * 1e3)))])  # type: ignore[no-any-return]
+        status = (
+            pynvml.NVML_ERROR_NOT_SUPPORTED if "instant field" in gpu.lacks else pynvml.NVML_SUCCESS
+        )
+        return self._read(
+            "fields",
+            gpu,
+            [SimpleNamespace(nvmlReturn=status, value=SimpleNamespace(uiVal=int(gpu.watts * 1e3)))],
+        )  # type: ignore[no-any-return]
 
     def nvmlDeviceGetEnforcedPowerLimit(self, gpu: FakeGpu) -> int:
         return int(self._read("limit", gpu, 700_000))
@@ -131,20 +141,27 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> FakeNvml:
 
 
 @pytest.mark.parametrize("at", range(4))
-def test_a_board_is_found_by_its_bus_and_named_by_nvml(fake: FakeNvml, at: int) -> None:
+def test_a_board_is_opened_by_its_bus_and_named_by_nvml(fake: FakeNvml, at: int) -> None:
     fake.gpus[BUS_IDS[at]].energy_mj = fake.gpus[BUS_IDS[at]].shown_mj = 1234.0 + at
     board = NvmlBoard(BUS_IDS[at])
-    assert (board.uuid, board.energy_mj()) == (f"GPU-{at}", 1234.0 + at)
-    assert [NvmlBoard(bus_id).energy_mj() == 5e9 for bus_id in BUS_IDS] == [i != at for i in range(4)]
+    assert board.uuid == f"GPU-{at}"
+    assert board.energy_mj() == 1234.0 + at
+    assert [NvmlBoard(bus_id).energy_mj() == 5e9 for bus_id in BUS_IDS] == [
+        i != at for i in range(4)
+    ]
 
 
 def test_a_board_that_is_not_there_is_unsupported_and_named(fake: FakeNvml) -> None:
-    with pytest.raises(MeasurementError, match=r"NVML can't open the GPU at 00000000:FF:00.0: Not Found") as caught:
+    with pytest.raises(
+        MeasurementError, match=r"NVML can't open the GPU at 00000000:FF:00.0: Not Found"
+    ) as caught:
         NvmlBoard("00000000:FF:00.0")
     assert caught.value.status == "unsupported"
 
 
-def test_a_driver_that_can_not_be_loaded_is_unsupported(fake: FakeNvml, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_driver_that_can_not_be_loaded_is_unsupported(
+    fake: FakeNvml, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuses() -> None:
         raise pynvml.NVMLError(pynvml.NVML_ERROR_LIBRARY_NOT_FOUND)
 
@@ -176,42 +193,75 @@ class Load:
 
 
 @pytest.fixture
-def sample(fake: FakeNvml, make_bench: Any, make_cell: MakeCell, device: Device) -> Callable[[int, float], dict[str, Any]]:
+def sample(
+    fake: FakeNvml, make_backend: Any, make_cell: MakeCell, device: Device
+) -> Callable[[int, float], dict[str, Any]]:
     """A row with power from the agent of that board, whose kernel draws so many watts."""
 
-    class DeviceBackend(make_bench):  # type: ignore[misc]
+    class DeviceBackend(make_backend):  # type: ignore[misc]
         def __init__(self, at: int, watts: float) -> None:
             self.board = NvmlBoard(BUS_IDS[at])
             self._load = Load(fake, fake.gpus[BUS_IDS[at]], watts)
             super().__init__(replace(device, uuid=self.board.uuid, counter_step_s=STEP_S))
 
-        def power(self, prepared: Prepared, sets: int, burst: Burst, procedure: Procedure, *, step_s: Any, meanwhile: Any) -> PowerReading:
-            return meter(self.board, self._load, procedure, step_s=step_s, burst_mhz=1980.0, meanwhile=meanwhile, now_s=fake.now_s, wait=fake.wait)
+        def power(
+            self,
+            prepared: Prepared,
+            sets: int,
+            burst: Burst,
+            procedure: Procedure,
+            *,
+            step_s: Any,
+            meanwhile: Any,
+        ) -> PowerReading:
+            return meter(
+                self.board,
+                self._load,
+                procedure,
+                step_s=step_s,
+                burst_mhz=1980.0,
+                meanwhile=meanwhile,
+                clock=HostClock(now_s=fake.now_s, wait=fake.wait),
+            )
 
     def row(at: int, watts: float) -> dict[str, Any]:
         backend = DeviceBackend(at, watts)
-        return LiveInstrument(backend, backend.identify(), Procedure(), f"agent {at}").measure(make_cell(power=True)).row
+        return (
+            LiveInstrument(backend, backend.identify(), Procedure(), f"agent {at}")
+            .measure(make_cell(power=True))
+            .row
+        )
 
     return row
 
 
 @pytest.mark.parametrize("loaded", range(4))
-def test_loading_one_of_four_boards_moves_only_its_own_counter(fake: FakeNvml, sample: Callable[[int, float], dict[str, Any]], loaded: int) -> None:
-    """Somebody loads one board all the while; the agents of the others see their own kernels and nothing of it."""
+def test_loading_one_of_four_boards_moves_only_its_own_counter(
+    fake: FakeNvml, sample: Callable[[int, float], dict[str, Any]], loaded: int
+) -> None:
+    """One board is loaded all the while; the agents of the others see only their own kernels."""
     others = [at for at in range(4) if at != loaded]
     fake.gpus[BUS_IDS[loaded]].watts = 650.0
     before = [gpu.energy_mj for gpu in fake.gpus.values()]
     rows = {at: sample(at, 200.0 + at) for at in others}
-    spent_w = [(gpu.energy_mj - mj) / fake.now / 1e3 for gpu, mj in zip(fake.gpus.values(), before, strict=True)]
+    spent_w = [
+        (gpu.energy_mj - mj) / fake.now / 1e3
+        for gpu, mj in zip(fake.gpus.values(), before, strict=True)
+    ]
     assert spent_w[loaded] == pytest.approx(650.0)
     for at, row in rows.items():
-        assert (row["status"], row["device_uuid"], row["agent"]) == ("ok", f"GPU-{at}", f"agent {at}")
+        assert row["status"] == "ok"
+        assert row["device_uuid"] == f"GPU-{at}"
+        assert row["agent"] == f"agent {at}"
         assert row["power_w"] == pytest.approx(200.0 + at, rel=0.001)
         assert row["power_instant_w"] == pytest.approx(200.0 + at, rel=0.001)
-        assert row["energy_mj"] == pytest.approx(row["power_w"])  # of a launch of 1 ms
+        # Of a launch of 1 ms.
+        assert row["energy_mj"] == pytest.approx(row["power_w"])
     own = sample(loaded, 650.0)
-    assert (own["device_uuid"], own["power_w"]) == (f"GPU-{loaded}", pytest.approx(650.0, rel=0.001))
-    assert fake.gpus[BUS_IDS[loaded]].watts == IDLE_W and all(fake.gpus[BUS_IDS[at]].watts == IDLE_W for at in others)
+    assert own["device_uuid"] == f"GPU-{loaded}"
+    assert own["power_w"] == pytest.approx(650.0, rel=0.001)
+    assert fake.gpus[BUS_IDS[loaded]].watts == IDLE_W
+    assert all(fake.gpus[BUS_IDS[at]].watts == IDLE_W for at in others)
 
 
 @pytest.mark.parametrize("at", range(4))
@@ -219,9 +269,16 @@ def test_readings_are_those_of_the_board(fake: FakeNvml, at: int) -> None:
     gpu, board = fake.gpus[BUS_IDS[at]], NvmlBoard(BUS_IDS[at])
     gpu.watts = 333.5
     assert board.power_instant_w() == 333.5
-    assert (board.clock_mhz(), board.clock_max_mhz(), board.temperature_c(), board.power_limit_w()) == (1980.0, 1980.0, 41.0, 700.0)
-    assert (board.mig(), board.has_energy(), board.driver()) == (False, True, "580.65.06")
-    assert [NvmlBoard(bus_id).power_instant_w() == 333.5 for bus_id in BUS_IDS] == [i == at for i in range(4)]
+    assert board.clock_mhz() == 1980.0
+    assert board.clock_max_mhz() == 1980.0
+    assert board.temperature_c() == 41.0
+    assert board.power_limit_w() == 700.0
+    assert board.mig() is False
+    assert board.has_energy() is True
+    assert board.driver() == "580.65.06"
+    assert [NvmlBoard(bus_id).power_instant_w() == 333.5 for bus_id in BUS_IDS] == [
+        i == at for i in range(4)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -230,43 +287,74 @@ def test_readings_are_those_of_the_board(fake: FakeNvml, at: int) -> None:
         (0, False),
         (pynvml.nvmlClocksThrottleReasonGpuIdle, False),
         (pynvml.nvmlClocksThrottleReasonSwPowerCap, True),
-        (pynvml.nvmlClocksThrottleReasonHwPowerBrakeSlowdown | pynvml.nvmlClocksThrottleReasonGpuIdle, True),
-        (pynvml.nvmlClocksThrottleReasonHwSlowdown | pynvml.nvmlClocksThrottleReasonSwThermalSlowdown, False),
+        (
+            pynvml.nvmlClocksThrottleReasonHwPowerBrakeSlowdown
+            | pynvml.nvmlClocksThrottleReasonGpuIdle,
+            True,
+        ),
+        (
+            pynvml.nvmlClocksThrottleReasonHwSlowdown
+            | pynvml.nvmlClocksThrottleReasonSwThermalSlowdown,
+            False,
+        ),
     ],
 )
-def test_a_power_cap_is_told_from_other_reasons(fake: FakeNvml, reasons: int, capped: bool) -> None:
+def test_a_power_cap_is_distinguished_from_other_reasons(
+    fake: FakeNvml, reasons: int, capped: bool
+) -> None:
     fake.gpus[BUS_IDS[2]].reasons = reasons
     board = NvmlBoard(BUS_IDS[2])
-    assert (board.throttle_reasons(), board.capped()) == (reasons, capped)
+    assert board.throttle_reasons() == reasons
+    assert board.capped() == capped
     assert not NvmlBoard(BUS_IDS[1]).capped()
 
 
 @pytest.mark.parametrize(
     ("call", "method", "without"),
     [
-        ("energy", "has_energy", False), ("fields", "power_instant_w", None), ("instant field", "power_instant_w", None),
-        ("limit", "power_limit_w", None), ("mig", "mig", False), ("processes", "compute_processes", 0), ("clock", "clock_mhz", None),
-        ("max clock", "clock_max_mhz", None), ("temperature", "temperature_c", None), ("reasons", "throttle_reasons", None),
+        ("energy", "has_energy", False),
+        ("fields", "power_instant_w", None),
+        ("instant field", "power_instant_w", None),
+        ("limit", "power_limit_w", None),
+        ("mig", "mig", False),
+        ("processes", "compute_processes", 0),
+        ("clock", "clock_mhz", None),
+        ("max clock", "clock_max_mhz", None),
+        ("temperature", "temperature_c", None),
+        ("reasons", "throttle_reasons", None),
         ("reasons", "capped", False),
     ],
-)  # fmt: skip
-def test_a_reading_that_a_board_does_not_have_is_absent_there_and_only_there(fake: FakeNvml, call: str, method: str, without: Any) -> None:
+)
+def test_a_reading_that_a_board_does_not_have_is_absent_there_and_only_there(
+    fake: FakeNvml, call: str, method: str, without: Any
+) -> None:
     fake.gpus[BUS_IDS[1]].lacks.add(call)
-    fake.gpus[BUS_IDS[0]].mig_mode, fake.gpus[BUS_IDS[0]].reasons = (1, 1), pynvml.nvmlClocksThrottleReasonSwPowerCap
+    fake.gpus[BUS_IDS[0]].mig_mode, fake.gpus[BUS_IDS[0]].reasons = (
+        (1, 1),
+        pynvml.nvmlClocksThrottleReasonSwPowerCap,
+    )
     assert getattr(NvmlBoard(BUS_IDS[1]), method)() == without
     assert getattr(NvmlBoard(BUS_IDS[0]), method)() != without
 
 
-def test_an_energy_counter_that_fails_is_a_row_and_not_the_end_of_the_process(fake: FakeNvml, sample: Callable[[int, float], dict[str, Any]]) -> None:
+def test_an_energy_counter_that_fails_is_a_row_and_not_the_end_of_the_process(
+    fake: FakeNvml, sample: Callable[[int, float], dict[str, Any]]
+) -> None:
     fake.gpus[BUS_IDS[3]].lacks.add("energy")
     row = sample(3, 300.0)
-    assert (row["status"], row["reason"]) == ("cuda_error", "NVML can't read the energy counter: Not Supported")
-    assert (row["runtime_us"], row["power_w"]) == (12.5, None)
+    assert row["status"] == "cuda_error"
+    assert row["reason"] == "NVML can't read the energy counter: Not Supported"
+    assert row["runtime_us"] == 12.5
+    assert row["power_w"] is None
     assert sample(2, 300.0)["status"] == "ok"
 
 
-@pytest.mark.parametrize(("mode", "on"), [((0, 0), False), ((1, 1), True), ((1, 0), True), ((0, 1), False)])
-def test_mig_is_on_where_it_is_on_now_and_not_where_it_is_pending(fake: FakeNvml, mode: tuple[int, int], on: bool) -> None:
+@pytest.mark.parametrize(
+    ("mode", "on"), [((0, 0), False), ((1, 1), True), ((1, 0), True), ((0, 1), False)]
+)
+def test_mig_is_on_where_it_is_on_now_and_not_where_it_is_pending(
+    fake: FakeNvml, mode: tuple[int, int], on: bool
+) -> None:
     fake.gpus[BUS_IDS[0]].mig_mode = mode
     assert NvmlBoard(BUS_IDS[0]).mig() is on
 
@@ -277,12 +365,13 @@ def test_a_neighbour_is_counted_on_the_board_where_it_computes(fake: FakeNvml) -
     assert [NvmlBoard(bus_id).compute_processes() for bus_id in BUS_IDS] == [1, 3, 0, 1]
 
 
-def test_power_that_the_counter_and_the_board_tell_apart_is_disputed(
+def test_power_is_disputed_where_the_counter_and_the_board_disagree(
     fake: FakeNvml, sample: Callable[[int, float], dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A counter that shows half of what is drawn."""
     shown = fake.nvmlDeviceGetTotalEnergyConsumption
     monkeypatch.setattr(fake, "nvmlDeviceGetTotalEnergyConsumption", lambda gpu: shown(gpu) // 2)
     row = sample(0, 300.0)
-    assert (row["status"], row["power_w"]) == ("power_disputed", pytest.approx(150.0, rel=0.01))
+    assert row["status"] == "power_disputed"
+    assert row["power_w"] == pytest.approx(150.0, rel=0.01)
     assert row["power_instant_w"] == pytest.approx(300.0, rel=0.01)

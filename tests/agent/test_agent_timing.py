@@ -47,12 +47,22 @@ class Started:
 
 
 class FakeKernel:
-    """Batch i takes `launches` times the i-th of `launch_us`, plus `extra_us`, at the i-th of `clocks` (before it, while it runs)."""
+    """Batch i takes `launches` times the i-th of `launch_us`, plus `extra_us`.
+
+    The i-th of `clocks` holds the clock before it and the clock while it runs.
+    """
 
     def __init__(
-        self, launch_us: Iterator[float], extra_us: Callable[[int], float] = lambda _: 0.0, clocks: Iterable[tuple[float | None, float | None]] = ()
+        self,
+        launch_us: Iterator[float],
+        extra_us: Callable[[int], float] = lambda _: 0.0,
+        clocks: Iterable[tuple[float | None, float | None]] = (),
     ) -> None:
-        self._launch_us, self._extra_us, self._clocks = launch_us, extra_us, chain(clocks, repeat((None, None)))
+        self._launch_us, self._extra_us, self._clocks = (
+            launch_us,
+            extra_us,
+            chain(clocks, repeat((None, None))),
+        )
         self.sizes: list[int] = []
         self.counts: list[int] = []
         self.spent_s = 0.0
@@ -68,9 +78,17 @@ class FakeKernel:
         start_mhz, clock_mhz = next(self._clocks)
         return Batch(took_us=took_us, start_mhz=start_mhz, clock_mhz=clock_mhz)
 
-    def time(self, procedure: Procedure = USUAL, *, min_batch_us: float = 1000.0, max_launches: int = 20_000) -> Burst:
-        """As the CPU's bench does it: size, then time, a batch at once."""
-        return finish(time_burst(self.run, finish(size(self.run, min_batch_us, max_launches)), procedure))
+    def time(
+        self,
+        procedure: Procedure = USUAL,
+        *,
+        min_batch_us: float = 1000.0,
+        max_launches: int = 20_000,
+    ) -> Burst:
+        """As the CPU's backend does it: size, then time, a batch at once."""
+        return finish(
+            time_burst(self.run, finish(size(self.run, min_batch_us, max_launches)), procedure)
+        )
 
 
 def rested(steps: Steps[Burst]) -> tuple[Burst, list[float]]:
@@ -117,11 +135,12 @@ def test_a_first_reading_that_was_interrupted_does_not_size_the_batch() -> None:
     assert kernel.sizes[-1] * 7.0 >= 1000.0
 
 
-def test_a_size_is_found_in_few_readings_from_one_launch_up() -> None:
+def test_sizing_takes_few_readings_from_one_launch_up() -> None:
     kernel = FakeKernel(repeat(0.02))
     launches = finish(size(kernel.run, 1000.0, 10**6))
     assert 50_000 <= launches <= 100_000
-    assert kernel.sizes[0] == 1 and kernel.sizes == sorted(kernel.sizes)
+    assert kernel.sizes[0] == 1
+    assert kernel.sizes == sorted(kernel.sizes)
     assert len(kernel.sizes) <= 9
     assert set(kernel.counts) == {1}
 
@@ -158,8 +177,13 @@ def test_the_number_of_batches_is_bounded_too() -> None:
     assert burst.launches_timed == MAX_BATCHES * kernel.sizes[-1]
 
 
-@pytest.mark.parametrize(("launch_us", "batches"), [(1e6, MIN_BATCHES_LATE), (7000.0, MIN_BATCHES_SPENT), (20_000.0, MIN_BATCHES_SPENT)])
-def test_a_launch_near_or_over_the_budget_runs_a_few_times_only(launch_us: float, batches: int) -> None:
+@pytest.mark.parametrize(
+    ("launch_us", "batches"),
+    [(1e6, MIN_BATCHES_LATE), (7000.0, MIN_BATCHES_SPENT), (20_000.0, MIN_BATCHES_SPENT)],
+)
+def test_a_launch_near_or_over_the_budget_runs_a_few_times_only(
+    launch_us: float, batches: int
+) -> None:
     kernel = FakeKernel(repeat(launch_us))
     burst = finish(time_burst(kernel.run, 1, Procedure(burst_s=0.03, target_rse=0.0)))
     assert burst.launches_timed == batches
@@ -177,7 +201,8 @@ def test_interrupted_batches_do_not_count() -> None:
 def test_so_many_batches_are_started_before_anybody_looks(at_once: int) -> None:
     kernel = FakeKernel(repeat(100.0))
     burst = finish(time_burst(kernel.run, 10, Procedure(burst_s=10.0), at_once=at_once))
-    assert kernel.counts[0] == at_once and max(kernel.counts) <= at_once
+    assert kernel.counts[0] == at_once
+    assert max(kernel.counts) <= at_once
     assert burst.launches_timed == 10 * sum(kernel.counts)
     assert sum(kernel.counts) == max(at_once, -(-MIN_BATCHES // at_once) * at_once)
 
@@ -185,7 +210,8 @@ def test_so_many_batches_are_started_before_anybody_looks(at_once: int) -> None:
 def test_more_batches_are_added_a_few_at_a_time() -> None:
     kernel = FakeKernel(_unsteady())
     finish(time_burst(kernel.run, 10, Procedure(target_rse=1e-6, burst_s=0.1), at_once=30))
-    assert kernel.counts[0] == 30 and len(kernel.counts) > 3
+    assert kernel.counts[0] == 30
+    assert len(kernel.counts) > 3
     assert set(kernel.counts[1:]) == {MIN_BATCHES}
 
 
@@ -193,50 +219,78 @@ def test_the_timer_gives_the_turn_away_before_it_reads() -> None:
     kernel = FakeKernel(repeat(100.0))
     steps = time_burst(kernel.run, 10, USUAL, at_once=MIN_BATCHES)
     first = next(steps)
-    assert isinstance(first, Started) and not first.done
-    with pytest.raises(AssertionError):  # whoever resumes it without waiting reads what is not there
+    assert isinstance(first, Started)
+    assert not first.done
+    # Whoever resumes it without waiting reads what is not there.
+    with pytest.raises(AssertionError):
         next(steps)
 
 
 LOW, HIGH = (LOW_CLOCK * FULL_MHZ - 1, 1500.0), (LOW_CLOCK * FULL_MHZ + 1, 1900.0)
 
 
-def _clocked(*clocks: tuple[float | None, float | None], then: tuple[float | None, float | None] = HIGH) -> FakeKernel:
+def _clocked(
+    *clocks: tuple[float | None, float | None], then: tuple[float | None, float | None] = HIGH
+) -> FakeKernel:
     """100 us a launch at a high clock, 140 us where it was low before."""
     seen = [*clocks, *repeat(then, 500)]
-    return FakeKernel((140.0 if start_mhz == LOW[0] else 100.0 for start_mhz, _ in seen), clocks=seen)
+    return FakeKernel(
+        (140.0 if start_mhz == LOW[0] else 100.0 for start_mhz, _ in seen), clocks=seen
+    )
 
 
 @pytest.mark.parametrize("at_once", [1, 4, MIN_BATCHES])
 def test_batches_that_began_at_a_low_clock_are_left_out(at_once: int) -> None:
     kernel = _clocked(LOW)
-    burst, rests = rested(time_burst(kernel.run, 10, USUAL, at_once=at_once, full_mhz=lambda: FULL_MHZ))
-    assert burst == Burst(
-        runtime_us=100.0, runtime_rse=0.0, launches_timed=10 * (sum(kernel.counts) - 1), clock_mhz=HIGH[1], start_mhz=HIGH[0], held_back=False
+    burst, rests = rested(
+        time_burst(kernel.run, 10, USUAL, at_once=at_once, full_mhz=lambda: FULL_MHZ)
     )
-    assert rests == ([RESTS_S[0]] if at_once == 1 else [])  # one of four is too few to rest for
+    assert burst == Burst(
+        runtime_us=100.0,
+        runtime_rse=0.0,
+        launches_timed=10 * (sum(kernel.counts) - 1),
+        clock_mhz=HIGH[1],
+        start_mhz=HIGH[0],
+        held_back=False,
+    )
+    # One of four is too few to rest for.
+    assert rests == ([RESTS_S[0]] if at_once == 1 else [])
 
 
 def test_a_rest_is_taken_where_half_of_the_batches_were_low() -> None:
     kernel = _clocked(*[LOW] * 4, *[HIGH] * 3, *[LOW] * 3)
-    burst, rests = rested(time_burst(kernel.run, 10, USUAL, at_once=MIN_BATCHES, full_mhz=lambda: FULL_MHZ))
+    burst, rests = rested(
+        time_burst(kernel.run, 10, USUAL, at_once=MIN_BATCHES, full_mhz=lambda: FULL_MHZ)
+    )
     assert rests == [RESTS_S[0]]
-    assert (burst.runtime_us, burst.held_back, burst.start_mhz) == (100.0, False, HIGH[0])
+    assert burst.runtime_us == 100.0
+    assert burst.held_back is False
+    assert burst.start_mhz == HIGH[0]
 
 
 def test_rests_grow_until_one_helps() -> None:
     kernel = _clocked(*[LOW] * 3 * MIN_BATCHES)
-    burst, rests = rested(time_burst(kernel.run, 10, USUAL, at_once=MIN_BATCHES, full_mhz=lambda: FULL_MHZ))
+    burst, rests = rested(
+        time_burst(kernel.run, 10, USUAL, at_once=MIN_BATCHES, full_mhz=lambda: FULL_MHZ)
+    )
     assert tuple(rests) == RESTS_S == (0.1, 0.3, 1.0)
-    assert (burst.runtime_us, burst.launches_timed, burst.held_back) == (100.0, 10 * MIN_BATCHES, False)
+    assert burst.runtime_us == 100.0
+    assert burst.launches_timed == 10 * MIN_BATCHES
+    assert burst.held_back is False
 
 
 @pytest.mark.parametrize("at_once", [1, MIN_BATCHES])
 def test_a_burst_that_no_rest_helps_says_that_it_was_held_back(at_once: int) -> None:
     kernel = _clocked(then=LOW)
-    burst, rests = rested(time_burst(kernel.run, 10, USUAL, at_once=at_once, full_mhz=lambda: FULL_MHZ))
+    burst, rests = rested(
+        time_burst(kernel.run, 10, USUAL, at_once=at_once, full_mhz=lambda: FULL_MHZ)
+    )
     assert tuple(rests) == RESTS_S
-    assert (burst.held_back, burst.runtime_us, burst.start_mhz, burst.clock_mhz) == (True, 140.0, *LOW)
+    assert (burst.held_back, burst.runtime_us, burst.start_mhz, burst.clock_mhz) == (
+        True,
+        140.0,
+        *LOW,
+    )
     assert burst.launches_timed == 10 * (len(RESTS_S) + 1) * at_once
 
 
@@ -244,39 +298,63 @@ def test_enough_batches_at_a_high_clock_are_kept_though_the_board_ends_low() -> 
     kernel = _clocked(*[HIGH] * MIN_BATCHES_LATE, then=LOW)
     burst, rests = rested(time_burst(kernel.run, 10, USUAL, at_once=1, full_mhz=lambda: FULL_MHZ))
     assert tuple(rests) == RESTS_S
-    assert (burst.held_back, burst.runtime_us, burst.launches_timed) == (False, 100.0, 10 * MIN_BATCHES_LATE)
+    assert burst.held_back is False
+    assert burst.runtime_us == 100.0
+    assert burst.launches_timed == 10 * MIN_BATCHES_LATE
 
 
 def test_too_few_batches_at_a_high_clock_do_not_speak_for_the_kernel() -> None:
     kernel = _clocked(*[HIGH] * (MIN_BATCHES_LATE - 1), then=LOW)
     burst, _ = rested(time_burst(kernel.run, 10, USUAL, at_once=1, full_mhz=lambda: FULL_MHZ))
-    assert (burst.held_back, burst.runtime_us, burst.start_mhz) == (True, 140.0, LOW[0])
+    assert burst.held_back is True
+    assert burst.runtime_us == 140.0
+    assert burst.start_mhz == LOW[0]
 
 
 def test_batches_whose_clock_falls_only_while_they_run_are_kept() -> None:
     kernel = _clocked(then=(FULL_MHZ, 0.6 * FULL_MHZ))
-    burst, rests = rested(time_burst(kernel.run, 10, USUAL, at_once=MIN_BATCHES, full_mhz=lambda: FULL_MHZ))
-    assert (rests, burst.held_back, burst.launches_timed) == ([], False, 10 * MIN_BATCHES)
-    assert (burst.clock_mhz, burst.start_mhz) == (0.6 * FULL_MHZ, FULL_MHZ)
+    burst, rests = rested(
+        time_burst(kernel.run, 10, USUAL, at_once=MIN_BATCHES, full_mhz=lambda: FULL_MHZ)
+    )
+    assert rests == []
+    assert burst.held_back is False
+    assert burst.launches_timed == 10 * MIN_BATCHES
+    assert burst.clock_mhz == 0.6 * FULL_MHZ
+    assert burst.start_mhz == FULL_MHZ
 
 
 @pytest.mark.parametrize(("start_mhz", "full_mhz"), [(300.0, None), (None, FULL_MHZ), (None, None)])
-def test_nothing_is_low_where_a_clock_is_not_known(start_mhz: float | None, full_mhz: float | None) -> None:
+def test_nothing_is_low_where_a_clock_is_not_known(
+    start_mhz: float | None, full_mhz: float | None
+) -> None:
     kernel = _clocked(then=(start_mhz, None))
-    burst, rests = rested(time_burst(kernel.run, 10, USUAL, at_once=MIN_BATCHES, full_mhz=lambda: full_mhz))
-    assert (rests, burst.held_back, burst.launches_timed) == ([], False, 10 * MIN_BATCHES)
-    assert (burst.clock_mhz, burst.start_mhz) == (None, start_mhz)
+    burst, rests = rested(
+        time_burst(kernel.run, 10, USUAL, at_once=MIN_BATCHES, full_mhz=lambda: full_mhz)
+    )
+    assert rests == []
+    assert burst.held_back is False
+    assert burst.launches_timed == 10 * MIN_BATCHES
+    assert burst.clock_mhz is None
+    assert burst.start_mhz == start_mhz
 
 
 def test_low_is_judged_by_the_highest_clock_seen_until_then() -> None:
     kernel, never = _clocked(then=(1200.0, 1200.0)), Procedure(target_rse=-1.0, burst_s=0.012)
-    steps = time_burst(kernel.run, 10, never, at_once=MIN_BATCHES, full_mhz=lambda: 1200.0 if len(kernel.counts) == 1 else FULL_MHZ)
+    steps = time_burst(
+        kernel.run,
+        10,
+        never,
+        at_once=MIN_BATCHES,
+        full_mhz=lambda: 1200.0 if len(kernel.counts) == 1 else FULL_MHZ,
+    )
     burst, rests = rested(steps)
     assert tuple(rests) == RESTS_S
-    assert (burst.held_back, burst.launches_timed) == (False, 10 * MIN_BATCHES)  # those of the first look
+    # those of the first look
+    assert burst.held_back is False
+    assert burst.launches_timed == 10 * MIN_BATCHES
 
 
-def test_a_rest_waits_where_it_is_told_to() -> None:
+def test_a_rest_sleeps_as_long_as_it_should() -> None:
     slept: list[float] = []
     Rest(0.3, slept.append).wait()
     assert slept == [0.3]
@@ -286,8 +364,8 @@ def test_the_standard_error_is_that_of_medians_of_such_samples() -> None:
     rng = np.random.default_rng(11)
     samples = 100.0 + 4.0 * rng.standard_normal((1500, 61))
     seen = float(np.std(np.median(samples, axis=1))) / 100.0
-    said = float(np.mean([relative_standard_error(list(times)) for times in samples]))
-    assert said == pytest.approx(seen, rel=0.1)
+    estimated = float(np.mean([relative_standard_error(list(times)) for times in samples]))
+    assert estimated == pytest.approx(seen, rel=0.1)
 
 
 def test_the_standard_error_of_one_reading_is_none() -> None:

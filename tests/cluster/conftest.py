@@ -1,4 +1,4 @@
-"""Real processes: a coordinator as a user starts it, its Ray, its agents, their measuring children."""
+"""Real processes: a coordinator as a user starts it, Ray, agents, measuring children."""
 
 from __future__ import annotations
 
@@ -48,7 +48,9 @@ class Run:
 
     def committed(self) -> int:
         samples = self.workspace / "samples"
-        return len(SampleStore.open(samples, create=False).committed) if DeltaTable.is_deltatable(str(samples)) else 0
+        if not DeltaTable.is_deltatable(str(samples)):
+            return 0
+        return len(SampleStore.open(samples, create=False).committed)
 
     def wait_for(self, cells: int, limit_s: float = 60.0) -> None:
         deadline_s = monotonic() + limit_s
@@ -59,13 +61,13 @@ class Run:
 
     def child(self) -> int:
         """The measuring child of this run's agent."""
-        return wait_for_pid(f'"model_dir": "{self.workspace}/node"')
+        return wait_for_pid(f"{self.workspace}/node")
 
     def result(self, limit_s: float = 120.0) -> dict[str, object]:
         out, err = self.process.communicate(timeout=limit_s)
         assert self.process.returncode == 0, err
-        found: dict[str, object] = json.loads(out.splitlines()[-1])
-        return found
+        values: dict[str, object] = json.loads(out.splitlines()[-1])
+        return values
 
 
 def wait_for_pid(words: str, limit_s: float = 30.0) -> int:
@@ -95,9 +97,25 @@ def start(tmp_path: Path, workspace: Path) -> Iterator[object]:
 
     def start_run(*options: str, env: dict[str, str] | None = None, shapes: int = CELLS) -> Run:
         plan.write_text(PLAN.replace("sample = 220", f"sample = {shapes}"))
-        command = [sys.executable, "-m", "coordinator", "run", str(plan), "--workspace", str(workspace), "--no-train", "--json", *options]
+        command = [
+            sys.executable,
+            "-m",
+            "coordinator",
+            "run",
+            str(plan),
+            "--workspace",
+            str(workspace),
+            "--no-train",
+            "--json",
+            *options,
+        ]
         process = subprocess.Popen(
-            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**without_ray(os.environ), **(env or {})}
+            command,
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**without_ray(os.environ), **(env or {})},
         )
         started.append(process)
         return Run(process, workspace)
@@ -120,28 +138,57 @@ class Cluster:
     def __init__(self, directory: Path) -> None:
         self.gcs, self.dashboard = free_port(), free_port()
         keep = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-        self.env = {**keep, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_ADDRESS": f"http://127.0.0.1:{self.dashboard}"}
+        self.env = {
+            **keep,
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN": secrets.token_hex(32),
+            "RAY_ADDRESS": f"http://127.0.0.1:{self.dashboard}",
+        }
         self.directory = directory
 
     def start(self) -> None:
         env = {name: value for name, value in self.env.items() if name != "RAY_ADDRESS"}
-        head = ["--head", f"--port={self.gcs}", "--dashboard-host=127.0.0.1", f"--dashboard-port={self.dashboard}", "--num-cpus=2"]
-        head += [f"--dashboard-agent-listen-port={free_port()}"]  # its default belongs to whoever else runs Ray here
+        head = [
+            "--head",
+            f"--port={self.gcs}",
+            "--dashboard-host=127.0.0.1",
+            f"--dashboard-port={self.dashboard}",
+            "--num-cpus=2",
+        ]
+        head += [
+            f"--dashboard-agent-listen-port={free_port()}"
+        ]  # its default belongs to whoever else runs Ray here
         done = subprocess.run(
-            [RAY, "start", *head, f"--temp-dir={self.directory}", "--disable-usage-stats"], env=env, capture_output=True, text=True, timeout=120
+            [RAY, "start", *head, f"--temp-dir={self.directory}", "--disable-usage-stats"],
+            env=env,
+            capture_output=True,
+            text=True,
+            timeout=120,
         )
         assert done.returncode == 0, done.stdout + done.stderr
 
     def join(self) -> None:
         """A second node, on this machine."""
         env = {name: value for name, value in self.env.items() if name != "RAY_ADDRESS"}
-        words = [f"--address=127.0.0.1:{self.gcs}", "--num-cpus=1", f"--dashboard-agent-listen-port={free_port()}", "--disable-usage-stats"]
-        done = subprocess.run([RAY, "start", *words], env=env, capture_output=True, text=True, timeout=120)
+        words = [
+            f"--address=127.0.0.1:{self.gcs}",
+            "--num-cpus=1",
+            f"--dashboard-agent-listen-port={free_port()}",
+            "--disable-usage-stats",
+        ]
+        done = subprocess.run(
+            [RAY, "start", *words], env=env, capture_output=True, text=True, timeout=120
+        )
         assert done.returncode == 0, done.stdout + done.stderr
 
     def raylets(self) -> list[int]:
         """The node processes, the head's first."""
-        return [pid for pid in sorted(self._pids()) if "raylet/raylet" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0", 1)[0].decode()]
+        return [
+            pid
+            for pid in sorted(self._pids())
+            if "raylet/raylet"
+            in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0", 1)[0].decode()
+        ]
 
     def stop(self) -> None:
         """Only the processes of this head: `ray stop` would end every Ray on the machine."""
@@ -150,18 +197,22 @@ class Cluster:
                 os.kill(pid, signal.SIGKILL)
 
     def _pids(self) -> list[int]:
-        found = []
+        pids = []
         for path in Path("/proc").glob("[0-9]*/environ"):
             with contextlib.suppress(OSError):
                 if f"RAY_AUTH_TOKEN={self.env['RAY_AUTH_TOKEN']}".encode() in path.read_bytes():
-                    found.append(int(path.parent.name))
-        return found
+                    pids.append(int(path.parent.name))
+        return pids
 
     def job(self, *words: str, limit_s: float = 120.0) -> str:
         deadline_s = monotonic() + 60
         while True:
-            done = subprocess.run([RAY, "job", *words], env=self.env, capture_output=True, text=True, timeout=limit_s)
-            if "No available agent to submit job" not in done.stderr or monotonic() > deadline_s:  # the head has only just started
+            done = subprocess.run(
+                [RAY, "job", *words], env=self.env, capture_output=True, text=True, timeout=limit_s
+            )
+            if (
+                "No available agent to submit job" not in done.stderr or monotonic() > deadline_s
+            ):  # the head has only just started
                 break
             sleep(1.0)
         assert done.returncode == 0, done.stdout + done.stderr
@@ -169,7 +220,9 @@ class Cluster:
 
     def status(self, job: str) -> str:
         out = self.job("status", job).upper()
-        return next(word for word in ("SUCCEEDED", "FAILED", "STOPPED", "RUNNING", "PENDING") if word in out)
+        return next(
+            word for word in ("SUCCEEDED", "FAILED", "STOPPED", "RUNNING", "PENDING") if word in out
+        )
 
     def wait(self, job: str, limit_s: float) -> str:
         deadline_s = monotonic() + limit_s

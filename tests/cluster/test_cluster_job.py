@@ -1,4 +1,4 @@
-"""The demo plan as a Ray job on a cluster with token authentication: submitted, stopped, submitted again from changed source."""
+"""The demo plan as a Ray job: submitted, stopped, submitted again from changed source."""
 
 from __future__ import annotations
 
@@ -16,22 +16,41 @@ from coordinator.samples.store import SampleStore
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 ROOT = Path(__file__).resolve().parent.parent.parent
-LEFT_OUT = shutil.ignore_patterns(".git", ".venv*", ".*", "demo", "workspace", "datasets", "tests", "docs", "__pycache__")
+LEFT_OUT = shutil.ignore_patterns(
+    ".git", ".venv*", ".*", "demo", "workspace", "datasets", "tests", "docs", "__pycache__"
+)
 CELLS = 650
 
 
 def committed(workspace: Path) -> int:
     samples = workspace / "samples"
-    return len(SampleStore.open(samples, create=False).committed) if DeltaTable.is_deltatable(str(samples)) else 0
+    return (
+        len(SampleStore.open(samples, create=False).committed)
+        if DeltaTable.is_deltatable(str(samples))
+        else 0
+    )
 
 
-def test_job_is_stopped_and_submitted_again_from_changed_source(cluster: Any, tmp_path: Path) -> None:
+def test_job_is_stopped_and_submitted_again_from_changed_source(
+    cluster: Any, tmp_path: Path
+) -> None:
     source, workspace = tmp_path / "source", tmp_path / "workspace"
     shutil.copytree(ROOT, source, ignore=LEFT_OUT)
     assert read_plan(source / "examples" / "demo.toml").name == "demo"
-    run = ["--", sys.executable, "-m", "coordinator", "run", "examples/demo.toml", "--workspace", str(workspace)]
+    run = [
+        "--",
+        sys.executable,
+        "-m",
+        "coordinator",
+        "run",
+        "examples/demo.toml",
+        "--workspace",
+        str(workspace),
+    ]
 
-    cluster.job("submit", "--working-dir", str(source), "--no-wait", "--submission-id", "first", *run)
+    cluster.job(
+        "submit", "--working-dir", str(source), "--no-wait", "--submission-id", "first", *run
+    )
     deadline_s = monotonic() + 90
     while committed(workspace) < 60:
         assert monotonic() < deadline_s, cluster.job("logs", "first")
@@ -43,7 +62,9 @@ def test_job_is_stopped_and_submitted_again_from_changed_source(cluster: Any, tm
 
     edited = source / "agent" / "timing.py"
     edited.write_text(edited.read_text() + "\n# edited between two jobs\n")
-    cluster.job("submit", "--working-dir", str(source), "--no-wait", "--submission-id", "second", *run)
+    cluster.job(
+        "submit", "--working-dir", str(source), "--no-wait", "--submission-id", "second", *run
+    )
     assert cluster.wait("second", 200) == "SUCCEEDED", cluster.job("logs", "second")
     ids = SampleStore.open(workspace / "samples", create=False).read()["cell_id"].to_pylist()
     assert len(ids) == len(set(ids)) == CELLS
@@ -54,10 +75,22 @@ def test_relative_workspace_is_refused_inside_a_job(cluster: Any, tmp_path: Path
     source = tmp_path / "source"
     shutil.copytree(ROOT, source, ignore=LEFT_OUT)
     cluster.job(
-        "submit", "--working-dir", str(source), "--no-wait", "--submission-id", "relative", "--",
-        sys.executable, "-m", "coordinator", "run", "examples/demo.toml", "--workspace", "here",
-    )  # fmt: skip
+        "submit",
+        "--working-dir",
+        str(source),
+        "--no-wait",
+        "--submission-id",
+        "relative",
+        "--",
+        sys.executable,
+        "-m",
+        "coordinator",
+        "run",
+        "examples/demo.toml",
+        "--workspace",
+        "here",
+    )
     assert cluster.wait("relative", 60) == "FAILED"
-    said = " ".join(cluster.job("logs", "relative").split())
-    assert "--workspace" in said
-    assert "give an absolute path" in said
+    log = " ".join(cluster.job("logs", "relative").split())
+    assert "--workspace" in log
+    assert "give an absolute path" in log

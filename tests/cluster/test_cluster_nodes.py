@@ -1,4 +1,4 @@
-"""A Ray cluster of two nodes: both measure, one dies in mid-run, and each cell is committed exactly once."""
+"""Two nodes measure, one dies in the middle of a run: every cell is committed exactly once."""
 
 from __future__ import annotations
 
@@ -16,15 +16,22 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 CELLS = 110
 
 
-def test_a_node_that_dies_leaves_its_cells_to_the_other(cluster: Any, start: Callable[..., Any], workspace: Path) -> None:
+def test_a_node_that_dies_leaves_its_cells_to_the_other(
+    cluster: Any, start: Callable[..., Any], workspace: Path
+) -> None:
     cluster.join()
     head, second = cluster.raylets()
     address = f"127.0.0.1:{cluster.gcs}"
-    run = start("--address", address, env={name: cluster.env[name] for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN")}, shapes=CELLS)
+    run = start(
+        "--address",
+        address,
+        env={name: cluster.env[name] for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN")},
+        shapes=CELLS,
+    )
     run.wait_for(30, limit_s=120)
     os.kill(second, signal.SIGKILL)
-    found = run.result(limit_s=200)
-    assert found["complete"]
+    result = run.result(limit_s=200)
+    assert result["complete"]
     assert Path(f"/proc/{head}").exists()
     table = SampleStore.open(workspace / "samples", create=False).read()
     ids = table["cell_id"].to_pylist()

@@ -1,20 +1,23 @@
-"""From a plan to cells: always the same ones, in the same order, and none that could never be measured."""
+"""From a plan to cells: always the same ones in the same order, all of them measurable."""
 
 from __future__ import annotations
 
+import pickle
 import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
-from itertools import pairwise
+from itertools import pairwise, product
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from coordinator.plan.cells import plan_cells, shapes_of
+from coordinator.plan.cells import plan_cells
 from coordinator.plan.schema import Plan, Shapes, parse_plan, read_plan
+from coordinator.plan.shapes import shapes_of
 from gemmcast.cell import Cell
 from gemmcast.device import Device
 from gemmcast.errors import InputError
@@ -36,24 +39,34 @@ def _cells(plan: Plan, device: Device) -> list[Cell]:
     return plan_cells(plan, device).cells
 
 
-def test_another_process_plans_the_same_cells_in_the_same_order(gpu: Device, python_env: dict[str, str]) -> None:
+def test_another_process_plans_the_same_cells_in_the_same_order(
+    gpu: Device, python_env: dict[str, str]
+) -> None:
     here = "".join(f"{cell.cell_id} {int(cell.power)}\n" for cell in _cells(read_plan(DEMO), gpu))
     command = [sys.executable, "-c", PRINT_IDS, str(DEMO), gpu.to_json()]
     for seed in ("1", "2"):
-        there = subprocess.run(command, capture_output=True, text=True, env={**python_env, "PYTHONHASHSEED": seed}, check=True).stdout
+        there = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            env={**python_env, "PYTHONHASHSEED": seed},
+            check=True,
+        ).stdout
         assert there == here
     assert len(here.splitlines()) == 80 * 8
 
 
 def test_a_cell_id_is_for_ever(make_plan: MakePlan, cpu: Device) -> None:
-    (cell,) = _cells(make_plan({"list": [[64, 32, 16]]}, kernel="numpy", knobs={"cpu_threads": [1]}), cpu)
+    (cell,) = _cells(
+        make_plan({"list": [[64, 32, 16]]}, kernel="numpy", knobs={"cpu_threads": [1]}), cpu
+    )
     assert cell.cell_id == "a843bd0404554b5e"
 
 
 def test_every_cell_has_an_id_of_its_own(gpu: Device) -> None:
     cells = _cells(read_plan(DEMO), gpu)
     assert len({cell.cell_id for cell in cells}) == len(cells)
-    assert all(Cell.from_dict(cell.to_dict()).cell_id == cell.cell_id for cell in cells[:20])
+    assert all(pickle.loads(pickle.dumps(cell)).cell_id == cell.cell_id for cell in cells[:20])
 
 
 # shapes
@@ -92,10 +105,13 @@ def test_no_sampled_shape_is_above_max_gflop() -> None:
 
 
 def test_lists_grids_and_samples_go_together_without_repeats() -> None:
-    table = Shapes(list=((3, 3, 3), (1, 1, 1), (3, 3, 3)), m=(1, 2), n=(1,), k=(1, 2), sample=5, min=1, max=2)
+    table = Shapes(
+        list=((3, 3, 3), (1, 1, 1), (3, 3, 3)), m=(1, 2), n=(1,), k=(1, 2), sample=5, min=1, max=2
+    )
     shapes = shapes_of(table, seed=0)
     assert shapes[:5] == [(3, 3, 3), (1, 1, 1), (1, 1, 2), (2, 1, 1), (2, 1, 2)]
-    assert len(set(shapes)) == len(shapes) == 5 + 4  # of the eight that the sample may draw, four were there
+    # Of the eight shapes that the sample may draw four were there before.
+    assert len(set(shapes)) == len(shapes) == 5 + 4
 
 
 # configurations
@@ -103,44 +119,59 @@ def test_lists_grids_and_samples_go_together_without_repeats() -> None:
 
 def test_a_sweep_is_the_product_of_everything(make_plan: MakePlan, cpu: Device) -> None:
     plan = make_plan(
-        {"m": [8, 16], "n": [8], "k": [8, 32]}, dtypes=["fp32", "fp64"], layouts=["nn", "tt"], batch=[1, 4], knobs={"cpu_threads": [1, 2], "tile_m": [4]}
+        {"m": [8, 16], "n": [8], "k": [8, 32]},
+        dtypes=["fp32", "fp64"],
+        layouts=["nn", "tt"],
+        batch=[1, 4],
+        knobs={"cpu_threads": [1, 2], "tile_m": [4]},
     )
     cells = _cells(plan, cpu)
     assert len(cells) == 4 * 2 * 2 * 2 * 2
-    assert {(cell.gemm.m, cell.gemm.k, cell.gemm.dtype, cell.gemm.layout, cell.gemm.batch, cell.config.cpu_threads) for cell in cells} == {
-        (m, k, dtype, layout, batch, threads)
-        for m in (8, 16) for k in (8, 32) for dtype in ("fp32", "fp64") for layout in ("nn", "tt") for batch in (1, 4) for threads in (1, 2)
-    }  # fmt: skip
+    values = {
+        "m": (8, 16),
+        "k": (8, 32),
+        "dtype": ("fp32", "fp64"),
+        "layout": ("nn", "tt"),
+        "batch": (1, 4),
+    }
+    of_gemm = attrgetter(*values)
+    measured = {(*of_gemm(cell.gemm), cell.config.cpu_threads) for cell in cells}
+    assert measured == set(product(*values.values(), (1, 2)))
 
 
 def test_cells_of_one_problem_stand_together(make_plan: MakePlan, cpu: Device) -> None:
-    gemms = [cell.gemm for cell in _cells(make_plan({"sample": 10}, dtypes=["fp32", "fp64"], knobs={"cpu_threads": [1, 2, 4]}), cpu)]
+    plan = make_plan({"sample": 10}, dtypes=["fp32", "fp64"], knobs={"cpu_threads": [1, 2, 4]})
+    gemms = [cell.gemm for cell in _cells(plan, cpu)]
     changes = sum(one != other for one, other in pairwise(gemms))
     assert changes == 10 * 2 - 1
 
 
 def test_tile_sets_all_three_tiles(make_plan: MakePlan, gpu: Device) -> None:
-    configs = [cell.config for cell in _cells(make_plan({"list": [[8, 8, 8]]}, family="tiled", knobs={"tile": [4, 8], "stages": [2]}), gpu)]
-    assert [(config.tile_m, config.tile_n, config.tile_k, config.stages) for config in configs] == [(4, 4, 4, 2), (8, 8, 8, 2)]
+    knobs = {"tile": [4, 8], "stages": [2]}
+    cells = _cells(make_plan({"list": [[8, 8, 8]]}, family="tiled", knobs=knobs), gpu)
+    knobs_of = attrgetter("tile_m", "tile_n", "tile_k", "stages")
+    assert [knobs_of(cell.config) for cell in cells] == [(4, 4, 4, 2), (8, 8, 8, 2)]
 
 
 def test_the_same_cell_of_two_sweeps_is_one(cpu: Device) -> None:
-    sweep = {"family": "blas", "shapes": {"list": [[8, 8, 8], [9, 9, 9]]}}
-    plan = parse_plan({"name": "twice", "sweep": [sweep, {**sweep, "shapes": {"list": [[9, 9, 9], [10, 10, 10]]}}]})
+    one = {"family": "blas", "shapes": {"list": [[8, 8, 8], [9, 9, 9]]}}
+    other = {"family": "blas", "shapes": {"list": [[9, 9, 9], [10, 10, 10]]}}
+    plan = parse_plan({"name": "twice", "sweep": [one, other]})
     assert sorted(cell.gemm.m for cell in _cells(plan, cpu)) == [8, 9, 10]
 
 
 def test_any_beginning_of_a_plan_is_a_sample_of_all_its_sweeps(cpu: Device) -> None:
-    few, many = (
-        {"family": "blas", "shapes": {"sample": count}, "layouts": [layout], "knobs": {"cpu_threads": [1, 2]}}
-        for count, layout in ((5, "nn"), (50, "tt"))
-    )
+    both = {"family": "blas", "knobs": {"cpu_threads": [1, 2]}}
+    few = {**both, "shapes": {"sample": 5}, "layouts": ["nn"]}
+    many = {**both, "shapes": {"sample": 50}, "layouts": ["tt"]}
     cells = _cells(parse_plan({"name": "two", "sweep": [few, many]}), cpu)
     assert len(cells) == 110
     for beginning in range(22, 110, 11):
         of_few = sum(cell.gemm.layout == "nn" for cell in cells[:beginning])
         assert abs(of_few - beginning / 11) <= 2
-    assert all(one.gemm == two.gemm for one, two in zip(cells[::2], cells[1::2], strict=True))  # cells of a problem stay together
+    # The two cells of a problem stay together.
+    for one, two in zip(cells[::2], cells[1::2], strict=True):
+        assert one.gemm == two.gemm
 
 
 def test_repeats_are_cells_of_their_own(make_plan: MakePlan, cpu: Device) -> None:
@@ -150,7 +181,9 @@ def test_repeats_are_cells_of_their_own(make_plan: MakePlan, cpu: Device) -> Non
     assert [cell.cell_id for cell in cells if cell.repeat == 0] == [cell.cell_id for cell in once]
 
 
-def test_a_share_of_the_cells_is_metered_and_stays_the_same(make_plan: MakePlan, gpu: Device) -> None:
+def test_a_share_of_the_cells_is_metered_and_stays_the_same(
+    make_plan: MakePlan, gpu: Device
+) -> None:
     def metered(share: float, sample: int = 1000) -> set[str]:
         cells = _cells(make_plan({"sample": sample}, family="cublas", power_share=share), gpu)
         return {str(cell.gemm) for cell in cells if cell.power}
@@ -167,13 +200,13 @@ def test_a_share_of_the_cells_is_metered_and_stays_the_same(make_plan: MakePlan,
 
 def test_cells_are_of_a_type_of_device_or_of_one_gpu(make_plan: MakePlan, gpu: Device) -> None:
     twin = replace(gpu, uuid="GPU-paper-1")
-    shapes, share, each = {"sample": 5}, make_plan({"sample": 5}, family="cublas"), {"devices": {"spread": "each"}}
-    assert _cells(share, gpu) == _cells(share, twin)
-    assert {cell.device_key for cell in _cells(share, gpu)} == {gpu.name}
-    apart = make_plan(shapes, family="cublas", **each)
-    ids = [{cell.cell_id for cell in _cells(apart, device)} for device in (gpu, twin)]
-    assert not ids[0] & ids[1]
-    assert {cell.device_key for cell in _cells(apart, twin)} == {twin.uuid}
+    per_type = make_plan({"sample": 5}, family="cublas")
+    assert _cells(per_type, gpu) == _cells(per_type, twin)
+    assert {cell.device_key for cell in _cells(per_type, gpu)} == {gpu.name}
+    per_gpu = make_plan({"sample": 5}, family="cublas", devices={"replicate": "per_gpu"})
+    ids = {cell.cell_id for cell in _cells(per_gpu, gpu)}
+    assert not ids & {cell.cell_id for cell in _cells(per_gpu, twin)}
+    assert {cell.device_key for cell in _cells(per_gpu, twin)} == {twin.uuid}
 
 
 def test_what_a_device_cannot_do_is_counted_and_left_out(cpu: Device, gpu: Device) -> None:
@@ -188,7 +221,9 @@ def test_what_a_device_cannot_do_is_counted_and_left_out(cpu: Device, gpu: Devic
     assert on_gpu.refused == {"family blas needs a cpu device; this is cuda": 650}
 
 
-def test_a_dtype_that_a_family_lacks_is_counted_with_its_repeats(make_plan: MakePlan, cpu: Device) -> None:
+def test_a_dtype_that_a_family_lacks_is_counted_with_its_repeats(
+    make_plan: MakePlan, cpu: Device
+) -> None:
     planned = plan_cells(make_plan({"sample": 5}, dtypes=["fp32", "bf16"], repeats=2), cpu)
     assert planned.refused == {"family blas has no bf16": 10}
     assert len(planned.cells) == 10
@@ -199,7 +234,8 @@ def test_a_shape_larger_than_the_memory_is_refused(make_plan: MakePlan, cpu: Dev
     with pytest.raises(InputError) as caught:
         plan_cells(plan, cpu)
     assert str(caught.value) == (
-        "sweep.0.shapes = '40000x40000x40000 fp32 nn': its operands and their float64 copies for the check need 53.6 GiB, "
+        "sweep.0.shapes = '40000x40000x40000 fp32 nn': its operands and their "
+        "float64 copies for the check need 53.6 GiB, "
         "Paper CPU (2 cores) has 16.0; take smaller shapes"
     )
     assert len(plan_cells(plan, replace(cpu, memory_bytes=2**37)).cells) == 2
@@ -212,5 +248,9 @@ def test_the_estimate_grows_with_the_work(make_plan: MakePlan, gpu: Device) -> N
     plain, metered, repeated = planned(), planned(power_share=1.0), planned(repeats=3)
     assert 0 < plain.minutes < metered.minutes
     assert repeated.minutes == pytest.approx(3 * plain.minutes)
-    assert metered.minutes - plain.minutes == pytest.approx(50 * (0.25 + 0.6) / 60)  # settling and six steps of the counter
-    assert plain.memory_bytes == 3 * max(cell.gemm.operand_bytes for cell in plain.cells)  # fp32 and its copies in float64
+    # Settling, and six steps of the counter.
+    power_s = 0.25 + 0.6
+    assert metered.minutes - plain.minutes == pytest.approx(50 * power_s / 60)
+    # fp32, and its copies in float64.
+    largest = max(cell.gemm.operand_bytes for cell in plain.cells)
+    assert plain.memory_bytes == 3 * largest

@@ -1,9 +1,10 @@
-"""docs/plan.md says what the models say: every key with its default, and no key that there is not."""
+"""docs/plan.md agrees with the plan's models; other pages name what exists."""
 
 from __future__ import annotations
 
 import json
 import re
+import runpy
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,9 @@ import pytest
 from pydantic_core import PydanticUndefined
 
 from agent.kernels import load
-from coordinator.plan import schema as plan
-from coordinator.plan.schema import Devices, Measure, Plan, Shapes, Sweep, Table, Train
+from coordinator.plan import schema
+from coordinator.plan.schema import Devices, Measure, Plan, Shapes, Sweep, Train
+from coordinator.plan.sweep import PlanTable
 from gemmcast.card import ModelCard
 from gemmcast.config import FAMILIES, KNOBS
 from gemmcast.errors import MeasurementError
@@ -21,8 +23,13 @@ from gemmcast.gemm import DTYPES, LAYOUTS, MAX_DIM
 
 DOCS = Path(__file__).parent.parent.parent / "docs"
 SECTIONS = {
-    "Top level": Plan, "[devices]": Devices, "[measure]": Measure, "[train]": Train, "[[sweep]]": Sweep, "[sweep.shapes]": Shapes,
-}  # fmt: skip
+    "Top level": Plan,
+    "[devices]": Devices,
+    "[measure]": Measure,
+    "[train]": Train,
+    "[[sweep]]": Sweep,
+    "[sweep.shapes]": Shapes,
+}
 
 
 def _section(title: str) -> str:
@@ -31,8 +38,12 @@ def _section(title: str) -> str:
 
 def _documented(title: str) -> dict[str, str]:
     """key -> default, as the table says."""
-    rows = [[cell.strip(" `") for cell in line.split("|")] for line in _section(title).splitlines() if line.startswith("| `")]
-    return {row[1]: row[3] for row in rows}
+    defaults = {}
+    for line in _section(title).splitlines():
+        if line.startswith("| `"):
+            cells = [cell.strip(" `") for cell in line.split("|")]
+            defaults[cells[1]] = cells[2]
+    return defaults
 
 
 def _shown(default: Any) -> str:
@@ -40,18 +51,35 @@ def _shown(default: Any) -> str:
         return "required"
     if default is None:
         return "none"
-    return "" if isinstance(default, Table) else json.dumps(default)
+    return "" if isinstance(default, PlanTable) else json.dumps(default)
 
 
 def test_every_table_of_the_plan_has_its_section() -> None:
-    tables = {found for found in vars(plan).values() if isinstance(found, type) and issubclass(found, Table)} - {Table}
-    assert tables == set(SECTIONS.values())
+    tables = set()
+    for value in vars(schema).values():
+        if isinstance(value, type) and issubclass(value, PlanTable):
+            tables.add(value)
+    assert tables - {PlanTable} == set(SECTIONS.values())
 
 
 @pytest.mark.parametrize("title", SECTIONS)
 def test_every_key_is_documented_with_its_default(title: str) -> None:
-    fields = SECTIONS[title].model_fields
-    assert _documented(title) == {name: _shown(field.get_default(call_default_factory=True)) for name, field in fields.items()}
+    expected = {}
+    for name, field in SECTIONS[title].model_fields.items():
+        expected[name] = _shown(field.get_default(call_default_factory=True))
+    assert _documented(title) == expected
+
+
+@pytest.mark.parametrize("title", SECTIONS)
+def test_every_key_has_a_meaning(title: str) -> None:
+    for name, field in SECTIONS[title].model_fields.items():
+        assert field.description, name
+
+
+def test_the_tables_of_the_plan_are_generated() -> None:
+    page = (DOCS / "plan.md").read_text()
+    generator = runpy.run_path(str(DOCS / "generate_plan.py"))
+    assert generator["generated"](page) == page
 
 
 def test_every_name_that_may_be_written_is_documented() -> None:
@@ -62,7 +90,11 @@ def test_every_name_that_may_be_written_is_documented() -> None:
 
 
 def test_the_cards_page_has_every_field_and_no_other() -> None:
-    first_column = [line.split("|")[1] for line in (DOCS / "card.md").read_text().partition("\n## ")[0].splitlines() if line.startswith("| `")]
+    first_column = [
+        line.split("|")[1]
+        for line in (DOCS / "card.md").read_text().partition("\n## ")[0].splitlines()
+        if line.startswith("| `")
+    ]
     named = [name for cell in first_column for name in re.findall(r"`(\w+)`", cell)]
     assert sorted(named) == sorted(field.name for field in fields(ModelCard))
 
@@ -78,5 +110,7 @@ def test_a_family_without_a_kernel_here_is_unsupported() -> None:
     for name in FAMILIES:
         kernels = DOCS.parent / "agent" / "kernels"
         if not (kernels / f"{name}.py").exists() and not (kernels / name / "__init__.py").exists():
-            with pytest.raises(MeasurementError, match=f"unsupported: family {name} can be recorded and predicted"):
+            with pytest.raises(
+                MeasurementError, match=f"unsupported: family {name} can be recorded and predicted"
+            ):
                 load(name)

@@ -1,53 +1,69 @@
-"""The report is one file that needs no other: no links, pictures inside, and what it says is what was measured."""
+"""The report is one file that needs no other, and what it says is what was measured."""
 
 from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pytest
 
-from coordinator.report.analysis import Error, Unseen, covered, error_by_size, importances, unseen
+from coordinator.report.analysis import (
+    ErrorSummary,
+    HeldOutRows,
+    error_by_size,
+    held_out_rows,
+    interval_coverage,
+)
 from coordinator.report.html import write_report
-from coordinator.report.tradeoffs import by_tile, pareto, saving, tile_effects, tradeoff
-from costmodel.dataset import Dataset, dataset, held_out
-from costmodel.train import Candidate
+from coordinator.report.importance import importances
+from coordinator.report.partial_dependence import dependence_on_tile, tile_effects
+from coordinator.report.tradeoffs import energy_saving, pareto, tradeoff
+from costmodel.dataset import TrainingSet, Values, held_out, training_set
+from costmodel.train import TrainedModel
 from gemmcast.arrow import SCHEMA, to_table
-from gemmcast.card import ModelCard
 from gemmcast.cell import Cell
 from gemmcast.device import Device
-from gemmcast.query import AT
-from registry.registry import Version
+from gemmcast.query import AT, Rows
+from gemmcast.rows import Row
+from registry.registry import PublishedModel, Version
 
 SECTIONS = (
     "What was measured",
-    "Predicted and measured, shapes never seen",
-    "Error of runtime by size",
+    "Predicted and measured on held-out shapes",
+    "Error of runtime by size on held-out shapes",
     "Do the 90 % intervals hold?",
-    "What the predictions hang on",
-    "What the tile does",
+    "What the predictions depend on",
+    "Effect of the tile",
     "Time against energy",
     "The paper's figures",
 )
-Champion = tuple[bytes, ModelCard, Version]
+LATER = "2099-01-01T00:00:00.000+00:00"
+PNG = b"\x89PNG"
+Predicted = Mapping[str, npt.NDArray[np.floating]]
+Measure = Callable[..., Row]
 
 
-def _champion(candidate: Candidate) -> Champion:
+def _champion(candidate: TrainedModel) -> PublishedModel:
     version = Version(
-        number="4", sha256=candidate.card.sha256, created_at="2026-01-01T00:00:00+00:00", aliases=("champion",), status="champion", rows=300
+        number="4",
+        sha256=candidate.card.sha256,
+        created_at="2026-01-01T00:00:00+00:00",
+        aliases=("champion",),
+        status="champion",
+        rows=300,
     )
-    return candidate.model, candidate.card, version
+    return PublishedModel(model=candidate.model, card=candidate.card, version=version)
 
 
 class _Page(HTMLParser):
-    """Tags that are open, attributes that lead somewhere, and the text."""
+    """Tags that are open, attributes that lead somewhere, pictures, and the text."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -58,37 +74,57 @@ class _Page(HTMLParser):
         self.feed(html)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Note the tag and what it points to."""
         if tag not in ("meta", "img", "br", "link"):
             self.open.append(tag)
         for name, value in attrs:
             if name in ("src", "href"):
                 assert value
-                if found := re.fullmatch(r"data:image/png;base64,(.+)", value):
-                    self.pictures.append(base64.b64decode(found[1], validate=True))
-                else:
-                    self.links.append(value)
+                self._add_target(value)
+
+    def _add_target(self, value: str) -> None:
+        picture = re.fullmatch(r"data:image/png;base64,(.+)", value)
+        if picture:
+            self.pictures.append(base64.b64decode(picture[1], validate=True))
+        else:
+            self.links.append(value)
 
     def handle_endtag(self, tag: str) -> None:
+        """Tags are closed in the order in which they were opened."""
         assert self.open.pop() == tag
 
     def handle_data(self, data: str) -> None:
+        """Collect the text."""
         self.text += data + " "
 
 
-def _page(path: Path, table: pa.Table, champion: Champion | None) -> _Page:
+def _page(path: Path, table: pa.Table, champion: PublishedModel | None) -> _Page:
+    """The report, once it is proven that it needs no other file."""
     write_report(path, table, champion)
     html = path.read_text()
-    assert "http://" not in html and "https://" not in html and "<script" not in html and "@import" not in html
+    for forbidden in ("http://", "https://", "<script", "@import"):
+        assert forbidden not in html
     page = _Page(html)
-    assert (page.open, page.links) == ([], [])
+    assert page.open == []
+    assert page.links == []
     return page
 
 
-def test_a_report_of_a_model_has_everything_inside(tmp_path: Path, cpu_samples: pa.Table, candidate: Candidate) -> None:
+def _missing(words: tuple[str, ...], page: _Page) -> list[str]:
+    return [word for word in words if word not in page.text]
+
+
+def test_a_report_of_a_model_has_everything_inside(
+    tmp_path: Path, cpu_samples: pa.Table, candidate: TrainedModel
+) -> None:
     page = _page(tmp_path / "report.html", cpu_samples, _champion(candidate))
-    assert len(page.pictures) == 3  # predicted and measured, the error by size, what predictions hang on
-    assert all(picture.startswith(b"\x89PNG") and len(picture) > 5000 for picture in page.pictures)
-    for word in (
+
+    # predicted and measured, the error by size, what the predictions depend on
+    assert len(page.pictures) == 3
+    for picture in page.pictures:
+        assert picture.startswith(PNG)
+        assert len(picture) > 5000
+    words = (
         "Paper CPU (2 cores)",
         "blas",
         "300",
@@ -103,170 +139,324 @@ def test_a_report_of_a_model_has_everything_inside(tmp_path: Path, cpu_samples: 
         "No kernel family here was measured with two tiles.",
         "No power was measured here",
         "The paper's tiled kernel was not measured here",
-    ):
-        assert word in page.text
-    assert "Rows that failed: none." in page.text
+        "Rows that failed: none.",
+    )
+    assert _missing(words, page) == []
     card = candidate.card
-    assert f"Trained on {card.train_rows} rows of {card.train_shapes} shapes, tested on {card.test_rows} rows of {card.test_shapes}" in page.text
+    trained = f"Trained on {card.train_rows} rows of {card.train_shapes} shapes"
+    tested = f"tested on {card.test_rows} rows of {card.test_shapes}"
+    assert f"{trained}, {tested}" in page.text
 
 
-def test_power_has_pictures_where_it_was_read(tmp_path: Path, power_samples: pa.Table, power_candidate: Candidate) -> None:
+def test_power_has_pictures_where_it_was_measured(
+    tmp_path: Path, power_samples: pa.Table, power_candidate: TrainedModel
+) -> None:
     page = _page(tmp_path / "report.html", power_samples, _champion(power_candidate))
-    assert len(page.pictures) == 8  # and by tile, time against energy, and three of the paper's
-    for word in ("sustained runtime", "power", "energy", "throughput", "tiled", "cublas", "on the model's front", "the fastest", *SECTIONS):
-        assert word in page.text
-    assert "No power" not in page.text and "was not measured here" not in page.text
+
+    # and by tile, time against energy, and three of the paper's
+    assert len(page.pictures) == 8
+    words = (
+        "sustained runtime",
+        "power",
+        "energy",
+        "throughput",
+        "tiled",
+        "cublas",
+        "on the model's front",
+        "the fastest",
+        *SECTIONS,
+    )
+    assert _missing(words, page) == []
+    assert "No power" not in page.text
+    assert "was not measured here" not in page.text
 
 
 def test_without_a_model_it_shows_what_was_measured(
-    tmp_path: Path, cpu_samples: pa.Table, cpu_cells: list[Cell], cpu: Device, measure: Callable[..., dict[str, Any]]
+    tmp_path: Path,
+    cpu_samples: pa.Table,
+    cpu_cells: list[Cell],
+    cpu: Device,
+    measure: Measure,
 ) -> None:
-    failed = to_table([measure(replace(cell, repeat=9), cpu, status="timeout", reason="ran longer") for cell in cpu_cells[:3]])
-    page = _page(tmp_path / "report.html", pa.concat_tables([cpu_samples, failed]), None)
+    failed = [
+        measure(replace(cell, repeat=9), cpu, status="timeout", reason="ran longer")
+        for cell in cpu_cells[:3]
+    ]
+    table = pa.concat_tables([cpu_samples, to_table(failed)])
+    page = _page(tmp_path / "report.html", table, None)
     assert "No model yet." in page.text
     assert "Rows that failed: 3 timeout." in page.text
     assert page.pictures == []
 
 
 def test_a_store_without_a_good_row_has_a_report_too(tmp_path: Path) -> None:
-    assert "No model yet." in _page(tmp_path / "report.html", SCHEMA.empty_table(), None).text
+    page = _page(tmp_path / "report.html", SCHEMA.empty_table(), None)
+    assert "No model yet." in page.text
 
 
-def test_names_from_outside_stay_text(tmp_path: Path, cpu_cells: list[Cell], cpu: Device, measure: Callable[..., dict[str, Any]]) -> None:
-    rows = [measure(cell, replace(cpu, name="<img src=x> & Sons")) for cell in cpu_cells[:3]]
-    assert "<img src=x> & Sons" in _page(tmp_path / "report.html", to_table(rows), None).text
-
-
-def test_rows_measured_after_the_model_was_made_are_unseen(
-    tmp_path: Path, cpu_samples: pa.Table, candidate: Candidate, cpu_cells: list[Cell], cpu: Device, measure: Callable[..., dict[str, Any]]
+def test_names_from_outside_stay_text(
+    tmp_path: Path, cpu_cells: list[Cell], cpu: Device, measure: Measure
 ) -> None:
-    only_trained = cpu_samples.filter(pa.array([False] * len(cpu_samples)))
-    later = to_table([measure(cell, cpu, measured_at="2099-01-01T00:00:00.000+00:00") for cell in cpu_cells[:30]])
-    assert len(_page(tmp_path / "later.html", later, _champion(candidate)).pictures) == 3
-    assert len(_page(tmp_path / "none.html", only_trained, _champion(candidate)).pictures) == 0
+    hostile = replace(cpu, name="<img src=x> & Sons")
+    rows = [measure(cell, hostile) for cell in cpu_cells[:3]]
+    page = _page(tmp_path / "report.html", to_table(rows), None)
+    assert "<img src=x> & Sons" in page.text
+
+
+def test_shapes_first_measured_after_the_model_was_made_are_held_out(
+    tmp_path: Path,
+    cpu_samples: pa.Table,
+    candidate: TrainedModel,
+    cpu_cells: list[Cell],
+    cpu: Device,
+    measure: Measure,
+) -> None:
+    champion = _champion(candidate)
+    later = to_table([measure(cell, cpu, measured_at=LATER) for cell in cpu_cells[:30]])
+    assert len(_page(tmp_path / "later.html", later, champion).pictures) == 3
+    nothing = cpu_samples.slice(0, 0)
+    assert len(_page(tmp_path / "none.html", nothing, champion).pictures) == 0
 
 
 @pytest.mark.parametrize("name", ["report.html", "deep/below/report.html"])
-def test_it_is_written_whole_and_where_it_was_asked_for(tmp_path: Path, cpu_samples: pa.Table, name: str) -> None:
+def test_it_is_written_whole_and_to_the_given_path(
+    tmp_path: Path, cpu_samples: pa.Table, name: str
+) -> None:
     path = tmp_path / name
     for _ in range(2):
         write_report(path, cpu_samples, None)
-    assert [found for found in tmp_path.rglob("*") if found.is_file()] == [path]
+    assert [file for file in tmp_path.rglob("*") if file.is_file()] == [path]
 
 
-def test_a_model_that_cannot_be_asked_about_power_is_not(
-    tmp_path: Path, power_samples: pa.Table, candidate: Candidate, power_candidate: Candidate
+def test_a_model_without_power_has_a_report_of_what_it_predicts(
+    tmp_path: Path, power_samples: pa.Table, candidate: TrainedModel
 ) -> None:
-    """A champion from before power was metered, and a workspace without a champion: what the data allow is there."""
     page = _page(tmp_path / "old.html", power_samples, _champion(candidate))
-    assert "or the model knows no energy" in page.text and all(word in page.text for word in SECTIONS)
+    assert "or the model predicts no energy" in page.text
+    assert _missing(SECTIONS, page) == []
+
+
+def test_power_without_a_model_has_the_papers_figures(
+    tmp_path: Path, power_samples: pa.Table
+) -> None:
     page = _page(tmp_path / "none.html", power_samples, None)
-    assert "No model yet." in page.text and len(page.pictures) == 3  # the paper's, which are measured
+    assert "No model yet." in page.text
+    assert len(page.pictures) == 3
 
 
-def test_the_first_screen_says_how_good_the_model_is(tmp_path: Path, power_samples: pa.Table, power_candidate: Candidate) -> None:
-    page, scores = _page(tmp_path / "report.html", power_samples, _champion(power_candidate)), power_candidate.card.scores
-    first = page.text.partition("What was measured")[0]
+def test_the_first_screen_says_how_good_the_model_is(
+    tmp_path: Path, power_samples: pa.Table, power_candidate: TrainedModel
+) -> None:
+    page = _page(tmp_path / "report.html", power_samples, _champion(power_candidate))
+    first_screen = page.text.partition("What was measured")[0]
+    scores = power_candidate.card.scores
     for target in ("runtime_us", "power_w", "energy_mj"):
-        assert f"{scores[target]['model']['median_ape']:.1f} %" in first
-    assert f"{scores['runtime_us']['lookup']['median_ape']:.1f} %" in first and "240" in first
+        assert f"{scores[target]['model']['median_ape']:.1f} %" in first_screen
+    assert f"{scores['runtime_us']['lookup']['median_ape']:.1f} %" in first_screen
+    assert "240" in first_screen
 
 
-# What it reckons
+# Errors, intervals, importance
 
 
-def _of_m(queries: Any) -> dict[str, Any]:
-    """A model to which nothing matters but m."""
+def _runtime_is_m(queries: Rows) -> Predicted:
+    """A model in which only m matters."""
     m = queries[:, AT["m"]].astype(np.float64)
-    return {"runtime_us": m, "low": np.stack([0.9 * m], axis=1), "high": np.stack([1.1 * m], axis=1), "extrapolating": m > 900}
+    return {
+        "runtime_us": m,
+        "low": np.stack([0.9 * m], axis=1),
+        "high": np.stack([1.1 * m], axis=1),
+        "extrapolating": (m > 900).astype(np.float64),
+    }
 
 
-def _seen(data: Dataset, runtime_us: Any) -> Unseen:
-    data = replace(data, measured=data.measured | {"runtime_us": np.asarray(runtime_us, dtype=np.float64)})
-    return Unseen(data=data, answers=_of_m(data.queries), later=np.zeros(len(data), dtype=bool), targets=("runtime_us",))
+def _with_runtime(data: TrainingSet, runtime_us: npt.ArrayLike) -> TrainingSet:
+    measured = np.asarray(runtime_us, dtype=np.float64)
+    return replace(data, measured=data.measured | {"runtime_us": measured})
 
 
-def test_what_the_answer_hangs_on_is_found_and_nothing_else(cpu_samples: pa.Table) -> None:
-    data = dataset(cpu_samples)
-    first, *others = importances(_seen(data, data.column("m")), _of_m)
-    assert first.name == "m" and first.rises["runtime_us"] > 100
-    assert {one.name for one in others} == {"n", "k", "cpu_threads", "cache block"}  # dtype and the like never vary here
-    assert all(one.rises == {"runtime_us": 0.0} for one in others)
+def _held(data: TrainingSet, runtime_us: npt.ArrayLike) -> HeldOutRows:
+    data = _with_runtime(data, runtime_us)
+    return HeldOutRows(
+        data=data,
+        predictions=_runtime_is_m(data.queries),
+        measured_later=np.zeros(len(data), dtype=bool),
+        targets=("runtime_us",),
+    )
 
 
-def test_a_shuffled_question_is_one_that_could_be_asked(cpu_samples: pa.Table) -> None:
-    data, asked = dataset(cpu_samples), []
-    importances(_seen(data, data.column("m")), lambda queries: asked.append(queries) or _of_m(queries))  # type: ignore[func-returns-value]
-    peaks = {(one[AT["active_units"]], one[AT["peak_tflops"]]) for one in np.concatenate(asked).tolist()}
-    assert peaks == {(row[AT["active_units"]], row[AT["peak_tflops"]]) for row in data.queries.tolist()}
-    known = set(data.column("tile_m").tolist()) - {0}
-    assert all(row[AT["tile_m"]] in {*known, row[AT["m"]]} for row in np.concatenate(asked).tolist())
+def test_only_what_the_prediction_depends_on_is_important(cpu_samples: pa.Table) -> None:
+    data = training_set(cpu_samples)
+    first, *others = importances(_held(data, data.column("m")), _runtime_is_m)
+    assert first.name == "m"
+    assert first.rises["runtime_us"] > 100
+
+    # dtype and the like never vary here
+    assert {one.name for one in others} == {"n", "k", "threads", "cache block"}
+    assert [one.rises for one in others] == [{"runtime_us": 0.0}] * 4
 
 
-def test_errors_and_intervals_are_counted(cpu_samples: pa.Table) -> None:
-    data = dataset(cpu_samples)
+def test_a_shuffled_query_is_a_possible_query(cpu_samples: pa.Table) -> None:
+    data = training_set(cpu_samples)
+    batches: list[Rows] = []
+
+    def predict(queries: Rows) -> Predicted:
+        batches.append(queries)
+        return _runtime_is_m(queries)
+
+    importances(_held(data, data.column("m")), predict)
+    queries = np.concatenate(batches)
+    units_and_peak = [AT["active_units"], AT["peak_tflops"]]
+    expected = np.unique(data.queries[:, units_and_peak], axis=0)
+    assert (np.unique(queries[:, units_and_peak], axis=0) == expected).all()
+    known_tiles = set(data.column("tile_m").tolist()) - {0}
+    tiles = queries[:, AT["tile_m"]]
+    assert (np.isin(tiles, list(known_tiles)) | (tiles == queries[:, AT["m"]])).all()
+
+
+def test_errors_by_size_count_every_row(cpu_samples: pa.Table) -> None:
+    data = training_set(cpu_samples)
+    errors = error_by_size(_held(data, data.column("m")))
+    assert sum(by_family["all"].rows for by_family in errors.values()) == len(data)
+    for by_family in errors.values():
+        assert set(by_family) == {"all", "blas"}
+
+
+def test_interval_coverage_counts_rows_within(cpu_samples: pa.Table) -> None:
+    data = training_set(cpu_samples)
     m = data.column("m")
-    seen = _seen(data, np.where(m > 500, m / 1.2, m))
-    found = error_by_size(seen)
-    assert sum(of["all"].rows for of in found.values()) == len(data) and all(set(of) == {"all", "blas"} for of in found.values())
-    one = covered(seen)["runtime_us"]
-    assert one.within == pytest.approx(100 * np.mean(m <= 500)) and one.factor == pytest.approx((1.1 / 0.9) ** 0.5)
-    assert (one.flagged, one.flagged_within, one.later_rows, one.later_within) == (np.sum(m > 900), 0.0, 0, None)
-    assert Error.of(np.array([-10.0, 20.0, 30.0, np.nan])) == Error(rows=3, median=20.0, p90=28.0)
+    held = _held(data, np.where(m > 500, m / 1.2, m))
+    coverage = interval_coverage(held)["runtime_us"]
+    assert coverage.within == pytest.approx(100 * np.mean(m <= 500))
+    assert coverage.factor == pytest.approx((1.1 / 0.9) ** 0.5)
+    assert (coverage.flagged, coverage.flagged_within) == (np.sum(m > 900), 0.0)
+    assert (coverage.later_rows, coverage.later_within) == (0, None)
 
 
-def test_later_rows_of_shapes_that_were_trained_on_are_not_unseen(cpu_samples: pa.Table, candidate: Candidate) -> None:
-    again = cpu_samples.set_column(cpu_samples.column_names.index("measured_at"), "measured_at", pa.array(["2099-01-01"] * len(cpu_samples)))
-    data = dataset(pa.concat_tables([cpu_samples, again.cast(cpu_samples.schema)]))
-    found = unseen(data, _of_m, candidate.card)
-    assert len(found.data) == held_out(data.shapes, candidate.card.holdout).sum() < len(data)
+def test_an_error_summary_leaves_out_what_was_not_measured() -> None:
+    errors = np.array([-10.0, 20.0, 30.0, np.nan])
+    assert ErrorSummary.of(errors) == ErrorSummary(rows=3, median=20.0, p90=28.0)
+
+
+def test_later_rows_of_shapes_that_were_trained_on_are_not_held_out(
+    cpu_samples: pa.Table, candidate: TrainedModel
+) -> None:
+    place = cpu_samples.column_names.index("measured_at")
+    moments = pa.array(["2099-01-01"] * len(cpu_samples))
+    again = cpu_samples.set_column(place, "measured_at", moments).cast(cpu_samples.schema)
+    data = training_set(pa.concat_tables([cpu_samples, again]))
+    held = held_out_rows(data, _runtime_is_m, candidate.card)
+    expected = held_out(data.shapes, candidate.card.holdout).sum()
+    assert len(held.data) == expected < len(data)
+
+
+# Tiles, time and energy
 
 
 def test_the_front_is_what_nothing_beats_in_both() -> None:
-    time, energy = np.array([5.0, 1.0, 2.0, 2.0, 3.0, 4.0, 1.0]), np.array([1.0, 9.0, 6.0, 5.0, 5.0, 2.0, 8.0])
+    time = np.array([5.0, 1.0, 2.0, 2.0, 3.0, 4.0, 1.0])
+    energy = np.array([1.0, 9.0, 6.0, 5.0, 5.0, 2.0, 8.0])
     assert pareto(time, energy).tolist() == [6, 3, 5, 0]
     assert pareto(np.array([2.0, 2.0]), np.array([3.0, 3.0])).tolist() == [0]
 
 
 def test_tiles_are_compared_where_problems_lack_some() -> None:
-    """log = problem's own + tile's, with holes: the tiles' part comes back."""
-    own, effect = np.array([1.0, 5.0, -2.0]), np.array([0.3, -0.1, -0.2])
-    at = [(0, 0), (0, 1), (0, 2), (1, 0), (1, 2), (2, 1)]
-    problems, tiles = np.array(at).T
-    found, used = tile_effects(problems, tiles, own[problems] + effect[tiles], 4)
-    assert found[:3] == pytest.approx(effect) and np.isnan(found[3]) and used.tolist() == [0, 1]
+    """log = effect of the problem + effect of the tile, with holes: the tiles' part comes back."""
+    by_problem = np.array([1.0, 5.0, -2.0])
+    by_tile = np.array([0.3, -0.1, -0.2])
+    measured = [(0, 0), (0, 1), (0, 2), (1, 0), (1, 2), (2, 1)]
+    problems, tiles = np.array(measured).T
+    effects, used = tile_effects(problems, tiles, by_problem[problems] + by_tile[tiles], 4)
+    assert effects[:3] == pytest.approx(by_tile)
+    assert np.isnan(effects[3])
+    assert used.tolist() == [0, 1]
+
+
+def _tile_law(queries: Rows) -> Values:
+    """runtime = n / sqrt(tile)"""
+    tiles = queries[:, AT["tile_m"]].astype(np.float64)
+    return np.asarray(queries[:, AT["n"]] * tiles**-0.5, dtype=np.float64)
 
 
 def test_partial_dependence_is_that_of_a_known_law(power_samples: pa.Table) -> None:
-    """runtime = n * tile^-1/2 for tiles 8, 16, 32: over the geometric mean sqrt 2, 1, sqrt 1/2, whatever the shape."""
-    data = dataset(power_samples)
-    law = data.queries[:, AT["n"]] * data.queries[:, AT["tile_m"]].astype(np.float64) ** -0.5
-    data = replace(data, measured=data.measured | {"runtime_us": law})
+    """For tiles 8, 16, 32 the law is sqrt 2, 1, sqrt 1/2 over its mean, whatever the shape."""
+    data = training_set(power_samples)
+    data = _with_runtime(data, _tile_law(data.queries))
+    known_threads = set(data.queries[:, AT["threads"]])
 
-    def ask(queries: Any) -> dict[str, Any]:
-        assert set(queries[:, AT["cpu_threads"]]) <= set(data.queries[:, AT["cpu_threads"]])
-        return {"runtime_us": queries[:, AT["n"]] * queries[:, AT["tile_m"]].astype(np.float64) ** -0.5}
+    def predict(queries: Rows) -> Predicted:
+        assert set(queries[:, AT["threads"]]) <= known_threads
+        return {"runtime_us": _tile_law(queries)}
 
-    found = by_tile(data, data.take(held_out(data.shapes, 0.3)), ask)
-    assert found and (found.family, found.tiles) == ("tiled", [(8, 8, 8), (16, 16, 16), (32, 32, 32)])
-    (one,) = found.dependences  # no power: the model has none
-    assert one.unseen and one.measured is not None
-    for values in (one.predicted, one.low, one.high, one.measured):
-        assert values == pytest.approx([2**0.5, 1, 0.5**0.5])
+    held = data.take(held_out(data.shapes, 0.3))
+    family = dependence_on_tile(data, held, predict)
+    assert family
+    assert family.family == "tiled"
+    assert family.tiles == [(8, 8, 8), (16, 16, 16), (32, 32, 32)]
+
+    # no power: the model predicts none
+    (dependence,) = family.dependences
+    assert dependence.held_out
+    assert dependence.measured is not None
+    expected = pytest.approx([2**0.5, 1, 0.5**0.5])
+    assert dependence.predicted == expected
+    assert dependence.low == expected
+    assert dependence.high == expected
+    assert dependence.measured == expected
 
 
-def test_time_against_energy_of_an_unseen_problem(power_samples: pa.Table) -> None:
-    data = dataset(power_samples)
+def test_a_tile_of_another_device_is_no_tile_of_this_one(
+    power_samples: pa.Table, gpu: Device
+) -> None:
+    """The tiles are those of the most frequent device."""
+    rows = [row for row in power_samples.to_pylist() if row["family"] == "tiled"]
+    for row in rows[:10]:
+        row["device"] = "another"
+        row["tile_m"] = row["tile_n"] = row["tile_k"] = 64
+    data = training_set(to_table(rows))
+    family = dependence_on_tile(data, data, lambda queries: {"runtime_us": _tile_law(queries)})
+    assert family
+    assert family.device == gpu.name
+    assert [tile[0] for tile in family.tiles] == [8, 16, 32]
 
-    def perfect(queries: Any) -> dict[str, Any]:
-        rows = [int(np.flatnonzero((data.queries == one).all(axis=1))[0]) for one in queries]
-        return {name: data.measured[name][rows] for name in ("sustained_runtime_us", "energy_mj")}
 
-    some = data.take(held_out(data.shapes, 0.3))
-    found = tradeoff(data, some, perfect)
-    assert found and found.unseen and len(found.names) == 3 and found.front.tolist() == found.predicted_front.tolist()
-    fallen_back = tradeoff(data, some.take(np.array([0])), perfect)
-    assert fallen_back and not fallen_back.unseen
-    of = saving(data)
-    assert of and of.problems == 60 and 0 <= of.differ <= 60 and (of.differ == 0 or of.saved > 0)
-    assert tradeoff(data, some, lambda queries: {"runtime_us": np.ones(len(queries))}) is None
+def _perfect(data: TrainingSet) -> Callable[[Rows], Predicted]:
+    """A model that predicts what was measured."""
+
+    def predict(queries: Rows) -> Predicted:
+        rows = [int(np.flatnonzero((data.queries == query).all(axis=1))[0]) for query in queries]
+        names = ("sustained_runtime_us", "energy_mj")
+        return {name: data.measured[name][rows] for name in names}
+
+    return predict
+
+
+def test_time_against_energy_is_of_a_held_out_problem(power_samples: pa.Table) -> None:
+    data = training_set(power_samples)
+    held = data.take(held_out(data.shapes, 0.3))
+    result = tradeoff(data, held, _perfect(data))
+    assert result
+    assert result.held_out
+    assert len(result.names) == 3
+    assert result.front.tolist() == result.predicted_front.tolist()
+
+
+def test_time_against_energy_falls_back_to_the_training_data(power_samples: pa.Table) -> None:
+    data = training_set(power_samples)
+    one_row = data.take(np.array([0]))
+    result = tradeoff(data, one_row, _perfect(data))
+    assert result
+    assert not result.held_out
+
+
+def test_time_against_energy_needs_a_model_with_energy(power_samples: pa.Table) -> None:
+    data = training_set(power_samples)
+    assert tradeoff(data, data, lambda queries: {"runtime_us": np.ones(len(queries))}) is None
+
+
+def test_the_saving_is_over_all_problems(power_samples: pa.Table) -> None:
+    saving = energy_saving(training_set(power_samples))
+    assert saving
+    assert saving.problems == 60
+    assert 0 <= saving.differ <= 60
+    assert saving.differ == 0 or saving.saved > 0

@@ -27,7 +27,9 @@ with Workspace(Path(sys.argv[1])).locked():
 def holder(tmp_path: Path, python_env: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
     """Another process that holds the lock of tmp_path/workspace."""
     command = [sys.executable, "-c", HOLDER, str(tmp_path / "workspace")]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=python_env) as process:
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=python_env
+    ) as process:
         assert process.stdout and process.stdout.readline() == "locked\n"
         yield process
         process.kill()
@@ -40,15 +42,23 @@ def test_everything_lies_beneath_it(tmp_path: Path) -> None:
     assert not place.path.exists()  # naming it creates nothing
 
 
-def test_a_relative_path_is_fine_outside_a_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_relative_path_is_fine_outside_a_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv(JOB_VARIABLE, raising=False)
     monkeypatch.chdir(tmp_path)
     assert Workspace(Path("workspace")).path == tmp_path / "workspace"
 
 
-def test_a_relative_path_inside_a_ray_job_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_relative_path_inside_a_ray_job_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv(JOB_VARIABLE, "{}")
-    with pytest.raises(InputError, match=r"--workspace = 'workspace': a relative path inside a Ray job .*; give an absolute path"):
+    with pytest.raises(
+        InputError,
+        match="--workspace = 'workspace': a relative path inside a Ray job .*; "
+        "give an absolute path",
+    ):
         Workspace(Path("workspace"))
     assert Workspace(tmp_path / "workspace").path == tmp_path / "workspace"
 
@@ -61,18 +71,22 @@ def test_a_place_without_samples_is_refused_where_some_are_needed(tmp_path: Path
 def test_the_lock_says_who_holds_it(tmp_path: Path) -> None:
     place = Workspace(tmp_path / "workspace")
     with place.locked():
-        assert (place.path / "lock").read_text() == str(os.getpid())
-        with (
-            pytest.raises(WorkspaceError, match=f"is in use by process {os.getpid()}: wait for it, stop it, or take another --workspace"),
-            place.locked(),
-        ):
+        assert (place.path / "holder").read_text() == str(os.getpid())
+        rule = f"is in use by process {os.getpid()}"
+        ways_out = "wait for it, stop it, or take another --workspace"
+        with pytest.raises(WorkspaceError, match=f"{rule}: {ways_out}"), place.locked():
             pass
     with place.locked():
         pass
 
 
-def test_another_process_that_holds_it_is_named(tmp_path: Path, holder: subprocess.Popen[str]) -> None:
-    with pytest.raises(WorkspaceError, match=f"in use by process {holder.pid}"), Workspace(tmp_path / "workspace").locked():
+def test_another_process_that_holds_it_is_named(
+    tmp_path: Path, holder: subprocess.Popen[str]
+) -> None:
+    with (
+        pytest.raises(WorkspaceError, match=f"in use by process {holder.pid}"),
+        Workspace(tmp_path / "workspace").locked(),
+    ):
         pass
 
 
@@ -80,13 +94,24 @@ def test_a_holder_that_is_killed_lets_go(tmp_path: Path, holder: subprocess.Pope
     holder.kill()
     holder.wait()
     with Workspace(tmp_path / "workspace").locked():
-        assert (tmp_path / "workspace" / "lock").read_text() == str(os.getpid())
+        assert (tmp_path / "workspace" / "holder").read_text() == str(os.getpid())
 
 
-def test_a_command_on_a_held_workspace_ends_with_exit_code_2(tmp_path: Path, holder: subprocess.Popen[str], python_env: dict[str, str]) -> None:
+def test_a_command_on_a_held_workspace_ends_with_exit_code_2(
+    tmp_path: Path, holder: subprocess.Popen[str], python_env: dict[str, str]
+) -> None:
     (tmp_path / "workspace" / "samples").mkdir()
-    command = [sys.executable, "-m", "coordinator", "train", "--workspace", str(tmp_path / "workspace")]
-    ended = subprocess.run(command, capture_output=True, text=True, env=python_env, cwd=tmp_path, check=False)
+    command = [
+        sys.executable,
+        "-m",
+        "coordinator",
+        "train",
+        "--workspace",
+        str(tmp_path / "workspace"),
+    ]
+    ended = subprocess.run(
+        command, capture_output=True, text=True, env=python_env, cwd=tmp_path, check=False
+    )
     assert (ended.returncode, ended.stdout) == (2, "")
     assert f"in use by process {holder.pid}" in ended.stderr
     assert len(ended.stderr.strip().splitlines()) == 1
@@ -95,5 +120,10 @@ def test_a_command_on_a_held_workspace_ends_with_exit_code_2(tmp_path: Path, hol
 def test_a_path_that_cannot_be_a_directory_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for path in (tmp_path / "file", tmp_path / "file" / "below"):
-        with pytest.raises(WorkspaceError, match="can't be made .*name a directory that can be written"), Workspace(path).locked():
+        with (
+            pytest.raises(
+                WorkspaceError, match="can't be made .*name a directory that can be written"
+            ),
+            Workspace(path).locked(),
+        ):
             pass

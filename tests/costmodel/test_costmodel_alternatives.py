@@ -1,4 +1,4 @@
-"""`train --compare`: every candidate on the same unseen shapes, the winner within the latency bound, and nothing published."""
+"""`coordinator compare`: every kind of model on the same new shapes, and nothing published."""
 
 from __future__ import annotations
 
@@ -7,127 +7,176 @@ import subprocess
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from coordinator.samples.store import Batch, SampleStore
+from coordinator.samples.store import SampleStore
 from costmodel import alternatives as module
-from costmodel.alternatives import CANDIDATES, COMPARED, DEFAULT, TIMES, Analytical, Plain, compare
-from costmodel.dataset import Dataset, dataset
+from costmodel.alternatives import Figures, compare, winner
+from costmodel.dataset import TrainingSet, training_set
+from costmodel.evaluate.metrics import COMPARED
 from costmodel.model import CostModel
+from costmodel.model_kinds import DEFAULT, MODEL_KINDS, TIMES, Analytical, Plain
+from costmodel.onnx_session import open_session
 from costmodel.terms import SHOWN, terms
-from costmodel.train import open_session
 from gemmcast.query import AT
 
 Coordinator = Callable[..., subprocess.CompletedProcess[str]]
-PLAIN = [name for name in CANDIDATES if name != DEFAULT]
+PLAIN = [name for name in MODEL_KINDS if name != DEFAULT]
 
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two folds and one network."""
-    monkeypatch.setattr("costmodel.alternatives.FOLDS", 2)
-    monkeypatch.setattr("costmodel.evaluate.crossval.FOLDS", 2)
-    monkeypatch.setattr("costmodel.alternatives.CostModel", partial(CostModel, members=1))
+    monkeypatch.setattr(module, "FOLDS", 2)
+    monkeypatch.setattr("costmodel.evaluate.groups.FOLDS", 2)
+    monkeypatch.setattr("costmodel.model_kinds.CostModel", partial(CostModel, members=1))
 
 
 @pytest.fixture(scope="module")
-def data(power_samples: pa.Table) -> Dataset:
-    return dataset(power_samples)
+def data(power_samples: pa.Table) -> TrainingSet:
+    return training_set(power_samples)
 
 
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory, power_samples: pa.Table) -> Path:
     path = tmp_path_factory.mktemp("to compare") / "workspace"
-    SampleStore.open(path / "samples", create=True).append([Batch("hand", 1, power_samples)])
+    store = SampleStore.open(path / "samples", create=True)
+    store.append([power_samples])
     return path
 
 
-def test_every_candidate_is_printed_and_nothing_is_published(coordinator: Coordinator, workspace: Path) -> None:
-    before = {path for path in workspace.rglob("*") if "samples" not in path.parts}
-    ended = coordinator("train", "--compare", "--workspace", workspace)
+def _files_beside_samples(workspace: Path) -> set[Path]:
+    return {path for path in workspace.rglob("*") if "samples" not in path.parts}
+
+
+def test_every_kind_is_printed_and_nothing_is_published(
+    coordinator: Coordinator, workspace: Path
+) -> None:
+    before = _files_beside_samples(workspace)
+    ended = coordinator("compare", "--workspace", workspace)
     assert ended.returncode == 0, ended.stderr
     lines = ended.stdout.splitlines()
-    named = [line.split("│")[1].strip() for line in lines if line.startswith("│")]
-    assert [name.removesuffix(" *") for name in named] == list(CANDIDATES)
-    assert sum(name.endswith(" *") for name in named) == 1 and "within 200 us a question" in lines[-1]
-    assert {path for path in workspace.rglob("*") if "samples" not in path.parts} == before
-    assert not (workspace / "registry").exists() and not (workspace / "node").exists()
+    names = [line.split("│")[1].strip() for line in lines if line.startswith("│")]
+    assert [name.removesuffix(" *") for name in names] == list(MODEL_KINDS)
+    assert sum(name.endswith(" *") for name in names) == 1
+    assert "at most 200 us for one query" in lines[-1]
+    assert _files_beside_samples(workspace) == before
+    assert not (workspace / "registry").exists()
+    assert not (workspace / "node").exists()
 
 
 def test_too_few_samples_are_refused_in_a_line(coordinator: Coordinator, workspace: Path) -> None:
-    ended = coordinator("train", "--compare", "--min-rows", 1000, "--workspace", workspace)
-    assert (ended.returncode, ended.stdout) == (2, "") and "a model needs 1000 rows" in ended.stderr
+    ended = coordinator("compare", "--min-rows", 1000, "--workspace", workspace)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert "a model needs 1000 rows" in ended.stderr
 
 
-def test_json_has_all_of_it(coordinator: Coordinator, workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    few = {name: CANDIDATES[name] for name in ("boosting", "analytical fit")}
-    monkeypatch.setattr("costmodel.alternatives.CANDIDATES", few)
-    ended = coordinator("train", "--compare", "--json", "--workspace", workspace)
-    found = json.loads(ended.stdout.splitlines()[-1])
-    assert set(found["candidates"]) == set(few) and found["winner"] in few and found["default"] == DEFAULT
-    for of in found["candidates"].values():
-        assert set(of["errors"]) == set(COMPARED) and all(error["rows"] == 240 for error in of["errors"].values())
-        assert of["mean_error"] == pytest.approx(np.mean([error["mape"] for error in of["errors"].values()]))
-        assert of["size_mib"] > 0 and 0 < of["single_us"] < of["batch_us"] and of["fit_s"] > 0
+def test_json_has_all_of_it(
+    coordinator: Coordinator, workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = {name: MODEL_KINDS[name] for name in ("boosting", "analytical fit")}
+    monkeypatch.setattr(module, "MODEL_KINDS", few)
+    ended = coordinator("compare", "--json", "--workspace", workspace)
+    comparison = json.loads(ended.stdout.splitlines()[-1])
+    assert set(comparison["candidates"]) == set(few)
+    assert comparison["winner"] in few
+    assert comparison["default"] == DEFAULT
+    for figures in comparison["candidates"].values():
+        errors = figures["errors"]
+        assert set(errors) == set(COMPARED)
+        assert all(error["rows"] == 240 for error in errors.values())
+        mean_error = np.mean([error["mape"] for error in errors.values()])
+        assert figures["mean_error"] == pytest.approx(mean_error)
+        assert figures["size_mib"] > 0
+        assert figures["fit_s"] > 0
+        assert 0 < figures["single_us"] < figures["batch_us"]
 
 
-def test_the_winner_has_the_smallest_error_within_the_bound(data: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    figures: dict[str, Any] = {"good": (3.0, 900.0), "middling": (5.0, 150.0), "poor": (9.0, 10.0)}
-    monkeypatch.setattr(module, "CANDIDATES", {name: (lambda name=name: name) for name in figures})
-    monkeypatch.setattr(module, "_measured", lambda make, data, done: dict(zip(("mean_error", "single_us"), figures[make()], strict=True)))
-    assert compare(data)["winner"] == "middling"
-    monkeypatch.setattr(module, "MAX_LATENCY_US", 1000.0)
-    assert compare(data)["winner"] == "good"
-    monkeypatch.setattr(module, "MAX_LATENCY_US", 1.0)
-    assert compare(data)["winner"] is None
+def _figures(mean_error: float, single_us: float) -> Figures:
+    return Figures(
+        errors={},
+        mean_error=mean_error,
+        size_mib=1.0,
+        fit_s=1.0,
+        batch_us=1.0,
+        single_us=single_us,
+    )
 
 
-def test_progress_is_told_fold_by_fold(data: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "CANDIDATES", {"analytical fit": CANDIDATES["analytical fit"]})
-    told: list[str] = []
-    compare(data, told.append)
-    assert told == ["analytical fit"] * 2
+@pytest.mark.parametrize(
+    ("bound_us", "expected"), [(200.0, "middling"), (1000.0, "good"), (1.0, None)]
+)
+def test_the_winner_has_the_smallest_error_within_the_bound(
+    monkeypatch: pytest.MonkeyPatch, bound_us: float, expected: str | None
+) -> None:
+    figures = {
+        "good": _figures(3.0, 900.0),
+        "middling": _figures(5.0, 150.0),
+        "poor": _figures(9.0, 10.0),
+    }
+    monkeypatch.setattr(module, "MAX_LATENCY_US", bound_us)
+    assert winner(figures) == expected
+
+
+def test_progress_is_reported_fold_by_fold(
+    data: TrainingSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "analytical fit"
+    monkeypatch.setattr(module, "MODEL_KINDS", {name: MODEL_KINDS[name]})
+    reported: list[str] = []
+    compare(data, reported.append)
+    assert reported == [name] * 2
 
 
 @pytest.mark.parametrize("name", PLAIN)
-def test_the_graphs_answer_as_scikit_learn_does(data: Dataset, name: str) -> None:
-    candidate = CANDIDATES[name]()
-    candidate.fit(data)
-    assert isinstance(candidate, Plain) and set(candidate.steps) == set(COMPARED)
-    for step in candidate.steps["energy_mj"]:
-        for graph, columns in step.graphs(data.queries):
-            session = open_session(graph)
-            said = session.run(None, {session.get_inputs()[0].name: columns})[0][:, 0].astype(np.float64)
-            want = step.factor(data.queries)
-            assert np.median(np.abs((said if isinstance(step, Analytical) else np.exp(said)) / want - 1)) < 1e-5
+def test_the_graphs_predict_as_scikit_learn_does(data: TrainingSet, name: str) -> None:
+    kind = MODEL_KINDS[name]()
+    kind.fit(data)
+    assert isinstance(kind, Plain)
+    assert set(kind.factors) == set(COMPARED)
+    for factor in kind.factors["energy_mj"]:
+        expected = factor.predict(data.queries)
+        for graph in factor.graphs(data.queries):
+            session = open_session(graph.model)
+            (argument,) = session.get_inputs()
+            (output,) = session.run(None, {argument.name: graph.columns})
+            values = output[:, 0].astype(np.float64)
+            if not isinstance(factor, Analytical):
+                values = np.exp(values)
+            assert np.median(np.abs(values / expected - 1)) < 1e-5
 
 
-def test_the_analytical_fit_finds_what_the_times_explain(data: Dataset) -> None:
-    times_us = dict(
-        zip(TIMES, np.exp(SHOWN.of(np, terms(data.queries))[:, [SHOWN.names.index(name) for name in TIMES]].T.astype(np.float64)), strict=True)
-    )
-    measured = 3 * times_us["own_busy_us"] + 0.5 * times_us["dram_a_us"] + times_us["empty_launch_us"]
+def test_the_analytical_fit_finds_what_the_times_explain(data: TrainingSet) -> None:
+    logs = SHOWN.of(np, terms(data.queries)).astype(np.float64)
+    times_us = {name: np.exp(logs[:, SHOWN.names.index(name)]) for name in TIMES}
+    busy_us = times_us["own_busy_us"]
+    loading_us = times_us["dram_a_us"]
+    measured_us = 3 * busy_us + 0.5 * loading_us + times_us["empty_launch_us"]
     fit = Analytical("runtime_us")
-    fit.fit(data.queries, measured, np.ones(len(data)))
-    assert np.max(np.abs(fit.factor(data.queries) / measured - 1)) < 1e-3
+    fit.fit(data.queries, measured_us, np.ones(len(data)))
+    predicted_us = fit.predict(data.queries)
+    assert np.max(np.abs(predicted_us / measured_us - 1)) < 1e-3
 
 
-def test_a_larger_problem_is_never_cheaper_to_the_monotone_one(data: Dataset) -> None:
-    candidate = CANDIDATES["boosting, monotone"]()
-    candidate.fit(data)
-    small = data.queries
+def test_a_larger_problem_is_never_cheaper_to_the_monotone_kind(data: TrainingSet) -> None:
+    kind = MODEL_KINDS["boosting, monotone"]()
+    kind.fit(data)
+    small = kind.predict(data.queries)
     for name in ("m", "n", "k", "batch"):
-        large = small.copy()
-        large[:, AT[name]] *= 3
-        before, after = candidate.predict(small), candidate.predict(large)
-        assert all((after[target] >= before[target]).all() for target in ("runtime_us", "energy_mj"))
-    assert (candidate.predict(large)["runtime_us"] > 0).all()
+        larger = data.queries.copy()
+        larger[:, AT[name]] *= 3
+        large = kind.predict(larger)
+        for target in ("runtime_us", "energy_mj"):
+            assert (large[target] >= small[target]).all()
+        assert (large["runtime_us"] > 0).all()
 
 
-def test_what_was_not_read_is_not_compared(cpu_samples: pa.Table, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "CANDIDATES", {"boosting": CANDIDATES["boosting"]})
-    assert set(compare(dataset(cpu_samples))["candidates"]["boosting"]["errors"]) == {"runtime_us"}
+def test_a_target_that_was_not_measured_is_not_compared(
+    cpu_samples: pa.Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MODEL_KINDS", {"boosting": MODEL_KINDS["boosting"]})
+    comparison = json.loads(json.dumps(compare(training_set(cpu_samples))))
+    assert set(comparison["candidates"]["boosting"]["errors"]) == {"runtime_us"}

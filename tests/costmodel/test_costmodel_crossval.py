@@ -1,119 +1,172 @@
-"""Grouped cross-validation: nobody answers a row of a group that it was fitted on, and every row is answered once."""
+"""Grouped cross-validation: no row is predicted by a model of its group, every row once."""
 
 from __future__ import annotations
 
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from coordinator.samples.importer import read_outside
-from costmodel.dataset import TARGETS, Dataset, dataset
-from costmodel.evaluate import crossval as validation
+from costmodel.dataset import TARGETS, TrainingSet, split_by_shape, training_set
+from costmodel.evaluate.crossval import (
+    coverage,
+    cross_fitted_coverage,
+    cross_validated,
+    predictions,
+    scores,
+)
+from costmodel.evaluate.groups import layers, split
 from costmodel.evaluate.metrics import score
 from costmodel.model import OF_TARGET, CostModel
+from gemmcast.arrow import read_samples
 from gemmcast.config import KernelConfig
 from gemmcast.query import encode
-from gemmcast.sample import device_of, gemm_of
+from gemmcast.rows import device_of, gemm_of
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 
-@pytest.fixture(autouse=True)
-def _one_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    """More would only take longer."""
-    monkeypatch.setattr("costmodel.evaluate.crossval.CostModel", partial(CostModel, members=1))
+def fit(training: TrainingSet) -> CostModel:
+    """One network per target: more would only take longer."""
+    return CostModel(members=1).fit_dataset(training)
 
 
 @pytest.fixture(scope="module")
-def data(power_samples: pa.Table) -> Dataset:
-    return dataset(power_samples)
+def data(power_samples: pa.Table) -> TrainingSet:
+    return training_set(power_samples)
 
 
-def test_folds_share_no_group_and_cover_all_rows(data: Dataset) -> None:
-    answered = np.zeros(len(data), dtype=int)
+def test_folds_share_no_group_and_cover_all_rows(data: TrainingSet) -> None:
+    times_tested = np.zeros(len(data), dtype=int)
     sizes = []
-    for training, test in validation.split(data.shapes, 5):
-        assert not set(data.shapes[training]) & set(data.shapes[test])
-        assert (training != test).all()
-        answered += test
-        sizes.append(len(set(data.shapes[test])))
-    assert (answered == 1).all()
-    assert max(sizes) - min(sizes) <= 1 and sum(sizes) == len(set(data.shapes))
+    for is_training, is_test in split(data.shapes, 5):
+        assert not set(data.shapes[is_training]) & set(data.shapes[is_test])
+        assert (is_training != is_test).all()
+        times_tested += is_test
+        sizes.append(len(set(data.shapes[is_test])))
+    assert (times_tested == 1).all()
+    assert max(sizes) - min(sizes) <= 1
+    assert sum(sizes) == len(set(data.shapes))
 
 
-def test_the_split_knows_names_alone(data: Dataset) -> None:
+def test_the_split_depends_on_names_alone(data: TrainingSet) -> None:
     order = np.random.default_rng(3).permutation(len(data))
-    for (_, one), (_, other) in zip(validation.split(data.shapes, 4), validation.split(data.shapes[order], 4), strict=True):
+    in_order = split(data.shapes, 4)
+    shuffled = split(data.shapes[order], 4)
+    for (_, one), (_, other) in zip(in_order, shuffled, strict=True):
         assert np.array_equal(one[order], other)
 
 
-def test_every_row_is_answered_by_every_method_and_told_fold_by_fold(data: Dataset) -> None:
-    told: list[tuple[int, int]] = []
-    predicted = validation.cross_validated(data, data.shapes, 3, lambda *of: told.append(of))
-    assert told == [(1, 3), (2, 3), (3, 3)]
+def test_every_row_is_predicted_by_every_method_and_progress_is_reported(
+    data: TrainingSet,
+) -> None:
+    progress: list[tuple[int, int]] = []
+    predicted = cross_validated(
+        data, data.shapes, fit, 3, on_fold=lambda *done: progress.append(done)
+    )
+    assert progress == [(1, 3), (2, 3), (3, 3)]
     assert set(predicted) == set(TARGETS)
     for methods in predicted.values():
         assert set(methods) == {"model", "low", "high", "lookup", "roofline", "paper_forest"}
-        assert not any(np.isnan(values).any() for values in methods.values())
+        for values in methods.values():
+            assert not np.isnan(values).any()
 
 
-def test_an_answer_is_of_models_that_never_saw_the_group(data: Dataset) -> None:
-    """What was measured for one shape is made a hundred times as long: its own answers must not know."""
-    strange = data.shapes == data.shapes[0]
-    changed = {name: np.where(strange, 100 * values, values) for name, values in data.measured.items()}
-    before, after = (
-        validation.cross_validated(Dataset(data.table, data.queries, measured, data.shapes), data.shapes, 3)["runtime_us"]["model"]
-        for measured in (data.measured, changed)
-    )
-    assert np.array_equal(before[strange], after[strange])
-    assert not np.array_equal(before[~strange], after[~strange])
+def test_a_prediction_is_of_models_without_the_group(data: TrainingSet) -> None:
+    """One shape's measurements are made 100 times as long: its own predictions stay the same."""
+    is_changed = data.shapes == data.shapes[0]
+    changed = {}
+    for name, values in data.measured.items():
+        changed[name] = np.where(is_changed, 100 * values, values)
+    slower = replace(data, measured=changed)
+    before = cross_validated(data, data.shapes, fit, 3)["runtime_us"]["model"]
+    after = cross_validated(slower, data.shapes, fit, 3)["runtime_us"]["model"]
+    assert np.array_equal(before[is_changed], after[is_changed])
+    assert not np.array_equal(before[~is_changed], after[~is_changed])
 
 
-def test_coverage_counts_what_lies_between(data: Dataset) -> None:
+def test_coverage_counts_what_lies_between(data: TrainingSet) -> None:
+    power_w = data.measured["power_w"].copy()
+    low, high = power_w - 1, power_w + 1
+    low[1] = high[1] = power_w[1] + 5
+    power_w[::2] = np.nan
+    thinned = replace(data, measured={**data.measured, "power_w": power_w})
+    known = len(data) // 2
+    shares = coverage(thinned, {"power_w": {"low": low, "high": high}})
+    assert shares == {"power_w": pytest.approx(100 * (known - 1) / known)}
+
+
+def test_coverage_of_held_out_shapes_does_not_change_the_model(data: TrainingSet) -> None:
+    training, test = split_by_shape(data, 0.4)
+    model = fit(training)
+    before = model.predict(test.queries)
+    shares = cross_fitted_coverage(model, test)
+    after = model.predict(test.queries)
+    assert set(shares) == set(TARGETS)
+    assert all(50 < share <= 100 for share in shares.values())
+    for name, values in before.items():
+        assert np.array_equal(values, after[name])
+
+
+def test_coverage_is_of_intervals_that_were_calibrated_on_the_other_half(
+    data: TrainingSet,
+) -> None:
+    training, test = split_by_shape(data, 0.4)
+    is_within: list[bool] = []
+    for is_calibration, is_test in split(test.shapes, 2):
+        calibrated = fit(training).calibrate(test.take(is_calibration))
+        predicted = calibrated.predict(test.queries[is_test])
+        runtime = calibrated.outputs_.index("runtime_us")
+        measured_us = test.measured["runtime_us"][is_test]
+        is_above = predicted["low"][:, runtime] <= measured_us
+        is_below = measured_us <= predicted["high"][:, runtime]
+        is_within += (is_above & is_below).tolist()
+    shares = cross_fitted_coverage(fit(training), test)
+    assert shares["runtime_us"] == pytest.approx(100 * np.mean(is_within))
+
+
+def test_layers_are_named_by_n_and_k_alone(data: TrainingSet) -> None:
+    names = [f"{row['n']}x{row['k']}" for row in data.table.to_pylist()]
+    assert layers(data).tolist() == names
+
+
+def test_scores_leave_out_rows_without_a_measurement_or_a_prediction(data: TrainingSet) -> None:
     power_w = data.measured["power_w"].copy()
     power_w[::2] = np.nan
-    low, high = data.measured["power_w"] - 1, data.measured["power_w"] + 1
-    low[1] = high[1] = data.measured["power_w"][1] + 5
-    thinned = Dataset(data.table, data.queries, {**data.measured, "power_w": power_w}, data.shapes)
-    known = len(data) // 2
-    assert validation.coverage(thinned, {"power_w": {"low": low, "high": high}}) == {"power_w": pytest.approx(100 * (known - 1) / known)}
-
-
-def test_layers_are_named_by_n_and_k_alone(data: Dataset) -> None:
-    rows = data.table.to_pylist()
-    assert validation.layers(data).tolist() == [f"{row['n']}x{row['k']}" for row in rows]
-
-
-def test_scores_leave_out_what_was_not_read_or_has_no_answer(data: Dataset) -> None:
-    measured = {name: values.copy() for name, values in data.measured.items()}
-    measured["power_w"][::2] = np.nan
-    thinned = Dataset(data.table, data.queries, measured, data.shapes)
+    thinned = replace(data, measured={**data.measured, "power_w": power_w})
     guess = np.full(len(data), 100.0)
     guess[1] = np.nan
-    found = validation.scores(thinned, {"power_w": {"model": guess}})
+    predicted = {"power_w": {"model": guess}}
     known = np.arange(len(data)) % 2 == 1
     known[1] = False
-    assert found == {"power_w": {"model": score(measured["power_w"][known], guess[known])}}
-    assert validation.scores(thinned, {"power_w": {"model": guess}}, np.zeros(len(data), dtype=bool)) == {}
+    expected = score(power_w[known], guess[known])
+    assert scores(thinned, predicted) == {"power_w": {"model": expected}}
+    nothing = np.zeros(len(data), dtype=bool)
+    assert scores(thinned, predicted, nothing) == {}
 
 
-def test_what_a_library_chose_itself_is_asked_without_its_knobs_too() -> None:
-    data = dataset(read_outside(ROOT / "datasets" / "h100_sxm_again.parquet"))
-    model = CostModel(members=1, steps=100, shares=dict.fromkeys(OF_TARGET, 0.0)).fit_dataset(data)
-    found = validation.asked(model, data, data)
-    own = np.isin(data.column("family"), ["cublas", "cublaslt"]) & (data.column("kernel") == "default")
-    assert 0 < own.sum() < len(data)
-    plain = [encode(gemm_of(row), KernelConfig(family=row["family"]), device_of([row])) for row in data.take(own).table.to_pylist()]
-    said = model.predict(np.array(plain, np.float32))
-    for target, methods in found.items():
-        assert np.isnan(methods["unresolved"][~own]).all()
-        np.testing.assert_allclose(methods["unresolved"][own], said[target], rtol=1e-4)
-        assert not np.array_equal(methods["unresolved"][own], methods["model"][own])
+def test_a_librarys_own_choice_is_predicted_without_its_knobs_too() -> None:
+    data = training_set(read_samples(ROOT / "datasets" / "h100_sxm_again.parquet"))
+    tree_weight = dict.fromkeys(OF_TARGET, 0.0)
+    model = CostModel(members=1, steps=100, shares=tree_weight).fit_dataset(data)
+    predicted = predictions(model, data, data)
+    is_library = np.isin(data.column("family"), ["cublas", "cublaslt"])
+    is_default = is_library & (data.column("kernel") == "default")
+    assert 0 < is_default.sum() < len(data)
+    queries = []
+    for row in data.take(is_default).table.to_pylist():
+        config = KernelConfig(family=row["family"])
+        queries.append(encode(gemm_of(row), config, device_of([row])))
+    expected = model.predict(np.array(queries, np.float32))
+    for target, methods in predicted.items():
+        unresolved = methods["unresolved"]
+        assert np.isnan(unresolved[~is_default]).all()
+        np.testing.assert_allclose(unresolved[is_default], expected[target], rtol=1e-4)
+        assert not np.array_equal(unresolved[is_default], methods["model"][is_default])
 
 
-def test_a_model_that_has_no_power_is_scored_on_runtime_alone(cpu_samples: pa.Table) -> None:
-    data = dataset(cpu_samples)
-    assert set(validation.cross_validated(data, data.shapes, 2)) == {"runtime_us", "tflops"}
+def test_a_model_without_power_is_scored_on_runtime_alone(cpu_samples: pa.Table) -> None:
+    data = training_set(cpu_samples)
+    assert set(cross_validated(data, data.shapes, fit, 2)) == {"runtime_us", "tflops"}

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from agent.kernels.custom import read_own
+from agent.kernels.custom import read_custom
 from agent.kernels.cutlass.generate import configs
 from coordinator.plan.cells import candidate_names, plan_cells
 from coordinator.plan.schema import Plan, read_plan
@@ -119,7 +119,7 @@ def test_power_is_asked_only_of_devices_that_have_it(make_plan: MakePlan, gpu: D
 
 def test_an_own_kernel_is_named_by_its_content_and_a_bad_one_is_refused_before_anything_runs(make_plan: MakePlan, gpu: Device) -> None:
     (cell,) = _cells(make_plan(ONE, family="custom", kernel=OWN), gpu)
-    assert cell.config.kernel == read_own(OWN).name != OWN
+    assert cell.config.kernel == read_custom(OWN).name != OWN
     with pytest.raises(InputError, match=r"sweep\.0\.kernel = 'examples/kernels/nowhere\.toml'"):
         _cells(make_plan(ONE, family="custom", kernel="examples/kernels/nowhere.toml"), gpu)
 

@@ -17,15 +17,15 @@ from skl2onnx import to_onnx
 from skl2onnx.common.data_types import FloatTensorType
 from sklearn.ensemble import HistGradientBoostingRegressor
 
-from coordinator.samples.importer import read_outside
-from costmodel.dataset import Dataset, dataset, resolved_default, unresolved, with_unresolved_copies
-from costmodel.evaluate.crossval import split
+from costmodel.dataset import Dataset, dataset, devices_of, resolved_default, unresolved, with_unresolved_copies
+from costmodel.evaluate.groups import split
 from costmodel.model import KERNEL, MIN_POWER_ROWS, ODD_ROWS, OF_TARGET, CostModel
 from costmodel.onnx_export import export
-from costmodel.train import PARITY_LIMIT, devices_of, open_session, parity
+from costmodel.onnx_session import PARITY_LIMIT, open_session, parity
+from gemmcast.arrow import read_samples
 from gemmcast import Predictor
 from gemmcast.device import Device
-from gemmcast.predictor import SHORTLIST
+from gemmcast.modelfile import PREFILTER
 from gemmcast.query import (
     AT,
     CONTRACT,
@@ -41,7 +41,7 @@ from gemmcast.query import (
     OPSET,
     OUTPUTS,
 )
-from gemmcast.sample import config_of, gemm_of
+from gemmcast.rows import config_of, gemm_of
 
 Fitted = tuple[Dataset, CostModel, bytes]
 ROOT = Path(__file__).parents[2]
@@ -84,15 +84,15 @@ def _strange(queries: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 
 def test_the_file_agrees_with_scikit_learn_on_every_row(fitted: Fitted) -> None:
     data, model, exported = fitted
-    assert parity(model, open_session(exported), data) <= PARITY_LIMIT
+    assert parity(model, open_session(exported), data.queries) <= PARITY_LIMIT
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "datasets").glob("*.parquet")), ids=lambda path: path.stem)
 def test_the_file_agrees_on_every_row_of_every_dataset(path: Path) -> None:
     """Fitted on a few hundred rows, asked about all: most of them are of shapes that it never saw."""
-    data = dataset(read_outside(path))
+    data = dataset(read_samples(path))
     model = CostModel().fit_dataset(data.take(np.arange(0, len(data), max(1, len(data) // FEW_ROWS))))
-    assert parity(model, open_session(export(model, devices_of(data))), data) <= PARITY_LIMIT
+    assert parity(model, open_session(export(model, devices_of(data))), data.queries) <= PARITY_LIMIT
 
 
 def test_it_agrees_on_questions_unlike_any_row(fitted: Fitted) -> None:
@@ -105,7 +105,7 @@ def test_it_agrees_on_questions_unlike_any_row(fitted: Fitted) -> None:
 
 def test_the_shortlist_graph_says_about_what_the_networks_say(fitted: Fitted) -> None:
     data, model, exported = fitted
-    (shortlist,) = (entry.value for entry in onnx.load_from_string(exported).metadata_props if entry.key == SHORTLIST)
+    (shortlist,) = (entry.value for entry in onnx.load_from_string(exported).metadata_props if entry.key == PREFILTER)
     (rough_us,) = open_session(base64.b64decode(shortlist)).run(None, {INPUT: data.queries})
     np.testing.assert_allclose(rough_us, model.rough(data.queries), rtol=PARITY_LIMIT)
     off = np.abs(np.log(rough_us / data.measured["runtime_us"]))
@@ -113,14 +113,14 @@ def test_the_shortlist_graph_says_about_what_the_networks_say(fitted: Fitted) ->
 
 
 def test_a_model_of_one_type_of_gpu_doubts_every_question_about_another() -> None:
-    h100, h200 = (dataset(read_outside(ROOT / "datasets" / f"{name}_sxm_again.parquet")) for name in ("h100", "h200"))
+    h100, h200 = (dataset(read_samples(ROOT / "datasets" / f"{name}_sxm_again.parquet")) for name in ("h100", "h200"))
     model = CostModel(members=1, steps=20, shares={"runtime": 0.0, "sustained": 0.0, "power": 0.0}).fit_dataset(h100)
     assert model.predict(h200.queries)["extrapolating"].all() and not model.predict(h100.queries)["extrapolating"].any()
 
 
 def test_a_library_can_be_asked_without_knobs() -> None:
     """About its own choice, of shapes that the model has not seen: no worse than with the knobs told, within reason."""
-    data = dataset(read_outside(ROOT / "datasets" / "h200_sxm.parquet"))
+    data = dataset(read_samples(ROOT / "datasets" / "h200_sxm.parquet"))
     training, test = next(split(data.shapes, 5))
     asked = with_unresolved_copies(data.take(test))
     said = CostModel(members=1, shares={"runtime": 0.0, "sustained": 0.0, "power": 0.0}).fit_dataset(data.take(training)).predict(asked.queries)
@@ -164,7 +164,7 @@ def test_opset_and_versions_are_those_of_the_contract(fitted: Fitted) -> None:
 def test_the_file_says_all_that_an_embedder_needs(fitted: Fitted, cpu: Device, gpu: Device) -> None:
     data, model, exported = fitted
     said = {entry.key: entry.value for entry in onnx.load_model_from_string(exported).metadata_props}
-    assert said.pop(SHORTLIST) and all(key.startswith("gemmcast.") for key in said)
+    assert said.pop(PREFILTER) and all(key.startswith("gemmcast.") for key in said)
     assert said["gemmcast.contract"] == str(CONTRACT)
     assert json.loads(said["gemmcast.fields"]) == list(FIELDS)
     assert json.loads(said["gemmcast.outputs"]) == list(model.outputs_)
@@ -265,7 +265,7 @@ def test_intervals_hold_for_shapes_that_were_not_seen(power_samples: pa.Table) -
 
 def test_a_question_without_knobs_has_intervals_of_its_own() -> None:
     """Nine of ten within on the rows they were calibrated on, asked with knobs or without, and wider without."""
-    data = dataset(read_outside(ROOT / "datasets" / "h100_demo.parquet"))
+    data = dataset(read_samples(ROOT / "datasets" / "h100_demo.parquet"))
     model = CostModel(members=1, steps=300, shares=dict.fromkeys(OF_TARGET, 0.0)).fit_dataset(data)
     own = data.take(resolved_default(data))
     with_knobs, without = (model.predict(queries) for queries in (own.queries, unresolved(own)))
@@ -277,7 +277,7 @@ def test_a_question_without_knobs_has_intervals_of_its_own() -> None:
 
 def test_a_kernel_that_is_odd_is_corrected_and_no_other() -> None:
     """One that takes three times as long as the networks, which were hardly fitted, can have learned from its few rows."""
-    data = dataset(read_outside(ROOT / "datasets" / "h100_demo.parquet"))
+    data = dataset(read_samples(ROOT / "datasets" / "h100_demo.parquet"))
     named = data.queries[:, AT["algorithm"]] > 0
     kernel_of = data.queries[:, [AT[name] for name in KERNEL]]
     kernels, counts = np.unique(kernel_of[named], axis=0, return_counts=True)
@@ -286,7 +286,7 @@ def test_a_kernel_that_is_odd_is_corrected_and_no_other() -> None:
     model = CostModel(members=1, steps=300, shares=dict.fromkeys(OF_TARGET, 0.0)).fit(data.queries, data.measured | {"runtime_us": runtime_us})
     said = model.predict(data.queries)["runtime_us"]
     assert odd.sum() >= ODD_ROWS and np.median(said[odd] / runtime_us[odd]) == pytest.approx(1, rel=0.01)
-    assert parity(model, open_session(export(model, devices_of(data))), data) <= PARITY_LIMIT
+    assert parity(model, open_session(export(model, devices_of(data))), data.queries) <= PARITY_LIMIT
     corrected = (kernel_of[:, None] == model.odd_).all(axis=2).any(axis=1)
     model.odd_, model.off_ = model.odd_[:0], []
     np.testing.assert_array_equal(model.predict(data.queries)["runtime_us"] != said, corrected)

@@ -10,7 +10,7 @@ import onnx
 import pytest
 
 from costmodel.terms import LOADS, NORM, OF_TILES, SHOWN, STEP_US, TERMS, log_floor_us, log_scale, terms
-from costmodel.train import open_session
+from costmodel.onnx_session import open_session
 from gemmcast.config import KernelConfig
 from gemmcast.device import Device
 from gemmcast.gemm import Gemm

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import onnx
 import pytest
 
-from costmodel.train import open_session
+from costmodel.onnx_session import open_session
 from costmodel.tree_features import CANDIDATES, NAMES, SIDES, features
 from gemmcast.config import FAMILIES, KernelConfig
 from gemmcast.device import Device

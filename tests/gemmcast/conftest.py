@@ -1,6 +1,7 @@
-"""What the tests of gemmcast share: three devices, random questions, and small real models from the trainer's own CostModel.
+"""What the tests of gemmcast share: three devices, random queries, and small real models.
 
-The models know sizes below 2**13, and every family but UNTAUGHT. The one with power takes trees, the other does not.
+The trainer's own CostModel is fitted on sizes below 2**13 and on every family except HELD_OUT. The
+model with power takes trees, the other does not.
 """
 
 from __future__ import annotations
@@ -26,21 +27,54 @@ Edit = Callable[..., bytes]
 Alike = Callable[[Prediction, Prediction], bool]
 
 GPU = Device(
-    name="GPU A", kind="cuda", uuid="GPU-a", compute_units=132, clock_max_mhz=1980.0, power_limit_w=700.0, idle_power_w=71.3, memory_bytes=80 << 30,
-    l2_bytes=50 << 20, dram_gbps=2987.6, l2_gbps=5512.3, empty_launch_us=2.1, peak_tflops={"fp32": 51.2, "fp16": 743.1}, driver="580.1",
+    name="GPU A",
+    kind="cuda",
+    uuid="GPU-a",
+    compute_units=132,
+    clock_max_mhz=1980.0,
+    power_limit_w=700.0,
+    idle_power_w=71.3,
+    memory_bytes=80 << 30,
+    l2_bytes=50 << 20,
+    dram_gbps=2987.6,
+    l2_gbps=5512.3,
+    empty_launch_us=2.1,
+    peak_tflops={"fp32": 51.2, "fp16": 743.1},
+    driver="580.1",
     cuda="13.0",
-)  # fmt: skip
-OTHER_GPU = replace(GPU, name="GPU B", uuid="GPU-b", compute_units=84, clock_max_mhz=None, power_limit_w=300.0, dram_gbps=611.7, l2_gbps=None)
+)
+OTHER_GPU = replace(
+    GPU,
+    name="GPU B",
+    uuid="GPU-b",
+    compute_units=84,
+    clock_max_mhz=None,
+    power_limit_w=300.0,
+    dram_gbps=611.7,
+    l2_gbps=None,
+)
 CPU = Device(
-    name="CPU C", kind="cpu", uuid="CPU-c", compute_units=7, memory_bytes=16 << 30, l2_bytes=30 << 20, dram_gbps=17.3, empty_launch_us=0.7,
+    name="CPU C",
+    kind="cpu",
+    uuid="CPU-c",
+    compute_units=7,
+    memory_bytes=16 << 30,
+    l2_bytes=30 << 20,
+    dram_gbps=17.3,
+    empty_launch_us=0.7,
     peak_tflops={"fp32": 0.1234567, "fp64": 0.0611111},
-)  # fmt: skip
-UNTAUGHT = "custom"
-KERNELS = ("", "simt_fp32_nt_256x128x8_64x64x8_s2_z1_a1", "wgmma_fp16_nt_64x128x128_2x1_pingpong_z1_a8", "wgmma_bf16_nt_128x128x64_2x1_ws_z1_a8")
+)
+HELD_OUT = "custom"
+KERNELS = (
+    "",
+    "simt_fp32_nt_256x128x8_64x64x8_s2_z1_a1",
+    "wgmma_fp16_nt_64x128x128_2x1_pingpong_z1_a8",
+    "wgmma_bf16_nt_128x128x64_2x1_ws_z1_a8",
+)
 
 
 def _draw(device: Device, count: int, seed: int = 0) -> list[tuple[Gemm, KernelConfig]]:
-    """Random problems at the device's dtypes, each with a random configuration: every knob is unknown in a third of them."""
+    """Random problems at the device's dtypes, random configurations with unknown knobs."""
     rng, config = Random(seed), cast(Callable[..., KernelConfig], KernelConfig)
 
     def knob() -> int:
@@ -51,54 +85,88 @@ def _draw(device: Device, count: int, seed: int = 0) -> list[tuple[Gemm, KernelC
 
     return [
         (
-            Gemm(m=dim(), n=dim(), k=dim(), batch=rng.choice((1, 1, 5)), dtype=rng.choice(sorted(device.peak_tflops)),
-                 layout=rng.choice(LAYOUTS), beta=rng.choice((0.0, 0.5))),
-            config(family=rng.choice(list(FAMILIES)), kernel=rng.choice(KERNELS), **{name: knob() for name in KNOBS}),
+            Gemm(
+                m=dim(),
+                n=dim(),
+                k=dim(),
+                batch=rng.choice((1, 1, 5)),
+                dtype=rng.choice(sorted(device.peak_tflops)),
+                layout=rng.choice(LAYOUTS),
+                beta=rng.choice((0.0, 0.5)),
+            ),
+            config(
+                family=rng.choice(list(FAMILIES)),
+                kernel=rng.choice(KERNELS),
+                **{name: knob() for name in KNOBS},
+            ),
         )
         for _ in range(count)
-    ]  # fmt: skip
+    ]
 
 
 def _export(devices: list[Device], power: bool) -> bytes:
     from costmodel.model import CostModel
     from costmodel.onnx_export import export
 
-    drawn = [(gemm, config, device) for device in devices for gemm, config in _draw(device, 200) if config.family != UNTAUGHT]
-    asked = [query.encode(gemm, config, device) for gemm, config, device in drawn]
-    rows = np.array(asked, dtype=np.float32)
-    work, noise = rows[:, :3].prod(axis=1, dtype=np.float64), np.random.default_rng(0).normal(size=len(rows))
+    drawn = [
+        (gemm, config, device)
+        for device in devices
+        for gemm, config in _draw(device, 200)
+        if config.family != HELD_OUT
+    ]
+    rows = np.array([query.encode(*one) for one in drawn], dtype=np.float32)
+    work, noise = (
+        rows[:, :3].prod(axis=1, dtype=np.float64),
+        np.random.default_rng(0).normal(size=len(rows)),
+    )
     runtime_us = (3 + work * 2e-6 / rows[:, query.AT["peak_tflops"]]) * np.exp(0.3 * noise)
     measured = {"runtime_us": runtime_us}
     if power:
         sustained_us, power_w = runtime_us * (1.1 + 0.05 * noise), 150 + 20 * np.log(work)
-        measured |= {"sustained_runtime_us": sustained_us, "power_w": power_w, "energy_mj": power_w * sustained_us / 1e3}
+        measured |= {
+            "sustained_runtime_us": sustained_us,
+            "power_w": power_w,
+            "energy_mj": power_w * sustained_us / 1e3,
+        }
     shares = {"runtime": 0.5, "sustained": 0.0, "power": 1.0} if power else {"runtime": 0.0}
-    return export(CostModel(members=2, iterations=8, leaves=7, shares=shares).fit(rows, measured), devices)
+    return export(
+        CostModel(members=2, iterations=8, leaves=7, shares=shares).fit(rows, measured), devices
+    )
 
 
 def _edit(model: bytes, *, faster: float = 0.0, **metadata: str | None) -> bytes:
-    """The model with each runtime_us (nothing else) divided by exp(faster), and with metadata set, or taken out where None."""
+    """The model with runtime_us divided by exp(faster); metadata are set, or removed where None."""
     import onnx
 
     proto = onnx.load_model_from_string(model)
-    (said,) = (node for node in proto.graph.node if "runtime_us" in node.output)
-    said.output[list(said.output).index("runtime_us")] = "slower_us"
+    (node,) = (node for node in proto.graph.node if "runtime_us" in node.output)
+    node.output[list(node.output).index("runtime_us")] = "slower_us"
     factor = onnx.helper.make_tensor("factor", onnx.TensorProto.FLOAT, [], [math.exp(-faster)])
     proto.graph.node.append(onnx.helper.make_node("Constant", [], ["factor"], value=factor))
     proto.graph.node.append(onnx.helper.make_node("Mul", ["slower_us", "factor"], ["runtime_us"]))
-    found = {entry.key: entry.value for entry in proto.metadata_props} | {f"gemmcast.{key}": value for key, value in metadata.items()}
+    properties = {entry.key: entry.value for entry in proto.metadata_props}
+    properties |= {f"gemmcast.{key}": value for key, value in metadata.items()}
+    kept = {key: value for key, value in properties.items() if value is not None}
     del proto.metadata_props[:]
-    onnx.helper.set_model_props(proto, {key: value for key, value in found.items() if value is not None})
+    onnx.helper.set_model_props(proto, kept)
     return bytes(proto.SerializeToString())
 
 
 def _alike(one: Prediction, other: Prediction) -> bool:
-    """Equal but for rounding: the networks sum a batch in another order than a single question. Intervals are wide, and so is their rounding."""
-    (names, values, bounds), (names_again, values_again, bounds_again) = (
-        (tuple(p.low), [getattr(p, name) for name in p.low], [*p.low.values(), *p.high.values()]) for p in (one, other)
-    )
-    near = values == pytest.approx(values_again, rel=1e-5, abs=0) and bounds == pytest.approx(bounds_again, rel=1e-4, abs=0)
-    return near and (names, one.extrapolating, one.model_version) == (names_again, other.extrapolating, other.model_version)
+    """Equal but for rounding: a batch is summed in another order than a single query.
+
+    Intervals are wide, and so is their rounding.
+    """
+    if tuple(one.low) != tuple(other.low):
+        return False
+    if (one.extrapolating, one.model_version) != (other.extrapolating, other.model_version):
+        return False
+    values = [getattr(one, name) for name in one.low]
+    other_values = [getattr(other, name) for name in one.low]
+    bounds = [*one.low.values(), *one.high.values()]
+    other_bounds = [*other.low.values(), *other.high.values()]
+    values_agree = values == pytest.approx(other_values, rel=1e-5, abs=0)
+    return values_agree and bounds == pytest.approx(other_bounds, rel=1e-4, abs=0)
 
 
 @pytest.fixture(scope="session")
@@ -128,20 +196,20 @@ def alike() -> Alike:
 
 
 @pytest.fixture(scope="session")
-def untaught() -> str:
-    """A family that the models were never shown."""
-    return UNTAUGHT
+def held_out_family() -> str:
+    """A family that no training row has."""
+    return HELD_OUT
 
 
 @pytest.fixture(scope="session")
 def power_model() -> bytes:
-    """Knows two GPUs and every output."""
+    """Trained on two GPUs, with every output."""
     return _export([GPU, OTHER_GPU], power=True)
 
 
 @pytest.fixture(scope="session")
 def time_model() -> bytes:
-    """Knows one CPU, and nothing of power."""
+    """Trained on one CPU, without power."""
     return _export([CPU], power=False)
 
 

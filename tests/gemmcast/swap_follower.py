@@ -1,9 +1,10 @@
-"""A process that predicts in a loop from a model directory while another pushes; test_gemmcast_swap.py starts it.
+"""A process that predicts from a model directory while test_gemmcast_swap.py pushes models.
 
     swap_follower.py DIRECTORY PREDICTIONS LAST_VERSION
 
-Prints a JSON line when it first sees a version (with the monotonic clock, which all processes of a machine share), and one at the end:
-every distinct answer to every question, by version, and how many predictions failed.
+Prints a JSON line when it first sees a version, with the monotonic clock that all processes of a
+machine share, and one at the end:
+every distinct answer to every query, by version, and how many predictions failed.
 """
 
 from __future__ import annotations
@@ -15,7 +16,10 @@ from pathlib import Path
 
 from gemmcast import Gemm, KernelConfig, Predictor
 
-QUESTIONS = [(Gemm(m=64 * i + 1, n=100, k=30 * i + 2), KernelConfig(family="tiled", tile_m=i + 1, tile_n=16)) for i in range(8)]
+QUERIES = [
+    (Gemm(m=64 * i + 1, n=100, k=30 * i + 2), KernelConfig(family="tiled", tile_m=i + 1, tile_n=16))
+    for i in range(8)
+]
 DEADLINE_S = 60.0
 
 
@@ -24,18 +28,29 @@ def main(directory: Path, predictions: int, last_version: str) -> None:
     answers: set[tuple[str, int, tuple[float | None, ...]]] = set()
     with Predictor(directory) as predictor:
         while (done < predictions or version != last_version) and time.monotonic() < end_s:
-            number = done % len(QUESTIONS)
+            number = done % len(QUERIES)
             done += 1
             try:
-                p = predictor.predict(*QUESTIONS[number], "GPU A")
+                p = predictor.predict(*QUERIES[number], "GPU A")
             except Exception as error:  # noqa: BLE001, whatever it is, the test must see it
                 failures.append(repr(error))
                 continue
             if p.model_version != version:
                 version = p.model_version
-                print(json.dumps({"version": version, "at_s": time.monotonic(), "done": done}), flush=True)
-            answers.add((version, number, (p.runtime_us, p.tflops, p.sustained_runtime_us, p.power_w, p.energy_mj)))
-    print(json.dumps({"done": done, "failures": failures[:5], "answers": sorted(answers)}), flush=True)
+                print(
+                    json.dumps({"version": version, "at_s": time.monotonic(), "done": done}),
+                    flush=True,
+                )
+            answers.add(
+                (
+                    version,
+                    number,
+                    (p.runtime_us, p.tflops, p.sustained_runtime_us, p.power_w, p.energy_mj),
+                )
+            )
+    print(
+        json.dumps({"done": done, "failures": failures[:5], "answers": sorted(answers)}), flush=True
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""`gemmcast predict | pick | info`: text for people, one JSON object on the last line for programs, one line and exit code 2 for bad input."""
+"""`gemmcast predict | rank | pick | info`: text, JSON, and one line with exit code 2 on bad input."""
 
 from __future__ import annotations
 
@@ -41,73 +41,155 @@ def refused(capsys: pytest.CaptureFixture[str]) -> Run:
         assert main([str(word) for word in words]) == 2
         printed = capsys.readouterr()
         assert printed.out == "" and printed.err.count("\n") == 1
-        return printed.err.removeprefix("gemmcast: ").rstrip()
+        return printed.err.removeprefix("error: ").rstrip()
 
     return refused
 
 
 def last(text: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(text.splitlines()[-1])
-    return found
+    values: dict[str, Any] = json.loads(text.splitlines()[-1])
+    return values
 
 
 def test_predict_says_what_the_predictor_says(run: Run, power_file: Path) -> None:
-    words = ("predict", 512, 256, 128, "--batch", 2, "--dtype", "fp16", "--layout", "nt", "--beta", 1, "--cache", "warm", "--device", "GPU B")
-    answer = last(run(*words, "--config", "cutlass:tile_m=128,tile_n=64,kernel=k", "--model", power_file, "--json"))
+    words = (
+        "predict",
+        512,
+        256,
+        128,
+        "--batch",
+        2,
+        "--dtype",
+        "fp16",
+        "--layout",
+        "nt",
+        "--beta",
+        1,
+        "--cache",
+        "warm",
+        "--device",
+        "GPU B",
+    )
+    answer = last(
+        run(
+            *words,
+            "--config",
+            "cutlass:tile_m=128,tile_n=64,kernel=k",
+            "--model",
+            power_file,
+            "--json",
+        )
+    )
     gemm = Gemm(m=512, n=256, k=128, batch=2, dtype="fp16", layout="nt", beta=1.0)
     config = KernelConfig(family="cutlass", kernel="k", tile_m=128, tile_n=64)
     with Predictor(power_file) as predictor:
         prediction = predictor.predict(gemm, config, "GPU B", cache="warm")
-    assert answer == {"gemm": asdict(gemm), "config": asdict(config), "prediction": asdict(prediction)}
+    assert answer == {
+        "gemm": asdict(gemm),
+        "config": asdict(config),
+        "prediction": asdict(prediction),
+    }
 
 
 def test_tile_sets_all_three(run: Run, power_file: Path) -> None:
     short, long = (
-        last(run("predict", 64, 64, 64, "--config", config, "--device", "GPU A", "--model", power_file, "--json"))
+        last(
+            run(
+                "predict",
+                64,
+                64,
+                64,
+                "--config",
+                config,
+                "--device",
+                "GPU A",
+                "--model",
+                power_file,
+                "--json",
+            )
+        )
         for config in ("tiled:tile=16", "tiled:tile_m=16,tile_n=16,tile_k=16")
     )
     assert short == long
     assert short["config"]["tile_k"] == 16
 
 
-def test_predict_shows_units_and_leaves_out_what_is_not_known(run: Run, power_file: Path, time_file: Path) -> None:
-    text = run("predict", 512, 256, 128, "--config", "cublas", "--device", "GPU A", "--model", power_file)
+def test_predict_shows_units_and_leaves_out_what_is_not_known(
+    run: Run, power_file: Path, time_file: Path
+) -> None:
+    text = run(
+        "predict", 512, 256, 128, "--config", "cublas", "--device", "GPU A", "--model", power_file
+    )
     assert text.splitlines()[0] == "512x256x128 fp32 nn  cublas"
     assert [line.split()[:3:2] for line in text.splitlines()[1:]] == [
-        ["runtime_us", "us"], ["tflops", "TFLOP/s"], ["sustained_runtime_us", "us"], ["power_w", "W"], ["energy_mj", "mJ"],
-    ]  # fmt: skip
+        ["runtime_us", "us"],
+        ["tflops", "TFLOP/s"],
+        ["sustained_runtime_us", "us"],
+        ["power_w", "W"],
+        ["energy_mj", "mJ"],
+    ]
     text = run("predict", 512, 256, 128, "--config", "blas:cpu_threads=2", "--model", time_file)
     assert [line.split()[0] for line in text.splitlines()[1:]] == ["runtime_us", "tflops"]
 
 
-def test_predict_shows_each_interval_and_says_when_it_extrapolates(run: Run, power_file: Path, untaught: str) -> None:
+def test_predict_shows_each_interval_and_says_when_it_extrapolates(
+    run: Run, power_file: Path, held_out_family: str
+) -> None:
     words = ("--device", "GPU A", "--model", power_file)
     with Predictor(power_file) as predictor:
         p = predictor.predict(Gemm(m=512, n=256, k=128), KernelConfig(family="cublas"), "GPU A")
     text = run("predict", 512, 256, 128, "--config", "cublas", *words)
-    assert [line.partition("(")[2] for line in text.splitlines()[1:]] == [f"{p.low[name]:.4g} to {p.high[name]:.4g})" for name in p.low]
+    assert [line.partition("(")[2] for line in text.splitlines()[1:]] == [
+        f"{p.low[name]:.4g} to {p.high[name]:.4g})" for name in p.low
+    ]
     assert "extrapolating" not in text
-    for query in ((65536, 256, 128, "--config", "cublas"), (512, 256, 128, "--config", untaught)):
+    for query in (
+        (65536, 256, 128, "--config", "cublas"),
+        (512, 256, 128, "--config", held_out_family),
+    ):
         text = run("predict", *query, *words)
-        assert text.splitlines()[-1].startswith("     extrapolating: a size, device, kernel or dtype beyond what the model was taught")
+        assert text.splitlines()[-1].startswith(
+            "     extrapolating: a size, device, kernel or dtype outside the training range"
+        )
         assert last(run("predict", *query, *words, "--json"))["prediction"]["extrapolating"] is True
 
 
-def test_a_device_may_come_from_a_file(run: Run, power_file: Path, gpu: Device, tmp_path: Path) -> None:
+def test_a_device_may_come_from_a_file(
+    run: Run, power_file: Path, gpu: Device, tmp_path: Path
+) -> None:
     path = tmp_path / "device.json"
     path.write_text(gpu.to_json())
-    words = ("predict", 512, 256, 128, "--config", "cublas", "--model", power_file, "--json", "--device")
-    assert run(*words, path) == run(*words, "GPU A")
-    (found,) = [device for device in last(run("info", "--model", power_file, "--json"))["devices"] if device["name"] == "GPU A"]
-    path.write_text(json.dumps(found))
-    assert run(*words, path) == run(*words, "GPU A")
-
-
-def test_pick_ranks_what_is_named_and_what_a_file_holds(run: Run, power_file: Path, tmp_path: Path) -> None:
-    more = tmp_path / "configs.json"
-    more.write_text(json.dumps([{"family": "tiled", "tile_m": size, "tile_n": size} for size in (4, 8, 32)]))
     words = (
-        "pick",
+        "predict",
+        512,
+        256,
+        128,
+        "--config",
+        "cublas",
+        "--model",
+        power_file,
+        "--json",
+        "--device",
+    )
+    assert run(*words, path) == run(*words, "GPU A")
+    (described,) = [
+        device
+        for device in last(run("info", "--model", power_file, "--json"))["devices"]
+        if device["name"] == "GPU A"
+    ]
+    path.write_text(json.dumps(described))
+    assert run(*words, path) == run(*words, "GPU A")
+
+
+def test_rank_orders_what_is_named_and_what_a_file_holds(
+    run: Run, power_file: Path, tmp_path: Path
+) -> None:
+    more = tmp_path / "configs.json"
+    more.write_text(
+        json.dumps([{"family": "tiled", "tile_m": size, "tile_n": size} for size in (4, 8, 32)])
+    )
+    words = (
+        "rank",
         512,
         256,
         128,
@@ -127,17 +209,35 @@ def test_pick_ranks_what_is_named_and_what_a_file_holds(run: Run, power_file: Pa
     configs += [KernelConfig(family="tiled", tile_m=size, tile_n=size) for size in (4, 8, 32)]
     with Predictor(power_file) as predictor:
         ranking = predictor.rank(Gemm(m=512, n=256, k=128), configs, "edp", "GPU A", top=4)
-    assert (answer["objective"], answer["ranking"]) == ("edp", [asdict(choice) for choice in ranking])
-    text = run(*words)
-    assert text.startswith(f"512x256x128 fp32 nn, least edp first:\n  1. {ranking[0].config}\n     runtime_us")
+    assert (answer["objective"], answer["ranking"]) == (
+        "edp",
+        [asdict(ranked) for ranked in ranking],
+    )
+    assert len(last(run(*words, "--json"))["ranking"]) == len(configs), "all, without --top"
+    text = run(*words, "--top", 3)
+    assert text.startswith(
+        f"512x256x128 fp32 nn, lowest edp first:\n  1. {ranking[0].config}\n     runtime_us"
+    )
     assert "  3. " in text and "  4. " not in text
+    picked = last(run("pick", *words[1:], "--json"))
+    assert picked["objective"] == "edp" and picked["config"] == asdict(ranking[0].config)
+    text = run("pick", *words[1:])
+    assert text.startswith(
+        f"512x256x128 fp32 nn, lowest edp:  {ranking[0].config}\n     runtime_us"
+    )
 
 
 def test_info_says_what_a_model_is(run: Run, power_model: bytes, tmp_path: Path) -> None:
     modeldir.put_model(tmp_path, power_model, "7")
     answer = last(run("info", "--model", tmp_path, "--json"))
-    assert (answer["version"], answer["contract"]) == ("7", "2")
-    assert answer["outputs"] == ["runtime_us", "tflops", "sustained_runtime_us", "power_w", "energy_mj"]
+    assert (answer["version"], answer["contract"]) == ("7", "3")
+    assert answer["outputs"] == [
+        "runtime_us",
+        "tflops",
+        "sustained_runtime_us",
+        "power_w",
+        "energy_mj",
+    ]
     assert [device["name"] for device in answer["devices"]] == ["GPU A", "GPU B"]
     lines = run("info", "--model", tmp_path).splitlines()
     assert lines[0].split() == ["version", "7"]
@@ -149,50 +249,92 @@ def test_info_says_what_a_model_is(run: Run, power_model: bytes, tmp_path: Path)
     [
         (["--config", "cuda"], "family = 'cuda': unknown kernel family; use one of blas"),
         (["--config", ""], "family = '': unknown kernel family"),
-        (["--config", "tiled:tiel=3"], "config = 'tiled:tiel=3': can't read 'tiel=3'; write family:knob=value,... with knobs tile, tile_m"),
+        (
+            ["--config", "tiled:tiel=3"],
+            "config = 'tiled:tiel=3': can't read 'tiel=3'; "
+            "write family:knob=value,... with knobs tile, tile_m",
+        ),
         (["--config", "tiled:tile_m"], "config = 'tiled:tile_m': can't read 'tile_m'"),
         (["--config", "tiled:tile_m=-1"], "tile_m = '-1': must be a whole number"),
-        (["--config", "tiled:tile_m=16777216"], "tile_m = 16777216: must be a whole number"),
-        (["--config", "tiled", "--dtype", "int8"], "dtype = 'int8': unknown dtype; use one of fp64"),
-        (["--config", "tiled", "--dtype", "bf16"], "dtype = 'bf16': device GPU A has no measured peak for it (known: fp16, fp32)"),
-        (["--config", "tiled", "--layout", "cc"], "layout = 'cc': unknown layout; use one of nn, nt, tn, tt"),
+        (["--config", "tiled:tile_m=16777216"], "tile_m = 16777216: must be a whole number from 0"),
+        (
+            ["--config", "tiled", "--dtype", "int8"],
+            "dtype = 'int8': unknown dtype; use one of fp64",
+        ),
+        (
+            ["--config", "tiled", "--dtype", "bf16"],
+            "dtype = 'bf16': device GPU A has no measured peak for it (measured: fp16, fp32)",
+        ),
+        (
+            ["--config", "tiled", "--layout", "cc"],
+            "layout = 'cc': unknown layout; use one of nn, nt, tn, tt",
+        ),
         (["--config", "tiled", "--batch", "0"], "batch = 0: must be a whole number from 1 to"),
         (["--config", "tiled", "--beta", "nan"], "beta = nan: must be finite"),
-        (["--config", "tiled", "--device", "GPU Z"], "device = 'GPU Z': the model must know which device you mean; name one of: GPU A, GPU B"),
+        (
+            ["--config", "tiled", "--device", "GPU Z"],
+            "device = 'GPU Z': must name a device of the model; name one of: GPU A, GPU B",
+        ),
     ],
 )
-def test_bad_input_to_predict(refused: Run, power_file: Path, words: list[str], message: str) -> None:
+def test_bad_input_to_predict(
+    refused: Run, power_file: Path, words: list[str], message: str
+) -> None:
     device = [] if "--device" in words else ["--device", "GPU A"]
     assert refused("predict", 8, 8, 8, "--model", power_file, *device, *words).startswith(message)
 
 
 def test_bad_input_to_pick(refused: Run, power_file: Path, time_file: Path, tmp_path: Path) -> None:
     words = ("pick", 8, 8, 8, "--model", power_file, "--device", "GPU A")
-    assert refused(*words) == "configs = []: nothing to pick from; name at least one configuration"
-    assert refused(*words, "cublas", "--top", 0) == "top = 0: must be 1 or more; leave it out to rank all"
-    assert refused(*words, "cublas", "--objective", "speed").startswith("objective = 'speed': unknown objective; use one of time, energy, edp")
+    assert (
+        refused(*words)
+        == "configs = []: there is no configuration to rank; name at least one configuration"
+    )
+    top = refused("rank", *words[1:], "cublas", "--top", 0)
+    assert top == "top = 0: must be 1 or more; leave it out to rank all"
+    assert refused(*words, "cublas", "--objective", "speed").startswith(
+        "objective = 'speed': unknown objective; use one of time, energy, edp"
+    )
     message = refused("pick", 8, 8, 8, "--model", time_file, "blas", "--objective", "energy")
-    assert message == "objective = 'energy': this model was never shown power (no energy_mj); use \"time\""
+    assert (
+        message
+        == "objective = 'energy': this model was trained without power (it has no energy_mj); "
+        'use "time"'
+    )
     path = tmp_path / "configs.json"
-    missing = f"--configs-file = '{path}': can't be read (No such file or directory); name a JSON list of configurations"
+    reason = "can't be read (No such file or directory); name a JSON list of configurations"
+    missing = f"--configs-file = '{path}': {reason}"
     assert refused(*words, "--configs-file", path) == missing
     for text in ("[", "3", '["cublas"]', '[{"tile": 3}]', "[3]"):
         path.write_text(text)
-        assert refused(*words, "--configs-file", path).startswith(f"--configs-file = '{path}': not a JSON list of configurations")
+        assert refused(*words, "--configs-file", path).startswith(
+            f"--configs-file = '{path}': not a JSON list of configurations"
+        )
     path.write_text('[{"family": "cuda"}]')
-    assert refused(*words, "--configs-file", path).startswith("family = 'cuda': unknown kernel family")
+    assert refused(*words, "--configs-file", path).startswith(
+        "family = 'cuda': unknown kernel family"
+    )
 
 
 def test_bad_models_and_devices(refused: Run, power_file: Path, tmp_path: Path) -> None:
-    assert refused("info", "--model", tmp_path).endswith("has no current.json; run an agent that pushes here, or name an .onnx file")
-    assert refused("info", "--model", tmp_path / "x.onnx").endswith("name an .onnx file or a model directory")
+    assert refused("info", "--model", tmp_path).endswith(
+        "has no current.json; run an agent that pushes here, or name an .onnx file"
+    )
+    assert refused("info", "--model", tmp_path / "x.onnx").endswith(
+        "name an .onnx file or a model directory"
+    )
     cut = tmp_path / "cut.onnx"
     cut.write_bytes(power_file.read_bytes()[:5000])
     assert refused("info", "--model", cut).endswith("it is damaged or cut short: fetch it again")
     device = tmp_path / "device.json"
-    for content, message in ((b"{}", "device = '{}': not a device description"), (b"\xff", f"--device = '{device}': can't be read")):
+    for content, message in (
+        (b"{}", "device = '{}': not a device description"),
+        (b"\xff", f"--device = '{device}': can't be read"),
+    ):
         device.write_bytes(content)
-        assert refused("predict", 8, 8, 8, "--config", "cublas", "--model", power_file, "--device", device).startswith(message)
+        assert refused(
+            "predict", 8, 8, 8, "--config", "cublas", "--model", power_file, "--device", device
+        ).startswith(message)
 
 
 @pytest.mark.parametrize(
@@ -206,21 +348,46 @@ def test_bad_models_and_devices(refused: Run, power_file: Path, tmp_path: Path) 
         ["push"],
         ["info", "--model", "x", "y"],
         ["pick", "8", "8", "8", "--model", "x", "-z"],
+        ["pick", "8", "8", "8", "--model", "x", "cublas", "--top", "2"],
     ],
 )
-def test_a_wrong_command_line_ends_with_two(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_wrong_command_line_ends_with_two(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit) as caught:
         main(words)
     assert caught.value.code == 2
-    assert capsys.readouterr().err.startswith("usage: gemmcast")
+    assert capsys.readouterr().err.startswith("error: ")
 
 
 def test_the_module_is_the_command(power_file: Path) -> None:
     """In a process of its own, where warnings are errors too."""
-    command = [sys.executable, "-W", "error", "-m", "gemmcast", "predict", "8", "8", "8", "--config", "cublas", "--model", str(power_file)]
-    good = subprocess.run([*command, "--device", "GPU A", "--json"], cwd=ROOT, capture_output=True, text=True, check=False)
+    command = [
+        sys.executable,
+        "-W",
+        "error",
+        "-m",
+        "gemmcast",
+        "predict",
+        "8",
+        "8",
+        "8",
+        "--config",
+        "cublas",
+        "--model",
+        str(power_file),
+    ]
+    good = subprocess.run(
+        [*command, "--device", "GPU A", "--json"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert (good.returncode, good.stderr) == (0, "")
     assert last(good.stdout)["prediction"]["runtime_us"] > 0
     bad = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert (bad.returncode, bad.stdout) == (2, "")
-    assert bad.stderr.startswith("gemmcast: device = None: the model must know which device you mean")
+    assert bad.stderr.startswith(
+        "error: device = None: must be given: the model has several; name one of"
+    )

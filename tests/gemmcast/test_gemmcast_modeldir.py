@@ -67,14 +67,21 @@ def test_a_model_that_was_displaced_says_so(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"file": "x", "sha256": "y"}', "\udcff"])
-def test_a_current_that_is_not_ours_is_refused(tmp_path: Path, text: str) -> None:
+def test_a_current_that_gemmcast_did_not_write_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / CURRENT).write_bytes(text.encode(errors="surrogateescape"))
-    with pytest.raises(ModelFileError, match=rf"current.json = '{tmp_path}': not ours \(.*\); delete the directory; the next push writes it anew"):
+    with pytest.raises(
+        ModelFileError,
+        match=rf"current.json = '{tmp_path}': not written by gemmcast \(.*\); "
+        r"delete the directory; the next push writes it anew",
+    ):
         modeldir.read_current(tmp_path)
 
 
 def test_a_directory_without_a_model_says_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(ModelFileError, match=r"has no current.json; run an agent that pushes here, or name an .onnx file"):
+    with pytest.raises(
+        ModelFileError,
+        match=r"has no current.json; run an agent that pushes here, or name an .onnx file",
+    ):
         modeldir.read_current(tmp_path)
 
 
@@ -84,12 +91,16 @@ def test_the_newest_models_stay_and_older_ones_go_after_their_grace(tmp_path: Pa
     for age, current in enumerate(reversed(put), 1):
         os.utime(tmp_path / current.file, (time.time() - age * 2 * GRACE_S,) * 2)
     last = modeldir.put_model(tmp_path, b"model 6", "6")
-    assert names(tmp_path) == sorted([CURRENT, last.file, *(current.file for current in put[-KEEP + 1 :])])
+    assert names(tmp_path) == sorted(
+        [CURRENT, last.file, *(current.file for current in put[-KEEP + 1 :])]
+    )
     again = modeldir.put_model(tmp_path, b"model 4", "4 again")
     assert modeldir.read_model(tmp_path, again) == b"model 4"
 
 
-def test_a_write_that_fails_leaves_the_old_bytes_and_no_litter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_write_that_fails_leaves_the_old_bytes_and_no_litter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     current = modeldir.put_model(tmp_path, b"a model", "7")
 
     def full(handle: int) -> None:
@@ -106,12 +117,19 @@ def test_two_writers_at_once_never_show_half_a_model(tmp_path: Path) -> None:
     """Each reading is of one version, whole, whatever two processes push meanwhile."""
     modeldir.put_model(tmp_path, b"first", "first")
     command = [sys.executable, "-c", WRITER]
-    writers = [subprocess.Popen([*command, who, str(tmp_path), "60"], cwd=ROOT, stderr=subprocess.PIPE, text=True) for who in ("one", "two")]
+    writers = [
+        subprocess.Popen(
+            [*command, who, str(tmp_path), "60"], cwd=ROOT, stderr=subprocess.PIPE, text=True
+        )
+        for who in ("one", "two")
+    ]
     seen = set()
     while any(writer.poll() is None for writer in writers):
         current = modeldir.read_current(tmp_path)
         data = modeldir.read_model(tmp_path, current)
-        assert current.version == "first" or data.startswith((current.version.encode(), b"the same from both"))
+        assert current.version == "first" or data.startswith(
+            (current.version.encode(), b"the same from both")
+        )
         seen.add(current.version)
     for writer in writers:
         assert (writer.communicate()[1], writer.returncode) == ("", 0)

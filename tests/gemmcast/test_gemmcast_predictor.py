@@ -1,4 +1,4 @@
-"""The embedded predictor on real, small models: its answers, its choices, its devices, its threads."""
+"""The embedded predictor on small real models: its answers, rankings, devices and threads."""
 
 from __future__ import annotations
 
@@ -18,15 +18,20 @@ import pytest
 from gemmcast import Gemm, KernelConfig, Prediction, Predictor, modeldir, query
 from gemmcast.device import Device
 from gemmcast.errors import InputError
+from gemmcast.modelfile import Answers, LoadedModel
 from gemmcast.prediction import Objective
-from gemmcast.predictor import SHORTLISTED
+from gemmcast.predictor import PREFILTERED
 
 Draw = Callable[..., list[tuple[Gemm, KernelConfig]]]
 Alike = Callable[[Prediction, Prediction], bool]
 GEMM = Gemm(m=1000, n=500, k=2000)
+# Of the faster device in the training rows.
 MOST_GBPS = 2987.6
-# of the faster device that the model knows
-TILES = [KernelConfig(family="tiled", tile_m=m, tile_n=n, tile_k=16) for m in (4, 8, 16, 32, 64, 128) for n in (4, 16, 64)]
+TILES = [
+    KernelConfig(family="tiled", tile_m=m, tile_n=n, tile_k=16)
+    for m in (4, 8, 16, 32, 64, 128)
+    for n in (4, 16, 64)
+]
 
 
 @pytest.fixture
@@ -44,13 +49,25 @@ def timed(time_file: Path) -> Iterator[Predictor]:
 # answers
 
 
-def test_a_prediction_is_what_the_graph_says_of_the_question(powered: Predictor, gpu: Device, draw: Draw) -> None:
+def test_a_prediction_is_what_the_graph_says_of_the_question(
+    powered: Predictor, gpu: Device, draw: Draw
+) -> None:
     for gemm, config in draw(gpu, 50, seed=3):
         prediction = powered.predict(gemm, config, gpu, cache="warm")
-        answers = powered.predict_rows(np.array([query.encode(gemm, config, gpu, cache="warm")], dtype=np.float32))
+        answers = powered.predict_rows(
+            np.array([query.encode(gemm, config, gpu, cache="warm")], dtype=np.float32)
+        )
         assert list(answers) == [*query.OUTPUTS, *query.INTERVALS, query.EXTRAPOLATING]
-        assert all(getattr(prediction, name) == value for name, (value,) in answers.items() if name not in query.INTERVALS)
-        assert all(list(getattr(prediction, name).items()) == [*zip(query.OUTPUTS, *answers[name], strict=True)] for name in query.INTERVALS)
+        assert all(
+            getattr(prediction, name) == value
+            for name, (value,) in answers.items()
+            if name not in query.INTERVALS
+        )
+        assert all(
+            list(getattr(prediction, name).items())
+            == [*zip(query.OUTPUTS, *answers[name], strict=True)]
+            for name in query.INTERVALS
+        )
         assert prediction.model_version == powered.version
 
 
@@ -63,11 +80,14 @@ def test_outputs_do_not_contradict_one_another(powered: Predictor, gpu: Device, 
         assert p.edp_mj_us == p.energy_mj * p.sustained_runtime_us
 
 
-def test_a_batch_is_its_questions_one_by_one(powered: Predictor, gpu: Device, draw: Draw, alike: Alike) -> None:
+def test_a_batch_is_its_questions_one_by_one(
+    powered: Predictor, gpu: Device, draw: Draw, alike: Alike
+) -> None:
     drawn = draw(gpu, 300, seed=5)
-    found = powered.predict_batch(drawn, gpu)
-    assert all(alike(said, powered.predict(gemm, config, gpu)) for said, (gemm, config) in zip(found, drawn, strict=True))
-    assert {said.extrapolating for said in found} == {True, False}
+    batch = powered.predict_batch(drawn, gpu)
+    for prediction, (gemm, config) in zip(batch, drawn, strict=True):
+        assert alike(prediction, powered.predict(gemm, config, gpu))
+    assert {prediction.extrapolating for prediction in batch} == {True, False}
     assert powered.predict_batch([], gpu) == []
 
 
@@ -75,7 +95,12 @@ def test_a_model_without_power_answers_time_alone(timed: Predictor) -> None:
     assert timed.outputs == ("runtime_us", "tflops")
     prediction = timed.predict(GEMM, KernelConfig(family="blas"))
     assert prediction.runtime_us > 0 and prediction.tflops > 0
-    assert (prediction.sustained_runtime_us, prediction.power_w, prediction.energy_mj, prediction.edp_mj_us) == (None,) * 4
+    assert (
+        prediction.sustained_runtime_us,
+        prediction.power_w,
+        prediction.energy_mj,
+        prediction.edp_mj_us,
+    ) == (None,) * 4
 
 
 def test_it_says_what_it_is(powered: Predictor, power_model: bytes) -> None:
@@ -87,12 +112,19 @@ def test_it_says_what_it_is(powered: Predictor, power_model: bytes) -> None:
 # intervals
 
 
-def test_a_value_lies_within_its_interval(powered: Predictor, timed: Predictor, gpu: Device, cpu: Device, draw: Draw) -> None:
+def test_a_value_lies_within_its_interval(
+    powered: Predictor, timed: Predictor, gpu: Device, cpu: Device, draw: Draw
+) -> None:
     for predictor, device in ((powered, gpu), (timed, cpu)):
         drawn = draw(device, 50, seed=7)
-        for p in [*predictor.predict_batch(drawn, device), *(predictor.predict(gemm, config, device) for gemm, config in drawn)]:
+        for p in [
+            *predictor.predict_batch(drawn, device),
+            *(predictor.predict(gemm, config, device) for gemm, config in drawn),
+        ]:
             assert tuple(p.low) == tuple(p.high) == predictor.outputs
-            assert all(0 < p.low[name] < getattr(p, name) < p.high[name] < math.inf for name in p.low)
+            assert all(
+                0 < p.low[name] < getattr(p, name) < p.high[name] < math.inf for name in p.low
+            )
 
 
 def test_throughput_is_as_doubtful_as_the_runtime(powered: Predictor, gpu: Device) -> None:
@@ -101,56 +133,89 @@ def test_throughput_is_as_doubtful_as_the_runtime(powered: Predictor, gpu: Devic
     assert [p.low["tflops"], p.high["tflops"]] == pytest.approx(expected, rel=1e-4)
 
 
-def test_rows_have_an_interval_for_each_output_in_their_order(powered: Predictor, timed: Predictor, gpu: Device) -> None:
+def test_rows_have_an_interval_for_each_output_in_their_order(
+    powered: Predictor, timed: Predictor, gpu: Device
+) -> None:
     rows = np.array([query.encode(GEMM, config, gpu) for config in TILES], dtype=np.float32)
     for predictor in (powered, timed):
         answers = predictor.predict_rows(rows)
-        assert tuple(json.loads(predictor.metadata["outputs"])) == predictor.outputs == tuple(answers)[:-3]
+        assert (
+            tuple(json.loads(predictor.metadata["outputs"]))
+            == predictor.outputs
+            == tuple(answers)[:-3]
+        )
         values = np.column_stack([answers[name] for name in predictor.outputs])
         assert answers["low"].shape == answers["high"].shape == values.shape
         assert (answers["low"] < values).all() and (values < answers["high"]).all()
-        assert answers["extrapolating"].shape == (len(rows),) and answers["extrapolating"].dtype == np.bool_
+        assert (
+            answers["extrapolating"].shape == (len(rows),)
+            and answers["extrapolating"].dtype == np.bool_
+        )
 
 
-# beyond what was taught
+# outside the training range
 
 
-def doubted(predictor: Predictor, device: Device, alike: Alike, config: KernelConfig = TILES[0], **sizes: Any) -> bool:
+def doubted(
+    predictor: Predictor,
+    device: Device,
+    alike: Alike,
+    config: KernelConfig = TILES[0],
+    **sizes: Any,
+) -> bool:
     """Whether the model says that the question is outside; alone and in a batch."""
     gemm = replace(GEMM, **sizes)
-    one, (batched, _) = predictor.predict(gemm, config, device), predictor.predict_batch([(gemm, config), (GEMM, config)], device)
+    one, (batched, _) = (
+        predictor.predict(gemm, config, device),
+        predictor.predict_batch([(gemm, config), (GEMM, config)], device),
+    )
     assert alike(one, batched)
     return one.extrapolating
 
 
-def test_what_was_taught_is_not_doubted(powered: Predictor, timed: Predictor, gpu: Device, cpu: Device, alike: Alike) -> None:
+def test_the_training_range_is_not_doubted(
+    powered: Predictor, timed: Predictor, gpu: Device, cpu: Device, alike: Alike
+) -> None:
     for config in (*TILES[::6], KernelConfig(family="cublas"), KernelConfig(family="cublaslt")):
         assert not doubted(powered, gpu, alike, config)
         assert not doubted(powered, gpu, alike, config, dtype="fp16", m=2**12)
     assert not doubted(timed, cpu, alike, KernelConfig(family="blas"))
 
 
-@pytest.mark.parametrize("size", [{"m": 4 * 2**13}, {"n": 4 * 2**13}, {"k": 4 * 2**13}, {"batch": 4 * 5}])
-def test_a_size_beyond_any_that_was_seen_is_doubted(powered: Predictor, gpu: Device, alike: Alike, size: dict[str, int]) -> None:
+@pytest.mark.parametrize(
+    "size", [{"m": 4 * 2**13}, {"n": 4 * 2**13}, {"k": 4 * 2**13}, {"batch": 4 * 5}]
+)
+def test_a_size_beyond_the_training_rows_is_doubted(
+    powered: Predictor, gpu: Device, alike: Alike, size: dict[str, int]
+) -> None:
     small = {"m": 16, "n": 16, "k": 16}  # so that work and traffic stay within
     assert not doubted(powered, gpu, alike, **small)
     assert doubted(powered, gpu, alike, **{**small, **size})
 
 
-def test_more_work_than_was_seen_is_doubted_though_every_size_is_known(powered: Predictor, gpu: Device, alike: Alike) -> None:
+def test_more_work_than_any_training_row_is_doubted_though_every_size_is_known(
+    powered: Predictor, gpu: Device, alike: Alike
+) -> None:
     assert doubted(powered, gpu, alike, m=2**13, n=2**13, k=2**13, batch=5)
 
 
-def test_an_unseen_dtype_family_or_algorithm_is_doubted(powered: Predictor, gpu: Device, alike: Alike, untaught: str) -> None:
+def test_a_new_dtype_family_or_algorithm_is_doubted(
+    powered: Predictor, gpu: Device, alike: Alike, held_out_family: str
+) -> None:
     measured = replace(gpu, peak_tflops={**gpu.peak_tflops, "bf16": gpu.peak_tflops["fp16"]})
     assert not doubted(powered, measured, alike, dtype="fp16")
     assert doubted(powered, measured, alike, dtype="bf16")
-    assert doubted(powered, gpu, alike, KernelConfig(family=untaught))
+    assert doubted(powered, gpu, alike, KernelConfig(family=held_out_family))
     assert doubted(powered, gpu, alike, KernelConfig(family="cublaslt", algo_id=999))
 
 
-@pytest.mark.parametrize("change", [{"dram_gbps": 1.3 * MOST_GBPS}, {"compute_units": 400}, {"peak_tflops": {"fp32": 5000.0}}])
-def test_a_device_beyond_any_that_was_seen_is_doubted(powered: Predictor, gpu: Device, alike: Alike, change: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    "change",
+    [{"dram_gbps": 1.3 * MOST_GBPS}, {"compute_units": 400}, {"peak_tflops": {"fp32": 5000.0}}],
+)
+def test_a_device_beyond_the_training_rows_is_doubted(
+    powered: Predictor, gpu: Device, alike: Alike, change: dict[str, Any]
+) -> None:
     assert doubted(powered, replace(gpu, **change), alike)
     assert not doubted(powered, replace(gpu, dram_gbps=1.2 * MOST_GBPS), alike)
 
@@ -159,56 +224,98 @@ def test_a_device_beyond_any_that_was_seen_is_doubted(powered: Predictor, gpu: D
 
 
 @pytest.mark.parametrize("objective", ["time", "energy", "edp"])
-def test_a_ranking_has_the_cheapest_first(powered: Predictor, gpu: Device, alike: Alike, objective: Objective) -> None:
+def test_a_ranking_has_the_cheapest_first(
+    powered: Predictor, gpu: Device, alike: Alike, objective: Objective
+) -> None:
     def cost(prediction: Prediction) -> float:
-        found = {"time": prediction.runtime_us, "energy": prediction.energy_mj, "edp": prediction.edp_mj_us}[objective]
-        assert found is not None
-        return found
+        costs = {
+            "time": prediction.runtime_us,
+            "energy": prediction.energy_mj,
+            "edp": prediction.edp_mj_us,
+        }
+        cost = costs[objective]
+        assert cost is not None
+        return cost
 
     ranking = powered.rank(GEMM, TILES, objective, gpu)
     costs = [cost(choice.prediction) for choice in ranking]
-    assert all(a <= b * (1 + 1e-5) for a, b in pairwise(costs)), "rounding, and edp is a float32 product in the ranking"
+    assert all(a <= b * (1 + 1e-5) for a, b in pairwise(costs)), (
+        "rounding, and edp is a float32 product in the ranking"
+    )
     assert len({choice.config for choice in ranking}) == len(TILES)
-    assert all(alike(choice.prediction, powered.predict(GEMM, choice.config, gpu)) for choice in ranking)
-    for first in (powered.rank(GEMM, TILES, objective, gpu, top=3), [powered.pick(GEMM, TILES, objective, gpu)]):
-        assert all(one.config == other.config and alike(one.prediction, other.prediction) for one, other in zip(first, ranking, strict=False))
+    assert all(
+        alike(choice.prediction, powered.predict(GEMM, choice.config, gpu)) for choice in ranking
+    )
+    for first in (
+        powered.rank(GEMM, TILES, objective, gpu, top=3),
+        [powered.pick(GEMM, TILES, objective, gpu)],
+    ):
+        assert all(
+            one.config == other.config and alike(one.prediction, other.prediction)
+            for one, other in zip(first, ranking, strict=False)
+        )
     assert powered.pick(GEMM, TILES[:1], objective, gpu).config == TILES[0]
 
 
-def test_of_many_configurations_the_model_is_asked_about_those_that_the_small_graph_puts_first(
+def test_of_many_configurations_the_model_ranks_those_that_the_prefilter_puts_first(
     powered: Predictor, gpu: Device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    many = [KernelConfig(family="tiled", tile_m=m, tile_n=n, tile_k=16) for m in range(4, 100, 8) for n in range(4, 100, 8)]
+    many = [
+        KernelConfig(family="tiled", tile_m=m, tile_n=n, tile_k=16)
+        for m in range(4, 100, 8)
+        for n in range(4, 100, 8)
+    ]
     ranking = powered.rank(GEMM, many, device=gpu)
     rows = np.array([query.encode(GEMM, config, gpu) for config in many], dtype=np.float32)
-    (rough_us,) = powered._model.rough.run(None, {query.INPUT: rows})  # type: ignore[union-attr]
-    first = {many[i] for i in np.argsort(rough_us)[:SHORTLISTED]}
-    asked: list[int] = []
-    run = type(powered._model).run
-    monkeypatch.setattr(type(powered._model), "run", lambda self, rows, names: asked.append(len(rows)) or run(self, rows, names))
-    assert powered.pick(GEMM, many, device=gpu).config == next(choice.config for choice in ranking if choice.config in first)
-    assert asked == [SHORTLISTED]
-    # three are wanted of three times as many; by energy, or of a few, all are asked about
-    assert len(powered.rank(GEMM, many, device=gpu, top=3)) == 3 and asked[1:] == [3 * SHORTLISTED]
-    for objective, configs in (("energy", many), ("time", many[:SHORTLISTED])):
-        asked.clear()
+    estimates_us = powered._model.estimate_us(rows)
+    assert estimates_us is not None
+    first = {many[i] for i in np.argsort(estimates_us)[:PREFILTERED]}
+    counts: list[int] = []
+    run = LoadedModel.run
+
+    def counted(model: LoadedModel, rows: query.Rows) -> Answers:
+        counts.append(len(rows))
+        return run(model, rows)
+
+    monkeypatch.setattr(LoadedModel, "run", counted)
+    assert powered.pick(GEMM, many, device=gpu).config == next(
+        choice.config for choice in ranking if choice.config in first
+    )
+    assert counts == [PREFILTERED]
+    # Three are wanted of three times as many. By energy, or of a few, all are ranked.
+    assert len(powered.rank(GEMM, many, device=gpu, top=3)) == 3 and counts[1:] == [3 * PREFILTERED]
+    for objective, configs in (("energy", many), ("time", many[:PREFILTERED])):
+        counts.clear()
         powered.pick(GEMM, configs, objective, gpu)  # type: ignore[arg-type]
-        assert asked == [len(configs)]
+        assert counts == [len(configs)]
 
 
 def test_a_tie_goes_to_the_one_named_first(powered: Predictor, gpu: Device) -> None:
-    named = [KernelConfig(family="cublas", kernel=name) for name in "abc"]  # of a kernel's name nothing is learned but a CUTLASS schedule
-    assert [choice.config.kernel for choice in powered.rank(GEMM, named, device=gpu)] == ["a", "b", "c"]
+    named = [
+        KernelConfig(family="cublas", kernel=name) for name in "abc"
+    ]  # of a kernel's name nothing is learned but a CUTLASS schedule
+    assert [choice.config.kernel for choice in powered.rank(GEMM, named, device=gpu)] == [
+        "a",
+        "b",
+        "c",
+    ]
 
 
 def test_what_can_not_be_chosen_by(timed: Predictor, powered: Predictor, gpu: Device) -> None:
     for objective, missing in (("energy", "energy_mj"), ("edp", "energy_mj")):
         with pytest.raises(InputError) as caught:
             timed.pick(GEMM, TILES, objective)  # type: ignore[arg-type]
-        assert str(caught.value) == f"objective = '{objective}': this model was never shown power (no {missing}); use \"time\""
-    with pytest.raises(InputError, match="objective = 'watts': unknown objective; use one of time, energy, edp"):
+        assert (
+            str(caught.value) == f"objective = '{objective}': this model was trained without power "
+            f'(it has no {missing}); use "time"'
+        )
+    with pytest.raises(
+        InputError, match="objective = 'watts': unknown objective; use one of time, energy, edp"
+    ):
         powered.rank(GEMM, TILES, "watts", gpu)  # type: ignore[arg-type]
-    with pytest.raises(InputError, match="nothing to pick from; name at least one configuration"):
+    with pytest.raises(
+        InputError, match="there is no configuration to rank; name at least one configuration"
+    ):
         powered.pick(GEMM, [], device=gpu)
     for top in (0, -1):
         with pytest.raises(InputError, match=f"top = {top}: must be 1 or more"):
@@ -220,35 +327,58 @@ def test_what_can_not_be_chosen_by(timed: Predictor, powered: Predictor, gpu: De
 
 def test_a_device_is_given_by_name_by_uuid_or_whole(powered: Predictor, gpu: Device) -> None:
     config = KernelConfig(family="cublas")
-    assert powered.predict(GEMM, config, "GPU A") == powered.predict(GEMM, config, "GPU-a") == powered.predict(GEMM, config, gpu)
+    assert (
+        powered.predict(GEMM, config, "GPU A")
+        == powered.predict(GEMM, config, "GPU-a")
+        == powered.predict(GEMM, config, gpu)
+    )
     assert powered.predict(GEMM, config, "GPU B") != powered.predict(GEMM, config, gpu)
-    unseen = replace(gpu, name="a GPU of tomorrow", uuid="GPU-z", compute_units=200, dram_gbps=9000.0)
-    assert math.isfinite(powered.predict(GEMM, config, unseen).runtime_us)
+    new_gpu = replace(
+        gpu, name="a GPU of tomorrow", uuid="GPU-z", compute_units=200, dram_gbps=9000.0
+    )
+    assert math.isfinite(powered.predict(GEMM, config, new_gpu).runtime_us)
 
 
-def test_a_device_that_is_not_clear_is_asked_for(powered: Predictor) -> None:
-    for name in (None, "GPU Z"):
+def test_an_unclear_device_is_refused(powered: Predictor) -> None:
+    rules = {
+        None: "must be given: the model has several",
+        "GPU Z": "must name a device of the model",
+    }
+    for name, rule in rules.items():
         with pytest.raises(InputError) as caught:
             powered.predict(GEMM, KernelConfig(family="cublas"), name)
-        rule, way_out = "the model must know which device you mean", "name one of: GPU A, GPU B; or give a Device"
+        way_out = "name one of: GPU A, GPU B; or give a Device"
         assert str(caught.value) == f"device = {name!r}: {rule}; {way_out}"
 
 
 def test_one_device_needs_no_name(timed: Predictor, cpu: Device) -> None:
     config = KernelConfig(family="blas", cpu_threads=2)
-    assert timed.predict(GEMM, config) == timed.predict(GEMM, config, cpu) != timed.predict(GEMM, replace(config, cpu_threads=1))
+    assert (
+        timed.predict(GEMM, config)
+        == timed.predict(GEMM, config, cpu)
+        != timed.predict(GEMM, replace(config, cpu_threads=1))
+    )
 
 
 def test_a_dtype_that_was_never_measured_is_refused(powered: Predictor) -> None:
     bf16 = replace(GEMM, dtype="bf16")
-    for ask in (lambda: powered.predict(bf16, TILES[0], "GPU A"), lambda: powered.pick(bf16, TILES, device="GPU A")):
-        with pytest.raises(InputError, match=r"dtype = 'bf16': device GPU A has no measured peak for it \(known: fp16, fp32\)"):
+    for ask in (
+        lambda: powered.predict(bf16, TILES[0], "GPU A"),
+        lambda: powered.pick(bf16, TILES, device="GPU A"),
+    ):
+        with pytest.raises(
+            InputError,
+            match=r"dtype = 'bf16': device GPU A has no measured peak for it "
+            r"\(measured: fp16, fp32\)",
+        ):
             ask()
     with pytest.raises(InputError, match="cache = 'hot': unknown cache state"):
         powered.predict(GEMM, TILES[0], "GPU A", cache="hot")
 
 
-def test_a_directory_answers_as_the_file_does_and_knows_its_own_device(tmp_path: Path, power_model: bytes, powered: Predictor, gpu: Device) -> None:
+def test_a_directory_answers_as_the_file_does_and_knows_its_own_device(
+    tmp_path: Path, power_model: bytes, powered: Predictor, gpu: Device
+) -> None:
     modeldir.put_model(tmp_path, power_model, "7")
     here = replace(gpu, uuid="GPU-here", dram_gbps=2900.0)
     modeldir.put_device(tmp_path, here)
@@ -256,7 +386,9 @@ def test_a_directory_answers_as_the_file_does_and_knows_its_own_device(tmp_path:
         assert (predictor.version, predictor.devices) == ("7", [here, *powered.devices])
         unnamed = predictor.predict(GEMM, TILES[0])
         assert unnamed == replace(powered.predict(GEMM, TILES[0], here), model_version="7")
-        assert predictor.predict(GEMM, TILES[0], "GPU A") == unnamed, "this node's own comes first"
+        assert predictor.predict(GEMM, TILES[0], "GPU A") == unnamed, (
+            "the device of this node comes first"
+        )
 
 
 # threads and life
@@ -264,7 +396,10 @@ def test_a_directory_answers_as_the_file_does_and_knows_its_own_device(tmp_path:
 
 def test_threads_may_share_one_predictor(powered: Predictor, gpu: Device, draw: Draw) -> None:
     drawn = draw(gpu, 64, seed=6)
-    expected, batch = [powered.predict(gemm, config, gpu) for gemm, config in drawn], powered.predict_batch(drawn, gpu)
+    expected, batch = (
+        [powered.predict(gemm, config, gpu) for gemm, config in drawn],
+        powered.predict_batch(drawn, gpu),
+    )
     ranked = powered.rank(GEMM, TILES, device=gpu)
     start = threading.Barrier(6)
 
@@ -272,20 +407,26 @@ def test_threads_may_share_one_predictor(powered: Predictor, gpu: Device, draw: 
         start.wait()
         order = [(i + 11 * number) % len(drawn) for i in range(len(drawn))] * 5
         right = all(powered.predict(*drawn[i], gpu) == expected[i] for i in order)
-        return right and powered.rank(GEMM, TILES, device=gpu) == ranked and powered.predict_batch(drawn, gpu) == batch
+        return (
+            right
+            and powered.rank(GEMM, TILES, device=gpu) == ranked
+            and powered.predict_batch(drawn, gpu) == batch
+        )
 
     with ThreadPoolExecutor(6) as pool:
         assert list(pool.map(work, range(6))) == [True] * 6
 
 
-def test_closed_it_still_answers_and_follows_no_more(tmp_path: Path, power_model: bytes, edit: Callable[..., bytes], gpu: Device) -> None:
+def test_closed_it_still_answers_and_follows_no_more(
+    tmp_path: Path, power_model: bytes, edit: Callable[..., bytes], gpu: Device
+) -> None:
     modeldir.put_model(tmp_path, power_model, "1")
     before = threading.active_count()
     with Predictor(tmp_path, refresh_s=0.01) as predictor:
         assert threading.active_count() == before + 1
-        said = predictor.predict(GEMM, TILES[0], gpu)
+        prediction = predictor.predict(GEMM, TILES[0], gpu)
     assert threading.active_count() == before
     modeldir.put_model(tmp_path, edit(power_model, faster=0.5), "2")
     threading.Event().wait(0.05)
-    assert predictor.predict(GEMM, TILES[0], gpu) == said
+    assert predictor.predict(GEMM, TILES[0], gpu) == prediction
     predictor.close()

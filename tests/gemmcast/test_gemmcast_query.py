@@ -1,4 +1,4 @@
-"""The question's three writers agree to the bit: `ask` (one), `from_columns` (training), `_candidates` (ranking)."""
+"""The encoder's three entries agree to the bit: `encode`, `encode_configs` and `from_columns`."""
 
 from __future__ import annotations
 
@@ -15,19 +15,29 @@ from gemmcast.config import FAMILIES, KernelConfig
 from gemmcast.device import Device
 from gemmcast.errors import InputError
 from gemmcast.gemm import DTYPES, Gemm
-from gemmcast.predictor import _candidates
-from gemmcast.sample import Sample, describe
+from gemmcast.rows import known_columns
+from gemmcast.sample import Sample
 
 Draw = Callable[..., list[tuple[Gemm, KernelConfig]]]
 
 
 @pytest.fixture(params=["gpu", "unmetered gpu", "cpu"])
 def device(request: pytest.FixtureRequest, gpu: Device, cpu: Device) -> Device:
-    unmetered = replace(gpu, clock_max_mhz=None, power_limit_w=None, idle_power_w=None, l2_gbps=None, l2_bytes=2**40 + 1, peak_tflops={"tf32": 1 / 3})
+    unmetered = replace(
+        gpu,
+        clock_max_mhz=None,
+        power_limit_w=None,
+        idle_power_w=None,
+        l2_gbps=None,
+        l2_bytes=2**40 + 1,
+        peak_tflops={"tf32": 1 / 3},
+    )
     return {"gpu": gpu, "unmetered gpu": unmetered, "cpu": cpu}[request.param]
 
 
-def asked(gemm: Gemm, config: KernelConfig, device: Device, cache: str) -> npt.NDArray[np.float32]:
+def encoded(
+    gemm: Gemm, config: KernelConfig, device: Device, cache: str
+) -> npt.NDArray[np.float32]:
     return np.array(query.encode(gemm, config, device, cache=cache), dtype=np.float32)
 
 
@@ -38,10 +48,14 @@ def threaded(config: KernelConfig) -> list[KernelConfig]:
 
 @pytest.mark.parametrize("cache", query.CACHES)
 def test_columns_of_samples_are_the_same_questions(device: Device, draw: Draw, cache: str) -> None:
-    drawn = [(gemm, each) for gemm, config in draw(device, 100, seed=1) for each in threaded(config)]
-    samples = [Sample(**describe(gemm, config, device), cache=cache).row() for gemm, config in drawn]
+    drawn = [
+        (gemm, each) for gemm, config in draw(device, 100, seed=1) for each in threaded(config)
+    ]
+    samples = [
+        Sample(**known_columns(gemm, config, device), cache=cache).row() for gemm, config in drawn
+    ]
     columns = {name: [row[name] for row in samples] for name in samples[0]}
-    expected = np.array([asked(gemm, config, device, cache) for gemm, config in drawn])
+    expected = np.array([encoded(gemm, config, device, cache) for gemm, config in drawn])
     np.testing.assert_array_equal(query.from_columns(columns), expected)
 
 
@@ -50,67 +64,172 @@ def test_candidates_are_the_same_questions(device: Device, draw: Draw, cache: st
     drawn = draw(device, 40, seed=2)
     configs = [each for _, config in drawn for each in threaded(config)]
     for gemm, _ in drawn:
-        expected = np.array([asked(gemm, config, device, cache) for config in configs])
-        np.testing.assert_array_equal(_candidates(gemm, configs, device, cache), expected)
+        expected = np.array([encoded(gemm, config, device, cache) for config in configs])
+        np.testing.assert_array_equal(
+            query.encode_configs(gemm, configs, device, cache=cache), expected
+        )
 
 
 def test_the_five_rules(gpu: Device, cpu: Device) -> None:
     gemm = Gemm(m=100, n=200, k=300, dtype="fp32", layout="nt")
-    row = dict(zip(query.FIELDS, query.encode(gemm, KernelConfig(family="tiled", tile_m=16), gpu), strict=True))
+    row = dict(
+        zip(
+            query.FIELDS,
+            query.encode(gemm, KernelConfig(family="tiled", tile_m=16), gpu),
+            strict=True,
+        )
+    )
     assert (row["tile_m"], row["tile_n"], row["tile_k"]) == (16, 200, 300)
-    assert (row["split_k"], row["stages"], row["active_units"], row["peak_tflops"]) == (1, 0, 132, 51.2)
-    assert (row["trans_a"], row["trans_b"], row["dtype"], row["family"], row["warm"]) == (False, True, 1.0, 1.0, False)
-    row = dict(zip(query.FIELDS, query.encode(gemm, KernelConfig(family="blas", cpu_threads=2), cpu, cache="warm"), strict=True))
-    assert (row["active_units"], row["cpu_threads"], row["warm"], row["power_limit_w"], row["clock_max_mhz"]) == (2, 2, True, 0, 0)
+    assert (row["split_k"], row["stages"], row["active_units"], row["peak_tflops"]) == (
+        1,
+        0,
+        132,
+        51.2,
+    )
+    assert (row["trans_a"], row["trans_b"], row["dtype"], row["family"], row["warm"]) == (
+        False,
+        True,
+        1.0,
+        1.0,
+        False,
+    )
+    row = dict(
+        zip(
+            query.FIELDS,
+            query.encode(gemm, KernelConfig(family="blas", cpu_threads=2), cpu, cache="warm"),
+            strict=True,
+        )
+    )
+    assert (
+        row["active_units"],
+        row["threads"],
+        row["warm"],
+        row["power_limit_w"],
+        row["clock_max_mhz"],
+    ) == (2, 2, True, 0, 0)
     assert row["peak_tflops"] == 0.1234567 * (2 / 7)
-    for device, l2_gbps in ((gpu, 5512.3), (replace(gpu, l2_gbps=None), 2.2 * 2987.6), (replace(gpu, l2_gbps=0.0), 2.2 * 2987.6)):
-        assert query.encode(gemm, KernelConfig(family="tiled"), device)[query.AT["l2_gbps"]] == l2_gbps
+    for device, l2_gbps in (
+        (gpu, 5512.3),
+        (replace(gpu, l2_gbps=None), 2.2 * 2987.6),
+        (replace(gpu, l2_gbps=0.0), 2.2 * 2987.6),
+    ):
+        assert (
+            query.encode(gemm, KernelConfig(family="tiled"), device)[query.AT["l2_gbps"]] == l2_gbps
+        )
 
 
 @pytest.mark.parametrize(
     ("family", "kernel", "algo_id", "code"),
     [
-        ("cublaslt", "", 66, 66), ("cublaslt", "x_pingpong_y", 0, 0), ("cublas", "", 0, 0), ("blas", "numpy", 0, 0), ("custom", "x_coop", 0, 0),
-        ("cutlass", "", 0, 0), ("cutlass", "simt_fp32_nt_256x128x8_64x64x8_s2_z1_a1", 0, 0), ("cutlass", "x_pingpong", 7, 7),
-        *(("cutlass", f"wgmma_fp8_e4m3_nt_64x128x128_2x1_{name}_z1_a16", 0, i) for i, name in enumerate(query.SCHEDULES, 1)),
+        ("cublaslt", "", 66, 66),
+        ("cublaslt", "x_pingpong_y", 0, 0),
+        ("cublas", "", 0, 0),
+        ("blas", "numpy", 0, 0),
+        ("custom", "x_coop", 0, 0),
+        ("cutlass", "", 0, 0),
+        ("cutlass", "simt_fp32_nt_256x128x8_64x64x8_s2_z1_a1", 0, 0),
+        ("cutlass", "x_pingpong", 7, 7),
+        *(
+            ("cutlass", f"wgmma_fp8_e4m3_nt_64x128x128_2x1_{name}_z1_a16", 0, i)
+            for i, name in enumerate(query.SCHEDULES, 1)
+        ),
     ],
-)  # fmt: skip
-def test_an_algorithm_is_the_librarys_number_or_a_schedules_code(family: str, kernel: str, algo_id: int, code: int) -> None:
+)
+def test_an_algorithm_is_the_librarys_number_or_a_schedules_code(
+    family: str, kernel: str, algo_id: int, code: int
+) -> None:
     assert query.algorithm(family, kernel, algo_id) == code
     config = KernelConfig(family=family, kernel=kernel, algo_id=algo_id)
-    device = Device(name="x", kind="cuda", uuid="x", compute_units=1, memory_bytes=1, l2_bytes=1, dram_gbps=1.0, empty_launch_us=1.0,
-                    peak_tflops={"fp32": 1.0})  # fmt: skip
+    device = Device(
+        name="x",
+        kind="cuda",
+        uuid="x",
+        compute_units=1,
+        memory_bytes=1,
+        l2_bytes=1,
+        dram_gbps=1.0,
+        empty_launch_us=1.0,
+        peak_tflops={"fp32": 1.0},
+    )
     assert query.encode(Gemm(m=1, n=1, k=1), config, device)[query.AT["algorithm"]] == code
 
 
 def test_the_contract_stands() -> None:
-    """Files out there speak it: append codes, and raise CONTRACT for anything else."""
-    assert (query.CONTRACT, query.INPUT, query.OPSET, query.ML_OPSET, query.IR_VERSION) == (2, "question", 21, 3, 10)
+    """Files in use follow it: append codes, and raise CONTRACT for anything else."""
+    assert (query.CONTRACT, query.INPUT, query.OPSET, query.ML_OPSET, query.IR_VERSION) == (
+        3,
+        "question",
+        21,
+        3,
+        10,
+    )
     assert len(query.FIELDS) == len(set(query.FIELDS)) == 34
     assert query.FIELDS[-2:] == ("l2_gbps", "algorithm")
     assert query.OUTPUTS == ("runtime_us", "tflops", "sustained_runtime_us", "power_w", "energy_mj")
-    assert (query.INTERVALS, query.EXTRAPOLATING, query.COVERAGE) == (("low", "high"), "extrapolating", 0.9)
+    assert (query.INTERVALS, query.EXTRAPOLATING, query.COVERAGE) == (
+        ("low", "high"),
+        "extrapolating",
+        0.9,
+    )
     assert query.SCHEDULES[:6] == ("ws", "pingpong", "coop", "streamk", "pingpongfast", "coopfast")
-    assert set(sources.SCHEDULES) <= set(query.SCHEDULES), "a schedule that is built has a code"
-    assert query.KNOB_FIELDS == ("warp_m", "warp_n", "warp_k", "stages", "split_k", "swizzle", "cluster_m", "cluster_n", "cpu_threads")
+    assert set(sources.HOPPER_SCHEDULES) <= set(query.SCHEDULES), "a schedule that is built has a code"
+    assert query.KNOB_FIELDS == (
+        "warp_m",
+        "warp_n",
+        "warp_k",
+        "stages",
+        "split_k",
+        "swizzle",
+        "cluster_m",
+        "cluster_n",
+        "threads",
+    )
     codes = {"fp64": 0, "fp32": 1, "tf32": 2, "fp16": 3, "bf16": 4, "fp8_e4m3": 5}
     assert {name: query.DTYPE_CODES[name] for name in codes} == codes and set(codes) <= set(DTYPES)
     codes = {"blas": 0, "tiled": 1, "cublas": 2, "cutlass": 3, "cublaslt": 4, "custom": 5}
-    assert {name: query.FAMILY_CODES[name] for name in codes} == codes and set(codes) <= set(FAMILIES)
+    assert {name: query.FAMILY_CODES[name] for name in codes} == codes and set(codes) <= set(
+        FAMILIES
+    )
 
 
 @pytest.mark.parametrize(
-    ("change", "asked_for", "message"),
+    ("change", "changed", "message"),
     [
-        ({}, {"dtype": "fp64"}, "dtype = 'fp64': device GPU A has no measured peak for it (known: fp16, fp32); ask for a known dtype"),
-        ({"peak_tflops": {}}, {}, "dtype = 'fp32': device GPU A has no measured peak for it (known: none); ask for a known dtype"),
-        ({"compute_units": 0}, {}, "compute_units = 0: device GPU A was never measured; describe it with its measured values"),
-        ({"dram_gbps": 0.0}, {}, "dram_gbps = 0.0: device GPU A was never measured; describe it with its measured values"),
+        (
+            {},
+            {"dtype": "fp64"},
+            "dtype = 'fp64': device GPU A has no measured peak for it (measured: fp16, fp32); "
+            "use a measured dtype",
+        ),
+        (
+            {"peak_tflops": {}},
+            {},
+            "dtype = 'fp32': device GPU A has no measured peak for it (measured: none); "
+            "use a measured dtype",
+        ),
+        (
+            {"compute_units": 0},
+            {},
+            "compute_units = 0: device GPU A was not measured; "
+            "describe it with its measured values",
+        ),
+        (
+            {"dram_gbps": 0.0},
+            {},
+            "dram_gbps = 0.0: device GPU A was not measured; describe it with its measured values",
+        ),
         ({}, {"cache": "hot"}, "cache = 'hot': unknown cache state; use one of cold, warm"),
     ],
 )
-def test_what_can_not_be_asked(gpu: Device, change: dict[str, object], asked_for: dict[str, str], message: str) -> None:
-    gemm = Gemm(m=1, n=1, k=1, dtype=asked_for.get("dtype", "fp32"))
+def test_what_can_not_be_encoded(
+    gpu: Device, change: dict[str, object], changed: dict[str, str], message: str
+) -> None:
+    gemm = Gemm(m=1, n=1, k=1, dtype=changed.get("dtype", "fp32"))
     with pytest.raises(InputError) as caught:
-        query.encode(gemm, KernelConfig(family="tiled"), replace(gpu, **change), cache=asked_for.get("cache", "cold"))  # type: ignore[arg-type]
+        query.encode(
+            gemm,
+            KernelConfig(family="tiled"),
+            replace(gpu, **change),
+            cache=changed.get("cache", "cold"),
+        )  # type: ignore[arg-type]
     assert str(caught.value) == message

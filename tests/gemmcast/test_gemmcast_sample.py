@@ -12,7 +12,8 @@ from gemmcast.config import KNOBS, KernelConfig
 from gemmcast.device import Device
 from gemmcast.errors import InputError
 from gemmcast.gemm import Gemm
-from gemmcast.sample import COLUMNS, REQUIRED, STATUSES, Sample, config_of, describe, device_of, digest, gemm_of
+from gemmcast.rows import config_of, device_of, gemm_of, known_columns
+from gemmcast.sample import COLUMNS, REQUIRED, STATUSES, Sample, digest
 
 GEMM = Gemm(m=64, n=32, k=16, batch=3, dtype="fp16", layout="tn", alpha=2.0, beta=1.0)
 CONFIG = KernelConfig(family="cutlass", kernel="k", tile_m=128, tile_n=64, stages=3, split_k=2)
@@ -20,7 +21,9 @@ CONFIG = KernelConfig(family="cutlass", kernel="k", tile_m=128, tile_n=64, stage
 
 @pytest.fixture
 def row(gpu: Device) -> dict[str, Any]:
-    return Sample(**describe(GEMM, CONFIG, gpu), runtime_us=12.5, sample_id="s", cell_id="c").row()
+    return Sample(
+        **known_columns(GEMM, CONFIG, gpu), runtime_us=12.5, sample_id="s", cell_id="c"
+    ).row()
 
 
 def test_a_row_is_the_columns_in_order(row: dict[str, Any]) -> None:
@@ -32,10 +35,22 @@ def test_a_row_is_the_columns_in_order(row: dict[str, Any]) -> None:
 
 
 def test_required_are_the_problem_the_configuration_the_outcome_and_the_names() -> None:
-    assert {"m", "n", "k", "batch", "dtype", "layout", "alpha", "beta", "family", "kernel", *KNOBS} < REQUIRED
+    assert {
+        "m",
+        "n",
+        "k",
+        "batch",
+        "dtype",
+        "layout",
+        "alpha",
+        "beta",
+        "family",
+        "kernel",
+        *KNOBS,
+    } < REQUIRED
     assert {"status", "device", "cell_id", "sample_id", "measured_at", "schema_version"} < REQUIRED
     assert not REQUIRED & {"runtime_us", "power_w", "reason", "regs", "peak_tflops", "idle_power_w"}
-    assert STATUSES[0] == "ok" and len(set(STATUSES)) == len(STATUSES)
+    assert next(iter(STATUSES)) == "ok"
 
 
 def test_a_row_gives_back_what_it_describes(row: dict[str, Any], gpu: Device) -> None:
@@ -46,7 +61,11 @@ def test_a_row_gives_back_what_it_describes(row: dict[str, Any], gpu: Device) ->
 
 
 def test_a_digest_does_not_depend_on_order() -> None:
-    assert digest({"a": 1, "b": [2.5, None]}) == digest({"b": [2.5, None], "a": 1}) != digest({"a": 1, "b": [2.5, 0]})
+    assert (
+        digest({"a": 1, "b": [2.5, None]})
+        == digest({"b": [2.5, None], "a": 1})
+        != digest({"a": 1, "b": [2.5, 0]})
+    )
 
 
 def test_a_table_holds_rows_as_they_are(row: dict[str, Any]) -> None:
@@ -59,25 +78,42 @@ def test_a_table_holds_rows_as_they_are(row: dict[str, Any]) -> None:
 
 def test_conform_casts_what_can_be_cast(row: dict[str, Any]) -> None:
     table = to_table([row])
-    narrow = table.set_column(0, "m", table["m"].cast(pa.int32())).set_column(table.schema.get_field_index("dtype"), "dtype", [["fp16"]])
+    narrow = table.set_column(0, "m", table["m"].cast(pa.int32())).set_column(
+        table.schema.get_field_index("dtype"), "dtype", [["fp16"]]
+    )
     shuffled = narrow.select(sorted(narrow.column_names))
     assert conform(shuffled, "here") == table
 
 
 def test_conform_fills_what_is_missing(row: dict[str, Any]) -> None:
     table = to_table([row, row])
-    few = conform(table.select(["m", "n", "k", "dtype", "family", "runtime_us", "device", "device_kind"]), "here")
+    few = conform(
+        table.select(["m", "n", "k", "dtype", "family", "runtime_us", "device", "device_kind"]),
+        "here",
+    )
     assert few.schema == SCHEMA
     filled = few.to_pylist()[0]
-    assert (gemm_of(filled), config_of(filled)) == (Gemm(m=64, n=32, k=16, dtype="fp16"), KernelConfig(family="cutlass"))
-    assert (filled["runtime_us"], filled["power_w"], filled["cache"], filled["status"], filled["mig"]) == (12.5, None, "cold", "ok", False)
+    assert (gemm_of(filled), config_of(filled)) == (
+        Gemm(m=64, n=32, k=16, dtype="fp16"),
+        KernelConfig(family="cutlass"),
+    )
+    assert (
+        filled["runtime_us"],
+        filled["power_w"],
+        filled["cache"],
+        filled["status"],
+        filled["mig"],
+    ) == (12.5, None, "cold", "ok", False)
 
 
 @pytest.mark.parametrize("name", ["m", "dtype", "family"])
 def test_conform_refuses_a_table_without_the_problem(row: dict[str, Any], name: str) -> None:
     with pytest.raises(InputError) as caught:
         conform(to_table([row]).drop_columns([name]), "old.parquet")
-    assert str(caught.value) == f"column = '{name}': old.parquet has no such column; every sample needs it (docs/schema.md)"
+    assert (
+        str(caught.value) == f"column = '{name}': old.parquet has no such column; "
+        "every sample needs it (docs/schema.md)"
+    )
 
 
 def test_conform_refuses_a_null_that_must_not_be(row: dict[str, Any]) -> None:
@@ -85,20 +121,31 @@ def test_conform_refuses_a_null_that_must_not_be(row: dict[str, Any]) -> None:
     holes = table.set_column(0, "m", pa.array([1, None], pa.int64()))
     with pytest.raises(InputError) as caught:
         conform(holes, "old.parquet")
-    assert str(caught.value) == "column = 'm': old.parquet has 1 nulls in it; every sample needs it (docs/schema.md)"
+    assert (
+        str(caught.value)
+        == "column = 'm': old.parquet has 1 nulls in it; every sample needs it (docs/schema.md)"
+    )
 
 
 def test_conform_refuses_a_column_it_does_not_know(row: dict[str, Any]) -> None:
     table = to_table([row]).append_column("speed", pa.array([1.0]))
     with pytest.raises(InputError) as caught:
         conform(table, "old.parquet")
-    expected = "column = 'speed': old.parquet has a column that the schema does not know; drop or rename it (docs/schema.md)"
+    rule = "old.parquet has a column that the schema does not have"
+    expected = f"column = 'speed': {rule}; drop or rename it (docs/schema.md)"
     assert str(caught.value) == expected
 
 
 @pytest.mark.parametrize("values", [["fast"], [[1.0]]])
-def test_conform_refuses_a_type_that_can_not_be_cast(row: dict[str, Any], values: list[Any]) -> None:
+def test_conform_refuses_a_type_that_can_not_be_cast(
+    row: dict[str, Any], values: list[Any]
+) -> None:
     table = to_table([row])
-    wrong = table.set_column(table.schema.get_field_index("runtime_us"), "runtime_us", pa.array(values))
-    with pytest.raises(InputError, match=r"runtime_us = '.*': old.parquet: can't be read as double .*; see docs/schema.md"):
+    wrong = table.set_column(
+        table.schema.get_field_index("runtime_us"), "runtime_us", pa.array(values)
+    )
+    with pytest.raises(
+        InputError,
+        match=r"runtime_us = '.*': old.parquet: can't be read as double .*; see docs/schema.md",
+    ):
         conform(wrong, "old.parquet")

@@ -1,4 +1,4 @@
-"""Models are pushed under a process that predicts all the while: it takes up each at once, and no prediction is lost or torn."""
+"""Models are pushed while another process predicts: it follows each, and loses no prediction."""
 
 from __future__ import annotations
 
@@ -21,17 +21,27 @@ PREDICTIONS, VERSIONS, LIMIT_S = 100_000, 10, 1.0
 
 
 def line(stream: IO[str]) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(stream.readline())
-    return found
+    values: dict[str, Any] = json.loads(stream.readline())
+    return values
 
 
 @pytest.mark.cluster
-def test_pushes_reach_a_process_that_never_stops_predicting(tmp_path: Path, power_model: bytes, edit: Callable[..., bytes]) -> None:
-    models = {str(version): edit(power_model, faster=0.1 * version) for version in range(1, VERSIONS + 1)}
+def test_pushes_reach_a_process_that_never_stops_predicting(
+    tmp_path: Path, power_model: bytes, edit: Callable[..., bytes]
+) -> None:
+    models = {
+        str(version): edit(power_model, faster=0.1 * version) for version in range(1, VERSIONS + 1)
+    }
     directory = tmp_path / "models"
     modeldir.put_model(directory, models["1"], "1")
     command = [sys.executable, str(FOLLOWER), str(directory), str(PREDICTIONS), str(VERSIONS)]
-    follower = subprocess.Popen(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, text=True)
+    follower = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
     assert follower.stdout is not None
     with follower:
         assert line(follower.stdout)["version"] == "1"
@@ -48,19 +58,31 @@ def test_pushes_reach_a_process_that_never_stops_predicting(tmp_path: Path, powe
     assert max(late_s.values()) < LIMIT_S, late_s
     assert report["done"] >= PREDICTIONS and report["failures"] == []
     assert {version for version, _, _ in report["answers"]} == set(models)
-    assert {(version, number): tuple(values) for version, number, values in report["answers"]} == expected_of(models, tmp_path)
-    assert len({tuple(values) for _, _, values in report["answers"]}) == len(report["answers"]), "the versions can be told apart"
+    assert {
+        (version, number): tuple(values) for version, number, values in report["answers"]
+    } == expected_of(models, tmp_path)
+    assert len({tuple(values) for _, _, values in report["answers"]}) == len(report["answers"]), (
+        "the versions can be distinguished"
+    )
 
 
-def expected_of(models: dict[str, bytes], directory: Path) -> dict[tuple[str, int], tuple[float | None, ...]]:
-    """What each version says, alone and at rest."""
-    queries = runpy.run_path(str(FOLLOWER))["QUESTIONS"]
-    found: dict[tuple[str, int], tuple[float | None, ...]] = {}
+def expected_of(
+    models: dict[str, bytes], directory: Path
+) -> dict[tuple[str, int], tuple[float | None, ...]]:
+    """What each version answers, alone and at rest."""
+    queries = runpy.run_path(str(FOLLOWER))["QUERIES"]
+    answers: dict[tuple[str, int], tuple[float | None, ...]] = {}
     for version, model in models.items():
         path = directory / f"{version}.onnx"
         path.write_bytes(model)
         with Predictor(path) as predictor:
             for number, (gemm, config) in enumerate(queries):
                 p = predictor.predict(gemm, config, "GPU A")
-                found[version, number] = (p.runtime_us, p.tflops, p.sustained_runtime_us, p.power_w, p.energy_mj)
-    return found
+                answers[version, number] = (
+                    p.runtime_us,
+                    p.tflops,
+                    p.sustained_runtime_us,
+                    p.power_w,
+                    p.energy_mj,
+                )
+    return answers

@@ -1,4 +1,4 @@
-"""The wheel, as a user gets it: built, installed into an environment of its own, asked from there, far from this source tree.
+"""The wheel as a user gets it: built, installed into a new environment, used away from the source.
 
 Once with whatever ONNX Runtime pip resolves today, once with the oldest that the contract allows.
 """
@@ -20,10 +20,13 @@ from gemmcast import Gemm, KernelConfig, Predictor, __version__
 
 ROOT = Path(__file__).parents[2]
 OLDEST = ["onnxruntime==1.18.0", "numpy==1.26.4"]
-# distributions of the environment, and each one's requirements that no extra asks for
+# Distributions of the environment, and the requirements of each without extras.
 DISTRIBUTIONS = """
 import importlib.metadata, json
-print(json.dumps({d.name: [r for r in d.requires or () if "extra ==" not in r] for d in importlib.metadata.distributions()}))
+requires = {}
+for d in importlib.metadata.distributions():
+    requires[d.name] = [r for r in d.requires or () if "extra ==" not in r]
+print(json.dumps(requires))
 """
 LAZY = """
 import sys, gemmcast
@@ -36,11 +39,17 @@ pytestmark = pytest.mark.cluster
 
 
 def call(command: Sequence[object], directory: Path) -> str:
-    """Stdout, away from the source tree, with nothing of this process's Python in the environment."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    """Stdout, away from the source tree, without this process's Python in the environment."""
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith("PYTHON")
+    }
     words = [str(word) for word in command]
-    done = subprocess.run(words, cwd=directory, env=environment, capture_output=True, text=True, check=False)
-    if "pip" in words and re.search("NewConnectionError|NameResolutionError|Temporary failure in name resolution", done.stderr):
+    done = subprocess.run(
+        words, cwd=directory, env=environment, capture_output=True, text=True, check=False
+    )
+    if "pip" in words and re.search(
+        "NewConnectionError|NameResolutionError|Temporary failure in name resolution", done.stderr
+    ):
         pytest.skip("pip reaches no index from here")
     assert done.returncode == 0, f"{words}\n{done.stdout}\n{done.stderr}"
     return done.stdout
@@ -49,7 +58,10 @@ def call(command: Sequence[object], directory: Path) -> str:
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("wheel")
-    call([sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", directory, ROOT], directory)
+    call(
+        [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", directory, ROOT],
+        directory,
+    )
     (path,) = directory.glob("*.whl")
     return path
 
@@ -58,20 +70,35 @@ def environment(directory: Path, wheel: Path, *pins: str) -> Path:
     """A fresh one with the wheel in it; its Python."""
     call([sys.executable, "-m", "venv", directory], directory.parent)
     python = directory / "bin" / "python"
-    call([python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--only-binary=:all:", wheel, *pins], directory)
+    call(
+        [
+            python,
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--disable-pip-version-check",
+            "--only-binary=:all:",
+            wheel,
+            *pins,
+        ],
+        directory,
+    )
     return python
 
 
 def needed(installed: dict[str, list[str]], *roots: str) -> set[str]:
     """The distributions that some need, and those that these need, and so on."""
-    requires = {canonical(name): [canonical(word) for word in words] for name, words in installed.items()}
-    found, todo = set[str](), list(roots)
+    requires = {
+        canonical(name): [canonical(word) for word in words] for name, words in installed.items()
+    }
+    reached, todo = set[str](), list(roots)
     while todo:
         name = todo.pop()
-        if name not in found and name in requires:
-            found.add(name)
+        if name not in reached and name in requires:
+            reached.add(name)
             todo += requires[name]
-    return found
+    return reached
 
 
 def canonical(requirement: str) -> str:
@@ -85,33 +112,64 @@ def test_it_holds_gemmcast_alone(wheel: Path) -> None:
         names = archive.namelist()
         (metadata,) = (archive.read(name).decode() for name in names if name.endswith("METADATA"))
     assert wheel.name == f"gemmcast-{__version__}-py3-none-any.whl"
-    assert {name.split("/")[0] for name in names} == {"gemmcast", f"gemmcast-{__version__}.dist-info"}
+    assert {name.split("/")[0] for name in names} == {
+        "gemmcast",
+        f"gemmcast-{__version__}.dist-info",
+    }
     sources = {f"gemmcast/{path.name}" for path in (ROOT / "gemmcast").iterdir() if path.is_file()}
     assert {name for name in names if name.startswith("gemmcast/")} == sources
-    plain = [line for line in metadata.splitlines() if line.startswith("Requires-Dist:") and "extra ==" not in line]
+    plain = [
+        line
+        for line in metadata.splitlines()
+        if line.startswith("Requires-Dist:") and "extra ==" not in line
+    ]
     assert sorted(plain) == ["Requires-Dist: numpy>=1.26", "Requires-Dist: onnxruntime>=1.18"]
 
 
 @pytest.mark.parametrize("pins", [[], OLDEST], ids=["newest", "oldest"])
-def test_it_answers_in_an_environment_of_its_own(wheel: Path, power_file: Path, tmp_path: Path, pins: list[str]) -> None:
+def test_it_answers_in_an_environment_of_its_own(
+    wheel: Path, power_file: Path, tmp_path: Path, pins: list[str]
+) -> None:
     if pins and sys.version_info >= (3, 13):
         pytest.skip(f"there is no wheel of {pins[0]} for Python 3.13 and newer")
     python = environment(tmp_path / "venv", wheel, *pins)
     installed: dict[str, list[str]] = json.loads(call([python, "-c", DISTRIBUTIONS], tmp_path))
-    extra = {canonical(name) for name in installed} - needed(installed, "numpy", "onnxruntime") - {"gemmcast", "pip", "setuptools", "wheel"}
+    extra = (
+        {canonical(name) for name in installed}
+        - needed(installed, "numpy", "onnxruntime")
+        - {"gemmcast", "pip", "setuptools", "wheel"}
+    )
     assert extra == set()
     assert call([python, "-c", LAZY], tmp_path).split()[:2] == ["[]", "True"]
     assert str(tmp_path) in call([python, "-c", LAZY], tmp_path)
 
-    program, query = tmp_path / "venv" / "bin" / "gemmcast", ["512", "256", "128", "--device", "GPU B", "--model", power_file, "--json"]
+    program, query = (
+        tmp_path / "venv" / "bin" / "gemmcast",
+        ["512", "256", "128", "--device", "GPU B", "--model", power_file, "--json"],
+    )
     gemm, config = Gemm(m=512, n=256, k=128), KernelConfig(family="tiled", tile_m=16)
     with Predictor(power_file) as predictor:
         expected = predictor.predict(gemm, config, "GPU B")
         choice = predictor.pick(gemm, [config, KernelConfig(family="cublas")], "energy", "GPU B")
         info = predictor.version
-    answer = json.loads(call([program, "predict", *query, "--config", "tiled:tile_m=16"], tmp_path))["prediction"]
+    answer = json.loads(
+        call([program, "predict", *query, "--config", "tiled:tile_m=16"], tmp_path)
+    )["prediction"]
     assert answer["runtime_us"] == pytest.approx(expected.runtime_us, rel=1e-5)
     assert answer["energy_mj"] == pytest.approx(expected.energy_mj, rel=1e-5)
-    (best, _) = json.loads(call([program, "pick", *query, "--objective", "energy", "tiled:tile_m=16", "cublas"], tmp_path))["ranking"]
+    best = json.loads(
+        call(
+            [program, "pick", *query, "--objective", "energy", "tiled:tile_m=16", "cublas"],
+            tmp_path,
+        )
+    )
     assert best["config"]["family"] == choice.config.family
-    assert json.loads(call([python, "-W", "error", "-m", "gemmcast", "info", "--model", power_file, "--json"], tmp_path))["version"] == info
+    assert (
+        json.loads(
+            call(
+                [python, "-W", "error", "-m", "gemmcast", "info", "--model", power_file, "--json"],
+                tmp_path,
+            )
+        )["version"]
+        == info
+    )

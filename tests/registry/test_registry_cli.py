@@ -16,7 +16,9 @@ from registry.registry import Registry
 
 MakeModel = Callable[..., bytes]
 ROOT = Path(__file__).parents[2]
-pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")  # inside MLflow 3.17 with SQLAlchemy 2.1
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:The ``noload`` loader strategy:DeprecationWarning"
+)  # inside MLflow 3.17 with SQLAlchemy 2.1
 
 
 @pytest.fixture
@@ -42,14 +44,21 @@ def test_list(ask: Callable[..., str], ask_json: Callable[..., Any]) -> None:
     assert lines[0] == ["version", "status"]
     assert lines[2:] == [["3", "challenger"], ["2", "champion"], ["1", "retired"]]
     versions = ask_json("list")["versions"]
-    assert [(version["number"], version["aliases"]) for version in versions] == [("3", ["challenger"]), ("2", ["champion"]), ("1", [])]
+    assert [(version["number"], version["aliases"]) for version in versions] == [
+        ("3", ["challenger"]),
+        ("2", ["champion"]),
+        ("1", []),
+    ]
 
 
 def test_show(ask: Callable[..., str], ask_json: Callable[..., Any]) -> None:
     text = ask("show", "challenger")
     assert "version   3 challenger" in text
     assert "NVIDIA H100 80GB HBM3 (22683)" in text
-    for row in (["lookup", "3.0", "31.0", "11.2", "0.980", "4683"], ["roofline", "3.0", "40.0", "11.2", "0.980", "4683"]):
+    for row in (
+        ["lookup", "3.0", "31.0", "11.2", "0.980", "4683"],
+        ["roofline", "3.0", "40.0", "11.2", "0.980", "4683"],
+    ):
         assert row in [line.split() for line in text.splitlines()]
     assert "family cutlass" in text
     shown = ask_json("show")
@@ -58,7 +67,9 @@ def test_show(ask: Callable[..., str], ask_json: Callable[..., Any]) -> None:
     assert shown["card"]["sha256"] == shown["version"]["sha256"]
 
 
-def test_promote_and_rollback(ask: Callable[..., str], ask_json: Callable[..., Any], directory: Path) -> None:
+def test_promote_and_rollback(
+    ask: Callable[..., str], ask_json: Callable[..., Any], directory: Path
+) -> None:
     assert ask("promote", "challenger") == "version 3 is the champion\n"
     assert Registry(directory).resolve("champion").number == "3"
     assert ask_json("rollback")["version"]["number"] == "2"
@@ -71,7 +82,9 @@ def test_verify(ask: Callable[..., str], ask_json: Callable[..., Any]) -> None:
     assert ask_json("verify", "1")["verified"] is True
 
 
-def test_export(ask: Callable[..., str], ask_json: Callable[..., Any], tmp_path: Path, make_model: MakeModel) -> None:
+def test_export(
+    ask: Callable[..., str], ask_json: Callable[..., Any], tmp_path: Path, make_model: MakeModel
+) -> None:
     target = tmp_path / "model.onnx"
     assert str(target) in ask("export", "champion", str(target))
     assert target.read_bytes() == make_model(2)
@@ -79,13 +92,23 @@ def test_export(ask: Callable[..., str], ask_json: Callable[..., Any], tmp_path:
     assert target.read_bytes() == make_model(1)
 
 
-def test_registry_option_goes_before_workspace(directory: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["list", "--workspace", str(tmp_path / "none"), "--registry", str(directory), "--json"]) == 0
+def test_registry_option_goes_before_workspace(
+    directory: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert (
+        main(
+            ["list", "--workspace", str(tmp_path / "none"), "--registry", str(directory), "--json"]
+        )
+        == 0
+    )
     assert len(json.loads(capsys.readouterr().out)["versions"]) == 3
 
 
 WRONG = [
-    (["promote", "9"], "version = '9': no such version; name one of: champion, challenger, 3, 2, 1"),
+    (
+        ["promote", "9"],
+        "version = '9': no such version; name one of: champion, challenger, 3, 2, 1",
+    ),
     (["promote"], "Missing argument 'REF'."),
     (["export", "1"], "Missing argument 'FILE'."),
     (["list", "--what"], "No such option: --what"),
@@ -98,17 +121,27 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize(("arguments", "message"), WRONG, ids=[" ".join(arguments) or "nothing" for arguments, _ in WRONG])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    WRONG,
+    ids=[" ".join(arguments) or "nothing" for arguments, _ in WRONG],
+)
 def test_wrong_input_is_one_line_and_exit_code_2(
-    arguments: list[str], message: str, directory: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    arguments: list[str],
+    message: str,
+    directory: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(directory.parents[1])
     assert main(arguments) == 2
     captured = capsys.readouterr()
-    assert (captured.out, captured.err) == ("", f"registry: {message}\n")
+    assert (captured.out, captured.err) == ("", f"error: {message}\n")
 
 
-def test_damage_is_one_line_and_exit_code_2(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_damage_is_one_line_and_exit_code_2(
+    directory: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     for path in directory.rglob("model.onnx"):
         path.write_bytes(path.read_bytes()[:-1])
     assert main(["verify", "--registry", str(directory), "--json"]) == 2
@@ -118,7 +151,14 @@ def test_damage_is_one_line_and_exit_code_2(directory: Path, capsys: pytest.Capt
 
 
 def run_module(*arguments: str, flags: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, *flags, "-m", "registry", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(
+        [sys.executable, *flags, "-m", "registry", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
 
 
 def test_help_does_not_import_what_is_heavy() -> None:
@@ -133,5 +173,5 @@ def test_help_does_not_import_what_is_heavy() -> None:
 def test_nothing_there_ends_with_2_and_creates_nothing(tmp_path: Path) -> None:
     ran = run_module("list", "--workspace", str(tmp_path / "none"), flags=("-X", "importtime"))
     assert ran.returncode == 2
-    assert ran.stderr.splitlines()[-1].startswith("registry: registry = ")
+    assert ran.stderr.splitlines()[-1].startswith("error: registry = ")
     assert list(tmp_path.iterdir()) == []

@@ -1,4 +1,4 @@
-"""Many processes at once, and processes that are killed: real ones, forked by one driver so that MLflow is imported once."""
+"""Many processes at once, and killed ones: forked by one driver, so that MLflow is imported once."""
 
 from __future__ import annotations
 
@@ -16,18 +16,23 @@ from gemmcast.card import ModelCard
 from registry.registry import Registry
 
 MakeModel = Callable[..., bytes]
-pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")  # inside MLflow 3.17 with SQLAlchemy 2.1
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:The ``noload`` loader strategy:DeprecationWarning"
+)  # inside MLflow 3.17 with SQLAlchemy 2.1
 ROOT = Path(__file__).parents[2]
 RACERS, KILLS = 4, 8
 
 DRIVER = '''
 import json, os, signal, sys, time, traceback
 from pathlib import Path
-import mlflow, mlflow.store.tracking.sqlalchemy_store, mlflow.store.model_registry.sqlalchemy_store, onnx
+import mlflow, onnx
+import mlflow.store.tracking.sqlalchemy_store
+import mlflow.store.model_registry.sqlalchemy_store
 from gemmcast.card import ModelCard
 from registry.registry import Registry
 
-directory, model, card = Path(sys.argv[1]), Path(sys.argv[2]).read_bytes(), ModelCard.from_json(Path(sys.argv[3]).read_text())
+directory, model = Path(sys.argv[1]), Path(sys.argv[2]).read_bytes()
+card = ModelCard.from_json(Path(sys.argv[3]).read_text())
 
 def fork(task):
     child = os.fork()
@@ -63,7 +68,8 @@ racers = [fork(publish) for _ in range(int(sys.argv[4]))]
 answer["racers"] = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in racers]
 answer["after"] = sorted(os.listdir(directory))
 kills = int(sys.argv[5])
-delays = [0.013 * i for i in range(kills - 1)] + [2.0]  # the last one has the time to promote, on a busy machine too
+# The last one has the time to promote, on a busy machine too.
+delays = [0.013 * i for i in range(kills - 1)] + [2.0]
 answer["publishers"] = [killed(publish_for_ever, "artifacts/*", delay) for delay in delays]
 print(json.dumps(answer))
 '''
@@ -83,18 +89,28 @@ class Driven:
 
 
 @pytest.fixture(scope="module")
-def driven(tmp_path_factory: pytest.TempPathFactory, make_model: MakeModel, card: ModelCard) -> Driven:
-    """A creator killed in the middle, then four processes that open what it left, then publishers killed one after another."""
+def driven(
+    tmp_path_factory: pytest.TempPathFactory, make_model: MakeModel, card: ModelCard
+) -> Driven:
+    """A creator killed halfway, then four processes at once, then publishers killed in turn."""
     base = tmp_path_factory.mktemp("processes")
     (base / "model").write_bytes(make_model())
     (base / "card").write_text(card.to_json())
     arguments = [base / "registry", base / "model", base / "card", RACERS, KILLS]
     environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
     ran = subprocess.run(
-        [sys.executable, "-c", DRIVER, *map(str, arguments)], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-c", DRIVER, *map(str, arguments)],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
     assert ran.returncode == 0, ran.stderr
-    return Driven(directory=base / "registry", stderr=ran.stderr, **json.loads(ran.stdout.splitlines()[-1]))
+    return Driven(
+        directory=base / "registry", stderr=ran.stderr, **json.loads(ran.stdout.splitlines()[-1])
+    )
 
 
 def test_a_creator_killed_halfway_leaves_no_database(driven: Driven) -> None:
@@ -110,7 +126,9 @@ def test_four_processes_open_a_new_registry_at_once(driven: Driven) -> None:
     assert numbers[-RACERS:] == ["4", "3", "2", "1"]
 
 
-def test_publishers_killed_anywhere_leave_only_whole_versions(driven: Driven, make_model: MakeModel, card: ModelCard) -> None:
+def test_publishers_killed_anywhere_leave_only_whole_versions(
+    driven: Driven, make_model: MakeModel, card: ModelCard
+) -> None:
     assert driven.publishers == [-9] * KILLS, driven.stderr
     registry = Registry(driven.directory)
     numbers = [version.number for version in registry.list()]

@@ -17,7 +17,9 @@ from gemmcast.modeldir import sha256
 from registry.registry import Registry
 
 MakeModel = Callable[..., bytes]
-pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")  # inside MLflow 3.17 with SQLAlchemy 2.1
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:The ``noload`` loader strategy:DeprecationWarning"
+)  # inside MLflow 3.17 with SQLAlchemy 2.1
 
 
 def client_of(directory: Path) -> MlflowClient:
@@ -27,32 +29,44 @@ def client_of(directory: Path) -> MlflowClient:
 
 def champions(registry: Registry) -> list[str]:
     """The champion, then each that a rollback puts back."""
-    found = []
+    numbers = []
     try:
-        found.append(registry.resolve("champion").number)
+        numbers.append(registry.resolve("champion").number)
         while True:
-            found.append(registry.rollback().number)
+            numbers.append(registry.rollback().number)
     except InputError:
-        return found
+        return numbers
 
 
-def test_publish_gives_a_version_that_nothing_points_at(registry: Registry, make_model: MakeModel, card: ModelCard) -> None:
+def test_publish_gives_a_version_that_nothing_points_at(
+    registry: Registry, make_model: MakeModel, card: ModelCard
+) -> None:
     model = make_model(4)
     version = registry.publish(model, card)
-    assert (version.number, version.sha256, version.aliases, version.status, version.rows) == ("4", sha256(model), (), "candidate", card.rows)
+    assert (version.number, version.sha256, version.aliases, version.status, version.rows) == (
+        "4",
+        sha256(model),
+        (),
+        "candidate",
+        card.rows,
+    )
     assert version.created_at.endswith("+00:00")
     assert registry.resolve("4") == version
     assert registry.resolve("champion").number == "2"
 
 
-def test_load_gives_back_what_was_published(registry: Registry, make_model: MakeModel, card: ModelCard) -> None:
+def test_load_gives_back_what_was_published(
+    registry: Registry, make_model: MakeModel, card: ModelCard
+) -> None:
     model, loaded, version = registry.load("champion")
     assert model == make_model(2)
     assert loaded.sha256 == version.sha256 == sha256(model)
     assert (loaded.scores, loaded.targets, loaded.split) == (card.scores, card.targets, card.split)
 
 
-def test_list_is_newest_first_and_says_what_each_is(registry: Registry, make_model: MakeModel, card: ModelCard) -> None:
+def test_list_is_newest_first_and_says_what_each_is(
+    registry: Registry, make_model: MakeModel, card: ModelCard
+) -> None:
     for seed in range(4, 11):
         registry.publish(make_model(seed), card)
     versions = registry.list()
@@ -64,7 +78,9 @@ def test_promote_moves_the_champion_and_drops_the_challenger(registry: Registry)
     promoted = registry.promote("challenger")
     assert (promoted.number, promoted.aliases, promoted.status) == ("3", ("champion",), "champion")
     assert registry.resolve("2").status == "retired"
-    with pytest.raises(InputError, match="no version has this alias; name one of: champion, 3, 2, 1"):
+    with pytest.raises(
+        InputError, match="no version has this alias; name one of: champion, 3, 2, 1"
+    ):
         registry.resolve("challenger")
 
 
@@ -77,7 +93,10 @@ def test_rollback_goes_back_step_by_step(registry: Registry) -> None:
     registry.promote("3")
     registry.promote("1")
     assert champions(registry) == ["1", "3", "2", "1"]
-    with pytest.raises(InputError, match=r"champion is 1.*no champion came before; promote a version \(champion, 3, 2, 1\)"):
+    with pytest.raises(
+        InputError,
+        match=r"champion is 1.*no champion came before; promote a version \(champion, 3, 2, 1\)",
+    ):
         registry.rollback()
 
 
@@ -95,8 +114,10 @@ def test_a_version_that_was_rolled_back_is_not_returned_to(registry: Registry) -
 
 
 def test_a_crash_between_history_and_alias_is_harmless(registry: Registry, directory: Path) -> None:
-    """Promoting notes the champion before it moves the alias, rolling back moves the alias first: either way the note says one too many."""
-    client_of(directory).set_registered_model_tag("gemmcast", "gemmcast.champions", json.dumps(["1", "2"]))
+    """`promote` writes the history before the alias, `rollback` after: one entry too many."""
+    client_of(directory).set_registered_model_tag(
+        "gemmcast", "gemmcast.champions", json.dumps(["1", "2"])
+    )
     assert champions(registry) == ["2", "1"]
 
 
@@ -115,7 +136,9 @@ def test_challenging_the_champion_is_refused(registry: Registry) -> None:
 
 @pytest.mark.parametrize("ref", ["4", "0", "best", "", "3.0"])
 def test_an_unknown_version_names_what_exists(registry: Registry, ref: str) -> None:
-    with pytest.raises(InputError, match="no such version; name one of: champion, challenger, 3, 2, 1"):
+    with pytest.raises(
+        InputError, match="no such version; name one of: champion, challenger, 3, 2, 1"
+    ):
         registry.resolve(ref)
 
 
@@ -130,7 +153,9 @@ def test_a_version_that_somebody_else_made_is_not_ours(registry: Registry, direc
         registry.resolve("champion")
 
 
-def test_a_publish_that_stopped_halfway_is_nothing(registry: Registry, directory: Path, make_model: MakeModel, card: ModelCard) -> None:
+def test_a_publish_that_stopped_halfway_is_nothing(
+    registry: Registry, directory: Path, make_model: MakeModel, card: ModelCard
+) -> None:
     client = client_of(directory)
     [experiment] = client.search_experiments(filter_string="name = 'gemmcast'")
     run = client.create_run(experiment.experiment_id)
@@ -165,7 +190,9 @@ def test_export_to_a_directory_is_refused(registry: Registry, tmp_path: Path) ->
         registry.export("1", tmp_path)
 
 
-def test_the_champion_of_nothing_is_none(registry: Registry, directory: Path, tmp_path: Path) -> None:
+def test_the_champion_of_nothing_is_none(
+    registry: Registry, directory: Path, tmp_path: Path
+) -> None:
     assert Registry(tmp_path / "none").champion() is None
     champion = registry.champion()
     assert champion is not None and champion.number == "2"
@@ -186,20 +213,26 @@ READS: list[Callable[[Registry], object]] = [
 
 
 @pytest.mark.parametrize("read", READS)
-def test_reading_nothing_is_refused_and_creates_nothing(tmp_path: Path, read: Callable[[Registry], object]) -> None:
+def test_reading_nothing_is_refused_and_creates_nothing(
+    tmp_path: Path, read: Callable[[Registry], object]
+) -> None:
     with pytest.raises(InputError, match="holds no registry"):
         read(Registry(tmp_path / "none"))
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_database_of_somebody_else_is_refused(tmp_path: Path, make_model: MakeModel, card: ModelCard) -> None:
+def test_a_database_of_somebody_else_is_refused(
+    tmp_path: Path, make_model: MakeModel, card: ModelCard
+) -> None:
     with closing(sqlite3.connect(tmp_path / "mlflow.db")) as database:
         database.execute("CREATE TABLE other (id INTEGER)")
     with pytest.raises(InputError, match="mlflow.db is not MLflow's"):
         Registry(tmp_path).publish(make_model(), card)
 
 
-def test_a_broken_database_is_refused_at_once(directory: Path, registry: Registry, make_model: MakeModel, card: ModelCard) -> None:
+def test_a_broken_database_is_refused_at_once(
+    directory: Path, registry: Registry, make_model: MakeModel, card: ModelCard
+) -> None:
     """MLflow itself tries again for 104 s."""
     (directory / "mlflow.db").write_bytes(b"no database" * 1000)
     with pytest.raises(WorkspaceError, match="can't be read"):
@@ -208,13 +241,24 @@ def test_a_broken_database_is_refused_at_once(directory: Path, registry: Registr
         registry.publish(make_model(), card)
 
 
-def test_a_path_that_cannot_be_a_directory_is_refused(tmp_path: Path, make_model: MakeModel, card: ModelCard) -> None:
+def test_a_path_that_cannot_be_a_directory_is_refused(
+    tmp_path: Path, make_model: MakeModel, card: ModelCard
+) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(WorkspaceError, match="can't be created"):
         Registry(tmp_path / "file" / "registry").publish(make_model(), card)
 
 
-@pytest.mark.parametrize("uri", ["sqlite:///mlflow.db", "databricks://profile", "file:///tmp/registry", "100%/registry", "what?"])
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "sqlite:///mlflow.db",
+        "databricks://profile",
+        "file:///tmp/registry",
+        "100%/registry",
+        "what?",
+    ],
+)
 def test_a_uri_that_mlflow_would_misread_is_refused(uri: str) -> None:
     with pytest.raises(InputError, match="registry = "):
         Registry(uri)

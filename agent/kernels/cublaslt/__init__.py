@@ -1,8 +1,13 @@
-"""cuBLASLt, algorithm by algorithm: its default, the rest of its heuristic's list, and configurations beyond that list.
+"""cuBLASLt, algorithm by algorithm: its default, the rest of its heuristic's list, and all others.
 
-A configuration's `kernel` says which: "" or "default" is the heuristic's first choice, what users of the library get today;
-"heuristic-1"... its further ones; "enumerated-0"... others that the library accepts, in a fixed order; with no name, the first that has
-the given knobs. What it resolved to is in the facts. fp8 accumulates accurately and is unscaled (library.py).
+The `kernel` of a configuration selects one:
+
+    "" or "default"     the heuristic's first choice, what users of the library get today
+    "heuristic-1" ...   its further choices
+    "enumerated-0" ...  others that the library accepts, in a fixed order (candidates.py)
+    "" with knobs       the first algorithm that has them
+
+What it resolved to is in the facts. fp8 accumulates accurately and is unscaled (matrices.py).
 """
 
 from __future__ import annotations
@@ -12,33 +17,50 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from math import gcd
-from typing import Any, Final
+from types import ModuleType
+from typing import Final, Protocol
 
 import numpy as np
 
 from agent.kernels import Prepared
+from agent.kernels.cublaslt.attributes import failed
 from agent.kernels.cublaslt.candidates import AlgorithmSpace
-from agent.kernels.cublaslt.library import KINDS, WIDEST_ALIGNMENT, WORKSPACE_BYTES, Problem, algorithms, failed
-from agent.kernels.cublaslt.names import Algorithm, Names
+from agent.kernels.cublaslt.library import (
+    WORKSPACE_BYTES,
+    ConfiguredAlgorithm,
+    Problem,
+    capabilities,
+)
+from agent.kernels.cublaslt.matrices import MATMUL_TYPES, Alignment
+from agent.kernels.cublaslt.names import Capabilities, IdDecoder
 from agent.operands import Operands, addresses
 from gemmcast.config import KernelConfig
 from gemmcast.errors import MeasurementError
 from gemmcast.gemm import Gemm
+from gemmcast.rows import Row
 
-SPACES: Final = 16
-# problems whose lists are kept: the configurations of one problem come one after the other
+MAX_SPACES: Final = 16
+"""Problems whose algorithms are kept: all configurations of a problem come in one run."""
+WIDEST_ALIGNMENT: Final = 256
+"""Bytes; what cudaMalloc gives, and all that the heuristic looks at."""
+
+
+class DeviceMemory(Protocol):
+    """What cupy.cuda.alloc returns."""
+
+    ptr: int
 
 
 @dataclass(frozen=True, slots=True)
-class Launch:
+class MatmulLaunch:
     """One call of the library per launch, its arguments ready as integers."""
 
-    lt: Any
-    cuda: Any
+    lt: ModuleType
+    cuda: ModuleType
     calls: Sequence[tuple[int, ...]]
-    # cublasLtMatmul's, without the stream
-    kept: tuple[Any, ...]
-    # what those integers point into
+    """The arguments of cublasLtMatmul, without the stream."""
+    kept_alive: tuple[object, ...]
+    """What those integers point to."""
 
     def __call__(self, i: int) -> None:
         try:
@@ -48,31 +70,40 @@ class Launch:
 
 
 class CublasLt:
-    """The library, with one handle and one workspace."""
+    """The library, with one handle and one workspace.
 
-    def __init__(self, lt: Any = None, cuda: Any = None) -> None:
-        """Tests give stand-ins for nvmath.bindings.cublasLt and cupy.cuda."""
-        self._given = lt, cuda
-        self._offers: OrderedDict[tuple[Gemm, tuple[int, int, int]], AlgorithmSpace] = OrderedDict()
-        self._algorithms: dict[str, list[Algorithm]] = {}
+    Args:
+        lt: in place of nvmath.bindings.cublasLt; for tests.
+        cuda: in place of cupy.cuda; for tests.
+    """
+
+    def __init__(self, lt: ModuleType | None = None, cuda: ModuleType | None = None) -> None:
+        self._given_lt = lt
+        self._given_cuda = cuda
+        self._spaces: OrderedDict[tuple[Gemm, Alignment], AlgorithmSpace] = OrderedDict()
+        self._capabilities: dict[str, list[Capabilities]] = {}
+        """By dtype."""
 
     @cached_property
-    def _lt(self) -> Any:
-        if self._given[0] is not None:
-            return self._given[0]
+    def _lt(self) -> ModuleType:
+        if self._given_lt is not None:
+            return self._given_lt
         try:
             from nvmath.bindings import cublasLt
         except (ImportError, RuntimeError) as error:
-            raise MeasurementError("unsupported", f"family cublaslt needs nvmath-python ({error}); install gemmcast[cuda13]") from None
-        return cublasLt
+            reason = f"family cublaslt needs nvmath-python ({error}); install gemmcast[cuda13]"
+            raise MeasurementError("unsupported", reason) from None
+        library: ModuleType = cublasLt
+        return library
 
     @cached_property
-    def _cuda(self) -> Any:
-        if self._given[1] is not None:
-            return self._given[1]
+    def _cuda(self) -> ModuleType:
+        if self._given_cuda is not None:
+            return self._given_cuda
         import cupy
 
-        return cupy.cuda
+        cuda: ModuleType = cupy.cuda
+        return cuda
 
     @cached_property
     def _handle(self) -> int:
@@ -80,88 +111,132 @@ class CublasLt:
             return int(self._lt.create())
         except self._lt.cuBLASLtError as error:
             raise failed(error, "cublasLtCreate") from None
-        except RuntimeError as error:  # no such library, or no driver
-            raise MeasurementError("unsupported", f"family cublaslt finds no cuBLASLt: {error}") from None
+        except RuntimeError as error:
+            # nvmath raises it where there is no such library or no driver.
+            reason = f"family cublaslt cannot load cuBLASLt: {error}"
+            raise MeasurementError("unsupported", reason) from None
 
     @cached_property
-    def _workspace(self) -> Any:
-        return self._cuda.alloc(WORKSPACE_BYTES)
+    def _workspace(self) -> DeviceMemory:
+        memory: DeviceMemory = self._cuda.alloc(WORKSPACE_BYTES)
+        return memory
 
     @cached_property
-    def _names(self) -> Names:
-        return Names(self._lt.MatmulTile, self._lt.MatmulStages, self._lt.ClusterShape)
+    def _decoder(self) -> IdDecoder:
+        lt = self._lt
+        return IdDecoder(lt.MatmulTile, lt.MatmulStages, lt.ClusterShape)
 
     @cached_property
     def version(self) -> str:
-        number = int(self._lt.get_version())
-        return f"cublaslt {number // 10_000}.{number // 100 % 100}.{number % 100}"
+        """Name and version, as `cublaslt 13.1.0`."""
+        return f"cublaslt {version_text(int(self._lt.get_version()))}"
 
     def prepare(self, gemm: Gemm, config: KernelConfig, sets: Sequence[Operands]) -> Prepared:
+        """Select the algorithm and build the calls."""
         if gemm.dtype == "fp8_e4m3" and gemm.layout != "nt":
-            raise MeasurementError("unsupported", f"cublaslt multiplies fp8 in layout nt only (sm_90 reads both operands along k), not {gemm.layout}")
-        offer = self._offer(gemm, aligned(sets))
-        choice = offer.choose(config)
-        problem, chosen = offer.problem, choice.configured
+            rule = "cublaslt multiplies fp8 in layout nt only (sm_90 reads both operands along k)"
+            raise MeasurementError("unsupported", f"{rule}, not {gemm.layout}")
+        space = self._space(gemm, aligned(sets))
+        selected = space.select(config)
+        launch = self._launch(gemm, space.problem, selected.configured, sets)
+        facts: Row = {
+            **space.knobs(selected),
+            "kernel": selected.name,
+            "library": self.version,
+            "workspace_bytes": selected.configured.workspace_bytes,
+        }
+        return Prepared(launch, facts)
+
+    def _launch(
+        self,
+        gemm: Gemm,
+        problem: Problem,
+        configured: ConfiguredAlgorithm,
+        sets: Sequence[Operands],
+    ) -> MatmulLaunch:
         scalars = np.array([gemm.alpha, gemm.beta], np.float32)
         alpha = scalars.ctypes.data
+        beta = alpha + scalars.itemsize
         before = (self._handle, problem.operation, alpha)
-        after = (chosen.blob.ctypes.data, int(self._workspace.ptr), WORKSPACE_BYTES)
-        calls = [
-            (*before, b, problem.a, a, problem.b, alpha + scalars.itemsize, c, problem.c, c, problem.c, *after)  # operands swapped: C^T = B^T·A^T
-            for a, b, c in addresses(sets).tolist()
-        ]
-        launch = Launch(self._lt, self._cuda, calls, (problem, chosen, scalars, self._workspace, sets))
-        return Prepared(launch, {**offer.knobs(choice), "kernel": choice.name, "library": self.version, "workspace_bytes": chosen.workspace_bytes})
+        after = (configured.blob.ctypes.data, int(self._workspace.ptr), WORKSPACE_BYTES)
+        calls = []
+        for a, b, c in addresses(sets).tolist():
+            # Operands are swapped: C^T = B^T·A^T.
+            factors = (b, problem.a, a, problem.b)
+            result = (c, problem.c, c, problem.c)
+            calls.append((*before, *factors, beta, *result, *after))
+        kept_alive = (problem, configured, scalars, self._workspace, sets)
+        return MatmulLaunch(self._lt, self._cuda, calls, kept_alive)
 
-    def choice(self, gemm: Gemm) -> KernelConfig:
-        """What cuBLAS launches for that problem in memory that CUDA allocated, as a configuration to ask a model about.
+    def default_config(self, gemm: Gemm) -> KernelConfig:
+        """What cuBLAS launches for a problem in memory that CUDA allocated, for use in a query.
 
-        Nothing is launched: a millisecond. Without knobs where nobody tells (`chosen`).
+        Nothing is launched; it takes a millisecond. Without knobs where they are not known
+        (`default_knobs`).
         """
-        knobs: dict[str, Any] = {**self.chosen(gemm, (WIDEST_ALIGNMENT, WIDEST_ALIGNMENT, WIDEST_ALIGNMENT))}
+        widest = (WIDEST_ALIGNMENT, WIDEST_ALIGNMENT, WIDEST_ALIGNMENT)
+        knobs: Row = {**self.default_knobs(gemm, widest)}
         return KernelConfig(family="cublas", **knobs)
 
-    def chosen(self, gemm: Gemm, alignment: tuple[int, int, int], version: str | None = None) -> dict[str, int]:
-        """The knobs of what cuBLAS launches, which leaves its choice to this library's heuristic.
+    def default_knobs(
+        self, gemm: Gemm, alignment: Alignment, version: str | None = None
+    ) -> dict[str, int]:
+        """The knobs of what cuBLAS launches: it leaves the choice to this library's heuristic.
 
-        {} where nobody tells: without this library, or for a dtype or problem that it does not have, or where cuBLAS is of another version.
+        Empty where they are not known: without this library, for a dtype or problem that the
+        library does not have, or where cuBLAS is of another version.
 
         Args:
-            alignment: bytes, of the library's A, B and C (`aligned`).
+            alignment: of the operands (`aligned`).
             version: of cuBLAS, as "13.1.0"; None if it is this library's.
         """
+        if gemm.dtype not in MATMUL_TYPES:
+            return {}
         try:
-            if gemm.dtype not in KINDS or version not in (None, self.version.split()[1]):
+            if version not in (None, self.version.split()[1]):
                 return {}
-            offer = self._offer(gemm, alignment)
-            return offer.knobs(offer.choose(KernelConfig(family="cublaslt")))
+            space = self._space(gemm, alignment)
+            return space.knobs(space.select(KernelConfig(family="cublaslt")))
         except MeasurementError as error:
             if error.status != "unsupported":
                 raise
             return {}
 
-    def _offer(self, gemm: Gemm, alignment: tuple[int, int, int]) -> AlgorithmSpace:
-        """Of the last OFFERS problems, kept; alignment of the library's A, B and C counts, since the heuristic goes by it, alpha and beta do not."""
+    def _space(self, gemm: Gemm, alignment: Alignment) -> AlgorithmSpace:
+        """The problem's algorithms; those of the last MAX_SPACES problems are kept.
+
+        The heuristic goes by the alignment of the operands, but not by alpha and beta.
+        """
         gemm = replace(gemm, alpha=1.0, beta=0.0)
         key = (gemm, alignment)
-        if key not in self._offers:
-            problem = Problem(self._lt, self._handle, gemm, alignment)
-            self._offers[key] = AlgorithmSpace(problem, self._names, partial(self._known, gemm.dtype), f"{gemm} in {self.version}")
-        self._offers.move_to_end(key)
-        while len(self._offers) > SPACES:
-            self._offers.popitem(last=False)
-        return self._offers[key]
+        if key not in self._spaces:
+            self._spaces[key] = AlgorithmSpace(
+                Problem(self._lt, self._handle, gemm, alignment),
+                self._decoder,
+                partial(self._capabilities_of, gemm.dtype),
+                f"{gemm} in {self.version}",
+            )
+        self._spaces.move_to_end(key)
+        while len(self._spaces) > MAX_SPACES:
+            self._spaces.popitem(last=False)
+        return self._spaces[key]
 
-    def _known(self, dtype: str) -> list[Algorithm]:
-        if dtype not in self._algorithms:
-            self._algorithms[dtype] = algorithms(self._lt, self._handle, dtype)
-        return self._algorithms[dtype]
+    def _capabilities_of(self, dtype: str) -> list[Capabilities]:
+        if dtype not in self._capabilities:
+            self._capabilities[dtype] = capabilities(self._lt, self._handle, dtype)
+        return self._capabilities[dtype]
 
 
-def aligned(sets: Sequence[Operands]) -> tuple[int, int, int]:
-    """Bytes that every set's B, A and C (the library's A, B and C) are aligned to, 256 at most."""
+def aligned(sets: Sequence[Operands]) -> Alignment:
+    """Bytes that the operands of every set are aligned to, 256 at most."""
     a, b, c = (gcd(WIDEST_ALIGNMENT, *column) for column in addresses(sets).T.tolist())
+    # The library's A is our B.
     return b, a, c
+
+
+def version_text(number: int) -> str:
+    """cuBLAS' version number as text: 130100 is 13.1.0."""
+    return f"{number // 10_000}.{number // 100 % 100}.{number % 100}"
 
 
 FAMILY = CublasLt()

@@ -1,8 +1,8 @@
-"""What cuBLASLt offers for one problem: the heuristic's list and, lazily, what lies beyond it, by name or by knobs.
+"""The algorithms of cuBLASLt for one problem: the heuristic's list, and lazily all others.
 
-Beyond the list, configurations stand in a fixed shuffled order; the i-th that the library accepts is enumerated-i. A check costs
-microseconds and most are refused, so only the first MAX_CHECKS places have numbers. What stands further on can be had by its knobs;
-its name is "enumerated" alone.
+The others stand in a fixed shuffled order (enumeration.py); the i-th that the library accepts is
+`enumerated-i`. A check costs microseconds and most fail, so only the first MAX_CHECKS places have
+numbers. A configuration further on can be selected by its knobs; its name is plain `enumerated`.
 """
 
 from __future__ import annotations
@@ -14,124 +14,191 @@ from typing import Final
 
 import numpy as np
 
-from agent.kernels.cublaslt.library import Configured, Problem
-from agent.kernels.cublaslt.names import KNOBS, Algorithm, Grid, Ids, Names, Table, grids, named, parse, shuffled, size, without
+from agent.kernels.cublaslt import enumeration
+from agent.kernels.cublaslt.enumeration import IdAxes
+from agent.kernels.cublaslt.library import ConfiguredAlgorithm, Problem
+from agent.kernels.cublaslt.names import (
+    LT_KNOBS,
+    Capabilities,
+    IdDecoder,
+    Ids,
+    IdTable,
+    heuristic_name,
+    parse_kernel,
+)
 from gemmcast.config import KernelConfig
 from gemmcast.errors import MeasurementError
 
 MAX_CHECKS: Final = 2048
 UNNUMBERED: Final = "enumerated"
-NAMES: Final = "default, heuristic-1..., enumerated-0..., or no name and knobs"
+KERNEL_NAMES: Final = "default, heuristic-1..., enumerated-0..., or no name and knobs"
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class SelectedAlgorithm:
     """What a configuration resolved to."""
 
     name: str
-    configured: Configured
+    """`default`, `heuristic-i`, `enumerated-i` or `enumerated`."""
+    configured: ConfiguredAlgorithm
 
 
 class AlgorithmSpace:
-    """Everything that can be asked for; remembers what was checked."""
+    """Every algorithm of one problem; remembers what the library has checked.
 
-    def __init__(self, problem: Problem, names: Names, algorithms: Callable[[], Sequence[Algorithm]], text: str) -> None:
-        """`text` is the problem in words, with the library's version: it seeds the order."""
+    Args:
+        capabilities: gives those of the dtype's algorithms; called when they are needed first.
+        text: the problem in words, with the library's version: it seeds the order.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        decoder: IdDecoder,
+        capabilities: Callable[[], Sequence[Capabilities]],
+        text: str,
+    ) -> None:
         self.problem = problem
-        self._names, self._algorithms, self._text = names, algorithms, text
-        self._checked: list[Configured | None] = []
-        # of the first places of the order
+        self._decoder = decoder
+        self._capabilities = capabilities
+        self._text = text
+        self._checked: list[ConfiguredAlgorithm | None] = []
+        """Of the first places of the order; None where the library refuses."""
 
     @cached_property
-    def listed(self) -> list[Configured]:
+    def listed(self) -> list[ConfiguredAlgorithm]:
+        """The heuristic's list."""
         return self.problem.heuristic()
 
-    @cached_property
-    def _grids(self) -> list[Grid]:
-        return grids(self._algorithms(), self._names, batched=self.problem.batched, alignment=self.problem.row_alignment)
+    def select(self, config: KernelConfig) -> SelectedAlgorithm:
+        """Resolve the configuration's name, or its knobs where the name leaves them open.
 
-    @cached_property
-    def _numbered(self) -> Table:
-        """The places that have numbers."""
-        return self._unlisted(MAX_CHECKS + len(self.listed))[:MAX_CHECKS]
-
-    @cached_property
-    def _order(self) -> Table:
-        return self._unlisted()
-
-    def _unlisted(self, first: int | None = None) -> Table:
-        return without(shuffled(self._grids, self._text, first), (one.ids for one in self.listed))
-
-    @cached_property
-    def _schemes(self) -> dict[int, int]:
-        return {one.algo: one.scheme for one in self._algorithms()}
-
-    def choose(self, config: KernelConfig) -> Choice:
-        """Raises MeasurementError("unsupported", ...) for what is not on offer."""
-        wanted = {knob: int(getattr(config, knob)) for knob in KNOBS}
+        Raises:
+            MeasurementError: "unsupported" where the library has no such algorithm.
+        """
+        wanted = {knob: int(getattr(config, knob)) for knob in LT_KNOBS}
         if config.kernel in ("", UNNUMBERED) and any(wanted.values()):
             return self._by_knobs(config, wanted)
-        if (asked := parse(config.kernel)) is None:
-            raise MeasurementError("unsupported", f"cublaslt has no kernel {config.kernel!r} without knobs: use {NAMES}")
-        choice = self._beyond(asked[1]) if asked[0] == "enumerated" else self._from_list(asked[1])
-        have = self.knobs(choice)
-        if any(wanted[knob] not in (0, have[knob]) for knob in KNOBS):
-            here = ", ".join(f"{knob}={value}" for knob, value in have.items())
-            raise MeasurementError("unsupported", f"{choice.name} of {self._text} is {here}, not {config}: leave kernel open to ask by knobs")
-        return choice
+        name = parse_kernel(config.kernel)
+        if name is None:
+            reason = f"cublaslt has no kernel {config.kernel!r} without knobs: use {KERNEL_NAMES}"
+            raise MeasurementError("unsupported", reason)
+        if name.source == "enumerated":
+            selected = self._from_enumeration(name.place)
+        else:
+            selected = self._from_list(name.place)
+        self._check_knobs(selected, config, wanted)
+        return selected
 
-    def knobs(self, choice: Choice) -> dict[str, int]:
-        return self._names.knobs(choice.configured.ids)
+    def knobs(self, selected: SelectedAlgorithm) -> dict[str, int]:
+        """Every one of LT_KNOBS."""
+        return self._decoder.knobs(selected.configured.ids)
 
-    def _from_list(self, index: int) -> Choice:
+    def _check_knobs(
+        self, selected: SelectedAlgorithm, config: KernelConfig, wanted: Mapping[str, int]
+    ) -> None:
+        """A name and knobs may stand together where they agree."""
+        resolved = self.knobs(selected)
+        if all(wanted[knob] in (0, resolved[knob]) for knob in LT_KNOBS):
+            return
+        shown = ", ".join(f"{knob}={value}" for knob, value in resolved.items())
+        reason = f"{selected.name} of {self._text} is {shown}, not {config}"
+        way_out = "leave kernel open to select by knobs"
+        raise MeasurementError("unsupported", f"{reason}: {way_out}")
+
+    def _from_list(self, index: int) -> SelectedAlgorithm:
+        name = heuristic_name(index)
         if index >= len(self.listed):
-            raise MeasurementError("unsupported", f"cublaslt's heuristic has {len(self.listed)} algorithms for {self._text}, no {named(index)}")
-        return Choice(named(index), self.listed[index])
+            count = len(self.listed)
+            reason = f"cublaslt's heuristic has {count} algorithms for {self._text}, no {name}"
+            raise MeasurementError("unsupported", reason)
+        return SelectedAlgorithm(name, self.listed[index])
 
-    def _beyond(self, index: int) -> Choice:
-        found = -1
+    def _from_enumeration(self, index: int) -> SelectedAlgorithm:
+        accepted = 0
         for place in range(len(self._numbered)):
-            one = self._at(place)
-            found += one is not None
-            if one is not None and found == index:
-                return Choice(f"enumerated-{index}", one)
-        tried = f"the {len(self._numbered)} checked of {size(self._grids)}"
-        raise MeasurementError("unsupported", f"cublaslt accepts {found + 1} configurations beyond its list for {self._text} among {tried}")
+            configured = self._at(place)
+            if configured is None:
+                continue
+            if accepted == index:
+                return SelectedAlgorithm(f"enumerated-{index}", configured)
+            accepted += 1
+        checked = f"the {len(self._numbered)} checked of {enumeration.size(self._axes)}"
+        reason = f"cublaslt accepts {accepted} configurations outside its list for {self._text}"
+        raise MeasurementError("unsupported", f"{reason} among {checked}")
 
-    def _at(self, place: int) -> Configured | None:
-        """Checked, with all before it."""
-        while len(self._checked) <= place:
-            self._checked.append(self._check(self._numbered[len(self._checked)]))
-        return self._checked[place]
-
-    def _check(self, row: Table) -> Configured | None:
-        ids = Ids(*row.tolist())
-        return self.problem.configured(ids, self._schemes[ids.algo])
-
-    def _by_knobs(self, config: KernelConfig, wanted: Mapping[str, int]) -> Choice:
-        """All nine as wanted, zeros too (a recorded row asked again), or else those that are not 0."""
+    def _by_knobs(self, config: KernelConfig, wanted: Mapping[str, int]) -> SelectedAlgorithm:
+        """First with all nine knobs as wanted, zeros too (those of a recorded row); else with those
+        that are not 0."""
         for exact in (True, False):
-            found = None if config.kernel else self._listed_with(wanted, exact)
-            found = found or self._beyond_with(wanted, exact)
-            if found:
-                return found
+            selected = None
+            if not config.kernel:
+                selected = self._listed_with(wanted, exact)
+            if selected is None:
+                selected = self._enumerated_with(wanted, exact)
+            if selected is not None:
+                return selected
         searched = f"{len(self.listed)} listed and {len(self._order)} other configurations"
-        raise MeasurementError("unsupported", f"cublaslt accepts no {config} for {self._text}: {searched} searched")
+        reason = f"cublaslt accepts no {config} for {self._text}: {searched} searched"
+        raise MeasurementError("unsupported", reason)
 
-    def _listed_with(self, wanted: Mapping[str, int], exact: bool) -> Choice | None:
-        rows = np.array([one.ids for one in self.listed], dtype=np.int32).reshape(-1, len(Ids._fields))
-        places = np.flatnonzero(self._names.having(wanted, rows, exact=exact))
+    def _listed_with(self, wanted: Mapping[str, int], exact: bool) -> SelectedAlgorithm | None:
+        ids = [configured.ids for configured in self.listed]
+        table = np.array(ids, dtype=np.int32).reshape(-1, len(Ids._fields))
+        places = np.flatnonzero(self._decoder.rows_with(wanted, table, exact=exact))
         return self._from_list(int(places[0])) if len(places) else None
 
-    def _beyond_with(self, wanted: Mapping[str, int], exact: bool) -> Choice | None:
-        for place in np.flatnonzero(self._names.having(wanted, self._order, exact=exact))[:MAX_CHECKS].tolist():
-            one = self._check(self._order[place])
-            if one is not None:
-                return Choice(self._name_at(place), one)
+    def _enumerated_with(self, wanted: Mapping[str, int], exact: bool) -> SelectedAlgorithm | None:
+        places = np.flatnonzero(self._decoder.rows_with(wanted, self._order, exact=exact))
+        for place in places[:MAX_CHECKS].tolist():
+            configured = self._check(self._order[place])
+            if configured is not None:
+                return SelectedAlgorithm(self._name_at(place), configured)
         return None
 
     def _name_at(self, place: int) -> str:
         if place >= MAX_CHECKS:
             return UNNUMBERED
         self._at(place)
-        return f"enumerated-{sum(one is not None for one in self._checked[:place])}"
+        accepted = [configured for configured in self._checked[:place] if configured is not None]
+        return f"enumerated-{len(accepted)}"
+
+    def _at(self, place: int) -> ConfiguredAlgorithm | None:
+        """The configuration at a numbered place, checked, with all places before it."""
+        while len(self._checked) <= place:
+            row = self._numbered[len(self._checked)]
+            self._checked.append(self._check(row))
+        return self._checked[place]
+
+    def _check(self, row: IdTable) -> ConfiguredAlgorithm | None:
+        ids = Ids(*row.tolist())
+        return self.problem.configure(ids, self._schemes[ids.algo])
+
+    @cached_property
+    def _schemes(self) -> dict[int, int]:
+        """algo -> reduction scheme."""
+        return {one.algo: one.scheme for one in self._capabilities()}
+
+    @cached_property
+    def _axes(self) -> list[IdAxes]:
+        return enumeration.axes_of(
+            self._capabilities(),
+            self._decoder,
+            batched=self.problem.batched,
+            alignment=self.problem.row_alignment,
+        )
+
+    @cached_property
+    def _order(self) -> IdTable:
+        """All places."""
+        return self._unlisted()
+
+    @cached_property
+    def _numbered(self) -> IdTable:
+        """The places that have numbers."""
+        return self._unlisted(MAX_CHECKS + len(self.listed))[:MAX_CHECKS]
+
+    def _unlisted(self, first: int | None = None) -> IdTable:
+        """The order, without what the heuristic lists."""
+        rows = enumeration.shuffled(self._axes, self._text, first)
+        return enumeration.without(rows, (configured.ids for configured in self.listed))

@@ -1,191 +1,237 @@
-"""Compile a set of CUTLASS kernels into one shared library with nvcc, several files at a time, cached by content.
+"""Compile a set of CUTLASS kernels into one shared library with nvcc, cached by content.
 
-A file's object is named by the hash of its text, the headers' version, nvcc's version and the flags; so is the library, over all files.
-Objects and library are written beside their place and renamed into it: a build that was killed goes on where it stopped.
-The CUDA runtime is linked statically: the library needs the driver alone, shares CuPy's context, and can be loaded without a GPU.
+Several files are compiled at once. A file's object is named by the hash of its text, the headers'
+version, nvcc's version and the flags; so is the library, over all files. Objects and library are
+written beside their place and renamed into it: a build that was killed continues where it stopped.
+The CUDA runtime is linked statically, so the library needs only the driver, shares CuPy's context,
+and can be loaded without a GPU. Compilers and headers are located in toolkit.py.
 """
 
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
 import os
-import re
-import shutil
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import monotonic
-from typing import Any
+from typing import Final, TypedDict
 
 from agent.kernels.cutlass.generate import HOPPER
-from agent.kernels.cutlass.kernel import Kernel
+from agent.kernels.cutlass.kernel import CutlassKernel
 from agent.kernels.cutlass.sources import sources
-from gemmcast.errors import GemmcastError, InputError
+from agent.kernels.cutlass.toolkit import Toolkit
+from gemmcast.errors import GemmcastError
 
-FLAGS = ("-std=c++17", "-O3", "-DNDEBUG", "--expt-relaxed-constexpr", "-cudart=static", "-Xcompiler=-fPIC,-fvisibility=hidden")
-LINK_FLAGS = ("-shared", "-cudart=static")
-WHEELS = "nvidia-cuda-nvcc nvidia-cuda-runtime nvidia-cuda-cccl"
-# of one CUDA version; enough to compile and link
-FOLDER_VARIABLE = "GEMMCAST_CUTLASS"
-Progress = Callable[[int, int], None]
-# done, of how many files
+COMPILE_FLAGS: Final = (
+    "-std=c++17",
+    "-O3",
+    "-DNDEBUG",
+    "--expt-relaxed-constexpr",
+    "-cudart=static",
+    "-Xcompiler=-fPIC,-fvisibility=hidden",
+)
+LINK_FLAGS: Final = ("-shared", "-cudart=static")
+FOLDER_VARIABLE: Final = "GEMMCAST_CUTLASS"
+
+Files = Mapping[str, str]
+"""File name -> text."""
+ReportProgress = Callable[[int, int], None]
+"""Called with the number of files that are done, and the number of all files."""
 
 
 class BuildError(GemmcastError):
     """nvcc refused a file."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Toolkit:
-    """What compiles."""
+class Manifest(TypedDict):
+    """The newest library of a set, as its JSON file says."""
 
-    nvcc: Path
-    nvcc_version: str
-    headers: Path
-    # the folder that holds cutlass/
-    headers_version: str
+    library: str
+    """Name of its file in the folder."""
+    set: str
+    arch: str
+    kernels: int
+    """How many."""
+    cutlass: str
+    """Version of the headers."""
+    nvcc: str
+    """Version."""
+
+
+class BuildReport(Manifest):
+    """The manifest, with the library's whole path."""
+
+    cached: bool
+    """The library was there already."""
+    seconds: float
 
 
 def default_folder() -> Path:
     """Where libraries are built to and looked for: $GEMMCAST_CUTLASS, else in the user's cache."""
-    if own := os.environ.get(FOLDER_VARIABLE):
-        return Path(own)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gemmcast" / "cutlass"
+    configured = os.environ.get(FOLDER_VARIABLE)
+    if configured:
+        return Path(configured)
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(cache) / "gemmcast" / "cutlass"
 
 
-def installed(package: str) -> list[Path]:
-    """The folders of an installed Python package, without importing it."""
-    spec = importlib.util.find_spec(package)
-    return [Path(folder) for folder in spec.submodule_search_locations or ()] if spec else []
+def compile_flags(arch: str) -> tuple[str, ...]:
+    """Machine code for this architecture only.
 
-
-def find_nvcc(path: str | None = None, wheels: Sequence[Path] | None = None) -> Path:
-    """The first nvcc on `path` (PATH), else that of NVIDIA's wheels. Raises InputError."""
-    if found := shutil.which("nvcc", path=path):
-        return Path(found)
-    for folder in installed("nvidia") if wheels is None else wheels:
-        if inside := sorted(folder.glob("*/bin/nvcc")):
-            return inside[-1]
-    raise InputError(
-        "nvcc", None, "CUTLASS kernels are compiled with nvcc, and there is none on the PATH",
-        f"install the CUDA toolkit (or pip install {WHEELS}), or leave the cutlass family out of the plan: the others need no nvcc",
-    )  # fmt: skip
-
-
-def find_headers(given: Path | None = None, packages: Sequence[Path] | None = None) -> Path:
-    """`given` (a CUTLASS checkout's include/), else the headers of the package nvidia-cutlass. Raises InputError."""
-    places = [folder / "source" / "include" for folder in (installed("cutlass_library") if packages is None else packages)]
-    for folder in places if given is None else [given]:
-        if (folder / "cutlass" / "version.h").is_file():
-            return folder.resolve()
-    raise InputError(
-        "headers", None if given is None else str(given), "no CUTLASS headers there (cutlass/version.h)",
-        "pip install --no-deps nvidia-cutlass, or name a CUTLASS checkout's include/ with --headers",
-    )  # fmt: skip
-
-
-def toolkit(nvcc: Path, headers: Path) -> Toolkit:
-    """With the versions that the hash is made of."""
-    try:
-        told = subprocess.run([nvcc, "--version"], capture_output=True, text=True, check=True).stdout
-    except (OSError, subprocess.CalledProcessError) as error:
-        raise InputError("nvcc", str(nvcc), f"can't be run ({error})", "install the CUDA toolkit, or name another with --nvcc") from None
-    release = re.search(r"V(\d+\.\d+\.\d+)", told)
-    version = (headers / "cutlass" / "version.h").read_text()
-    numbers = [re.search(rf"define CUTLASS_{part}\s+(\d+)", version) for part in ("MAJOR", "MINOR", "PATCH")]
-    return Toolkit(
-        nvcc=nvcc,
-        nvcc_version=release[1] if release else hashlib.sha256(told.encode()).hexdigest()[:12],
-        headers=headers,
-        headers_version=".".join(found[1] if found else "?" for found in numbers),
-    )
-
-
-def flags(arch: str) -> tuple[str, ...]:
-    """Machine code of this architecture alone: no other could be compared with it. wgmma needs the "a" of sm_90a, which runs where sm_90 does."""
-    number = arch.removeprefix("sm_") + ("a" if arch == HOPPER else "")
-    return (*FLAGS, f"-gencode=arch=compute_{number},code=sm_{number}")
+    wgmma needs the "a" of sm_90a, which runs on every sm_90 GPU.
+    """
+    number = arch.removeprefix("sm_")
+    if arch == HOPPER:
+        number += "a"
+    return (*COMPILE_FLAGS, f"-gencode=arch=compute_{number},code=sm_{number}")
 
 
 def content_hash(texts: Sequence[str], arch: str, kit: Toolkit) -> str:
-    parts = [*texts, *flags(arch), *LINK_FLAGS, kit.nvcc_version, kit.headers_version]
+    """Names what is compiled from these texts."""
+    versions = (kit.nvcc_version, kit.headers_version)
+    parts = [*texts, *compile_flags(arch), *LINK_FLAGS, *versions]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 
-def manifest_path(folder: Path, of_set: str, arch: str) -> Path:
-    """Names the newest library of a set; what the family looks for."""
-    return folder / f"{of_set}-{arch}.json"
+def manifest_path(folder: Path, set_name: str, arch: str) -> Path:
+    """Of the file that names the newest library of a set."""
+    return folder / f"{set_name}-{arch}.json"
+
+
+def _no_report(_done: int, _all: int) -> None:
+    """Reports no progress."""
 
 
 def build(
-    made: list[Kernel], of_set: str, arch: str, folder: Path, kit: Toolkit, *, jobs: int, progress: Progress = lambda _done, _all: None
-) -> dict[str, Any]:
-    """The library's manifest: library, kernels, seconds, versions. Compiles only what is not there yet. Raises BuildError."""
-    began = monotonic()
-    files = sources(made)
-    library = folder / f"{of_set}-{arch}-{content_hash(list(files.values()), arch, kit)}.so"
-    if cached := library.is_file():
+    kernels: Sequence[CutlassKernel],
+    set_name: str,
+    arch: str,
+    folder: Path,
+    kit: Toolkit,
+    *,
+    jobs: int,
+    progress: ReportProgress = _no_report,
+) -> BuildReport:
+    """Compile what is not there yet, link, and write the manifest.
+
+    Args:
+        jobs: files that are compiled at once.
+
+    Raises:
+        BuildError: nvcc refused a file.
+    """
+    began_s = monotonic()
+    files = sources(kernels)
+    digest = content_hash(list(files.values()), arch, kit)
+    library = folder / f"{set_name}-{arch}-{digest}.so"
+    cached = library.is_file()
+    if cached:
         progress(1, 1)
     else:
-        (folder / "objects").mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(dir=folder) as scratch:
-            for name, text in files.items():
-                (Path(scratch) / name).write_text(text)
-            _link(_compile_all(files, Path(scratch), arch, kit, jobs, progress), library, Path(scratch), kit)
-    manifest = {
-        "library": library.name, "set": of_set, "arch": arch, "kernels": len(made), "cutlass": kit.headers_version, "nvcc": kit.nvcc_version,
-    }  # fmt: skip
-    _place(manifest_path(folder, of_set, arch), json.dumps(manifest, indent=1) + "\n")
-    return {**manifest, "library": str(library.resolve()), "cached": cached, "seconds": round(monotonic() - began, 3)}
+        _build_library(files, library, arch, kit, jobs, progress)
+    manifest = Manifest(
+        library=library.name,
+        set=set_name,
+        arch=arch,
+        kernels=len(kernels),
+        cutlass=kit.headers_version,
+        nvcc=kit.nvcc_version,
+    )
+    _place(manifest_path(folder, set_name, arch), json.dumps(manifest, indent=1) + "\n")
+    return BuildReport(
+        library=str(library.resolve()),
+        set=set_name,
+        arch=arch,
+        kernels=len(kernels),
+        cutlass=kit.headers_version,
+        nvcc=kit.nvcc_version,
+        cached=cached,
+        seconds=round(monotonic() - began_s, 3),
+    )
 
 
-def _compile_all(files: dict[str, str], scratch: Path, arch: str, kit: Toolkit, jobs: int, progress: Progress) -> list[Path]:
-    shared = [text for name, text in files.items() if name.endswith(".h")]
-    units = {name: f"{Path(name).stem}-{content_hash([*shared, text], arch, kit)}.o" for name, text in files.items() if name.endswith(".cu")}
-    folder = scratch.parent / "objects"
-    progress(0, len(units))
+def _build_library(
+    files: Files, library: Path, arch: str, kit: Toolkit, jobs: int, progress: ReportProgress
+) -> None:
+    folder = library.parent
+    (folder / "objects").mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=folder) as scratch:
+        for name, text in files.items():
+            (Path(scratch) / name).write_text(text)
+        objects = _compile_all(files, Path(scratch), arch, kit, jobs, progress)
+        _link(objects, library, Path(scratch), kit)
+
+
+def _compile_all(
+    files: Files, scratch: Path, arch: str, kit: Toolkit, jobs: int, progress: ReportProgress
+) -> list[Path]:
+    """The objects, in the files' order."""
+    objects = _object_paths(files, scratch.parent / "objects", arch, kit)
+    progress(0, len(objects))
     with ThreadPoolExecutor(max(1, jobs)) as pool:
-        waiting = [pool.submit(compile_file, scratch / name, folder / kept, arch, kit) for name, kept in units.items()]
+        compiling = [
+            pool.submit(compile_file, scratch / name, target, arch, kit)
+            for name, target in objects.items()
+        ]
         try:
-            for done, future in enumerate(as_completed(waiting), 1):
+            for done, future in enumerate(as_completed(compiling), 1):
                 future.result()
-                progress(done, len(units))
-        except BaseException:  # Ctrl-C too: what waits must not start any more; raised again
+                progress(done, len(objects))
+        except BaseException:
+            # Ctrl-C, too: files that wait must not start any more.
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-    return [folder / kept for kept in units.values()]
+    return list(objects.values())
 
 
-def compile_file(source: Path, kept: Path, arch: str, kit: Toolkit) -> None:
-    """One .cu to the object `kept`, if that is not there yet."""
-    if not kept.is_file():
-        made = source.with_suffix(".o")
-        _nvcc(kit, [*flags(arch), f"-I{kit.headers}", f"-I{source.parent}", "-c", str(source), "-o", str(made)])
-        made.replace(kept)
+def _object_paths(files: Files, folder: Path, arch: str, kit: Toolkit) -> dict[str, Path]:
+    """Name of a .cu file -> where its object is kept; it depends on the headers, too."""
+    headers = [text for name, text in files.items() if name.endswith(".h")]
+    paths = {}
+    for name, text in files.items():
+        if name.endswith(".cu"):
+            digest = content_hash([*headers, text], arch, kit)
+            paths[name] = folder / f"{Path(name).stem}-{digest}.o"
+    return paths
 
 
-def _link(objects: list[Path], library: Path, scratch: Path, kit: Toolkit) -> None:
-    made = scratch / library.name
-    beside = kit.nvcc.resolve().parent.parent / "lib"  # where the wheels keep the runtime; nvcc itself looks in lib64
-    _nvcc(kit, [*LINK_FLAGS, f"-L{beside}", *map(str, objects), "-o", str(made)])
-    made.replace(library)
+def compile_file(source: Path, target: Path, arch: str, kit: Toolkit) -> None:
+    """One .cu to the object `target`, if that is not there yet."""
+    if target.is_file():
+        return
+    compiled = source.with_suffix(".o")
+    includes = [f"-I{kit.headers}", f"-I{source.parent}"]
+    _nvcc(kit, [*compile_flags(arch), *includes, "-c", str(source), "-o", str(compiled)])
+    compiled.replace(target)
 
 
-def _nvcc(kit: Toolkit, arguments: list[str]) -> None:
+def _link(objects: Sequence[Path], library: Path, scratch: Path, kit: Toolkit) -> None:
+    linked = scratch / library.name
+    # NVIDIA's wheels keep the runtime here; nvcc itself looks in lib64.
+    runtime = kit.nvcc.resolve().parent.parent / "lib"
+    names = [str(path) for path in objects]
+    _nvcc(kit, [*LINK_FLAGS, f"-L{runtime}", *names, "-o", str(linked)])
+    linked.replace(library)
+
+
+def _nvcc(kit: Toolkit, arguments: Sequence[str]) -> None:
     done = subprocess.run([kit.nvcc, *arguments], capture_output=True, text=True, check=False)
-    if done.returncode:
-        said = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()] or [f"exit code {done.returncode}"]
-        lines = [line for line in said if "error" in line.lower()] or said[-1:]
-        raise BuildError(f"nvcc {kit.nvcc_version} refused {arguments[-3]}: {lines[0]}")
+    if done.returncode == 0:
+        return
+    output = (done.stdout + done.stderr).splitlines()
+    lines = [line for line in output if line.strip()] or [f"exit code {done.returncode}"]
+    errors = [line for line in lines if "error" in line.lower()]
+    first = errors[0] if errors else lines[-1]
+    # The third to last is the file to compile, or the last one to link.
+    raise BuildError(f"nvcc {kit.nvcc_version} refused {arguments[-3]}: {first}")
 
 
 def _place(path: Path, text: str) -> None:
-    """Whole or not at all."""
+    """Write the whole file or nothing."""
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     beside.write_text(text)
     beside.replace(path)

@@ -1,10 +1,12 @@
-"""One CUTLASS kernel as a value: its knobs, the name made of them, and what a plan calls it. Pure text: needs no CUDA.
+"""One CUTLASS kernel as a value: its knobs, the name made of them, and what a plan calls it.
 
-The name says all there is to know, so equal names are equal kernels. Tiles are in elements. Two kinds:
+Two kinds:
 
-- CUTLASS 2.x (no schedule): `cutlass::gemm::device::Gemm`, whose warps and stages are chosen here;
-- CUTLASS 3.x (a schedule): `cutlass::gemm::kernel::GemmUniversal` on wgmma and TMA, sm_90 only. Its builder takes as many stages as
-  shared memory holds, so they are known only once compiled: 0 here, and the library tells.
+- CUTLASS 2.x (no schedule): `cutlass::gemm::device::Gemm`; its warps and stages are chosen here;
+- CUTLASS 3.x (a schedule): `cutlass::gemm::kernel::GemmUniversal` on wgmma and TMA, sm_90 only. Its
+  builder takes as many stages as fit in shared memory: 0 here, and the library reports them.
+
+Kernels with equal names are equal. Pure text: needs no CUDA.
 """
 
 from __future__ import annotations
@@ -16,61 +18,97 @@ from gemmcast.config import KernelConfig
 
 Triple = tuple[int, int, int]
 
-BYTES: Final = {"fp32": 4, "tf32": 4, "fp16": 2, "bf16": 2, "fp8_e4m3": 1}
-OUT_BYTES: Final = {**BYTES, "fp8_e4m3": 2}
+IN_BYTES: Final = {"fp32": 4, "tf32": 4, "fp16": 2, "bf16": 2, "fp8_e4m3": 1}
+"""dtype -> bytes of an element of A and B."""
+OUT_BYTES: Final = {**IN_BYTES, "fp8_e4m3": 2}
+"""dtype -> bytes of an element of C."""
+TENSOR_ALIGNMENT_BYTES: Final = 16
+"""What tensor cores need of operands and of their rows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Kernel:
+class CutlassKernel:
     """One instantiation."""
 
     dtype: str
     layout: str
     tile: Triple
+    """Of a thread block along m, n and k. [elements]"""
     warp: Triple = (0, 0, 0)
-    # of a warp group's wgmma it is no choice of ours
+    """Of a warp, likewise; 0 for wgmma, where a whole warp group shares the tile."""
     stages: int = 0
+    """0: as many as fit."""
     swizzle: int
-    # tiles that are rasterised side by side: 1, 4 or 8
+    """Tiles that are rasterised side by side: 1, 4 or 8."""
     cluster: tuple[int, int] = (0, 0)
+    """Thread blocks along m and n; 0 for CUTLASS 2.x."""
     schedule: str = ""
-    # one of sources.SCHEDULES
+    """One of sources.HOPPER_SCHEDULES; empty for CUTLASS 2.x."""
 
     @property
     def simt(self) -> bool:
+        """Runs on the CUDA cores."""
         return self.dtype == "fp32"
 
     @property
     def alignment(self) -> int:
         """Elements that are read at once: leading dimensions must be multiples of it."""
-        return 1 if self.simt else 16 // BYTES[self.dtype]
+        return 1 if self.simt else TENSOR_ALIGNMENT_BYTES // IN_BYTES[self.dtype]
 
     @property
     def smem_bytes(self) -> int:
         """Of the main loop, at least; the library reports what the compiled kernel takes."""
-        least = self.stages or 2  # fewer than two stages can't overlap copies with products
-        return least * (self.tile[0] + self.tile[1]) * self.tile[2] * BYTES[self.dtype]
+        # Fewer than two stages cannot overlap copies with products.
+        stages = self.stages or 2
+        tile_m, tile_n, tile_k = self.tile
+        return stages * (tile_m + tile_n) * tile_k * IN_BYTES[self.dtype]
 
     @property
     def name(self) -> str:
-        unit = "wgmma" if self.schedule else "simt" if self.simt else "tensorop"
-        tile, warp, cluster = ("x".join(map(str, shape)) for shape in (self.tile, self.warp, self.cluster))
-        shape = f"{tile}_{cluster}_{self.schedule}" if self.schedule else f"{tile}_{warp}_s{self.stages}"
-        return f"{unit}_{self.dtype}_{self.layout}_{shape}_z{self.swizzle}_a{self.alignment}"
+        """All knobs in one word."""
+        tile = _joined(self.tile)
+        if self.schedule:
+            unit = "wgmma"
+            shape = f"{tile}_{_joined(self.cluster)}_{self.schedule}"
+        else:
+            unit = "simt" if self.simt else "tensorop"
+            shape = f"{tile}_{_joined(self.warp)}_s{self.stages}"
+        suffix = f"z{self.swizzle}_a{self.alignment}"
+        return f"{unit}_{self.dtype}_{self.layout}_{shape}_{suffix}"
 
     @property
     def config(self) -> KernelConfig:
         """The configuration that a plan names to get this kernel."""
-        (tile_m, tile_n, tile_k), (warp_m, warp_n, warp_k), (cluster_m, cluster_n) = self.tile, self.warp, self.cluster
         return KernelConfig(
-            family="cutlass", kernel=self.name, tile_m=tile_m, tile_n=tile_n, tile_k=tile_k, warp_m=warp_m, warp_n=warp_n, warp_k=warp_k,
-            stages=self.stages, swizzle=self.swizzle, cluster_m=cluster_m, cluster_n=cluster_n,
-        )  # fmt: skip
+            family="cutlass",
+            kernel=self.name,
+            tile_m=self.tile[0],
+            tile_n=self.tile[1],
+            tile_k=self.tile[2],
+            warp_m=self.warp[0],
+            warp_n=self.warp[1],
+            warp_k=self.warp[2],
+            stages=self.stages,
+            swizzle=self.swizzle,
+            cluster_m=self.cluster[0],
+            cluster_n=self.cluster[1],
+        )
 
     @property
     def description(self) -> dict[str, object]:
-        """What the library says of it, as JSON."""
+        """What the library reports of it, as JSON."""
         return {
-            "name": self.name, "dtype": self.dtype, "layout": self.layout, "tile": list(self.tile), "warp": list(self.warp),
-            "stages": self.stages, "swizzle": self.swizzle, "cluster": list(self.cluster), "alignment": self.alignment,
-        }  # fmt: skip
+            "name": self.name,
+            "dtype": self.dtype,
+            "layout": self.layout,
+            "tile": list(self.tile),
+            "warp": list(self.warp),
+            "stages": self.stages,
+            "swizzle": self.swizzle,
+            "cluster": list(self.cluster),
+            "alignment": self.alignment,
+        }
+
+
+def _joined(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape))

@@ -1,1 +1,1 @@
-"""Tables that others measured, one module for each format. What is common to them is in coordinator/samples/importer.py."""
+"""Readers of measured tables, one module a format; coordinator/samples/importer.py uses them."""

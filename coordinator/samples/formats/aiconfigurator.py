@@ -1,30 +1,56 @@
-"""GEMM tables of NVIDIA's AIConfigurator: what a linear layer took inside a serving framework, as its collector writes them.
+"""GEMM tables of NVIDIA's AIConfigurator: the runtime of a linear layer in a serving framework.
 
-Columns: framework, version, device, op_name, kernel_source, gemm_dtype, m, n, k, latency (ms); power and power_limit (W) in some.
-https://github.com/ai-dynamo/aiconfigurator (collector/) says how they are measured.
+Columns: framework, version, device, op_name, kernel_source, gemm_dtype, m, n, k, latency (ms); in
+some tables power and power_limit (W). How they are measured is described in collector/ of
+https://github.com/ai-dynamo/aiconfigurator.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from coordinator.samples.formats.checked_rows import ParsedRows, Row, checked
+from coordinator.samples.formats.checked_rows import ParsedRows, checked
 from coordinator.samples.formats.table_file import load
 from gemmcast.errors import InputError
+from gemmcast.rows import Row
 
 NEEDED: Final = ("device", "gemm_dtype", "m", "n", "k", "latency")
 OPTIONAL: Final = ("framework", "version", "op_name", "kernel_source", "power", "power_limit")
-DTYPES: Final = {"bfloat16": "bf16", "bf16": "bf16", "float16": "fp16", "fp16": "fp16", "half": "fp16"}
-QUANTISED: Final = ("fp8", "fp8_static", "fp8_block", "fp8_ootb", "nvfp4", "sq", "int8_wo", "int4_wo", "w4afp8")
-# The layer gets bf16 activations and quantises them, or its weights, within the time that is written: no product alone.
+DTYPES: Final = {
+    "bfloat16": "bf16",
+    "bf16": "bf16",
+    "float16": "fp16",
+    "fp16": "fp16",
+    "half": "fp16",
+}
+# The layer gets bf16 activations; within its latency it quantises them, or its weights.
+QUANTISED: Final = (
+    "fp8",
+    "fp8_static",
+    "fp8_block",
+    "fp8_ootb",
+    "nvfp4",
+    "sq",
+    "int8_wo",
+    "int4_wo",
+    "w4afp8",
+)
+"""Values of gemm_dtype whose latency is more than that of the GEMM."""
 LAYOUT: Final = "nt"
-# A linear layer is x · transpose(W), W stored n x k.
+"""A linear layer is x · transpose(W), with W stored n x k."""
+# The collector runs six layers in turn, each with its own weights, on one activation. So weights
+# come from memory unless six of them fit the L2: in a table of an H200, no row with m up to 64 and
+# more than 1 MiB of operands moves them faster than the memory does. The activation does stay in
+# the L2 where it fits (m = 8192, n = 32, k = 2560 exceeds the bandwidth of the memory). That is
+# neither cold nor warm, but nearer to cold.
 CACHE: Final = "cold"
-# The collector runs six layers in turn, each with weights of its own, on one activation. So weights come from memory unless six of them
-# fit the L2: in a table of an H200, no row with m up to 64 and more than 1 MiB of operands moves them faster than the memory does. The
-# activation does stay in the L2 where it fits (m = 8192, n = 32, k = 2560 beats the memory): neither cold nor warm, nearer to cold.
+SOURCE_NAMES: Final = {
+    "runtime_us": "latency",
+    "power_w": "power",
+    "power_limit_w": "power_limit",
+}
+"""Our column -> the name in the file, for messages."""
 
 
 def read_aiconfigurator(path: Path) -> ParsedRows:
@@ -38,24 +64,28 @@ def read_aiconfigurator(path: Path) -> ParsedRows:
     columns, table = load(path)
     for name in NEEDED:
         if name not in columns:
-            raise InputError("column", name, f"{path.name} has no such column", "an AIConfigurator table of GEMMs has it")
-    skipped: Counter[str] = Counter()
-    rows: list[Row] = []
+            rule = f"{path.name} has no such column"
+            raise InputError("column", name, rule, "an AIConfigurator table of GEMMs has it")
+    parsed = ParsedRows()
     for number, values in enumerate(table, 1):
-        if why := _why_not(values):
-            skipped[why] += 1
-            continue
-        rows.append(_row(values, f"{path.name}, row {number}"))
-    if not rows:
-        raise InputError("FILE", str(path), f"none of its {len(table)} rows can be used: {', '.join(skipped)}", "name a table of bf16 or fp16 GEMMs")
-    ignored = [name for name in columns if name not in (*NEEDED, *OPTIONAL)]
-    notes = [f"columns that were not read: {', '.join(ignored)}"] if ignored else []
-    return ParsedRows(rows=rows, skipped=skipped, notes=notes)
+        reason = _why_not(values)
+        if reason:
+            parsed.skipped[reason] += 1
+        else:
+            parsed.rows.append(_row(values, f"{path.name}, row {number}"))
+    if not parsed.rows:
+        rule = f"none of its {len(table)} rows can be used: {', '.join(parsed.skipped)}"
+        raise InputError("FILE", str(path), rule, "name a table of bf16 or fp16 GEMMs")
+    unread = [name for name in columns if name not in NEEDED and name not in OPTIONAL]
+    if unread:
+        parsed.notes.append(f"columns that were not read: {', '.join(unread)}")
+    return parsed
 
 
 def _why_not(values: Row) -> str | None:
-    """Why a row has no equivalent here."""
-    operation, dtype = values.get("op_name") or "gemm", values["gemm_dtype"]
+    """Why a row has no equivalent here; None: it has one."""
+    operation = values.get("op_name") or "gemm"
+    dtype = values["gemm_dtype"]
     if operation != "gemm":
         return f"op_name {operation} is no GEMM"
     if dtype in QUANTISED:
@@ -64,42 +94,50 @@ def _why_not(values: Row) -> str | None:
 
 
 def _row(values: Row, place: str) -> Row:
-    library = " ".join(str(values[name]) for name in ("framework", "version") if values.get(name))
-    source = values.get("kernel_source")
     row = {
-        **{name: values[name] for name in "mnk"},
+        "m": values["m"],
+        "n": values["n"],
+        "k": values["k"],
         "dtype": DTYPES[values["gemm_dtype"]],
         "layout": LAYOUT,
         "family": "cublas",
         "kernel": "default",
         "cache": CACHE,
-        "runtime_us": _scaled(values["latency"], 1e3),
-        "power_w": _reading(values.get("power")),
-        "power_limit_w": _reading(values.get("power_limit")),
+        "runtime_us": _milliseconds_as_us(values["latency"]),
+        "power_w": _without_zero(values.get("power")),
+        "power_limit_w": _without_zero(values.get("power_limit")),
         "device": values["device"],
         "device_kind": "cuda",
-        "library": f"{library} ({source})" if source else library,
+        "library": _library(values),
     }
     try:
         return checked(row, place)
     except InputError as error:
-        raise _in_their_words(error, values) from None
+        name = SOURCE_NAMES.get(error.field, error.field)
+        raise InputError(name, values.get(name), error.rule, error.way_out) from None
 
 
-def _in_their_words(error: InputError, values: Row) -> InputError:
-    """The error under the names and values that stand in the file."""
-    name = {"runtime_us": "latency", "power_w": "power", "power_limit_w": "power_limit"}.get(error.field, error.field)
-    return InputError(name, values.get(name), error.rule, error.way_out)
+def _library(values: Row) -> str:
+    """`VLLM 0.1.2 (vllm_default)`."""
+    parts = [str(values[name]) for name in ("framework", "version") if values.get(name)]
+    library = " ".join(parts)
+    source = values.get("kernel_source")
+    return f"{library} ({source})" if source else library
 
 
-def _scaled(value: Any, factor: float) -> Any:
-    """Milliseconds to microseconds, say; what is no number is left for the check."""
+def _milliseconds_as_us(value: object) -> object:
+    """What is not a number is left for the check."""
+    number = _as_number(value)
+    return value if number is None else number * 1e3
+
+
+def _without_zero(value: object) -> object:
+    """Power that was not read is 0 in these tables."""
+    return None if _as_number(value) == 0 else value
+
+
+def _as_number(value: object) -> float | None:
     try:
-        return None if value is None else float(value) * factor
-    except (TypeError, ValueError):
-        return value
-
-
-def _reading(value: Any) -> Any:
-    """Power that was not read stands as 0 in these tables."""
-    return None if _scaled(value, 1.0) == 0 else value
+        return float(str(value))
+    except ValueError:
+        return None

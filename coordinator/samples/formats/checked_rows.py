@@ -1,9 +1,10 @@
-"""What a reader of one format hands on: rows in the columns of the sample schema, each checked, each with its place in the file.
+"""What the reader of one format hands on: checked rows in the columns of the sample schema.
 
     error: m = 0: table.csv, row 3: must be a whole number from 1 to 16777216; correct the table
 
-A value that breaks a rule ends the import, because the rest of such a table can't be trusted either. A row that is right but has no
-equivalent here is left out and counted. Knows nothing of devices.
+A value that breaks a rule ends the import, because the rest of such a table cannot be trusted
+either. A row that is correct but has no equivalent here is left out and counted.
+Column names, families and kernels of earlier schemas are accepted. Does not know devices.
 """
 
 from __future__ import annotations
@@ -12,24 +13,37 @@ from collections import Counter
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from math import isfinite
-from typing import Any, Final
+from typing import Final
 
+from gemmcast import renames
 from gemmcast.config import KernelConfig
-from gemmcast.device import KINDS
+from gemmcast.device import DEVICE_KINDS
 from gemmcast.errors import InputError
 from gemmcast.gemm import Gemm
 from gemmcast.query import CACHES
-from gemmcast.sample import COLUMNS, STATUSES
+from gemmcast.rows import Row
+from gemmcast.sample import COLUMNS, SCHEMA_VERSION, STATUSES
 
-Row = dict[str, Any]
 GEMM_COLUMNS: Final = tuple(f.name for f in fields(Gemm))
 CONFIG_COLUMNS: Final = tuple(f.name for f in fields(KernelConfig))
+READABLE: Final = frozenset({*COLUMNS, *renames.COLUMNS, "threads"})
+"""The names that a column of a file may have: those of the present schema and the earlier ones."""
 NEEDED: Final = ("m", "n", "k", "dtype", "family")
-# of every row; and a runtime, of those that are ok
-POSITIVE: Final = ("runtime_us", "sustained_runtime_us", "power_w", "energy_mj", "launches_timed", "window_s")
+"""What every row must have; a row that is ok needs a runtime too."""
+POSITIVE: Final = (
+    "runtime_us",
+    "sustained_runtime_us",
+    "power_w",
+    "energy_mj",
+    "launches_timed",
+    "window_s",
+)
+"""Columns that must be above 0. All others must not be negative, except those of SIGNED."""
 SIGNED: Final = ("alpha", "beta", "temperature_c", "throttle_reasons")
-CHOICES: Final = {"status": STATUSES, "cache": CACHES, "device_kind": KINDS}
-WORDS: Final = {"true": True, "1": True, "false": False, "0": False}
+CHOICES: Final = {"status": STATUSES, "cache": CACHES, "device_kind": DEVICE_KINDS}
+BOOLEANS: Final = {"true": True, "1": True, "false": False, "0": False}
+CORRECT: Final = "correct the table"
+LEAVE_EMPTY: Final = "leave the cell empty where nothing was read"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,76 +51,138 @@ class ParsedRows:
     """The rows of one file."""
 
     rows: list[Row] = field(default_factory=list)
-    # columns of the sample schema; those that are absent were not in the file
+    """In columns of the sample schema; columns that the file does not have are absent."""
     skipped: Counter[str] = field(default_factory=Counter)
-    # why rows were left out -> how many
+    """Why rows were left out -> how many."""
     notes: list[str] = field(default_factory=list)
-    # for the user, one line each
+    """For the user, one line each."""
 
 
 def checked(values: Row, place: str) -> Row:
-    """A row with the types and bounds of the schema, without its empty cells; problem and configuration complete.
+    """A row with the types and bounds of the schema, GEMM and configuration complete.
+
+    Args:
+        values: by column, in the names of any schema; None or "" where a cell is empty.
+        place: the file and the row, for messages.
 
     Raises:
-        InputError: a value that can't be, or a missing one that must be there; with the row's place in the file.
+        InputError: a value that is out of bounds, or one that is missing.
     """
-    row = {name: _typed(name, value, place) for name, value in values.items() if value not in (None, "")}
-    for name in (*NEEDED, *(["runtime_us"] if row.get("status", "ok") == "ok" else [])):
+    row: Row = {}
+    for name, value in with_current_names(values).items():
+        if value is not None and value != "":
+            row[name] = _typed(name, value, place)
+    needed = [*NEEDED]
+    if row.get("status", "ok") == "ok":
+        needed.append("runtime_us")
+    for name in needed:
         if name not in row:
-            raise InputError(name, values.get(name), f"{place}: every sample needs it", "fill it in, or leave the row out")
+            rule = f"{place}: every sample needs it"
+            way_out = "fill it in, or leave the row out"
+            raise InputError(name, values.get(name), rule, way_out)
+    gemm_values = {name: row[name] for name in GEMM_COLUMNS if name in row}
+    config_values = {name: row[name] for name in CONFIG_COLUMNS if name in row}
     try:
-        gemm = Gemm(**{name: row[name] for name in GEMM_COLUMNS if name in row})
-        config = KernelConfig(**{name: row[name] for name in CONFIG_COLUMNS if name in row})
+        gemm = Gemm(**gemm_values)
+        config = KernelConfig(**config_values)
     except InputError as error:
-        raise InputError(error.field, error.value, f"{place}: {error.rule}", error.way_out) from None
+        rule = f"{place}: {error.rule}"
+        raise InputError(error.field, error.value, rule, error.way_out) from None
     return {**row, **asdict(gemm), **asdict(config)}
 
 
-def _typed(name: str, value: Any, place: str) -> Any:
-    kind = COLUMNS[name]
-    if isinstance(value, (dict, list)) or (isinstance(value, bool) and kind != "bool"):
-        raise InputError(name, value, f"{place}: must be a {'text' if kind == 'str' else 'number'}", "correct the table")
-    if kind == "str":
-        return _text(name, value if isinstance(value, str) else str(value), place)
-    if kind == "bool":
-        if (word := str(value).strip().lower()) not in WORDS:
-            raise InputError(name, value, f"{place}: must be true or false", "correct the table")
-        return WORDS[word]
-    try:
-        number = int(value) if kind == "int" and (type(value) is int or str(value).isdecimal()) else float(value)
-        finite = isfinite(number)
-    except OverflowError:
-        finite = False
-    except (TypeError, ValueError):
-        raise InputError(name, value, f"{place}: must be a number", "correct the table") from None
-    if not finite:
-        raise InputError(name, value, f"{place}: must be finite", "leave the cell empty where nothing was read")
-    return _number(name, value, number, place)
-
-
-def _number(name: str, value: Any, number: float, place: str) -> int | float:
-    if COLUMNS[name] == "int":
-        if number != int(number) or abs(number) >= 2**63:
-            raise InputError(name, value, f"{place}: must be a whole number", "correct the table")
-        number = int(number)
-    if name not in (*GEMM_COLUMNS, *SIGNED) and (number < 0 or (number == 0 and name in POSITIVE)):
-        rule = "must be above 0" if name in POSITIVE else "must not be negative"
-        raise InputError(name, value, f"{place}: {rule}", "correct the table; leave the cell empty where nothing was read")
-    return number if COLUMNS[name] == "int" else float(number)
-
-
-def _text(name: str, text: str, place: str) -> str:
-    if name in CHOICES and text not in CHOICES[name]:
-        raise InputError(name, text, f"{place}: is no {name} that the schema knows", f"use one of {', '.join(CHOICES[name])}")
-    if name == "measured_at":
-        return utc(text, place)
-    return text
+def with_current_names(values: Row) -> Row:
+    """A row of any schema in the names of the present one."""
+    row: Row = renames.renamed(values, renames.COLUMNS)
+    family = row.get("family")
+    kernel = row.get("kernel")
+    threads = row.pop("threads", None)
+    if isinstance(family, str):
+        row["family"] = renames.FAMILIES.get(family, family)
+        if isinstance(kernel, str):
+            row["kernel"] = renames.current_kernel(family, kernel)
+    if threads not in (None, ""):
+        row.setdefault(renames.threads_column(str(family)), threads)
+    if "schema_version" in row and not values.keys() <= COLUMNS.keys():
+        row["schema_version"] = SCHEMA_VERSION
+    return row
 
 
 def utc(text: str, place: str) -> str:
     """A time of ISO 8601 as UTC; one without a zone is taken as UTC."""
     try:
         moment = datetime.fromisoformat(text)
-        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC).isoformat(timespec="milliseconds")
+        if moment.tzinfo is None:
+            moment = moment.replace(tzinfo=UTC)
+        return moment.astimezone(UTC).isoformat(timespec="milliseconds")
     except (ValueError, OverflowError):
-        raise InputError("measured_at", text, f"{place}: must be a time of ISO 8601", "write it as 2026-01-31T12:00:00+00:00") from None
+        rule = f"{place}: must be a time of ISO 8601"
+        raise InputError(
+            "measured_at", text, rule, "write it as 2026-01-31T12:00:00+00:00"
+        ) from None
+
+
+def _typed(name: str, value: object, place: str) -> str | bool | int | float:
+    kind = COLUMNS[name]
+    is_plain = not isinstance(value, dict | list)
+    if not is_plain or (isinstance(value, bool) and kind != "bool"):
+        expected = "text" if kind == "str" else "number"
+        raise InputError(name, value, f"{place}: must be a {expected}", CORRECT)
+    if kind == "str":
+        return _text(name, str(value), place)
+    if kind == "bool":
+        return _boolean(name, value, place)
+    number = _number(name, value, place)
+    _check_sign(name, value, number, place)
+    return number
+
+
+def _text(name: str, text: str, place: str) -> str:
+    choices = CHOICES.get(name)
+    if choices and text not in choices:
+        rule = f"{place}: is no {name} of the schema"
+        way_out = f"use one of {', '.join(choices)}"
+        raise InputError(name, text, rule, way_out)
+    if name == "measured_at":
+        return utc(text, place)
+    return text
+
+
+def _boolean(name: str, value: object, place: str) -> bool:
+    word = str(value).strip().lower()
+    if word not in BOOLEANS:
+        raise InputError(name, value, f"{place}: must be true or false", CORRECT)
+    return BOOLEANS[word]
+
+
+def _number(name: str, value: object, place: str) -> int | float:
+    """A finite number; a whole one that fits 64 bits where the column has whole numbers."""
+    text = str(value)
+    is_whole_column = COLUMNS[name] == "int"
+    try:
+        # a large whole number must not lose digits on the way through a float
+        is_digits = type(value) is int or text.isdecimal()
+        number = int(text) if is_whole_column and is_digits else float(text)
+        finite = isfinite(number)
+    except OverflowError:
+        finite = False
+    except ValueError:
+        raise InputError(name, value, f"{place}: must be a number", CORRECT) from None
+    if not finite:
+        raise InputError(name, value, f"{place}: must be finite", LEAVE_EMPTY)
+    if not is_whole_column:
+        return float(number)
+    if number != int(number) or abs(number) >= 2**63:
+        raise InputError(name, value, f"{place}: must be a whole number", CORRECT)
+    return int(number)
+
+
+def _check_sign(name: str, value: object, number: int | float, place: str) -> None:
+    """Gemm checks its own columns."""
+    if name in GEMM_COLUMNS or name in SIGNED:
+        return
+    way_out = f"{CORRECT}; {LEAVE_EMPTY}"
+    if name in POSITIVE and number <= 0:
+        raise InputError(name, value, f"{place}: must be above 0", way_out)
+    if number < 0:
+        raise InputError(name, value, f"{place}: must not be negative", way_out)

@@ -1,94 +1,130 @@
-"""A table in a file, Parquet or CSV, as rows of plain values; which format a file is of, by its first bytes and its columns.
+"""A table in a file, Parquet or CSV, as rows of plain values; and which format a file has.
 
-Rows are counted from 1, the header not counted. Knows nothing of what the columns mean, but for the ones that tell formats apart.
+A file's format shows in its first bytes and its columns. Rows are counted from 1, without the
+header. Does not know what columns mean, except the two that identify an AIConfigurator table.
 """
 
 from __future__ import annotations
 
 import csv
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gemmcast.errors import InputError
+from gemmcast.rows import Row
 
-FORMATS: Final = ("aiconfigurator", "kernel-tuner-t4", "csv", "parquet")
-MAGIC: Final = b"PAR1"
+FORMATS: Final = ("aiconfigurator", "t4", "csv", "parquet")
+PARQUET_START: Final = b"PAR1"
 AICONFIGURATOR: Final = frozenset({"gemm_dtype", "latency"})
-Row = dict[str, Any]
+"""Columns that identify a table of AIConfigurator."""
+NAME_A_TABLE: Final = "name a file with a table in it"
+
+Table = tuple[list[str], list[Row]]
+"""Columns, and rows by column."""
 
 
-def guess(path: Path) -> str:
+def guess_format(path: Path) -> str:
     """One of FORMATS.
 
     Raises:
-        InputError: there is no such file, or it is empty.
+        InputError: there is no such file, it is empty, or it is damaged.
     """
-    start = opening(path)
+    start = first_bytes(path)
     if path.suffix == ".json" or start.lstrip().startswith(b"{"):
-        return "kernel-tuner-t4"
-    columns, _ = _parquet(path, rows=False) if start.startswith(MAGIC) else _csv(path, rows=False)
-    if set(columns) >= AICONFIGURATOR:
-        return "aiconfigurator"
-    return "parquet" if start.startswith(MAGIC) else "csv"
+        return "t4"
+    if start.startswith(PARQUET_START):
+        kind = "parquet"
+        columns = _parquet_columns(path)
+    else:
+        kind = "csv"
+        columns, _ = _csv_lines(path)
+    return "aiconfigurator" if AICONFIGURATOR.issubset(columns) else kind
 
 
-def opening(path: Path) -> bytes:
+def first_bytes(path: Path) -> bytes:
     """The first bytes of a file that is not empty."""
     try:
         with path.open("rb") as file:
             start = file.read(64)
     except OSError as error:
-        raise InputError("FILE", str(path), f"can't be read ({error.strerror})", "name a file that is there") from None
+        rule = f"can't be read ({error.strerror})"
+        raise InputError("FILE", str(path), rule, "name a file that is there") from None
     if not start.strip():
-        raise InputError("FILE", str(path), "is empty", "name a file with a table in it")
+        raise InputError("FILE", str(path), "is empty", NAME_A_TABLE)
     return start
 
 
-def load(path: Path, *, kind: str | None = None) -> tuple[list[str], list[Row]]:
-    """(columns, rows) of a file; `kind` is parquet, csv, or None for whichever it is. A CSV's values are text, empty cells None.
+def load(path: Path, *, kind: str | None = None) -> Table:
+    """The columns and rows of a file. A CSV's values are text, its empty cells None.
+
+    Args:
+        kind: csv or parquet; None: whichever it is.
 
     Raises:
         InputError: not a table of that kind, or one without rows.
     """
-    parquet = opening(path).startswith(MAGIC)
-    if kind == "csv" and parquet:
+    is_parquet = first_bytes(path).startswith(PARQUET_START)
+    if kind == "csv" and is_parquet:
         raise InputError("FILE", str(path), "is a Parquet file", "use --format parquet")
-    columns, rows = _parquet(path) if parquet or kind == "parquet" else _csv(path)
+    if is_parquet or kind == "parquet":
+        columns, rows = _parquet(path)
+    else:
+        columns, rows = _csv(path)
     if not rows:
-        raise InputError("FILE", str(path), "has no rows", "name a file with a table in it")
+        raise InputError("FILE", str(path), "has no rows", NAME_A_TABLE)
     return columns, rows
 
 
-def _parquet(path: Path, *, rows: bool = True) -> tuple[list[str], list[Row]]:
+def _parquet_columns(path: Path) -> list[str]:
     try:
-        if not rows:
-            return list(pq.read_schema(path).names), []
+        return list(pq.read_schema(path).names)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise _damaged(path, "Parquet", error, "name a Parquet file that is whole") from None
+
+
+def _parquet(path: Path) -> Table:
+    try:
+        # without partitioning, because a folder named m=7 would add a column
         table = pq.read_table(path, partitioning=None)
         return table.column_names, table.to_pylist()
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise InputError("FILE", str(path), f"not a Parquet file ({_first_line(error)})", "name a Parquet file that is whole") from None
+        raise _damaged(path, "Parquet", error, "name a Parquet file that is whole") from None
 
 
-def _csv(path: Path, *, rows: bool = True) -> tuple[list[str], list[Row]]:
+def _csv(path: Path) -> Table:
+    columns, lines = _csv_lines(path)
+    rows: list[Row] = []
+    for number, line in enumerate(lines, 1):
+        if len(line) != len(columns):
+            rule = f"{path.name}, row {number}: the header has {len(columns)} columns"
+            way_out = "correct the row; quote cells with commas in them"
+            raise InputError("cells", len(line), rule, way_out)
+        cells = [cell.strip() or None for cell in line]
+        rows.append(dict(zip(columns, cells, strict=True)))
+    return columns, rows
+
+
+def _csv_lines(path: Path) -> tuple[list[str], Sequence[list[str]]]:
+    """The header, and the lines below it that are not blank."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             lines = csv.reader(file, strict=True)
             columns = [name.strip() for name in next(lines, [])]
-            cells = [line for line in lines if line] if rows else []
+            filled = [line for line in lines if line]
     except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError("FILE", str(path), f"not a CSV file ({_first_line(error)})", "name a CSV file in UTF-8") from None
-    if twice := [name for name, count in Counter(columns).items() if count > 1]:
-        raise InputError("column", twice[0], f"{path.name} has it twice", "drop or rename one of them")
-    for number, line in enumerate(cells, 1):
-        if len(line) != len(columns):
-            rule = f"{path.name}, row {number}: the header has {len(columns)} columns"
-            raise InputError("cells", len(line), rule, "correct the row; quote cells with commas in them")
-    return columns, [{name: cell.strip() or None for name, cell in zip(columns, line, strict=True)} for line in cells]
+        raise _damaged(path, "CSV", error, "name a CSV file in UTF-8") from None
+    for name, count in Counter(columns).items():
+        if count > 1:
+            rule = f"{path.name} has it twice"
+            raise InputError("column", name, rule, "drop or rename one of them")
+    return columns, filled
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [""])[0]
+def _damaged(path: Path, kind: str, error: Exception, way_out: str) -> InputError:
+    first_line = next(iter(str(error).splitlines()), "")
+    return InputError("FILE", str(path), f"not a {kind} file ({first_line})", way_out)

@@ -1,0 +1,133 @@
+"""What the parts of a run have in common: events, the fleet, the trainer, the display.
+
+A scheduler sees the cluster only as a `Fleet`, training only as a `Trainer`, the terminal only as a
+`Display`. Tests replace each by a fake; tests/coordinator/test_coordinator_fleet.py runs the
+contracts of fleet and trainer over Ray and over the fakes. Knows nothing of Ray.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import pyarrow as pa
+
+from gemmcast.card import ModelCard
+from gemmcast.cell import Cell
+from gemmcast.device import Device
+
+NO_LEASE = -1
+"""Lease of an event `Ended` that reports an agent which cannot start."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ready:
+    """An agent has started."""
+
+    agent: str
+    device: Device
+    host: str
+    local: bool
+    """Whether the agent runs on the host of the coordinator."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Samples:
+    """One batch of a lease."""
+
+    agent: str
+    lease: int
+    table: pa.Table
+    """Samples with the columns of gemmcast.arrow.SCHEMA."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """A lease is over: all its samples have come, or its agent died."""
+
+    agent: str
+    lease: int
+    """NO_LEASE: the agent cannot start, and `error` says why."""
+    error: str | None = None
+    """None: all samples have come."""
+
+
+Event = Ready | Samples | Ended
+
+
+@dataclass(slots=True)
+class Progress:
+    """The state of a run, for display."""
+
+    cells: int = 0
+    """Of all devices that have joined."""
+    done: int = 0
+    """Cells that are committed, in this run or earlier."""
+    committed_now: int = 0
+    """Rows that were committed in this run."""
+    statuses: Counter[str] = field(default_factory=Counter)
+    """Status -> rows of this run."""
+    agents: int = 0
+    training: bool = False
+    """Whether a training is running."""
+
+
+class Fleet(Protocol):
+    """The agents of a cluster. Only one thread calls it.
+
+    Every lease ends with exactly one `Ended`, after all its `Samples`. Samples of an agent that
+    died may be missing; a cell may be measured by two agents. A lease is never repeated by the
+    fleet.
+    """
+
+    def ready_agents(self) -> list[Ready]:
+        """The agents whose `Ready` was an event before: for a second run on the same fleet."""
+
+    def starting(self) -> int:
+        """How many agents have neither started nor failed; their devices may add cells."""
+
+    def poll(self, timeout_s: float) -> list[Event]:
+        """New events; waits up to `timeout_s` for the first one."""
+
+    def lease(self, agent: str, lease: int, cells: Sequence[Cell]) -> None:
+        """Send cells to an agent. `lease` is a number that was not used before."""
+
+    def push(self, model: bytes, version: str) -> None:
+        """Send a model to every agent, and to those that start later."""
+
+    def close(self) -> None:
+        """Kill the agents."""
+
+
+class Trainer(Protocol):
+    """Trains and publishes in the background, one model at a time."""
+
+    @property
+    def busy(self) -> bool:
+        """Whether a training is running."""
+
+    def start(self, table: pa.Table, store_version: int) -> None:
+        """Begin to train on these samples. Must not be called while busy."""
+
+    def finished(self) -> tuple[bytes, str] | None:
+        """The newest champion and its version, once; None if nothing new passed the gate."""
+
+
+Show = Callable[[Progress], None]
+
+
+class Display(Protocol):
+    """Where a run shows how far it is; the command line supplies one."""
+
+    def show_model(self, card: ModelCard, version: str | None) -> None:
+        """A model was trained; `version` is None if the gate refused it. Called from any thread."""
+
+    def progress(self, label: str) -> AbstractContextManager[Show]:
+        """A progress bar, and the function that updates it."""
+
+
+def show_nothing(_: Progress) -> None:
+    """The display of a run that nobody watches."""

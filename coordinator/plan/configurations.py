@@ -1,0 +1,135 @@
+"""The configurations of a sweep on one device: kernels times knobs, and for each problem a
+choice of them.
+
+With `per_shape` a hash of problem and configuration orders the configurations, and the first ones
+are taken, so a choice depends on nothing but the seed, the problem and the names of the
+configurations. Does not know shapes, nor whether the device has the family.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import asdict
+
+from coordinator.plan.schema import Plan
+from gemmcast.config import KernelConfig
+from gemmcast.device import Device
+from gemmcast.errors import InputError
+from gemmcast.gemm import Gemm
+from gemmcast.renames import first_config
+from gemmcast.sample import digest
+
+HEURISTIC_ALGORITHMS = 8
+"""Algorithms that the heuristic of cuBLASLt returns at most, its default among them."""
+TILE_KNOBS = ("tile_m", "tile_n", "tile_k")
+
+
+class Configurations:
+    """Those of sweep number `index` of a plan, on one device."""
+
+    def __init__(self, plan: Plan, index: int, device: Device) -> None:
+        self._plan = plan
+        self._index = index
+        self._sweep = plan.sweep[index]
+        self._device = device
+        self._products: dict[tuple[str, str], list[KernelConfig]] = {}
+        self._names: dict[KernelConfig, str] = {}
+
+    def of(self, gemm: Gemm) -> list[KernelConfig]:
+        """The configurations that a problem is measured with."""
+        key = (gemm.dtype, gemm.layout)
+        if key not in self._products:
+            self._products[key] = list(self._product(gemm))
+        return self._chosen(gemm, self._products[key])
+
+    def _product(self, gemm: Gemm) -> Iterator[KernelConfig]:
+        for kernel in self._kernels(gemm):
+            for knobs in self._knobs():
+                yield KernelConfig(**{**asdict(kernel), **knobs})
+
+    def _kernels(self, gemm: Gemm) -> list[KernelConfig]:
+        sweep = self._sweep
+        if sweep.kernel_set is not None and self._device.arch is not None:
+            return self._kernels_of_set(sweep.kernel_set, self._device.arch, gemm)
+        names = list(sweep.kernel)
+        if sweep.algorithms is not None:
+            names = algorithm_names(sweep.algorithms)
+        return [KernelConfig(family=sweep.family, kernel=self._pinned(name)) for name in names]
+
+    def _kernels_of_set(self, kernel_set: str, arch: str, gemm: Gemm) -> list[KernelConfig]:
+        from agent.kernels.cutlass.generate import configs
+
+        try:
+            return configs(kernel_set, arch, gemm.dtype, gemm.layout)
+        except InputError:
+            # This architecture has no such set; another device of the fleet may have it.
+            return []
+
+    def _pinned(self, kernel: str) -> str:
+        """The name of a custom kernel with a hash of its files, so that an edited kernel is a
+        new cell.
+
+        A replay keeps the name: the files may have changed since its dataset was recorded.
+        """
+        if self._sweep.family != "custom" or self._plan.devices.kind == "replay":
+            return kernel
+        from agent.kernels.custom import read_custom
+
+        try:
+            return read_custom(kernel).name
+        except InputError as error:
+            field = f"sweep.{self._index}.kernel"
+            way_out = "correct the description (docs/custom-kernels.md)"
+            raise InputError(field, kernel, str(error), way_out) from None
+
+    def _knobs(self) -> Iterator[dict[str, int]]:
+        names = list(self._sweep.knobs)
+        for values in itertools.product(*self._sweep.knobs.values()):
+            knobs = dict(zip(names, values, strict=True))
+            tile = knobs.pop("tile", None)
+            if tile is not None:
+                knobs = {**dict.fromkeys(TILE_KNOBS, tile), **knobs}
+            yield knobs
+
+    def _chosen(self, gemm: Gemm, configs: list[KernelConfig]) -> list[KernelConfig]:
+        """At most `per_shape` of them, in their order; the library's default always."""
+        most = self._sweep.per_shape
+        if most is None or most >= len(configs):
+            return configs
+        defaults = [config for config in configs if config.kernel == "default"]
+        others = [config for config in configs if config.kernel != "default"]
+        others.sort(key=lambda config: self._draw(gemm, config))
+        chosen = set((defaults + others)[:most])
+        return [config for config in configs if config in chosen]
+
+    def _draw(self, gemm: Gemm, config: KernelConfig) -> str:
+        if config not in self._names:
+            self._names[config] = _draw_name(config)
+        name = self._names[config]
+        return digest({"seed": self._plan.seed, "gemm": str(gemm), "config": name})
+
+
+def algorithm_names(count: int) -> list[str]:
+    """Names of cuBLASLt's algorithms, as agent/kernels/cublaslt has them."""
+    names = ["default"]
+    names += [f"heuristic-{i}" for i in range(1, HEURISTIC_ALGORITHMS)]
+    names += [f"enumerated-{i}" for i in range(count - len(names))]
+    return names[:count]
+
+
+def _draw_name(config: KernelConfig) -> str:
+    """The name of a configuration in draws: its text in schema 1, so that a choice never changes.
+
+    A custom kernel counts by its path alone: an edited one meets the same shapes.
+    """
+    values = first_config(asdict(config))
+    family = str(values.pop("family"))
+    kernel = str(values.pop("kernel")).partition("@")[0]
+    words = [family, kernel]
+    if config.tile_m and config.tile_m == config.tile_n == config.tile_k:
+        words.append(f"tile={config.tile_m}")
+        for knob in TILE_KNOBS:
+            del values[knob]
+    words += [f"{knob}={value}" for knob, value in values.items() if value]
+    return " ".join(word for word in words if word)

@@ -1,0 +1,111 @@
+"""What the figures share: colours, words, panels, scatter plots and the ticks of logarithmic axes.
+
+Figures are made without pyplot: nothing is global, no figure has to be closed, and importing this
+file selects no backend. A tile and a kernel family have one colour in all figures.
+Knows nothing of models or samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.figure import Figure
+
+from costmodel.dataset import Column
+from gemmcast.config import FAMILIES
+
+Floating = npt.NDArray[np.floating]
+
+GREY = "#5b6b7b"
+TILE_COLOURS = {
+    1: "#440154",
+    2: "#414487",
+    4: "#2a788e",
+    8: "#22a884",
+    16: "#e3a008",
+    32: "#d1495b",
+}
+FAMILY_COLOURS = {family: f"C{i}" for i, family in enumerate(FAMILIES)}
+TARGET_NAMES = {
+    "runtime_us": "runtime",
+    "sustained_runtime_us": "sustained runtime",
+    "power_w": "power",
+    "energy_mj": "energy",
+    "tflops": "throughput",
+}
+TARGET_UNITS = {
+    "runtime_us": "µs",
+    "sustained_runtime_us": "µs",
+    "power_w": "W",
+    "energy_mj": "mJ",
+    "tflops": "TFLOP/s",
+}
+MIN_TICK_GAP = 0.04
+"""Least distance of two ticks, as a share of the axis."""
+LONG_AXIS = 300
+"""Above this ratio of its ends, a logarithmic axis has ticks at the powers of ten only."""
+
+
+def new_axes(width: float, height: float) -> tuple[Figure, Axes]:
+    """A figure with one panel; its size in inches."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.subplots()
+
+
+def new_panels(
+    columns: int, width: float, height: float, *, sharex: bool = False, sharey: bool = False
+) -> tuple[Figure, Sequence[Axes]]:
+    """A figure with panels side by side; the size of the whole in inches."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    panels = figure.subplots(1, columns, squeeze=False, sharex=sharex, sharey=sharey)
+    return figure, list(panels[0])
+
+
+def scatter_by_family(
+    axes: Axes, x: Floating, y: Floating, families: Column, *, size: int, alpha: float
+) -> None:
+    """One point a row, in the colour of its family."""
+    for family in sorted(set(families.tolist())):
+        members = families == family
+        axes.scatter(
+            x[members],
+            y[members],
+            s=size,
+            alpha=alpha,
+            label=family,
+            edgecolors="none",
+            color=FAMILY_COLOURS[family],
+        )
+
+
+def set_log_ticks(axis: Axis, ticks: Iterable[float]) -> None:
+    """Show only these ticks on a logarithmic axis, and fewer where they would touch."""
+    low, high = axis.get_view_interval()
+    min_gap = MIN_TICK_GAP * np.log(high / low)
+    shown: list[float] = []
+    for tick in ticks:
+        if not low <= tick <= high:
+            continue
+        if not shown or np.log(tick / shown[-1]) > min_gap:
+            shown.append(tick)
+    axis.set_ticks(shown)
+    axis.set_ticks([], minor=True)
+    axis.set_major_formatter(lambda value, _: f"{value:g}")
+
+
+def decade_ticks(low: float, high: float) -> list[float]:
+    """Powers of ten, with 2 and 5 between them on a short axis."""
+    digits = (1, 2, 5) if high / low < LONG_AXIS else (1,)
+    return power_ticks(digits, range(-9, 13))
+
+
+def power_ticks(digits: Sequence[float], powers: Iterable[int]) -> list[float]:
+    """Each digit times each power of ten, ascending."""
+    ticks = []
+    for power in powers:
+        ticks += [digit * 10.0**power for digit in digits]
+    return ticks

@@ -1,0 +1,218 @@
+"""The card of a dataset: what was measured, on which devices, when and how; and what it counts.
+
+A cell is a GEMM with the configuration that ran, the state of the cache, and the type of device; a
+group to tune in is a shape, dtype and family with GROUP or more different configurations.
+Works on rows alone: does not know files, plans or the store.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final, TypedDict
+
+import numpy as np
+
+from costmodel.evaluate.noise import cell_key
+from gemmcast.config import KernelConfig
+from gemmcast.rows import ReadRow
+
+Rows = Sequence[ReadRow]
+GROUP: Final = 20
+BANDWIDTHS: Final = (
+    ("copy", "dram_gbps", "GB/s"),
+    ("L2", "l2_gbps", "GB/s"),
+    ("idle", "idle_power_w", "W"),
+)
+"""What was measured on a device besides its peaks: word on the card, column, unit."""
+
+
+class DatasetCounts(TypedDict):
+    """What a dataset holds."""
+
+    device: dict[str, int]
+    """Name of the device -> rows."""
+    rows: int
+    cells: int
+    """Different cells among the rows that are ok; so are shapes, groups, families and dtypes."""
+    shapes: int
+    groups_of_20: int
+    rows_with_power: int
+    by_family: dict[str, int]
+    by_dtype: dict[str, int]
+    not_ok: dict[str, int]
+    """Status -> rows, without ok."""
+
+
+def counts(rows: Rows) -> DatasetCounts:
+    """Rows, cells, shapes and groups, and how many rows are not ok."""
+    measured = [row for row in rows if row["status"] == "ok"]
+    cells = {cell_key(row) for row in measured}
+    groups: dict[tuple[str, str, str], set[KernelConfig]] = defaultdict(set)
+    for gemm, config, _, _ in cells:
+        groups[gemm.shape_key, gemm.dtype, config.family].add(config)
+    statuses = _count(rows, "status")
+    statuses.pop("ok", None)
+    return DatasetCounts(
+        device=_count(rows, "device"),
+        rows=len(rows),
+        cells=len(cells),
+        shapes=len({gemm.shape_key for gemm, _, _, _ in cells}),
+        groups_of_20=sum(len(configs) >= GROUP for configs in groups.values()),
+        rows_with_power=sum(row["power_w"] is not None for row in measured),
+        by_family=_count(measured, "family"),
+        by_dtype=_count(measured, "dtype"),
+        not_ok=statuses,
+    )
+
+
+def dataset_card(
+    name: str, rows: Rows, counted: DatasetCounts, measure: Mapping[str, object] | None
+) -> str:
+    """The card as Markdown.
+
+    Args:
+        name: of the dataset.
+        rows: all its rows, at least one.
+        counted: what `counts` says of these rows.
+        measure: the plan's [measure] table; None: the defaults.
+    """
+    lines = [
+        f"# {name}",
+        "",
+        "Written by `python -m coordinator export`; the columns are those of docs/schema.md.",
+        "",
+        "| | |",
+        "|---|---|",
+    ]
+    entries = {**_origin(rows, measure), **_contents(counted), **_quality(rows)}
+    for key, value in entries.items():
+        lines.append(f"| {key} | {value} |")
+    return "\n".join(lines) + "\n"
+
+
+def _origin(rows: Rows, measure: Mapping[str, object] | None) -> dict[str, str]:
+    """Devices, software, time and protocol."""
+    drivers = []
+    for driver, cuda in _distinct(rows, "driver", "cuda"):
+        if driver:
+            drivers.append(f"{driver}, {cuda}")
+    conditions = []
+    for cache, distribution in _distinct(rows, "cache", "operand_distribution"):
+        conditions.append(f"{cache}, {distribution}")
+    times = [row["measured_at"] for row in rows]
+    devices = "GPUs" if rows[0]["device_kind"] == "cuda" else "devices"
+    return {
+        devices: _joined(_device_texts(rows)),
+        "driver, CUDA": _joined(drivers),
+        "libraries": _joined(_values(rows, "library")),
+        "measured on them": _joined(_descriptor_texts(rows)),
+        "when": f"{min(times)} to {max(times)}",
+        "program": "gemmcast " + _joined(_values(rows, "program_version")),
+        "agents": str(len(_values(rows, "agent"))),
+        "protocol": json.dumps(measure) if measure else "the defaults of docs/plan.md",
+        "cache and operands": _joined(conditions),
+    }
+
+
+def _contents(counted: DatasetCounts) -> dict[str, str]:
+    failures = _count_text(counted["not_ok"]) or "none"
+    return {
+        "rows": f"{counted['rows']:,}; not ok: {failures}",
+        "different cells, shapes": f"{counted['cells']:,}, {counted['shapes']:,}",
+        f"groups of {GROUP} configurations": f"{counted['groups_of_20']:,}",
+        "rows with power": f"{counted['rows_with_power']:,}",
+        "families": _count_text(counted["by_family"]),
+        "dtypes": _count_text(counted["by_dtype"]),
+    }
+
+
+def _quality(rows: Rows) -> dict[str, str]:
+    """How much the readings of one row scatter, and whether the two power readings agree."""
+    errors: list[float] = []
+    disagreements: list[float] = []
+    for row in rows:
+        if row["runtime_rse"] is not None:
+            errors.append(row["runtime_rse"])
+        if row["power_w"] and row["power_instant_w"]:
+            disagreements.append(abs(row["power_w"] / row["power_instant_w"] - 1))
+    scatter = _median_percent(errors)
+    return {
+        "spread within a reading, median": f"{scatter} of runtime (relative standard error)",
+        "counter against instantaneous power, median": _median_percent(disagreements),
+    }
+
+
+def _device_texts(rows: Rows) -> list[str]:
+    columns = ("device", "device_uuid", "compute_units", "l2_bytes", "power_limit_w")
+    texts = []
+    for name, uuid, units, l2_bytes, limit_w in _distinct(rows, *columns):
+        l2_mib = 0.0
+        limit = ""
+        if isinstance(l2_bytes, int):
+            l2_mib = l2_bytes / 2**20
+        if isinstance(limit_w, float):
+            limit = f", {limit_w:.0f} W"
+        texts.append(f"{name} ({uuid}; {units} SMs, {l2_mib:.0f} MiB L2{limit})")
+    return texts
+
+
+def _descriptor_texts(rows: Rows) -> list[str]:
+    """Peaks and bandwidths, each from the lowest to the highest that any of the devices has."""
+    texts = []
+    for dtype in _values(rows, "dtype"):
+        peaks = [row["peak_tflops"] for row in rows if row["dtype"] == dtype]
+        texts.append(_range_text(dtype, peaks, "TFLOP/s"))
+    for word, column, unit in BANDWIDTHS:
+        readings = [row[column] for row in rows]
+        texts.append(_range_text(word, readings, unit))
+    return texts
+
+
+def _range_text(word: str, values: Sequence[float | None], unit: str) -> str:
+    """`copy 2,982 to 3,001 GB/s`; empty if nothing was measured."""
+    known = [value for value in values if value]
+    if not known:
+        return ""
+    lowest = _rounded(min(known))
+    highest = _rounded(max(known))
+    if lowest == highest:
+        return f"{word} {lowest} {unit}"
+    return f"{word} {lowest} to {highest} {unit}"
+
+
+def _rounded(value: float) -> str:
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
+
+
+def _distinct(rows: Rows, *names: str) -> list[tuple[object, ...]]:
+    """The different values of some columns together, in the order of their first rows."""
+    values: dict[tuple[object, ...], None] = {}
+    for row in rows:
+        values[tuple(row[name] for name in names)] = None
+    return list(values)
+
+
+def _values(rows: Rows, name: str) -> list[str]:
+    """The different values of one column, without those that are absent or empty."""
+    return [str(value) for (value,) in _distinct(rows, name) if value]
+
+
+def _count(rows: Rows, column: str) -> dict[str, int]:
+    return dict(Counter(row[column] for row in rows))
+
+
+def _count_text(counted: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {count:,}" for name, count in sorted(counted.items()))
+
+
+def _joined(texts: Iterable[str]) -> str:
+    different = dict.fromkeys(filter(None, texts))
+    return "; ".join(different) or "none"
+
+
+def _median_percent(shares: Sequence[float]) -> str:
+    if not shares:
+        return "not read"
+    return f"{100 * float(np.median(shares)):.2f} %"

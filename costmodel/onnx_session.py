@@ -1,0 +1,71 @@
+"""ONNX Runtime for the trainer: open an exported model, compare it with its source, time it.
+
+Sessions have one thread, as those of the embedded predictor (gemmcast/predictor.py) have.
+Knows nothing of how a model was fitted or exported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from time import perf_counter
+from typing import Final, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime as ort
+
+from gemmcast.query import INPUT, Rows
+
+PARITY_LIMIT: Final = 1e-5
+"""Largest relative difference that a model file may have from the model it was exported from."""
+STRETCHES: Final = 5
+"""A timing is repeated in so many stretches; the quietest counts."""
+SMALLEST: Final = 1e-30
+"""In place of an output of 0, when a difference is divided by it."""
+
+Array = npt.NDArray[np.float32] | npt.NDArray[np.float64]
+
+
+class Predicts(Protocol):
+    """A fitted model in Python."""
+
+    def predict(self, queries: Rows) -> Mapping[str, Array]:
+        """output -> [n_rows], or [n_rows, n_outputs] of the interval's ends."""
+        ...
+
+
+def open_session(model: bytes) -> ort.InferenceSession:
+    """The model in ONNX Runtime, on one thread of the CPU."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+def parity(model: Predicts, session: ort.InferenceSession, queries: Rows) -> float:
+    """Largest relative difference between the model and its file, over all rows and outputs."""
+    names = [output.name for output in session.get_outputs()]
+    from_file = session.run(None, {INPUT: queries})
+    from_model = model.predict(queries)
+    largest = 0.0
+    for name, values in zip(names, from_file, strict=True):
+        expected = from_model[name]
+        difference = np.abs(values.astype(np.float64) - expected)
+        relative = difference / np.maximum(np.abs(expected), SMALLEST)
+        largest = max(largest, float(np.max(relative)))
+    return largest
+
+
+def p50_us(run: Callable[[], object], runs: int) -> float:
+    """Median time of a call in the quietest stretch, because other processes only add time."""
+    medians = []
+    for _ in range(STRETCHES):
+        times_s = [_time_s(run) for _ in range(runs // STRETCHES)]
+        medians.append(float(np.median(times_s)))
+    return min(medians) * 1e6
+
+
+def _time_s(run: Callable[[], object]) -> float:
+    start_s = perf_counter()
+    run()
+    return perf_counter() - start_s

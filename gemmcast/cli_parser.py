@@ -1,0 +1,86 @@
+"""The options of `gemmcast predict | rank | pick | info`.
+
+A wrong command line ends as every other bad input: one line `error: ...` on stderr and exit code 2.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final, NoReturn, get_args
+
+from gemmcast.config import FAMILIES
+from gemmcast.gemm import DTYPES, LAYOUTS
+from gemmcast.prediction import Objective
+
+_CONFIG: Final = "FAMILY[:KNOB=VALUE,...]"
+_COMMANDS: Final = {
+    "predict": "the cost of one GEMM with one configuration",
+    "rank": "several configurations in the order of their cost",
+    "pick": "the configuration with the lowest cost",
+    "info": "what a model is, and the devices that can be named",
+}
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse prints a usage text before an error; one line is enough."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print one line and end the process."""
+        self.exit(2, f"error: {message} (see {self.prog} --help)\n")
+
+
+def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The options of one command, which `command` names. A wrong command line ends the process."""
+    parser = _parser()
+    args, rest = parser.parse_known_args(argv)
+    # The list of positionals comes in one piece only, before the options or after them.
+    if args.command in ("rank", "pick") and not any(word.startswith("-") for word in rest):
+        args.configs += rest
+    elif rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    return args
+
+
+def _parser() -> _Parser:
+    text = "Predict what a matrix multiplication costs, before it runs."
+    parser = _Parser(prog="gemmcast", description=text)
+    commands = parser.add_subparsers(
+        required=True, dest="command", metavar=" | ".join(_COMMANDS), parser_class=_Parser
+    )
+    for name, help_ in _COMMANDS.items():
+        command = commands.add_parser(name, help=help_, description=help_)
+        command.add_argument("--json", action="store_true", help="print one JSON object")
+        command.add_argument(
+            "--model", required=True, type=Path, help="an .onnx file, or a node's model directory"
+        )
+        if name != "info":
+            _add_problem(command)
+        if name == "predict":
+            families = f"families: {', '.join(FAMILIES)}"
+            command.add_argument("--config", required=True, metavar=_CONFIG, help=families)
+        if name in ("rank", "pick"):
+            _add_choice(command)
+        if name == "rank":
+            command.add_argument("--top", type=int, help="print only the first TOP (all)")
+    return parser
+
+
+def _add_problem(command: argparse.ArgumentParser) -> None:
+    for size in ("m", "n", "k"):
+        command.add_argument(size, type=int)
+    command.add_argument("--dtype", default="fp32", help=", ".join(DTYPES))
+    command.add_argument("--layout", default="nn", help=", ".join(LAYOUTS))
+    command.add_argument("--batch", type=int, default=1)
+    command.add_argument("--beta", type=float, default=0.0)
+    device = "the name of a device of the model, or a file with a device description in JSON"
+    command.add_argument("--device", help=device)
+    command.add_argument("--cache", choices=("cold", "warm"), default="cold")
+
+
+def _add_choice(command: argparse.ArgumentParser) -> None:
+    objectives = ", ".join(get_args(Objective))
+    command.add_argument("--objective", default="time", help=objectives)
+    command.add_argument("--configs-file", type=Path, help="a JSON list of configurations")
+    command.add_argument("configs", nargs="*", metavar=_CONFIG)

@@ -1,0 +1,111 @@
+"""Between the nouns (Gemm, KernelConfig, Device, Cell) and the flat row of a sample.
+
+    known_columns(gemm, config, device)  ->  the columns that are known before anything is measured
+    gemm_of(row), config_of(row), device_of(rows)  ->  the nouns again
+    blank(cell, ...), failed(cell, ...)  ->  a whole row, before its readings
+
+Does not know how a cell is measured, nor where rows are kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
+from uuid import uuid4
+
+from gemmcast import __version__
+from gemmcast.cell import Cell
+from gemmcast.config import KNOBS, KernelConfig
+from gemmcast.device import Device
+from gemmcast.gemm import Gemm
+from gemmcast.sample import Sample
+
+Row = dict[str, Any]
+"""Column -> int, float, str, bool or None, as `gemmcast.sample.COLUMNS` says."""
+ReadRow = Mapping[str, Any]
+"""The same, where it is only read."""
+_GEMM_COLUMNS = ("m", "n", "k", "batch", "dtype", "layout", "alpha", "beta")
+_CONFIG_COLUMNS = ("family", "kernel", *KNOBS)
+
+
+def gemm_of(row: ReadRow) -> Gemm:
+    """The problem of a row."""
+    return Gemm(**{name: row[name] for name in _GEMM_COLUMNS})
+
+
+def config_of(row: ReadRow) -> KernelConfig:
+    """The kernel configuration of a row."""
+    return KernelConfig(**{name: row[name] for name in _CONFIG_COLUMNS})
+
+
+def device_of(rows: Sequence[ReadRow]) -> Device:
+    """The device that rows of one device describe; its peaks are those of all dtypes in `rows`."""
+    first = rows[0]
+    peaks = {row["dtype"]: row["peak_tflops"] for row in rows if row["peak_tflops"]}
+    return Device(
+        name=first["device"],
+        kind=first["device_kind"],
+        uuid=first["device_uuid"],
+        compute_units=first["compute_units"],
+        arch=first["arch"],
+        clock_max_mhz=first["clock_max_mhz"],
+        power_limit_w=first["power_limit_w"],
+        idle_power_w=first["idle_power_w"],
+        memory_bytes=first["memory_bytes"] or 0,
+        l2_bytes=first["l2_bytes"] or 0,
+        dram_gbps=first["dram_gbps"] or 0.0,
+        l2_gbps=first["l2_gbps"],
+        empty_launch_us=first["empty_launch_us"] or 0.0,
+        peak_tflops=peaks,
+        driver=first["driver"],
+        cuda=first["cuda"],
+        library=first["library"],
+        mig=first["mig"],
+    )
+
+
+def known_columns(gemm: Gemm, config: KernelConfig, device: Device) -> Row:
+    """The columns of a row that are known before anything is measured."""
+    return {
+        **asdict(gemm),
+        **asdict(config),
+        "power_limit_w": device.power_limit_w,
+        "idle_power_w": device.idle_power_w,
+        "device": device.name,
+        "device_kind": device.kind,
+        "device_uuid": device.uuid,
+        "compute_units": device.compute_units,
+        "arch": device.arch,
+        "clock_max_mhz": device.clock_max_mhz,
+        "memory_bytes": device.memory_bytes,
+        "l2_bytes": device.l2_bytes,
+        "dram_gbps": device.dram_gbps,
+        "l2_gbps": device.l2_gbps,
+        "empty_launch_us": device.empty_launch_us,
+        "peak_tflops": device.peak_tflops.get(gemm.dtype),
+        "driver": device.driver,
+        "cuda": device.cuda,
+        "library": device.library,
+        "mig": device.mig,
+    }
+
+
+def blank(cell: Cell, device: Device, agent: str) -> Row:
+    """The row of a cell before anything is read: status ok, no readings."""
+    sample = Sample(
+        **known_columns(cell.gemm, cell.config, device),
+        cache=cell.cache,
+        sample_id=uuid4().hex,
+        cell_id=cell.cell_id,
+        agent=agent,
+        program_version=__version__,
+        measured_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
+    )
+    return sample.row()
+
+
+def failed(cell: Cell, device: Device, agent: str, status: str, reason: str) -> Row:
+    """The row of a cell that was not measured: no readings, a status of STATUSES and its reason."""
+    return {**blank(cell, device, agent), "status": status, "reason": reason}

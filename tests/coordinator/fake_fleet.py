@@ -1,0 +1,181 @@
+"""A fleet and a trainer that live in this process, on a made-up clock.
+
+Each poll takes the time that it may take at most, and then every agent has measured `batch` cells.
+An agent that dies loses this batch and all its leases, and is back at once.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+
+from coordinator.fleet.interface import Ended, Event, Fleet, Ready, Samples, Trainer
+from coordinator.fleet.scheduler import Scheduler
+from coordinator.plan.schema import Plan
+from coordinator.samples.store import SampleStore
+from gemmcast.arrow import to_table
+from gemmcast.cell import Cell
+from gemmcast.device import Device
+from gemmcast.rows import Row
+
+Measure = Callable[[Cell, Device], Row]
+Dies = Callable[[str, Cell], bool]
+"""Whether an agent dies when it comes to a cell."""
+MAX_POLLS = 5000
+
+
+def never_dies(_agent: str, _cell: Cell) -> bool:
+    return False
+
+
+@dataclass
+class FakeAgent:
+    device: Device
+    local: bool = False
+    joins_at: int = 0
+    """The poll at which it is ready."""
+    is_ready: bool = False
+    leases: dict[int, list[Cell]] = field(default_factory=dict)
+
+
+class FakeFleet:
+    """See the head of this file. Its calls are recorded in public attributes."""
+
+    def __init__(
+        self,
+        measure: Measure,
+        agents: dict[str, FakeAgent],
+        *,
+        batch: int = 4,
+        dies: Dies = never_dies,
+    ) -> None:
+        self._measure = measure
+        self._batch = batch
+        self._dies = dies
+        self.agents = agents
+        self.polls = 0
+        self.time_s = 0.0
+        self.deaths = Counter[str]()
+        self.measured = Counter[str]()
+        self.leased: list[tuple[str, list[Cell]]] = []
+        self.pushed: list[tuple[bytes, str]] = []
+
+    def now_s(self) -> float:
+        return self.time_s
+
+    def starting(self) -> int:
+        return 0
+
+    def ready_agents(self) -> list[Ready]:
+        return [self._ready(name) for name, agent in self.agents.items() if agent.is_ready]
+
+    def poll(self, timeout_s: float) -> list[Event]:
+        self.polls += 1
+        self.time_s += timeout_s
+        assert self.polls < MAX_POLLS, "the run never ends"
+        events: list[Event] = []
+        for name, agent in self.agents.items():
+            if not agent.is_ready and self.polls > agent.joins_at:
+                agent.is_ready = True
+                events.append(self._ready(name))
+            elif agent.leases:
+                events += self._work(name, agent)
+        return events
+
+    def lease(self, agent: str, lease: int, cells: Sequence[Cell]) -> None:
+        assert lease not in self.agents[agent].leases
+        assert cells
+        self.agents[agent].leases[lease] = list(cells)
+        self.leased.append((agent, list(cells)))
+
+    def push(self, model: bytes, version: str) -> None:
+        self.pushed.append((model, version))
+
+    def close(self) -> None:
+        for agent in self.agents.values():
+            agent.leases.clear()
+
+    def cells_leased_to(self, name: str) -> int:
+        return sum(len(cells) for agent, cells in self.leased if agent == name)
+
+    def _ready(self, name: str) -> Ready:
+        agent = self.agents[name]
+        return Ready(agent=name, device=agent.device, host="paper", local=agent.local)
+
+    def _work(self, name: str, agent: FakeAgent) -> list[Event]:
+        lease, cells = next(iter(agent.leases.items()))
+        rows: list[Row] = []
+        for cell in cells[: self._batch]:
+            if self._dies(name, cell):
+                self.deaths[cell.cell_id] += 1
+                return self._die(name, agent, rows)
+            self.measured[cell.cell_id] += 1
+            rows.append(self._measure(cell, agent.device))
+        del cells[: self._batch]
+        events: list[Event] = [Samples(agent=name, lease=lease, table=to_table(rows))]
+        if not cells:
+            del agent.leases[lease]
+            events.append(Ended(agent=name, lease=lease))
+        return events
+
+    def _die(self, name: str, agent: FakeAgent, lost: list[Row]) -> list[Event]:
+        leases = list(agent.leases)
+        agent.leases = {}
+        return [Ended(agent=name, lease=lease, error="the actor died") for lease in leases]
+
+
+class FakeTrainer:
+    """A training takes `polls` of the fleet; every model passes the gate."""
+
+    def __init__(self, fleet: FakeFleet, polls: int = 5) -> None:
+        self._fleet = fleet
+        self._polls = polls
+        self._until = -1
+        self._made: tuple[bytes, str] | None = None
+        self.started: list[tuple[int, int]] = []
+        """(rows, store version) of each training."""
+
+    @property
+    def busy(self) -> bool:
+        return self._fleet.polls < self._until
+
+    def start(self, table: pa.Table, store_version: int) -> None:
+        assert not self.busy
+        for agent in self._fleet.agents.values():
+            measures_our_cpu = agent.local and agent.device.kind == "cpu"
+            assert not (measures_our_cpu and agent.leases)
+        self._until = self._fleet.polls + self._polls
+        self.started.append((len(table), store_version))
+        self._made = (f"model of {len(table)}".encode(), str(len(self.started)))
+
+    def finished(self) -> tuple[bytes, str] | None:
+        if self.busy:
+            return None
+        made, self._made = self._made, None
+        return made
+
+
+def make_scheduler(
+    plan: Plan,
+    store: SampleStore,
+    fleet: FakeFleet,
+    trainer: Trainer | None = None,
+    *,
+    cells: Sequence[Cell] | None = None,
+    trained_rows: int = 0,
+    now_s: Callable[[], float] | None = None,
+) -> Scheduler:
+    """A scheduler on the fleet's clock."""
+    as_fleet: Fleet = fleet
+    return Scheduler(
+        plan,
+        store,
+        as_fleet,
+        trainer,
+        cells=cells,
+        trained_rows=trained_rows,
+        now_s=now_s or fleet.now_s,
+    )

@@ -1,0 +1,206 @@
+"""T4 results: ours come back as they went, other tuners' files need their problem as constants."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from coordinator.samples.formats.t4 import INVALIDITY, STATUSES, write_t4
+from coordinator.samples.importer import read_table
+from gemmcast.arrow import read_samples, to_table
+from gemmcast.errors import InputError
+from gemmcast.rows import Row
+from gemmcast.sample import STATUSES as ALL_STATUSES
+
+DATASETS = Path(__file__).parents[3] / "datasets"
+READINGS = ("runtime_us", "sustained_runtime_us", "power_w", "energy_mj")
+Write = Callable[..., Path]
+MakeRow = Callable[..., Row]
+Constants = dict[str, str]
+
+
+@pytest.mark.parametrize("name", ["h100_demo", "h100_repeatability"])
+def test_what_goes_out_as_t4_comes_back_as_it_was(name: str, tmp_path: Path) -> None:
+    samples = read_samples(DATASETS / f"{name}.parquet")
+    write_t4(samples, tmp_path / "samples.t4.json")
+    imported = read_table(tmp_path / "samples.t4.json")
+    assert (imported.format, imported.skipped, imported.notes) == ("t4", {}, ())
+    assert imported.table.sort_by("cell_id").equals(samples.sort_by("cell_id"))
+
+
+def test_failed_rows_go_out_with_the_invalidity_of_t4_and_come_back(
+    power_samples: pa.Table, tmp_path: Path
+) -> None:
+    rows = power_samples.slice(0, len(ALL_STATUSES)).to_pylist()
+    for row, status in zip(rows, ALL_STATUSES, strict=True):
+        if status != "ok":
+            row |= {**dict.fromkeys(READINGS), "status": status, "reason": "so"}
+    path = tmp_path / "failed.json"
+    write_t4(to_table(rows), path)
+    status_of = {row["sample_id"]: row["status"] for row in rows}
+    for result in json.loads(path.read_text())["results"]:
+        measured = {entry["name"]: entry["value"] for entry in result["measurements"]}
+        invalidity = INVALIDITY.get(status_of[measured["sample_id"]], "runtime")
+        assert result["invalidity"] == invalidity
+        assert invalidity in STATUSES
+        assert result["correctness"] == (measured["status"] != "incorrect")
+    imported = read_table(path).table
+    assert imported.sort_by("cell_id").equals(to_table(rows).sort_by("cell_id"))
+
+
+def test_a_t4_file_has_the_form_that_other_tuners_read(
+    power_samples: pa.Table, tmp_path: Path
+) -> None:
+    path = tmp_path / "new" / "five.json"
+    write_t4(power_samples.slice(0, 5), path)
+    file = json.loads(path.read_text())
+    assert (file["schema_version"], len(file["results"])) == ("1.0.0", 5)
+    assert file["metadata"]["constants"]["compute_units"] == 132
+    for result in file["results"]:
+        assert set(result) == {
+            "timestamp",
+            "configuration",
+            "times",
+            "invalidity",
+            "correctness",
+            "measurements",
+            "objectives",
+        }
+        by_name = {}
+        for entry in result["measurements"]:
+            assert set(entry) == {"name", "value", "unit"}
+            assert type(entry["value"]) in (int, float, str)
+            by_name[entry["name"]] = entry
+        assert by_name["time"]["value"] == result["times"]["runtimes"][0]
+        assert by_name["time"]["unit"] == "ms"
+        assert by_name["runtime_us"]["unit"] == "us"
+        assert by_name["energy_mj"]["unit"] == "mJ"
+
+
+@pytest.mark.parametrize(
+    ("count", "name", "message"),
+    [(0, "none.json", "samples = 0"), (3, "three.txt", "name it SOMETHING.json")],
+)
+def test_no_t4_file_without_samples_or_with_another_name(
+    power_samples: pa.Table, tmp_path: Path, count: int, name: str, message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        write_t4(power_samples.slice(0, count), tmp_path / name)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_kernel_tuner_file_needs_its_problem_from_the_user(
+    write: Write, kernel_tuner: MakeRow, problem: Constants
+) -> None:
+    imported = read_table(write([kernel_tuner()], "results.json"), constants=problem)
+    (row,) = imported.table.to_pylist()
+    expected = {
+        "m": 1024,
+        "n": 512,
+        "k": 256,
+        "dtype": "fp16",
+        "family": "custom",
+        "tile_m": 64,
+        "split_k": 2,
+        "kernel": "block_size_x=16",
+        "runtime_us": 1250.0,
+        "launches_timed": 3,
+        "power_w": 300.0,
+        "energy_mj": None,
+        "compute_units": 108,
+        "arch": "sm_80",
+        "measured_at": "2025-03-01T10:00:00.500+00:00",
+    }
+    assert {name: row[name] for name in expected} == expected
+    deviation = np.std([1.0, 3.0, 1.25], ddof=1)
+    assert row["runtime_rse"] == pytest.approx(1.2533 * deviation / np.sqrt(3) / 1.75)
+    assert imported.notes[1] == "measurements that were not read: GFLOP/s"
+
+
+@pytest.mark.parametrize(
+    ("unit", "runtime_us"),
+    [("", 1500.0), ("ms", 1500.0), ("us", 1.5), ("ns", 0.0015), ("s", 1.5e6)],
+)
+def test_without_single_runtimes_the_measured_time_counts(
+    write: Write, kernel_tuner: MakeRow, problem: Constants, unit: str, runtime_us: float
+) -> None:
+    time = {"name": "time", "value": 1.5, "unit": unit}
+    path = write([kernel_tuner(times={}, measurements=[time])], "results.json")
+    (row,) = read_table(path, constants=problem).table.to_pylist()
+    assert row["runtime_us"] == pytest.approx(runtime_us)
+    assert row["launches_timed"] is None
+
+
+@pytest.mark.parametrize(
+    ("invalidity", "status"),
+    [
+        ("compile", "unsupported"),
+        ("runtime", "cuda_error"),
+        ("correctness", "incorrect"),
+        ("timeout", "timeout"),
+    ],
+)
+def test_an_invalid_result_is_a_failed_row(
+    write: Write, kernel_tuner: MakeRow, problem: Constants, invalidity: str, status: str
+) -> None:
+    time = {"name": "time", "value": "FailedConfig", "unit": "ms"}
+    failed = kernel_tuner(invalidity=invalidity, times={"runtimes": []}, measurements=[time])
+    path = write([kernel_tuner(), failed], "results.json")
+    table = read_table(path, constants=problem).table
+    assert table["status"].to_pylist() == ["ok", status]
+    assert table["reason"].to_pylist() == [None, f"T4 invalidity {invalidity}"]
+    assert table["runtime_us"].to_pylist()[1] is None
+
+
+@pytest.mark.parametrize(
+    ("result", "constants", "message"),
+    [
+        ({}, {"tile": "64"}, "^--set = 'tile': is no column of a sample"),
+        ({}, {"k": None}, "^k = None: results.json, result 1: .*--set k=..."),
+        ({}, {"device": None}, "^device = None: "),
+        ({}, {"m": "many"}, "^m = 'many': results.json, result 1: must be a number"),
+        ({"configuration": {"tile_m": True}}, {}, "^tile_m = True: .*1: must be a number"),
+        ({"configuration": {"tile_m": 10**400}}, {}, "^tile_m = 10000.*1: must be finite"),
+        ({"configuration": {"layout": ["nn"]}}, {}, "^layout = .*1: must be a text"),
+        ({"invalidity": "bored"}, {}, "^invalidity = 'bored': results.json, result 1: "),
+        ({"configuration": None}, {}, "^configuration = None: .*1: must be a JSON object"),
+        ({"measurements": 7}, {}, "^measurements = 7: results.json, result 1: must be a list"),
+        ({"measurements": [7]}, {}, "^measurements = 7: "),
+        ({"times": {"runtimes": ["a"]}}, {}, "^runtimes = .*must be numbers"),
+        ({"times": {"runtimes": [-1.0]}}, {}, "^runtime_us = -1000.0: .*1: must be above 0"),
+        (
+            {"times": {}, "measurements": [{"name": "time", "value": 1, "unit": "fortnights"}]},
+            {},
+            "^unit = 'fortnights'",
+        ),
+        (
+            {"times": {}, "measurements": []},
+            {},
+            "^runtime_us = None: results.json, result 1: every sample needs it",
+        ),
+        ({"timestamp": "noon"}, {}, "^measured_at = 'noon': results.json, result 1"),
+    ],
+)
+def test_a_bad_result_is_refused_with_its_number(
+    write: Write,
+    kernel_tuner: MakeRow,
+    problem: Constants,
+    result: Row,
+    constants: dict[str, str | None],
+    message: str,
+) -> None:
+    """A constant that is None is left out."""
+    changed = {**problem, **constants}
+    given = {name: value for name, value in changed.items() if value is not None}
+    with pytest.raises(InputError, match=message):
+        read_table(write([kernel_tuner(**result)], "results.json"), constants=given)
+
+
+def test_results_that_are_no_objects_are_refused(write: Write) -> None:
+    with pytest.raises(InputError, match="^result = 7: results.json, result 1: must be a JSON obj"):
+        read_table(write({"results": [7]}, "results.json"))

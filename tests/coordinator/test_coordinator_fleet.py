@@ -1,0 +1,181 @@
+"""The contracts of coordinator/fleet/interface.py, run over Ray and over the fakes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from time import sleep
+
+import pyarrow as pa
+import pytest
+import ray
+from fake_fleet import FakeAgent, FakeFleet, FakeTrainer, Measure
+
+from coordinator.fleet.cluster import EMBEDDED, RayFleet, connect
+from coordinator.fleet.interface import Ended, Event, Fleet, Ready, Samples, Trainer
+from coordinator.fleet.trainer import RayTrainer
+from coordinator.plan.cells import plan_cells
+from coordinator.plan.schema import Plan
+from costmodel.settings import TrainSettings
+from gemmcast.arrow import SCHEMA
+from gemmcast.cell import Cell
+from gemmcast.device import Device
+from registry.registry import Registry
+
+MakePlan = Callable[..., Plan]
+POLL_S = 0.2
+MAX_POLLS = 600
+CELLS = 12
+
+
+def poll_until(fleet: Fleet, is_over: Callable[[list[Event]], bool]) -> list[Event]:
+    """All events until the condition holds."""
+    events: list[Event] = []
+    for _ in range(MAX_POLLS):
+        events += fleet.poll(POLL_S)
+        if is_over(events):
+            return events
+    raise AssertionError(f"after {MAX_POLLS} polls: {events}")
+
+
+def of_kind(events: list[Event], kind: type) -> list[Event]:
+    return [event for event in events if isinstance(event, kind)]
+
+
+class FleetContract:
+    """A fleet of one agent, which measures a CPU."""
+
+    @pytest.fixture
+    def agent(self, fleet: Fleet) -> Ready:
+        """Already an event."""
+        (ready,) = of_kind(poll_until(fleet, bool), Ready)
+        assert isinstance(ready, Ready)
+        return ready
+
+    @pytest.fixture
+    def cells(self, agent: Ready, make_plan: MakePlan) -> list[Cell]:
+        return plan_cells(make_plan({"sample": CELLS, "max": 64}), agent.device).cells
+
+    def test_an_agent_is_ready_once_and_then_known(self, fleet: Fleet, agent: Ready) -> None:
+        assert agent.device.kind == "cpu"
+        assert agent.host
+        assert fleet.ready_agents() == [agent]
+        assert fleet.starting() == 0
+        assert fleet.poll(POLL_S) == []
+
+    def test_a_lease_ends_once_after_all_its_samples(
+        self, fleet: Fleet, agent: Ready, cells: list[Cell]
+    ) -> None:
+        fleet.lease(agent.agent, 7, cells)
+        events = poll_until(fleet, lambda events: bool(of_kind(events, Ended)))
+        assert events[-1] == Ended(agent=agent.agent, lease=7)
+        batches = events[:-1]
+        assert batches
+        ids: list[str] = []
+        for batch in batches:
+            assert isinstance(batch, Samples)
+            assert (batch.agent, batch.lease) == (agent.agent, 7)
+            assert batch.table.schema.names == SCHEMA.names
+            ids += batch.table["cell_id"].to_pylist()
+        assert sorted(ids) == sorted(cell.cell_id for cell in cells)
+        assert fleet.poll(POLL_S) == []
+
+    def test_two_leases_of_an_agent_both_end(
+        self, fleet: Fleet, agent: Ready, cells: list[Cell]
+    ) -> None:
+        fleet.lease(agent.agent, 1, cells[:5])
+        fleet.lease(agent.agent, 2, cells[5:])
+        events = poll_until(fleet, lambda events: len(of_kind(events, Ended)) == 2)
+        ended = of_kind(events, Ended)
+        assert {event.lease for event in ended if isinstance(event, Ended)} == {1, 2}
+        rows = sum(len(event.table) for event in events if isinstance(event, Samples))
+        assert rows == CELLS
+
+    def test_a_model_may_be_pushed_at_any_time(
+        self, fleet: Fleet, agent: Ready, cells: list[Cell]
+    ) -> None:
+        fleet.push(b"a model", "1")
+        fleet.lease(agent.agent, 1, cells[:2])
+        fleet.push(b"another", "2")
+        events = poll_until(fleet, lambda events: bool(of_kind(events, Ended)))
+        assert events[-1] == Ended(agent=agent.agent, lease=1)
+
+
+class TestFakeFleet(FleetContract):
+    @pytest.fixture
+    def fleet(self, measure: Measure, cpu: Device) -> FakeFleet:
+        return FakeFleet(measure, {"node0/cpu": FakeAgent(cpu)})
+
+
+@pytest.fixture(scope="module")
+def ray_cluster() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("RAY_ADDRESS", raising=False)
+        connect(EMBEDDED)
+        yield
+        ray.shutdown()
+
+
+@pytest.mark.cluster
+class TestRayFleet(FleetContract):
+    @pytest.fixture
+    def fleet(self, ray_cluster: None, make_plan: MakePlan, tmp_path: Path) -> Iterator[RayFleet]:
+        plan = make_plan(devices={"kind": "cpu"}, measure={"burst_s": 0.005})
+        fleet = RayFleet(plan, tmp_path / "node")
+        yield fleet
+        fleet.close()
+
+
+class TrainerContract:
+    """A trainer whose first model passes the gate."""
+
+    def wait(self, trainer: Trainer, fleet: FakeFleet) -> None:
+        for _ in range(MAX_POLLS):
+            if not trainer.busy:
+                return
+            fleet.poll(POLL_S)
+            self.pause()
+        raise AssertionError("the training never ends")
+
+    def pause(self) -> None:
+        """Between two looks."""
+
+    def test_a_model_is_finished_once(
+        self, trainer: Trainer, clock: FakeFleet, cpu_samples: pa.Table
+    ) -> None:
+        assert not trainer.busy
+        assert trainer.finished() is None
+        trainer.start(cpu_samples, 3)
+        assert trainer.busy
+        assert trainer.finished() is None
+        self.wait(trainer, clock)
+        finished = trainer.finished()
+        assert finished is not None
+        model, version = finished
+        assert model
+        assert version == "1"
+        assert trainer.finished() is None
+
+
+@pytest.fixture
+def clock(measure: Measure, cpu: Device) -> FakeFleet:
+    """A fleet whose polls make time pass for the fake trainer."""
+    return FakeFleet(measure, {"elsewhere/cpu": FakeAgent(replace(cpu, uuid="CPU-elsewhere"))})
+
+
+class TestFakeTrainer(TrainerContract):
+    @pytest.fixture
+    def trainer(self, clock: FakeFleet) -> FakeTrainer:
+        return FakeTrainer(clock)
+
+
+@pytest.mark.cluster
+class TestRayTrainer(TrainerContract):
+    @pytest.fixture
+    def trainer(self, ray_cluster: None, tmp_path: Path) -> RayTrainer:
+        registry = Registry(tmp_path / "registry")
+        return RayTrainer(TrainSettings(), registry, on_trained=lambda *_: None)
+
+    def pause(self) -> None:
+        sleep(POLL_S)

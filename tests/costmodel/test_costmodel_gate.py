@@ -1,0 +1,167 @@
+"""The gate that a trained model must pass, and what happens to it afterwards."""
+
+from __future__ import annotations
+
+import logging
+import tarfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pyarrow as pa
+import pytest
+
+from coordinator.fleet.trainer import fit_and_judge, publish
+from costmodel.dataset import devices_of, training_set
+from costmodel.gate import MAX_LATENCY_US, objection
+from costmodel.model import CostModel
+from costmodel.onnx_export import export
+from costmodel.onnx_session import PARITY_LIMIT
+from costmodel.settings import TrainSettings
+from costmodel.train import TrainedModel
+from gemmcast.arrow import read_samples
+from gemmcast.card import ModelCard
+from gemmcast.modeldir import sha256
+from gemmcast.modelfile import METADATA_PREFIX
+from registry.registry import Registry
+
+HOLDOUT = TrainSettings().holdout
+BEFORE = Path(__file__).parents[1] / "before"
+FAR_WORSE = "more than one standard error worse"
+
+
+def _poor_model(samples: pa.Table) -> bytes:
+    """A model that was fitted on noise."""
+    data = training_set(samples)
+    noise = np.random.default_rng(0).normal(0, 1, len(data))
+    runtime_us = data.measured["runtime_us"] * np.exp(noise)
+    model = CostModel(members=1).fit(data.queries, {"runtime_us": runtime_us})
+    return export(model, devices_of(data))
+
+
+@pytest.fixture(scope="module")
+def poor(cpu_samples: pa.Table) -> bytes:
+    return _poor_model(cpu_samples)
+
+
+@pytest.fixture(scope="module")
+def samples_before() -> pa.Table:
+    """Measured by the program before schema 3."""
+    return read_samples(BEFORE / "cpu.parquet")
+
+
+@pytest.fixture(scope="module")
+def champion_before() -> TrainedModel:
+    """Trained and published by the program before schema 3."""
+    files: dict[str, bytes] = {}
+    with tarfile.open(BEFORE / "workspace.tar.xz") as archive:
+        for member in archive:
+            content = archive.extractfile(member)
+            if content is not None and "/registry/artifacts/" in member.name:
+                files[Path(member.name).name] = content.read()
+    card = ModelCard.from_json(files["card.json"].decode())
+    return TrainedModel(model=files["model.onnx"], card=card)
+
+
+def _with_card(trained: TrainedModel, **changes: object) -> TrainedModel:
+    return replace(trained, card=replace(trained.card, **changes))
+
+
+def test_the_first_good_model_passes(candidate: TrainedModel, cpu_samples: pa.Table) -> None:
+    assert objection(candidate, None, cpu_samples, HOLDOUT) is None
+
+
+@pytest.mark.parametrize("parity", [2e-5, float("nan"), float("inf"), None])
+def test_a_file_that_differs_from_scikit_learn_is_refused(
+    candidate: TrainedModel, cpu_samples: pa.Table, parity: float | None
+) -> None:
+    differing = _with_card(candidate, parity_max_rel=parity)
+    reason = objection(differing, None, cpu_samples, HOLDOUT)
+    assert reason == f"ONNX and scikit-learn differ by {parity}, the limit is {PARITY_LIMIT}"
+
+
+@pytest.mark.parametrize("latency_us", [MAX_LATENCY_US + 1, float("nan"), None])
+def test_a_slow_file_is_refused(
+    candidate: TrainedModel, cpu_samples: pa.Table, latency_us: float | None
+) -> None:
+    slow = _with_card(candidate, latency_p50_us=latency_us)
+    reason = objection(slow, None, cpu_samples, HOLDOUT)
+    assert reason == f"one query takes {latency_us} us, the limit is {MAX_LATENCY_US}"
+
+
+def test_a_model_that_is_worse_than_the_champion_is_refused(
+    candidate: TrainedModel, poor: bytes, cpu_samples: pa.Table
+) -> None:
+    worse = replace(candidate, model=poor)
+    reason = objection(worse, candidate.model, cpu_samples, HOLDOUT)
+    assert reason is not None
+    shapes = candidate.card.test_shapes
+    assert reason.startswith(f"mean runtime error on {shapes} held-out shapes ")
+    assert reason.endswith(FAR_WORSE)
+
+
+def test_a_model_that_is_better_passes(
+    candidate: TrainedModel, poor: bytes, cpu_samples: pa.Table
+) -> None:
+    assert objection(candidate, poor, cpu_samples, HOLDOUT) is None
+
+
+def test_a_model_that_is_as_good_passes(candidate: TrainedModel, cpu_samples: pa.Table) -> None:
+    assert objection(candidate, candidate.model, cpu_samples, HOLDOUT) is None
+
+
+def test_a_champion_of_before_is_compared(
+    candidate: TrainedModel, champion_before: TrainedModel, samples_before: pa.Table
+) -> None:
+    """Contract 3 has the fields of contract 2 at the same places."""
+    assert champion_before.card.contract == 2
+    worse = replace(candidate, model=_poor_model(samples_before))
+    reason = objection(worse, champion_before.model, samples_before, HOLDOUT)
+    assert reason is not None and reason.endswith(FAR_WORSE)
+    as_good = replace(candidate, model=champion_before.model)
+    assert objection(as_good, champion_before.model, samples_before, HOLDOUT) is None
+
+
+def test_a_card_of_before_is_judged(
+    champion_before: TrainedModel, samples_before: pa.Table
+) -> None:
+    """Its figures are read under their new names."""
+    card = champion_before.card
+    assert card.latency_p50_us and card.parity_max_rel is not None
+    assert card.scores["runtime_us"]["model"]["rows"] == card.test_rows
+    assert objection(champion_before, None, samples_before, HOLDOUT) is None
+
+
+def test_a_champion_of_an_unreadable_contract_is_replaced(
+    candidate: TrainedModel, poor: bytes, cpu_samples: pa.Table
+) -> None:
+    champion = onnx.load_from_string(candidate.model)
+    for entry in champion.metadata_props:
+        if entry.key == f"{METADATA_PREFIX}contract":
+            entry.value = "1"
+    worse = replace(candidate, model=poor)
+    assert objection(worse, champion.SerializeToString(), cpu_samples, HOLDOUT) is None
+
+
+def test_a_winner_becomes_champion_and_a_loser_challenger(
+    candidate: TrainedModel, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    registry = Registry(tmp_path / "registry")
+    model, card = candidate.model, candidate.card
+    assert publish(registry, (model, card, None)) == "1"
+    with caplog.at_level(logging.WARNING):
+        assert publish(registry, (model, card, "too slow")) is None
+    assert "version 2 stays challenger: too slow" in caplog.text
+    assert registry.resolve("champion").number == "1"
+    assert registry.resolve("challenger").number == "2"
+    assert publish(registry, (model, card, None)) == "3"
+    published = registry.load("champion")
+    assert (published.model, published.card) == (model, card)
+
+
+def test_fit_and_judge_is_train_and_gate(cpu_samples: pa.Table, candidate: TrainedModel) -> None:
+    model, card, reason = fit_and_judge(cpu_samples, TrainSettings(), 3, candidate.model)
+    assert card.sha256 == sha256(model)
+    assert card.store_version == 3
+    assert reason is None
