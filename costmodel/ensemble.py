@@ -105,7 +105,9 @@ class Ensemble:
         leading, following = first, None
         if self.follower_width_:
             leading, following = graph_ops.split(first, [self.leader_width_, self.follower_width_])
-        hidden = graph_ops.split(graph_ops.silu(leading), [self.sizes[self.leader].width] * n_leaders)
+        hidden = graph_ops.split(
+            graph_ops.silu(leading), [self.sizes[self.leader].width] * n_leaders
+        )
         second = [layer(x) for layer, x in zip(self.second_, hidden, strict=True)]
         last = graph_ops.silu(xp.concat(second, axis=1))
         if self.follower_width_:

@@ -39,22 +39,17 @@ def silu(x: Array) -> Array:
 
 def reduce_max(x: Array, axis: int) -> Array:
     """The largest entry along an axis, which stays with length 1."""
-    axes = np.array([axis])
-    return _either(
-        [x],
-        lambda values: np.max(values, axis=axis, keepdims=True),
-        lambda values: onnx_ops.reduce_max(values, onnx_ops.const(axes), keepdims=1),
-    )
+    return _reduced(x, axis, np.max, onnx_ops.reduce_max)
 
 
 def reduce_min(x: Array, axis: int) -> Array:
     """The smallest entry along an axis, which stays with length 1."""
-    axes = np.array([axis])
-    return _either(
-        [x],
-        lambda values: np.min(values, axis=axis, keepdims=True),
-        lambda values: onnx_ops.reduce_min(values, onnx_ops.const(axes), keepdims=1),
-    )
+    return _reduced(x, axis, np.min, onnx_ops.reduce_min)
+
+
+def reduce_prod(x: Array, axis: int) -> Array:
+    """The product along an axis, which stays with length 1."""
+    return _reduced(x, axis, np.prod, onnx_ops.reduce_prod)
 
 
 def split(x: Array, lengths: Sequence[int]) -> list[Array]:
@@ -79,6 +74,13 @@ def tree_ensemble(x: Array, attributes: Mapping[str, object]) -> Array:
 def is_traced(x: Array) -> bool:
     """Whether `x` belongs to a graph that is being traced."""
     return not isinstance(x, np.ndarray)
+
+
+def _reduced(x: Array, axis: int, numpy: Callable[..., Array], onnx: Callable[..., Array]) -> Array:
+    if not is_traced(x):
+        return numpy(x, axis=axis, keepdims=True)
+    axes = onnx_ops.const(np.array([axis]))
+    return ndx.asarray(onnx(x.unwrap_spox(), axes, keepdims=1))
 
 
 def _numpy_gemm(a: Array, b: Array, c: Array) -> Array:

@@ -23,6 +23,8 @@ from costmodel.graph_ops import Array
 from gemmcast.query import COVERAGE
 
 Values = npt.NDArray[np.float64]
+Matrix = npt.NDArray[np.float32]
+Outputs = tuple[str, ...]
 
 SPREAD_WEIGHT: Final = 2.0
 MIN_GROUP_ROWS: Final = 50
@@ -38,7 +40,7 @@ class Intervals:
     by_group: Mapping[tuple[str, float], float]
     """(output, group) -> width, of the groups with enough rows."""
 
-    def width_table(self, outputs: tuple[str, ...], categories: Categories) -> tuple[Array, Array]:
+    def width_table(self, outputs: Outputs, categories: Categories) -> tuple[Matrix, Matrix]:
         """pooled[n_outputs], and what to add for each category[n_categories, n_outputs]."""
         widest = max(self.pooled.values())
         # an output that was never measured is a product of measured ones
@@ -51,9 +53,15 @@ class Intervals:
         return pooled.astype(np.float32), added.astype(np.float32)
 
     def margins(
-        self, outputs: tuple[str, ...], categories: Categories, one_hot: Array, spread: Array
+        self, outputs: Outputs, categories: Categories, one_hot: Array, spread: Array
     ) -> Array:
-        """[n, n_outputs] of one_hot[n, n_categories] and spread[n, n_outputs]; array-API code."""
+        """[n, n_outputs] half widths; array-API code, traced into the graph.
+
+        Args:
+            outputs: their names, in the order of the columns.
+            one_hot: [n, n_categories].
+            spread: [n, n_outputs] of the networks.
+        """
         xp = spread.__array_namespace__()
         pooled, added = self.width_table(outputs, categories)
         widths = graph_ops.gemm(one_hot, xp.asarray(added), xp.asarray(pooled))

@@ -5,7 +5,7 @@
     low, high  = outputs x exp(-/+ margin)                                costmodel/intervals.py
 
 The parts are terms.py (floor and quantities), categories.py, ensemble.py (networks), trees.py,
-intervals.py and training_range.py; `CostModel.evaluate` composes them, in NumPy or while a graph is
+intervals.py and training_range.py; `CostModel._composed` puts them together, in NumPy or while a graph is
 traced. The weight of the trees is chosen on a held-out fifth of the shapes; trees that bring little
 are left out.
 """
@@ -18,18 +18,21 @@ from typing import Final, NamedTuple, Self
 import numpy as np
 import numpy.typing as npt
 from sklearn.base import BaseEstimator, RegressorMixin
+from sklearn.ensemble import HistGradientBoostingRegressor
 
-from costmodel import graph_ops, intervals
+from costmodel import graph_ops
 from costmodel.categories import Categories, kernel_group
-from costmodel.dataset import Dataset, with_unresolved_copies
+from costmodel.dataset import TrainingSet, with_unresolved_copies
 from costmodel.ensemble import Ensemble, Size
 from costmodel.graph_ops import Array
+from costmodel.intervals import calibrated
 from costmodel.outputs import (
     OUTPUT_OF_TARGET,
     TARGETS_OF_OUTPUT,
     Measured,
     Values,
     compose,
+    log_targets,
     outputs_of,
     targets_of,
 )
@@ -51,11 +54,17 @@ HELD_OUT: Final = 0.2
 """Of the shapes, to choose the weights of the trees."""
 
 
-class Corrections(NamedTuple):
-    """In logarithms, by target in the order of `targets_`, each [n, n_targets]."""
+class Composed(NamedTuple):
+    """What the parts predict together, before the intervals."""
 
-    mean: Array
+    outputs: dict[str, Array]
+    """Output -> [n, 1]."""
     spread: Array
+    """[n, n_outputs] of the networks."""
+    quantities: Array
+    """[n, n_quantities]."""
+    one_hot: Array
+    """[n, n_categories]."""
 
 
 class CostModel(RegressorMixin, BaseEstimator):  # type: ignore[misc]
@@ -92,8 +101,8 @@ class CostModel(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         """Fit every part.
 
         The intervals are those of the shapes that were held out to choose the tree weights. With
-        given weights nothing is held out: the intervals are those of the training rows, which are
-        too narrow, until `calibrate`.
+        given weights nothing is held out: the intervals are those of the training rows, too narrow
+        until `calibrate` replaces them.
 
         Args:
             queries: [n_rows, n_fields].
@@ -103,21 +112,21 @@ class CostModel(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             self._fit_parts(queries, measured, self.tree_weight)
             self._calibrate(queries, measured)
             return self
-        held_out = _held_out_rows(queries)
-        training, rest = _rows(measured, ~held_out), _rows(measured, held_out)
-        self._fit_parts(queries[~held_out], training, dict.fromkeys(OUTPUT_OF_TARGET, 0.5))
-        weights = self._best_tree_weights(queries[held_out], rest)
-        self.tree_weight_ = weights
-        self._calibrate(queries[held_out], rest)
-        self._fit_parts(queries, measured, weights)
+        is_held_out = _held_out_rows(queries)
+        training = _of_rows(measured, ~is_held_out)
+        held_out = _of_rows(measured, is_held_out)
+        self._fit_parts(queries[~is_held_out], training, dict.fromkeys(OUTPUT_OF_TARGET, 0.5))
+        self.tree_weight_ = self._best_tree_weights(queries[is_held_out], held_out)
+        self._calibrate(queries[is_held_out], held_out)
+        self._fit_parts(queries, measured, self.tree_weight_)
         return self
 
-    def fit_dataset(self, data: Dataset) -> Self:
+    def fit_dataset(self, data: TrainingSet) -> Self:
         """`fit`, with library defaults once more as queries without knobs."""
         rows = with_unresolved_copies(data)
         return self.fit(rows.queries, rows.measured)
 
-    def calibrate(self, data: Dataset) -> Self:
+    def calibrate(self, data: TrainingSet) -> Self:
         """Replace the intervals by those of shapes that the model was not trained on."""
         rows = with_unresolved_copies(data)
         self._calibrate(rows.queries, rows.measured)
@@ -126,55 +135,54 @@ class CostModel(RegressorMixin, BaseEstimator):  # type: ignore[misc]
     def _fit_parts(
         self, queries: Rows, measured: Measured, tree_weight: Mapping[str, float]
     ) -> None:
-        analytical_us, _, _, quantities = terms(queries)
-        targets = targets_of(analytical_us[:, 0].astype(np.float64), queries, measured)
+        """Everything but the intervals."""
+        floor_us, _, _, quantities = terms(queries)
+        targets = targets_of(floor_us[:, 0], queries, measured)
         self.targets_ = tuple(targets)
         self.outputs_ = outputs_of(self.targets_)
         self.tree_weight_ = dict(tree_weight)
         self.categories_ = Categories.of(queries)
         self.range_ = TrainingRange.of(quantities)
         inputs = self._network_inputs(quantities, self.categories_.one_hot(queries))
-        self.networks_ = Ensemble(self._sizes(), self.steps).fit(inputs, targets)
-        settings = TreeSettings(
+        self.networks_ = Ensemble(self._network_sizes(), self.steps).fit(inputs, targets)
+        self.trees_: dict[str, HistGradientBoostingRegressor] = {}
+        for name, values in targets.items():
+            if self.tree_weight_[name] > 0:
+                self.trees_[name] = fit_trees(self._tree_settings(), quantities, values)
+
+    def _network_sizes(self) -> dict[str, Size]:
+        few = max(1, self.members // 2)
+        sizes: dict[str, Size] = {}
+        for name in self.targets_:
+            members = self.members if name == "runtime" else few
+            sizes[name] = Size(WIDTHS[name], members)
+        return sizes
+
+    def _tree_settings(self) -> TreeSettings:
+        return TreeSettings(
             iterations=self.iterations,
             leaves=self.leaves,
             learning_rate=self.learning_rate,
             min_leaf_rows=self.min_leaf,
         )
-        self.trees_ = {
-            name: fit_trees(settings, quantities, values)
-            for name, values in targets.items()
-            if self.tree_weight_[name] > 0
-        }
-
-    def _sizes(self) -> dict[str, Size]:
-        few = max(1, self.members // 2)
-        return {
-            name: Size(WIDTHS[name], self.members if name == "runtime" else few)
-            for name in self.targets_
-        }
 
     def _best_tree_weights(self, queries: Rows, measured: Measured) -> dict[str, float]:
         """Target -> the weight with the smallest error; 0 if trees do not clearly help."""
-        analytical_us, _, _, quantities = terms(queries)
-        targets = targets_of(analytical_us[:, 0].astype(np.float64), queries, measured)
+        floor_us, _, _, quantities = terms(queries)
+        logs = log_targets(floor_us[:, 0], queries, measured)
         inputs = self._network_inputs(quantities, self.categories_.one_hot(queries))
         by_networks = self.networks_.predict(inputs).mean
         weights = dict.fromkeys(OUTPUT_OF_TARGET, 0.5)
         for i, name in enumerate(self.targets_):
-            if name not in targets:
+            if np.isnan(logs[name]).all():
                 continue
             by_trees = predict_trees(self.trees_[name], quantities)[:, 0]
-            errors = {}
-            for weight in TREE_WEIGHTS:
-                mixed = (1 - weight) * by_networks[:, i] + weight * by_trees
-                errors[weight] = float(np.nanmean(np.abs(mixed - targets[name])))
-            best = min(errors, key=errors.__getitem__)
-            weights[name] = best if errors[best] < WORTH * errors[0.0] else 0.0
+            weights[name] = _best_weight(by_networks[:, i], by_trees, logs[name])
         return weights
 
     def _calibrate(self, queries: Rows, measured: Measured) -> None:
-        predicted, spread = self._outputs_and_spread(queries)
+        """Set the intervals from the errors on these rows."""
+        prediction = self._composed(queries)
         errors: dict[str, Values] = {}
         spreads: dict[str, Values] = {}
         for i, name in enumerate(self.outputs_):
@@ -182,11 +190,11 @@ class CostModel(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             source = "runtime_us" if name == "tflops" else name
             if source not in measured:
                 continue
-            ratio = measured[source] / predicted[source][:, 0]
-            errors[name] = np.abs(np.log(np.where(ratio > 0, ratio, np.nan)))
-            spreads[name] = spread[:, i]
+            positive = np.where(measured[source] > 0, measured[source], np.nan)
+            errors[name] = np.abs(np.log(positive / prediction.outputs[source][:, 0]))
+            spreads[name] = prediction.spread[:, i]
         groups = kernel_group(queries[:, AT["family"]], queries[:, AT["algorithm"]])
-        self.intervals_ = intervals.calibrated(errors, spreads, groups)
+        self.intervals_ = calibrated(errors, spreads, groups)
 
     # prediction
 
@@ -197,58 +205,81 @@ class CostModel(RegressorMixin, BaseEstimator):  # type: ignore[misc]
     def evaluate(self, query: Array) -> dict[str, Array]:
         """`predict` as array-API code, traced into the graph."""
         xp = query.__array_namespace__()
-        analytical_us, flops, limit_w, quantities = terms(query)
-        one_hot = self.categories_.one_hot(query)
-        mean, spread = self._corrections(quantities, one_hot)
-        factors = graph_ops.split(xp.exp(mean), [1] * len(self.targets_))
-        outputs = compose(analytical_us, limit_w, flops, dict(zip(self.targets_, factors, strict=True)))
-        margins = self.intervals_.margins(self.outputs_, self.categories_, one_hot, self._of_outputs(spread))
-        values = xp.concat([outputs[name] for name in self.outputs_], axis=1)
+        composed = self._composed(query)
+        margins = self.intervals_.margins(
+            self.outputs_, self.categories_, composed.one_hot, composed.spread
+        )
         factor = xp.exp(margins)
+        values = xp.concat([composed.outputs[name] for name in self.outputs_], axis=1)
+        named = {name: graph_ops.squeeze(composed.outputs[name]) for name in self.outputs_}
         return {
-            **{name: graph_ops.squeeze(outputs[name]) for name in self.outputs_},
+            **named,
             "low": values / factor,
             "high": values * factor,
-            "extrapolating": self.range_.is_outside(quantities, one_hot),
+            "extrapolating": self.range_.is_outside(composed.quantities, composed.one_hot),
         }
 
     def prefilter(self, query: Array) -> Array:
-        """[n] runtime_us by one small network, to find the configurations worth a full prediction."""
+        """[n] runtime_us by one small network: which configurations are worth a full prediction."""
         xp = query.__array_namespace__()
-        analytical_us, _, _, quantities = terms(query)
+        floor_us, _, _, quantities = terms(query)
         inputs = self._network_inputs(quantities, self.categories_.one_hot(query))
-        return graph_ops.squeeze(analytical_us * xp.exp(self.networks_.prefilter(inputs)))
+        correction = self.networks_.prefilter(inputs)
+        return graph_ops.squeeze(floor_us * xp.exp(correction))
+
+    def _composed(self, query: Array) -> Composed:
+        """The outputs of floor, networks and trees."""
+        xp = query.__array_namespace__()
+        floor_us, flops, limit_w, quantities = terms(query)
+        one_hot = self.categories_.one_hot(query)
+        by_networks = self.networks_.predict(self._network_inputs(quantities, one_hot))
+        logs = self._with_trees(by_networks.mean, quantities)
+        factors = graph_ops.split(xp.exp(logs), [1] * len(self.targets_))
+        corrections = dict(zip(self.targets_, factors, strict=True))
+        return Composed(
+            outputs=compose(floor_us, limit_w, flops, corrections),
+            spread=graph_ops.matmul(by_networks.spread, xp.asarray(self._targets_of_outputs())),
+            quantities=quantities,
+            one_hot=one_hot,
+        )
 
     def _network_inputs(self, quantities: Array, one_hot: Array) -> Array:
         xp = quantities.__array_namespace__()
         return xp.concat([log_inputs(quantities), one_hot], axis=1)
 
-    def _corrections(self, quantities: Array, one_hot: Array) -> Corrections:
-        """What the networks and the trees predict, mixed by the weights of the trees."""
-        xp = quantities.__array_namespace__()
-        mean, spread = self.networks_.predict(self._network_inputs(quantities, one_hot))
+    def _with_trees(self, by_networks: Array, quantities: Array) -> Array:
+        """[n, n_targets] corrections of the networks[n, n_targets], mixed with those of the trees."""
         if not self.trees_:
-            return Corrections(mean, spread)
-        columns = graph_ops.split(mean, [1] * len(self.targets_))
+            return by_networks
+        xp = quantities.__array_namespace__()
+        columns = graph_ops.split(by_networks, [1] * len(self.targets_))
         for i, name in enumerate(self.targets_):
             if name in self.trees_:
-                weight = self.tree_weight_[name]
                 by_trees = predict_trees(self.trees_[name], quantities)
-                columns[i] = columns[i] * (1 - weight) + by_trees * weight
-        return Corrections(xp.concat(columns, axis=1), spread)
+                columns[i] = _mixed(columns[i], by_trees, self.tree_weight_[name])
+        return xp.concat(columns, axis=1)
 
-    def _of_outputs(self, spread: Array) -> Array:
-        """[n, n_outputs] of spread[n, n_targets]: the sum over the targets of each output."""
-        xp = spread.__array_namespace__()
-        belongs = [[t in TARGETS_OF_OUTPUT[name] for name in self.outputs_] for t in self.targets_]
-        return graph_ops.matmul(spread, xp.asarray(np.array(belongs, dtype=np.float32)))
+    def _targets_of_outputs(self) -> npt.NDArray[np.float32]:
+        """[n_targets, n_outputs] 1 where the output is made of the target's correction."""
+        belongs = np.zeros((len(self.targets_), len(self.outputs_)), dtype=np.float32)
+        for column, output in enumerate(self.outputs_):
+            for target in TARGETS_OF_OUTPUT[output]:
+                belongs[self.targets_.index(target), column] = 1
+        return belongs
 
-    def _outputs_and_spread(self, queries: Rows) -> tuple[dict[str, Array], Values]:
-        analytical_us, flops, limit_w, quantities = terms(queries)
-        mean, spread = self._corrections(quantities, self.categories_.one_hot(queries))
-        factors = graph_ops.split(np.exp(mean), [1] * len(self.targets_))
-        outputs = compose(analytical_us, limit_w, flops, dict(zip(self.targets_, factors, strict=True)))
-        return outputs, self._of_outputs(spread)
+
+def _mixed(by_networks: Array, by_trees: Array, tree_weight: float) -> Array:
+    return by_networks * (1 - tree_weight) + by_trees * tree_weight
+
+
+def _best_weight(by_networks: Values, by_trees: Values, target: Values) -> float:
+    """Of TREE_WEIGHTS; all arguments [n_rows], in logarithms."""
+    errors: dict[float, float] = {}
+    for weight in TREE_WEIGHTS:
+        predicted = _mixed(by_networks, by_trees, weight)
+        errors[weight] = float(np.nanmean(np.abs(predicted - target)))
+    best = min(TREE_WEIGHTS, key=errors.__getitem__)
+    return best if errors[best] < WORTH * errors[0.0] else 0.0
 
 
 def _held_out_rows(queries: Rows) -> Mask:
@@ -261,5 +292,5 @@ def _held_out_rows(queries: Rows) -> Mask:
     return held_out
 
 
-def _rows(measured: Measured, mask: Mask) -> Measured:
+def _of_rows(measured: Measured, mask: Mask) -> Measured:
     return {name: values[mask] for name, values in measured.items()}

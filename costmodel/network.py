@@ -90,9 +90,7 @@ def _float32(values: Values) -> Matrix:
     return values.astype(np.float32)
 
 
-def _train(
-    inputs: Matrix, target: Matrix, width: int, max_steps: int, seed: int
-) -> list[Matrix]:
+def _train(inputs: Matrix, target: Matrix, width: int, max_steps: int, seed: int) -> list[Matrix]:
     """Three weights and three biases, for inputs and target of unit scale."""
     rows = len(target)
     rng = np.random.default_rng(seed)

@@ -1,6 +1,6 @@
 """From corrections to outputs, and back: the targets that are fitted, the outputs that are published.
 
-    runtime_us           = analytical_us x exp(runtime)
+    runtime_us           = floor_us x exp(runtime)
     sustained_runtime_us = runtime_us x exp(sustained)
     power_w              = power_limit_w x exp(power)
     energy_mj            = power_w x sustained_runtime_us / 1000
@@ -44,21 +44,36 @@ MIN_POWER_ROWS: Final = 40
 """With fewer rows a target other than runtime is not fitted."""
 
 
-def targets_of(analytical_us: Values, queries: Rows, measured: Measured) -> dict[str, Values]:
-    """Target -> [n] logarithmic correction, NaN where it was not measured; `runtime` comes first."""
+def targets_of(floor_us: Values, queries: Rows, measured: Measured) -> dict[str, Values]:
+    """`log_targets` of those with enough rows to be fitted; `runtime` comes first."""
+    logs = log_targets(floor_us, queries, measured)
+    targets = {"runtime": logs["runtime"]}
+    if _rows_with(logs["power"]) < MIN_POWER_ROWS:
+        return targets
+    if _rows_with(logs["sustained"]) >= MIN_POWER_ROWS:
+        targets["sustained"] = logs["sustained"]
+    return targets | {"power": logs["power"]}
+
+
+def log_targets(floor_us: Values, queries: Rows, measured: Measured) -> dict[str, Values]:
+    """Target -> [n] correction in logarithms, NaN where it was not measured."""
     missing = np.full(len(queries), np.nan)
-    runtime_us = measured["runtime_us"]
+    runtime_us = measured["runtime_us"].astype(np.float64)
     sustained_us = measured.get("sustained_runtime_us", missing)
     power_w = measured.get("power_w", missing)
     limit_w = queries[:, AT["power_limit_w"]].astype(np.float64)
     with_power = ~np.isnan(power_w) & (limit_w > 0)
     with_sustained = with_power & ~np.isnan(sustained_us)
-    targets = {"runtime": np.log(runtime_us / analytical_us)}
-    if with_sustained.sum() >= MIN_POWER_ROWS:
-        targets["sustained"] = _log_ratio(sustained_us, runtime_us, with_sustained)
-    if with_power.sum() >= MIN_POWER_ROWS:
-        targets["power"] = _log_ratio(power_w, limit_w, with_power)
-    return targets
+    everywhere = np.ones(len(queries), dtype=bool)
+    return {
+        "runtime": _log_ratio(runtime_us, floor_us.astype(np.float64), everywhere),
+        "sustained": _log_ratio(sustained_us, runtime_us, with_sustained),
+        "power": _log_ratio(power_w, limit_w, with_power),
+    }
+
+
+def _rows_with(values: Values) -> int:
+    return int(np.sum(~np.isnan(values)))
 
 
 def _log_ratio(over: Values, under: Values, where: npt.NDArray[np.bool_]) -> Values:
@@ -74,15 +89,15 @@ def outputs_of(targets: Sequence[str]) -> tuple[str, ...]:
 
 
 def compose(
-    analytical_us: Array, limit_w: Array, flops: Array, corrections: Mapping[str, Array]
+    floor_us: Array, limit_w: Array, flops: Array, corrections: Mapping[str, Array]
 ) -> dict[str, Array]:
     """Output -> [n, 1], in the order of the contract.
 
     Args:
-        analytical_us, limit_w, flops: [n, 1].
+        floor_us, limit_w, flops: [n, 1].
         corrections: target -> [n, 1] factor, the exponential of what was predicted.
     """
-    runtime_us = analytical_us * corrections["runtime"]
+    runtime_us = floor_us * corrections["runtime"]
     outputs = {"runtime_us": runtime_us, "tflops": flops / runtime_us * 1e-6}
     if "sustained" in corrections:
         outputs["sustained_runtime_us"] = runtime_us * corrections["sustained"]

@@ -49,7 +49,9 @@ class TreeSettings:
     min_leaf_rows: int = 5
 
 
-def fit_trees(settings: TreeSettings, inputs: Matrix, target: Values) -> HistGradientBoostingRegressor:
+def fit_trees(
+    settings: TreeSettings, inputs: Matrix, target: Values
+) -> HistGradientBoostingRegressor:
     """On inputs[n, n_inputs], with the rows where target[n] is not NaN."""
     trees = HistGradientBoostingRegressor(
         max_iter=settings.iterations,

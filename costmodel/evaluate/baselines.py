@@ -21,7 +21,6 @@ import numpy.typing as npt
 from sklearn.ensemble import RandomForestRegressor
 
 from costmodel.dataset import TrainingSet, Values, library_default
-from costmodel.tree_features import FLOOR_UNITS, NAMES, features
 from gemmcast.config import KNOBS
 from gemmcast.query import AT, Rows
 
@@ -29,7 +28,6 @@ SHAPE: Final = ("m", "n", "k")
 TILE: Final = ("tile_m", "tile_n", "tile_k")
 CONFIG: Final = ("device", "family", "kernel", "dtype", "layout", "batch", "cache")
 """Columns that a configuration is compared by; the device is the first, the knobs follow."""
-TIMES: Final = (NAMES.index("compute_time"), NAMES.index("bytes_time"))
 
 Key = tuple[object, ...]
 """A configuration; without its first part, the same configuration on any device."""
@@ -108,10 +106,10 @@ def _wider(key: Key) -> list[Key]:
 
 def _roofline(data: TrainingSet, target: str) -> Values:
     """[n_rows] What the target would be at the measured peak and bandwidth."""
-    columns = features(data.queries)[1]
-    times_us = columns[:, TIMES] * FLOOR_UNITS[:, 0]
-    time_us = np.max(times_us, axis=1).astype(np.float64)
     queries = data.queries.astype(np.float64)
+    compute_us = _flops(queries) / queries[:, AT["peak_tflops"]] * 1e-6
+    traffic_us = _moved_bytes(queries) / queries[:, AT["dram_gbps"]] * 1e-3
+    time_us = np.maximum(compute_us, traffic_us)
     limit_w = np.maximum(queries[:, AT["power_limit_w"]], 1.0)
     if target == "power_w":
         return np.asarray(limit_w)
@@ -127,6 +125,14 @@ def _flops(queries: npt.NDArray[np.float64]) -> Values:
     return np.asarray(2 * np.prod(sizes, axis=1))
 
 
+def _moved_bytes(queries: npt.NDArray[np.float64]) -> Values:
+    """[n_rows] Every operand once."""
+    m, n, k = queries[:, [AT[name] for name in SHAPE]].T
+    inputs = (m * k + k * n) * queries[:, AT["in_bytes"]]
+    output = m * n * queries[:, AT["out_bytes"]]
+    return np.asarray(queries[:, AT["batch"]] * (inputs + output))
+
+
 def _log_shapes(queries: Rows) -> Values:
     """[n_rows, 3]"""
     sizes = queries[:, [AT[name] for name in SHAPE]]
@@ -139,7 +145,5 @@ def _paper_features(queries: Rows) -> Values:
     m, n, k = values[:, [AT[name] for name in SHAPE]].T
     tile = values[:, [AT[name] for name in TILE]]
     flops = _flops(values)
-    inputs = (m * k + k * n) * values[:, AT["in_bytes"]]
-    output = m * n * values[:, AT["out_bytes"]]
-    moved = values[:, AT["batch"]] * (inputs + output)
+    moved = _moved_bytes(values)
     return np.column_stack([m, n, k, tile, flops / moved, moved, flops])
