@@ -25,8 +25,9 @@ demo: $(ENV)
 demo-h100: $(ENV)
 	$(PYTHON) -m coordinator demo --dataset datasets/h100_demo.parquet
 
+# All cores; the tests of a file share their models and clusters, so a file stays in one process.
 test: $(ENV)
-	$(PYTHON) -m pytest
+	$(PYTHON) -m pytest -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder --durations 10
 
 check: $(ENV)
 	$(PYTHON) -m ruff check .

@@ -47,7 +47,7 @@ class ChildProcess:
         self._program = program
         self._process: subprocess.Popen[bytes] | None = None
         self._pipe: Connection | None = None
-        # open as long as this object lives, for every child in turn
+        # Open as long as this object lives, for every child in turn
         self._output = tempfile.TemporaryFile()  # noqa: SIM115
         weakref.finalize(self, self._output.close)
 

@@ -48,6 +48,7 @@ app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,
     help="Measure GEMMs on a fleet, train, publish, push.",
 )
 

@@ -222,7 +222,7 @@ def _show(
     for row in _from_small_to_large(new.table.to_pylist()):
         examples.append(_example(row, predicted[row["cell_id"]]["runtime_us"]))
     devices = ", ".join(summary.devices)
-    terminal.show_rows(f"GEMMs of new shapes on {devices}", columns, examples)
+    terminal.show_rows(f"GEMMs of new shapes on {devices}", columns, examples, text_columns=2)
     title = f"All {len(new)} of them, {summary.new_shapes} shapes: absolute error in per cent"
     terminal.show_scores(summary.scores, title)
     terminal.show_line(_figures(summary))

@@ -95,9 +95,11 @@ def show_line(line: str) -> None:
     out.print(line, soft_wrap=True, highlight=False, markup=False)
 
 
-def show_rows(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table: the first column is text, the others are numbers."""
-    table = _table(title, columns, text_columns=1)
+def show_rows(
+    title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, text_columns: int = 1
+) -> None:
+    """Print a table: the first columns are text, the others are numbers."""
+    table = _table(title, columns, text_columns)
     for row in rows:
         table.add_row(*row)
     out.print(table)

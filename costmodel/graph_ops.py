@@ -1,7 +1,7 @@
 """Array operations that `ndonnx` would write as several ONNX nodes, or does not have.
 
-Each function takes NumPy arrays, or `ndonnx` arrays while a graph is traced. On a traced array it
-writes the one ONNX operator that does the work. Everything else in the cost model uses the array API.
+Each function takes NumPy arrays, or `ndonnx` arrays while a graph is traced: then it writes the one
+ONNX operator that does the work. Everything else in the cost model uses the array API.
 Every axis has at least one entry, so that reductions need no case for empty arrays.
 """
 

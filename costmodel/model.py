@@ -5,9 +5,9 @@
     low, high  = outputs x exp(-/+ margin)                                costmodel/intervals.py
 
 The parts are terms.py (floor and quantities), categories.py, ensemble.py (networks), trees.py,
-intervals.py and training_range.py; `CostModel._composed` puts them together, in NumPy or while a graph is
-traced. The weight of the trees is chosen on a held-out fifth of the shapes; trees that bring little
-are left out.
+intervals.py and training_range.py. `CostModel.evaluate` puts them together, in NumPy or while a
+graph is traced. The weight of the trees is chosen on a held-out fifth of the shapes; trees that
+bring little are left out.
 """
 
 from __future__ import annotations
@@ -248,7 +248,7 @@ class CostModel(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         return xp.concat([log_inputs(quantities), one_hot], axis=1)
 
     def _with_trees(self, by_networks: Array, quantities: Array) -> Array:
-        """[n, n_targets] corrections of the networks[n, n_targets], mixed with those of the trees."""
+        """[n, n_targets] corrections of the networks, mixed with those of the trees."""
         if not self.trees_:
             return by_networks
         xp = quantities.__array_namespace__()

@@ -29,7 +29,7 @@ from sklearn.linear_model import LinearRegression
 from costmodel.dataset import TrainingSet, Values, devices_of
 from costmodel.evaluate.metrics import COMPARED
 from costmodel.model import CostModel
-from costmodel.onnx_export import export
+from costmodel.onnx_export import export, export_trees
 from costmodel.outputs import MIN_POWER_ROWS
 from costmodel.terms import QUANTITIES, terms
 from gemmcast.config import FAMILIES
@@ -309,6 +309,8 @@ def _monotone(target: str) -> Learned:
 
 
 def _graph(regressor: Regressor, columns: Columns) -> Graph:
+    if isinstance(regressor, HistGradientBoostingRegressor):
+        return Graph(export_trees(regressor, columns.shape[1]), columns)
     inputs = [("columns", FloatTensorType([None, columns.shape[1]]))]
     opsets = {"": OPSET, "ai.onnx.ml": ML_OPSET}
     model = to_onnx(regressor, initial_types=inputs, target_opset=opsets)

@@ -3,14 +3,15 @@
     output = W3 silu(s (W2 silu(s (W1 x + b1)) / s + b2)) / s + b3,  s = STEEPNESS
 
 Measured times contain outliers and an error counts by its ratio, so the loss is squared for small
-errors and linear beyond (scikit-learn's MLPRegressor has the squared loss only). AdamW: Loshchilov &
-Hutter, ICLR 2019; the learning rate falls as a cosine. The scales of inputs and target are folded
-into the layers, so a fitted network takes and gives plain values. Knows nothing of GEMMs.
+errors and linear beyond (scikit-learn's MLPRegressor has the squared loss only). AdamW is of
+Loshchilov & Hutter, ICLR 2019; the learning rate falls as a cosine. The scales of inputs and target
+are folded into the layers, so a fitted network takes and gives plain values. Knows no GEMMs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -130,7 +131,7 @@ def _initial(n_inputs: int, width: int, rng: np.random.Generator) -> list[Matrix
     """Normal weights after He et al. (ICCV 2015), small ones in the last layer; biases of 0."""
     sizes = [n_inputs, width, width, 1]
     weights = []
-    for n_in, n_out in zip(sizes[:-1], sizes[1:], strict=True):
+    for n_in, n_out in pairwise(sizes):
         normal = rng.standard_normal((n_in, n_out))
         weights.append((normal * np.sqrt(2 / n_in)).astype(np.float32))
     # the first predictions are near the mean
@@ -162,14 +163,14 @@ class AdamW:
         self.steps += 1
         mean_rate = np.float32(rate / (1 - FIRST_MOMENT**self.steps))
         square_scale = np.float32(1 - SECOND_MOMENT**self.steps)
-        for values, mean, square, slope in zip(
-            self.parameters, self.means, self.squares, slopes, strict=True
-        ):
-            mean += np.float32(1 - FIRST_MOMENT) * (slope - mean)
-            square += np.float32(1 - SECOND_MOMENT) * (slope * slope - square)
-            values -= mean_rate * mean / (np.sqrt(square / square_scale) + np.float32(EPSILON))
+        for i, slope in enumerate(slopes):
+            values = self.parameters[i]
+            self.means[i] += np.float32(1 - FIRST_MOMENT) * (slope - self.means[i])
+            self.squares[i] += np.float32(1 - SECOND_MOMENT) * (slope * slope - self.squares[i])
+            deviation = np.sqrt(self.squares[i] / square_scale) + np.float32(EPSILON)
+            values[:] = values - mean_rate * self.means[i] / deviation
             if values.ndim == 2:
-                values *= np.float32(1 - rate * self.decay)
+                values[:] = values * np.float32(1 - rate * self.decay)
 
 
 def gradients(parameters: Sequence[Matrix], inputs: Matrix, target: Matrix) -> list[Matrix]:

@@ -1,9 +1,9 @@
 """From a fitted CostModel to one ONNX file: query in, physical units out (docs/onnx.md).
 
 `ndonnx` traces `CostModel.evaluate`, the code that NumPy runs, so the file has all mathematics of
-the model in it. Its metadata describe the fields, the outputs and the devices, and contain a second,
-smaller graph: the prefilter, which ranks many configurations before the model scores the best. It
-is a graph of its own because ONNX Runtime runs every node of a graph, whatever output is requested.
+the model in it. Its metadata describe the fields, the outputs and the devices, and contain a second
+graph: the prefilter, which ranks many configurations before the model scores the best. It is a graph
+of its own because ONNX Runtime runs every node of a graph, whatever output is requested.
 """
 
 from __future__ import annotations
@@ -17,12 +17,14 @@ from typing import Final
 
 import ndonnx as ndx
 import onnx
+from sklearn.ensemble import HistGradientBoostingRegressor
 
 from costmodel.graph_ops import Array
 from costmodel.model import CostModel
+from costmodel.trees import predict_trees
 from gemmcast import __version__
 from gemmcast.device import Device
-from gemmcast.modelfile import METADATA_PREFIX, PREFILTER
+from gemmcast.modelfile import METADATA_PREFIX, PREFILTER_KEY
 from gemmcast.query import (
     CONTRACT,
     DTYPE_CODES,
@@ -44,23 +46,34 @@ def export(model: CostModel, devices: Sequence[Device]) -> bytes:
         model: fitted.
         devices: those that it was trained on; the file then needs no other description of them.
     """
-    graph = _traced(model.evaluate)
-    prefilter = _traced(lambda query: {PREFILTER_OUTPUT: model.prefilter(query)})
+    graph = _traced(model.evaluate, INPUT, len(FIELDS))
+    prefilter = _traced(
+        lambda query: {PREFILTER_OUTPUT: model.prefilter(query)}, INPUT, len(FIELDS)
+    )
     graph.producer_name = "gemmcast"
     graph.producer_version = __version__
     graph.doc_string = "GEMM cost model; see docs/onnx.md"
     encoded = base64.b64encode(prefilter.SerializeToString()).decode()
-    properties = {PREFILTER: encoded, **_properties(model, devices)}
+    properties = {PREFILTER_KEY: encoded, **_properties(model, devices)}
     onnx.helper.set_model_props(graph, properties)
     onnx.checker.check_model(graph)
     data: bytes = graph.SerializeToString()
     return data
 
 
-def _traced(function: Callable[[Array], Mapping[str, Array]]) -> onnx.ModelProto:
-    """The graph of a function from query[n, len(FIELDS)] to named outputs."""
-    query = ndx.argument(shape=("n", len(FIELDS)), dtype=ndx.float32)
-    model: onnx.ModelProto = ndx.build({INPUT: query}, dict(function(query)))
+def export_trees(trees: HistGradientBoostingRegressor, n_inputs: int) -> bytes:
+    """Trees alone as an .onnx file, from `inputs`[n, n_inputs] to `values`[n, 1]."""
+    graph = _traced(lambda inputs: {"values": predict_trees(trees, inputs)}, "inputs", n_inputs)
+    data: bytes = graph.SerializeToString()
+    return data
+
+
+def _traced(
+    function: Callable[[Array], Mapping[str, Array]], name: str, n_inputs: int
+) -> onnx.ModelProto:
+    """The graph of a function from input `name`[n, n_inputs] to named outputs."""
+    argument = ndx.argument(shape=("n", n_inputs), dtype=ndx.float32)
+    model: onnx.ModelProto = ndx.build({name: argument}, dict(function(argument)))
     model.ir_version = IR_VERSION
     del model.metadata_props[:]
     # the versions of the contract, whatever operators this model uses

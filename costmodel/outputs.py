@@ -1,4 +1,4 @@
-"""From corrections to outputs, and back: the targets that are fitted, the outputs that are published.
+"""Targets are what is fitted, outputs what is published: from one to the other and back.
 
     runtime_us           = floor_us x exp(runtime)
     sustained_runtime_us = runtime_us x exp(sustained)

@@ -4,10 +4,10 @@
     floor_us = computing + loads from L2 + DRAM traffic + latency along k + launch
 
 That is the time if nothing overlapped; networks and trees learn the correction. A query that does
-not name its tile is computed with the usual one. Arrays are [n, 1], or [n, 2] for the sides m and n.
+not name its tile is computed with the usual one. Arrays are [n, 1], or [n, 2] for both sides m, n.
 
-Only + - * / ceil min max where come before the logarithms: NumPy and ONNX Runtime round these alike,
-bit for bit. So a whole quotient stays whole, and a split of a tree falls the same way in both.
+Before the logarithms only + - * / ceil min max where are used. NumPy and ONNX Runtime round these
+alike, bit for bit: a whole quotient stays whole, and a tree's split falls the same way in both.
 """
 
 from __future__ import annotations

@@ -51,7 +51,7 @@ class TrainingRange:
         return cls(lowest=checked.min(axis=0) / margins, highest=checked.max(axis=0) * margins)
 
     def is_outside(self, quantities: Array, one_hot: Array) -> Array:
-        """[n] bool, of quantities[n, len(QUANTITIES)] and one_hot[n, n_categories]; array-API code."""
+        """[n] bool, of quantities[n, n_quantities], one_hot[n, n_categories]; array-API code."""
         xp = quantities.__array_namespace__()
         checked = xp.take(quantities, xp.asarray(COLUMNS), axis=1)
         lowest, highest = xp.asarray(self.lowest), xp.asarray(self.highest)

@@ -68,7 +68,12 @@ def main() -> None:
 
 def generated(page: str) -> str:
     """A page with its tables made anew."""
-    return MARKER.sub(lambda found: found[1] + table(found[3], found[4], found[5]) + found[6], page)
+    return MARKER.sub(_with_table, page)
+
+
+def _with_table(match: re.Match[str]) -> str:
+    before, _, source, first, last, after = match.groups()
+    return before + table(source, first, last) + after
 
 
 def table(source: str, first: str | None, last: str | None) -> str:

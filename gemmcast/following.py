@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 _ATTEMPTS = 3
 
-Stamp = tuple[int, int]
+FileStamp = tuple[int, int]
 """When current.json was replaced [ns], and its inode."""
 
 
@@ -91,7 +91,7 @@ def load_current(
     raise ModelFileError("model", source, "is missing", "push a model again")
 
 
-def _stamp(directory: Path) -> Stamp | None:
+def _stamp(directory: Path) -> FileStamp | None:
     with contextlib.suppress(OSError):
         stat = (directory / modeldir.CURRENT).stat()
         return stat.st_mtime_ns, stat.st_ino

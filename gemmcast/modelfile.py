@@ -36,7 +36,7 @@ METADATA: Final = frozenset(
     }
 )
 """Keys of every file. They are its last bytes, because a file cut short there still loads."""
-PREFILTER: Final = "gemmcast-prefilter"
+PREFILTER_KEY: Final = "gemmcast-prefilter"
 """Metadata key of a smaller graph in base64, question to about runtime_us; optional."""
 _FETCH_AGAIN: Final = "it is damaged or cut short: fetch it again"
 
@@ -156,13 +156,13 @@ def _metadata(session: ort.InferenceSession, source: str) -> dict[str, str]:
 
 
 def _prefilter(everything: dict[str, str], source: str) -> ort.InferenceSession | None:
-    text = renamed(everything, METADATA_KEYS).get(PREFILTER)
+    text = renamed(everything, METADATA_KEYS).get(PREFILTER_KEY)
     if not text:
         return None
     try:
         data = base64.b64decode(text, validate=True)
     except ValueError:
-        rule = f"its {PREFILTER} is not base64"
+        rule = f"its {PREFILTER_KEY} is not base64"
         raise ModelFileError("model", source, rule, _FETCH_AGAIN) from None
     return _session(data, source)
 

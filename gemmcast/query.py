@@ -49,7 +49,7 @@ Rows = npt.NDArray[np.float32]
 """[n_rows, len(FIELDS)]"""
 Number = float | npt.NDArray[np.float64]
 """One number for all rows, or one per row."""
-Columns = Mapping[str, Sequence[Any]]
+SampleColumns = Mapping[str, Sequence[Any]]
 """Columns of gemmcast.sample, all of one length."""
 
 
@@ -171,7 +171,7 @@ def encode_configs(
     )
 
 
-def from_columns(columns: Columns) -> Rows:
+def from_columns(columns: SampleColumns) -> Rows:
     """One row per sample: `encode` for every row of the sample schema."""
     count = len(columns["m"])
     if not count:

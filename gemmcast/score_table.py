@@ -1,8 +1,9 @@
-"""Score tables as rows of text: the one place that orders, rounds and names the numbers of a model card.
+"""Score tables as rows of text: orders, rounds and names the numbers of a model card.
 
 Every program that shows scores uses these rows: the coordinator's terminal and HTML report, the
 registry's command line, the demo and the benchmarks. Each puts them into a table of its own kind.
-The model comes first, "-" stands for a number that the card lacks, percentages are numbers (3.1 is 3.1 %).
+The model comes first, "-" stands for a number that the card lacks, percentages are numbers (3.1 is
+3.1 %).
 Knows nothing of terminals or HTML, nor of how scores are computed.
 """
 

@@ -32,8 +32,8 @@ T = TypeVar("T")
 
 NAME = "gemmcast"
 """Of the registered model and of its experiment."""
-PAGE = 200
-"""Versions per request."""
+VERSIONS_PER_PAGE = 200
+"""Versions of one request to MLflow."""
 _NOT_THERE, _THERE_ALREADY = "RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS"
 _NO_TELEMETRY = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
 _QUIET = {
@@ -303,7 +303,9 @@ def _upload(client: MlflowClient, run_id: str, files: Mapping[str, bytes]) -> No
 def _versions(client: MlflowClient) -> Iterator[ModelVersion]:
     token = None
     while True:
-        page = client.search_model_versions(f"name='{NAME}'", max_results=PAGE, page_token=token)
+        page = client.search_model_versions(
+            f"name='{NAME}'", max_results=VERSIONS_PER_PAGE, page_token=token
+        )
         yield from page
         token = page.token
         if not token:

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pytest
 from threadpoolctl import threadpool_limits
 
+from coordinator import terminal
 from coordinator.cli import main
 from coordinator.plan.cells import plan_cells
 from coordinator.plan.schema import Plan, parse_plan
@@ -95,6 +96,8 @@ GPU_PLAN = {
         },
     ],
 }
+WIDTH = 200
+"""Columns of a terminal that no table is too wide for."""
 PLAN_TABLES = ("name", "seed", "devices", "measure", "train")
 
 
@@ -241,8 +244,8 @@ def coordinator() -> Callable[..., Ended]:
             pytest.MonkeyPatch.context() as patch,
         ):
             patch.setattr(sys, "argv", ["coordinator", *map(str, arguments)])
-            patch.setenv("COLUMNS", "200")
-            patch.setenv("TERM", "xterm")
+            patch.setattr(terminal.out, "width", WIDTH)
+            patch.setattr(terminal.console, "width", WIDTH)
             try:
                 main()
             except SystemExit as leaving:

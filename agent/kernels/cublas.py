@@ -135,7 +135,7 @@ class Cublas:
     def _use_current_stream(self) -> None:
         stream = c_void_p(cupy.cuda.get_current_stream().ptr)
         _check(self._library.cublasSetStream_v2(self._handle, stream), "cublasSetStream")
-        # cublasSetStream resets the workspace to the library's own, so it is set again.
+        # The call above resets the workspace to the library's own, so it is set again.
         status = self._library.cublasSetWorkspace_v2(
             self._handle, c_void_p(self._workspace.ptr), c_size_t(WORKSPACE_BYTES)
         )

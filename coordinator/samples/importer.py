@@ -46,7 +46,8 @@ CONTENT: Final = (
     "power_w",
     "energy_mj",
 )
-"""What makes two rows the same row, besides the configuration and the operands' values."""
+"""What makes two rows the same row, besides the configuration and the operands' values. It must
+never change, because ids are made of it; so it does not follow other lists of readings."""
 NEEDED_OF_DEVICE: Final = ("device_kind", "compute_units", "peak_tflops", "dram_gbps")
 """Without these columns a model learns nothing from a row."""
 REPEATED: Final = "stands earlier in the table"

@@ -17,27 +17,37 @@ from functools import cache
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 from sklearn.ensemble import RandomForestRegressor
 
 from costmodel.dataset import TrainingSet, Values, library_default
 from gemmcast.config import KNOBS
 from gemmcast.query import AT, Rows
 
-SHAPE: Final = ("m", "n", "k")
-TILE: Final = ("tile_m", "tile_n", "tile_k")
+SHAPE: Final = [AT["m"], AT["n"], AT["k"]]
+"""Columns of a query; so are the following two."""
+TILE: Final = [AT["tile_m"], AT["tile_n"], AT["tile_k"]]
+FAMILY: Final = AT["family"]
 CONFIG: Final = ("device", "family", "kernel", "dtype", "layout", "batch", "cache")
-"""Columns that a configuration is compared by; the device is the first, the knobs follow."""
+"""Columns of a sample that a configuration is compared by; the knobs follow."""
 
 Key = tuple[object, ...]
-"""A configuration; without its first part, the same configuration on any device."""
+"""A configuration; without its first part, the device, the same configuration on any device."""
 Baseline = Callable[[TrainingSet, TrainingSet, str], Values]
 """From training rows, test rows and a target to [n_test] predictions."""
 
 
 def lookup(training: TrainingSet, test: TrainingSet, target: str) -> Values:
-    """The nearest shape's measurement of the same configuration."""
-    known = training.take(~np.isnan(training.measured[target]))
+    """The nearest shape's measurement of the same configuration.
+
+    Args:
+        training: where a measurement is looked up; rows without the target are left out.
+        test: rows to predict.
+        target: one of TARGETS.
+
+    Returns:
+        [n_test].
+    """
+    known = _with_target(training, target)
     rows_by_key: dict[Key, list[int]] = defaultdict(list)
     for i, key in enumerate(_configurations(known)):
         for part in _wider(key):
@@ -49,25 +59,35 @@ def lookup(training: TrainingSet, test: TrainingSet, target: str) -> Values:
         """Which of the known rows with this configuration has the nearest shape."""
         rows = rows_by_key[key]
         distances = np.sum((known_shapes[rows] - shape) ** 2, axis=1)
-        return rows[int(np.argmin(distances))]
+        nearest = int(np.argmin(distances))
+        return rows[nearest]
 
-    nearest: list[int] = []
-    for key, shape in zip(_configurations(test), _log_shapes(test.queries).tolist(), strict=True):
+    rows: list[int] = []
+    test_shapes = _log_shapes(test.queries).tolist()
+    for key, shape in zip(_configurations(test), test_shapes, strict=True):
         part = next(part for part in _wider(key) if part in rows_by_key)
-        nearest.append(nearest_row(part, *shape))
-    return np.asarray(known.measured[target][nearest])
+        rows.append(nearest_row(part, *shape))
+    return known.measured[target][rows]
 
 
 def roofline(training: TrainingSet, test: TrainingSet, target: str) -> Values:
     """The roofline times a family's factor: the median of measured over roofline.
 
-    For power the device's limit takes the place of the roofline; energy and throughput follow from
-    their definitions. A family without training rows has the factor of all rows.
+    For power the device's limit takes the place of the roofline; energy and throughput follow
+    from their definitions. A family without training rows has the factor of all rows.
+
+    Args:
+        training: what the factors are fitted on.
+        test: rows to predict.
+        target: one of TARGETS.
+
+    Returns:
+        [n_test].
     """
-    known = training.take(~np.isnan(training.measured[target]))
+    known = _with_target(training, target)
     log_factors = np.log(known.measured[target] / _roofline(known, target))
-    train_families = known.queries[:, AT["family"]]
-    test_families = test.queries[:, AT["family"]]
+    train_families = known.queries[:, FAMILY]
+    test_families = test.queries[:, FAMILY]
     factors = np.full(len(test), np.exp(np.median(log_factors)))
     for family in set(train_families.tolist()):
         of_family = log_factors[train_families == family]
@@ -76,11 +96,25 @@ def roofline(training: TrainingSet, test: TrainingSet, target: str) -> Values:
 
 
 def paper_forest(training: TrainingSet, test: TrainingSet, target: str) -> Values:
-    """The random forest of arXiv 2411.16954."""
-    known = training.take(~np.isnan(training.measured[target]))
-    forest = RandomForestRegressor(n_estimators=100, max_depth=6, random_state=0, n_jobs=-1)
+    """The random forest of arXiv 2411.16954.
+
+    Args:
+        training: what the forest is fitted on.
+        test: rows to predict.
+        target: one of TARGETS.
+
+    Returns:
+        [n_test].
+    """
+    known = _with_target(training, target)
+    forest = RandomForestRegressor(
+        n_estimators=100,
+        max_depth=6,
+        random_state=0,
+        n_jobs=-1,
+    )
     forest.fit(_paper_features(known.queries), known.measured[target])
-    return np.asarray(forest.predict(_paper_features(test.queries)), dtype=np.float64)
+    return np.asarray(forest.predict(_paper_features(test.queries)))
 
 
 BASELINES: Final[dict[str, Baseline]] = {
@@ -90,12 +124,18 @@ BASELINES: Final[dict[str, Baseline]] = {
 }
 
 
+def _with_target(data: TrainingSet, target: str) -> TrainingSet:
+    """The rows on which the target was measured."""
+    return data.take(~np.isnan(data.measured[target]))
+
+
 def _configurations(data: TrainingSet) -> list[Key]:
     """[n_rows] The configuration of each row: without knobs where a library chose them."""
+    configs = data.keys(*CONFIG)
+    knobs = data.keys(*KNOBS)
     keys: list[Key] = []
-    is_default = library_default(data)
-    for i, (config, knobs) in enumerate(zip(data.keys(*CONFIG), data.keys(*KNOBS), strict=True)):
-        keys.append(config if is_default[i] else config + knobs)
+    for i, is_default in enumerate(library_default(data)):
+        keys.append(configs[i] if is_default else configs[i] + knobs[i])
     return keys
 
 
@@ -112,7 +152,8 @@ def _roofline(data: TrainingSet, target: str) -> Values:
     time_us = np.maximum(compute_us, traffic_us)
     limit_w = np.maximum(queries[:, AT["power_limit_w"]], 1.0)
     if target == "power_w":
-        return np.asarray(limit_w)
+        return limit_w
+    time_us = np.max(times_us, axis=1).astype(np.float64)
     if target == "energy_mj":
         return np.asarray(limit_w * time_us * 1e-3)
     if target == "tflops":
@@ -120,30 +161,30 @@ def _roofline(data: TrainingSet, target: str) -> Values:
     return np.asarray(time_us)
 
 
-def _flops(queries: npt.NDArray[np.float64]) -> Values:
-    sizes = queries[:, [AT[name] for name in (*SHAPE, "batch")]]
-    return np.asarray(2 * np.prod(sizes, axis=1))
+def _flops(queries: Values) -> Values:
+    """[n_rows], of queries in double precision, which holds these products exactly."""
+    multiply_adds = np.prod(queries[:, SHAPE], axis=1)
+    return np.asarray(2 * multiply_adds * queries[:, AT["batch"]])
 
 
 def _moved_bytes(queries: npt.NDArray[np.float64]) -> Values:
     """[n_rows] Every operand once."""
-    m, n, k = queries[:, [AT[name] for name in SHAPE]].T
+    m, n, k = queries[:, SHAPE].T
     inputs = (m * k + k * n) * queries[:, AT["in_bytes"]]
     output = m * n * queries[:, AT["out_bytes"]]
     return np.asarray(queries[:, AT["batch"]] * (inputs + output))
 
 
 def _log_shapes(queries: Rows) -> Values:
-    """[n_rows, 3]"""
-    sizes = queries[:, [AT[name] for name in SHAPE]]
-    return np.asarray(np.log(sizes.astype(np.float64)))
+    """[n_rows, 3] Logarithms of m, n and k."""
+    return np.asarray(np.log(queries[:, SHAPE].astype(np.float64)))
 
 
 def _paper_features(queries: Rows) -> Values:
-    """[n_rows, 9]"""
+    """[n_rows, 9] The columns of the paper's forest."""
     values = queries.astype(np.float64)
-    m, n, k = values[:, [AT[name] for name in SHAPE]].T
-    tile = values[:, [AT[name] for name in TILE]]
+    m, n, k = values[:, SHAPE].T
+    tiles = values[:, TILE]
     flops = _flops(values)
     moved = _moved_bytes(values)
-    return np.column_stack([m, n, k, tile, flops / moved, moved, flops])
+    return np.column_stack([m, n, k, tiles, flops / moved, moved, flops])

@@ -35,18 +35,15 @@ def split(groups: Names, folds: int, within: Names | None = None) -> Iterator[tu
             fold has a part of it.
     """
     parents = [None] * len(groups) if within is None else within
-    groups_by_parent: dict[object, set[str]] = {}
+    names_of_parent: dict[object, set[str | None]] = defaultdict(set)
     for group, parent in zip(groups, parents, strict=True):
-        names = groups_by_parent.setdefault(parent, set())
-        if group is not None:
-            names.add(group)
+        names_of_parent[parent].add(group)
     fold_of: dict[tuple[object, str | None], int] = {}
-    for parent, names in groups_by_parent.items():
+    for parent, names in names_of_parent.items():
         fold_of[parent, None] = -1
-        for i, name in enumerate(shuffled(names)):
+        for i, name in enumerate(shuffled(filter(None, names))):
             fold_of[parent, name] = i % folds
-    keys = zip(parents, groups, strict=True)
-    fold_of_row = np.array([fold_of[key] for key in keys])
+    fold_of_row = np.array([fold_of[key] for key in zip(parents, groups, strict=True)])
     for fold in range(folds):
         yield fold_of_row != fold, fold_of_row == fold
 
@@ -80,7 +77,12 @@ def kernels(data: TrainingSet) -> Names:
 
 def _first_names(family: str, kernel: str) -> tuple[str, str]:
     """The names of schema 1, so that the folds of a dataset stay the same."""
-    config = {"family": family, "kernel": kernel, "block_threads": 0, "cpu_threads": 0}
+    config: dict[str, str | int] = {
+        "family": family,
+        "kernel": kernel,
+        "block_threads": 0,
+        "cpu_threads": 0,
+    }
     first = first_config(config)
     return str(first["family"]), str(first["kernel"])
 

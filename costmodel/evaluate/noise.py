@@ -9,16 +9,14 @@ cache, and the type of device. Does not know any model, nor where the rows come 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Final
 
 import numpy as np
 
+from costmodel.dataset import READINGS
 from gemmcast.config import KernelConfig
 from gemmcast.gemm import Gemm
 from gemmcast.rows import ReadRow, config_of, gemm_of
 
-READINGS: Final = ("runtime_us", "sustained_runtime_us", "power_w", "energy_mj")
-"""The readings that are compared."""
 CellKey = tuple[Gemm, KernelConfig, str, str]
 """Gemm, configuration, cache, name of the device."""
 Pair = tuple[ReadRow, ReadRow]

@@ -15,8 +15,8 @@ from agent.operands import Carved, Operands, input_elements, output_elements
 from gemmcast.errors import MeasurementError
 from gemmcast.gemm import LAYOUTS, Gemm
 
+# Of c[batch, m, n] as float32, before it is stored.
 Spoil = Callable[[Any], None]
-# of c[batch, m, n] as float32, before it is stored
 
 
 def _carried(values: Any, dtype: str) -> Any:

@@ -343,7 +343,7 @@ def test_a_cell_that_finds_no_room_is_tried_again_when_the_others_are_done(
     assert statuses == dict.fromkeys(FIVE, "ok")
     tries = [i for i, entry in enumerate(backend.log) if entry == ("operands", m)]
     assert len(tries) == (1 if m == 8 else 2)
-    # afterwards cells are under way together again
+    # Afterwards cells are under way together again
     assert m == 40 or Run([], backend.log[tries[-1] :], []).under_way() >= min(
         2, len(FIVE) - FIVE.index(m) - 1
     )
@@ -420,7 +420,7 @@ def test_a_caller_that_leaves_early_does_not_slow_the_next(
     backend = make_backend(device, depth=3, trouble=trouble)
     live = LiveInstrument(backend, device, Procedure(), "me")
     left = live.measure_all([make_cell(m=m) for m in FIVE])
-    # and 24 waits until it is alone
+    # Cell 24 waits until it is alone
     assert [next(left), next(left)]
     assert failed == [24]
     begun: list[int] = []

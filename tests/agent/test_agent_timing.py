@@ -349,7 +349,7 @@ def test_low_is_judged_by_the_highest_clock_seen_until_then() -> None:
     )
     burst, rests = rested(steps)
     assert tuple(rests) == RESTS_S
-    # those of the first look
+    # Those of the first look
     assert burst.held_back is False
     assert burst.launches_timed == 10 * MIN_BATCHES
 

@@ -1,4 +1,4 @@
-"""Signals: the first asks for an end, the second takes it."""
+"""Signals: the first asks a run to end, the second interrupts it."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import signal
 
 import pytest
 
-from coordinator.fleet.session import stopping
+from coordinator.fleet.signals import stopping
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_is_a_wish_and_the_next_an_order(number: signal.Signals) -> None:
+def test_the_first_signal_sets_a_flag_and_the_second_interrupts(number: signal.Signals) -> None:
     before = signal.getsignal(number)
     with stopping() as stop:
         stop.listen()

@@ -241,6 +241,7 @@ def test_a_writer_that_is_killed_leaves_whole_commits(
     commits = store.version
     assert commits - 1 >= int(lines[-1]) == 7
     assert _ids(store.read()) == _ids(table.slice(0, 10 * commits))
+
     # everything is sent again
     for number in range(50):
         store.append([table.slice(10 * number, 10)])

@@ -17,15 +17,22 @@ from skl2onnx import to_onnx
 from skl2onnx.common.data_types import FloatTensorType
 from sklearn.ensemble import HistGradientBoostingRegressor
 
-from costmodel.dataset import Dataset, dataset, devices_of, resolved_default, unresolved, with_unresolved_copies
+from costmodel.dataset import (
+    TrainingSet,
+    devices_of,
+    resolved_default,
+    training_set,
+    unresolved,
+    with_unresolved_copies,
+)
 from costmodel.evaluate.groups import split
 from costmodel.model import KERNEL, MIN_POWER_ROWS, ODD_ROWS, OF_TARGET, CostModel
 from costmodel.onnx_export import export
 from costmodel.onnx_session import PARITY_LIMIT, open_session, parity
-from gemmcast.arrow import read_samples
 from gemmcast import Predictor
+from gemmcast.arrow import read_samples
 from gemmcast.device import Device
-from gemmcast.modelfile import PREFILTER
+from gemmcast.modelfile import PREFILTER_KEY
 from gemmcast.query import (
     AT,
     CONTRACT,
@@ -43,13 +50,13 @@ from gemmcast.query import (
 )
 from gemmcast.rows import config_of, gemm_of
 
-Fitted = tuple[Dataset, CostModel, bytes]
+Fitted = tuple[TrainingSet, CostModel, bytes]
 ROOT = Path(__file__).parents[2]
 FEW_ROWS = 500
 
 
 def _fit(table: pa.Table, **settings: Any) -> Fitted:
-    data = dataset(table)
+    data = training_set(table)
     model = CostModel(**settings).fit_dataset(data)
     return data, model, export(model, devices_of(data))
 
@@ -90,7 +97,7 @@ def test_the_file_agrees_with_scikit_learn_on_every_row(fitted: Fitted) -> None:
 @pytest.mark.parametrize("path", sorted((ROOT / "datasets").glob("*.parquet")), ids=lambda path: path.stem)
 def test_the_file_agrees_on_every_row_of_every_dataset(path: Path) -> None:
     """Fitted on a few hundred rows, asked about all: most of them are of shapes that it never saw."""
-    data = dataset(read_samples(path))
+    data = training_set(read_samples(path))
     model = CostModel().fit_dataset(data.take(np.arange(0, len(data), max(1, len(data) // FEW_ROWS))))
     assert parity(model, open_session(export(model, devices_of(data))), data.queries) <= PARITY_LIMIT
 
@@ -105,7 +112,7 @@ def test_it_agrees_on_questions_unlike_any_row(fitted: Fitted) -> None:
 
 def test_the_shortlist_graph_says_about_what_the_networks_say(fitted: Fitted) -> None:
     data, model, exported = fitted
-    (shortlist,) = (entry.value for entry in onnx.load_from_string(exported).metadata_props if entry.key == PREFILTER)
+    (shortlist,) = (entry.value for entry in onnx.load_from_string(exported).metadata_props if entry.key == PREFILTER_KEY)
     (rough_us,) = open_session(base64.b64decode(shortlist)).run(None, {INPUT: data.queries})
     np.testing.assert_allclose(rough_us, model.rough(data.queries), rtol=PARITY_LIMIT)
     off = np.abs(np.log(rough_us / data.measured["runtime_us"]))
@@ -113,14 +120,14 @@ def test_the_shortlist_graph_says_about_what_the_networks_say(fitted: Fitted) ->
 
 
 def test_a_model_of_one_type_of_gpu_doubts_every_question_about_another() -> None:
-    h100, h200 = (dataset(read_samples(ROOT / "datasets" / f"{name}_sxm_again.parquet")) for name in ("h100", "h200"))
+    h100, h200 = (training_set(read_samples(ROOT / "datasets" / f"{name}_sxm_again.parquet")) for name in ("h100", "h200"))
     model = CostModel(members=1, steps=20, shares={"runtime": 0.0, "sustained": 0.0, "power": 0.0}).fit_dataset(h100)
     assert model.predict(h200.queries)["extrapolating"].all() and not model.predict(h100.queries)["extrapolating"].any()
 
 
 def test_a_library_can_be_asked_without_knobs() -> None:
     """About its own choice, of shapes that the model has not seen: no worse than with the knobs told, within reason."""
-    data = dataset(read_samples(ROOT / "datasets" / "h200_sxm.parquet"))
+    data = training_set(read_samples(ROOT / "datasets" / "h200_sxm.parquet"))
     training, test = next(split(data.shapes, 5))
     asked = with_unresolved_copies(data.take(test))
     said = CostModel(members=1, shares={"runtime": 0.0, "sustained": 0.0, "power": 0.0}).fit_dataset(data.take(training)).predict(asked.queries)
@@ -164,7 +171,7 @@ def test_opset_and_versions_are_those_of_the_contract(fitted: Fitted) -> None:
 def test_the_file_says_all_that_an_embedder_needs(fitted: Fitted, cpu: Device, gpu: Device) -> None:
     data, model, exported = fitted
     said = {entry.key: entry.value for entry in onnx.load_model_from_string(exported).metadata_props}
-    assert said.pop(PREFILTER) and all(key.startswith("gemmcast.") for key in said)
+    assert said.pop(PREFILTER_KEY) and all(key.startswith("gemmcast.") for key in said)
     assert said["gemmcast.contract"] == str(CONTRACT)
     assert json.loads(said["gemmcast.fields"]) == list(FIELDS)
     assert json.loads(said["gemmcast.outputs"]) == list(model.outputs_)
@@ -224,7 +231,7 @@ def test_values_at_a_threshold_and_beside_it_fall_on_the_right_side() -> None:
 
 
 def test_a_model_that_was_hardly_shown_power_has_none(power_samples: pa.Table) -> None:
-    data = dataset(power_samples)
+    data = training_set(power_samples)
     for known, outputs in ((MIN_POWER_ROWS - 1, OUTPUTS[:2]), (MIN_POWER_ROWS, OUTPUTS)):
         measured = {name: values.copy() for name, values in data.measured.items()}
         for name in ("power_w", "sustained_runtime_us", "energy_mj"):
@@ -235,7 +242,7 @@ def test_a_model_that_was_hardly_shown_power_has_none(power_samples: pa.Table) -
 
 
 def test_rows_without_power_still_teach_runtime(power_samples: pa.Table) -> None:
-    data = dataset(power_samples)
+    data = training_set(power_samples)
     measured = {name: values.copy() for name, values in data.measured.items()}
     whole = CostModel(members=1).fit(data.queries, measured).predict(data.queries)["runtime_us"]
     for name in ("power_w", "sustained_runtime_us", "energy_mj"):
@@ -244,13 +251,13 @@ def test_rows_without_power_still_teach_runtime(power_samples: pa.Table) -> None
 
 
 def test_the_same_rows_give_the_same_model(cpu_samples: pa.Table, plain: Fitted) -> None:
-    again = CostModel().fit_dataset(dataset(cpu_samples)).predict(plain[0].queries)
+    again = CostModel().fit_dataset(training_set(cpu_samples)).predict(plain[0].queries)
     assert all(np.array_equal(values, again[name]) for name, values in plain[1].predict(plain[0].queries).items())
 
 
 def test_intervals_hold_for_shapes_that_were_not_seen(power_samples: pa.Table) -> None:
     """Calibrated on some unseen shapes, tried on others."""
-    data = dataset(power_samples)
+    data = training_set(power_samples)
     (training, other), *_ = split(data.shapes, 2)
     unseen = data.take(other)
     (first, second), *_ = split(unseen.shapes, 2)
@@ -265,7 +272,7 @@ def test_intervals_hold_for_shapes_that_were_not_seen(power_samples: pa.Table) -
 
 def test_a_question_without_knobs_has_intervals_of_its_own() -> None:
     """Nine of ten within on the rows they were calibrated on, asked with knobs or without, and wider without."""
-    data = dataset(read_samples(ROOT / "datasets" / "h100_demo.parquet"))
+    data = training_set(read_samples(ROOT / "datasets" / "h100_demo.parquet"))
     model = CostModel(members=1, steps=300, shares=dict.fromkeys(OF_TARGET, 0.0)).fit_dataset(data)
     own = data.take(resolved_default(data))
     with_knobs, without = (model.predict(queries) for queries in (own.queries, unresolved(own)))
@@ -277,7 +284,7 @@ def test_a_question_without_knobs_has_intervals_of_its_own() -> None:
 
 def test_a_kernel_that_is_odd_is_corrected_and_no_other() -> None:
     """One that takes three times as long as the networks, which were hardly fitted, can have learned from its few rows."""
-    data = dataset(read_samples(ROOT / "datasets" / "h100_demo.parquet"))
+    data = training_set(read_samples(ROOT / "datasets" / "h100_demo.parquet"))
     named = data.queries[:, AT["algorithm"]] > 0
     kernel_of = data.queries[:, [AT[name] for name in KERNEL]]
     kernels, counts = np.unique(kernel_of[named], axis=0, return_counts=True)
@@ -314,7 +321,7 @@ def test_nothing_that_was_taught_is_outside(fitted: Fitted) -> None:
 
 def test_power_without_a_sustained_runtime_teaches_power_alone(power_samples: pa.Table) -> None:
     """Other people's tables have no sustained runtime."""
-    data = dataset(power_samples)
+    data = training_set(power_samples)
     measured = {name: values for name, values in data.measured.items() if name not in ("sustained_runtime_us", "energy_mj")}
     model = CostModel(members=1, iterations=5).fit(data.queries, measured)
     assert model.outputs_ == ("runtime_us", "tflops", "power_w") == tuple(model.predict(data.queries))[:3]

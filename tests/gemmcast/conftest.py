@@ -7,7 +7,7 @@ model with power takes trees, the other does not.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -16,7 +16,7 @@ from typing import cast
 import numpy as np
 import pytest
 
-from gemmcast import query
+from gemmcast import Predictor, query
 from gemmcast.config import FAMILIES, KNOBS, KernelConfig
 from gemmcast.device import Device
 from gemmcast.gemm import LAYOUTS, Gemm
@@ -225,3 +225,15 @@ def time_file(time_model: bytes, tmp_path_factory: pytest.TempPathFactory) -> Pa
     path = tmp_path_factory.mktemp("models") / "time.onnx"
     path.write_bytes(time_model)
     return path
+
+
+@pytest.fixture
+def powered(power_file: Path) -> Iterator[Predictor]:
+    with Predictor(power_file) as predictor:
+        yield predictor
+
+
+@pytest.fixture
+def timed(time_file: Path) -> Iterator[Predictor]:
+    with Predictor(time_file) as predictor:
+        yield predictor

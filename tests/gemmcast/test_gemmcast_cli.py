@@ -1,4 +1,4 @@
-"""`gemmcast predict | rank | pick | info`: text, JSON, and one line with exit code 2 on bad input."""
+"""`gemmcast predict | rank | pick | info`: text, JSON, and one line on bad input."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from onnx import TensorProto, helper
 
 from gemmcast import Gemm, KernelConfig, ModelFileError, Predictor
 from gemmcast.device import Device
-from gemmcast.modelfile import METADATA, METADATA_PREFIX, PREFILTER
+from gemmcast.modelfile import METADATA, METADATA_PREFIX, PREFILTER_KEY
 
 Edit = Callable[..., bytes]
 
@@ -63,7 +63,7 @@ def test_a_file_without_one_of_its_metadata_is_refused(
 def test_flipped_bits_in_the_metadata_give_no_other_error(
     tmp_path: Path, power_model: bytes, flip: int
 ) -> None:
-    """It loads, or it is a ModelFileError. A file by itself has no checksum; a directory has one."""
+    """It loads, or it is a ModelFileError: a file by itself has no checksum."""
     start, path, refused = power_model.index(METADATA_PREFIX.encode()), tmp_path / "flipped.onnx", 0
     for position in range(start, len(power_model), 7):
         path.write_bytes(
@@ -82,10 +82,10 @@ def test_a_damaged_prefilter_is_refused_and_a_missing_one_is_not_needed(
     tmp_path: Path, power_model: bytes, gpu: Device
 ) -> None:
     proto = onnx.load_model_from_string(power_model)
-    (entry,) = (entry for entry in proto.metadata_props if entry.key == PREFILTER)
+    (entry,) = (entry for entry in proto.metadata_props if entry.key == PREFILTER_KEY)
     whole = entry.value
     for value, reason in (
-        ("?" + whole[1:], f"its {PREFILTER} is not base64"),
+        ("?" + whole[1:], f"its {PREFILTER_KEY} is not base64"),
         (whole[:1000], "ONNX Runtime can't load it"),
     ):
         entry.value = value

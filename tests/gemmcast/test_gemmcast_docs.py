@@ -26,7 +26,7 @@ from gemmcast.card import ModelCard
 from gemmcast.config import FAMILIES
 from gemmcast.device import Device
 from gemmcast.gemm import DTYPES
-from gemmcast.modelfile import METADATA, METADATA_PREFIX, PREFILTER
+from gemmcast.modelfile import METADATA, METADATA_PREFIX, PREFILTER_KEY
 from gemmcast.sample import DEFAULTS, SCHEMA_VERSION, STATUSES
 
 ROOT = Path(__file__).parents[2]
@@ -109,9 +109,9 @@ def test_the_page_has_the_outputs_and_the_metadata(power_model: bytes) -> None:
         == [output.name for output in proto.graph.output]
     )
     keys = [row[0] for row in rows(ONNX, "key")]
-    assert [PREFILTER, *keys] == [
+    assert [PREFILTER_KEY, *keys] == [
         entry.key for entry in proto.metadata_props
-    ] and f"`{PREFILTER}`" in ONNX.read_text()
+    ] and f"`{PREFILTER_KEY}`" in ONNX.read_text()
     assert {key.removeprefix(METADATA_PREFIX) for key in keys} == METADATA
 
 

@@ -172,7 +172,9 @@ def test_the_contract_stands() -> None:
         0.9,
     )
     assert query.SCHEDULES[:6] == ("ws", "pingpong", "coop", "streamk", "pingpongfast", "coopfast")
-    assert set(sources.HOPPER_SCHEDULES) <= set(query.SCHEDULES), "a schedule that is built has a code"
+    assert set(sources.HOPPER_SCHEDULES) <= set(query.SCHEDULES), (
+        "a schedule that is built has a code"
+    )
     assert query.KNOB_FIELDS == (
         "warp_m",
         "warp_n",

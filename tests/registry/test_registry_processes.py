@@ -1,4 +1,4 @@
-"""Many processes at once, and killed ones: forked by one driver, so that MLflow is imported once."""
+"""Many processes at once, and killed ones: forked by one driver that imports MLflow once."""
 
 from __future__ import annotations
 

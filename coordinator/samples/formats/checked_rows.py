@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from math import isfinite
 from typing import Final
 
+from costmodel.dataset import READINGS
 from gemmcast import renames
 from gemmcast.config import KernelConfig
 from gemmcast.device import DEVICE_KINDS
@@ -31,10 +32,7 @@ READABLE: Final = frozenset({*COLUMNS, *renames.COLUMNS, "threads"})
 NEEDED: Final = ("m", "n", "k", "dtype", "family")
 """What every row must have; a row that is ok needs a runtime too."""
 POSITIVE: Final = (
-    "runtime_us",
-    "sustained_runtime_us",
-    "power_w",
-    "energy_mj",
+    *READINGS,
     "launches_timed",
     "window_s",
 )

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from coordinator.samples.importer import read_table
-from costmodel.dataset import dataset
+from costmodel.dataset import training_set
 from gemmcast.arrow import SCHEMA
 from gemmcast.errors import InputError
 from gemmcast.rows import Row
@@ -54,7 +54,7 @@ def test_csv_and_parquet_give_the_same_rows(write: Write, aic_rows: list[Row]) -
     assert first.format == second.format == "aiconfigurator"
     assert first.table.drop_columns("agent").equals(second.table.drop_columns("agent"))
     assert first.table.schema == SCHEMA
-    assert len(dataset(first.table)) == len(aic_rows)
+    assert len(training_set(first.table)) == len(aic_rows)
 
 
 def test_without_power_there_is_none_and_a_power_of_zero_was_not_read(
