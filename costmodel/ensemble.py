@@ -89,7 +89,9 @@ class Ensemble:
             for seed in range(size.members):
                 tasks.append((rows, targets[target][measured], size.width, self.max_steps, seed))
         if prefilter:
-            tasks.append((centred, targets[self.leader], PREFILTER_WIDTH, self.max_steps, 0))
+            measured = ~np.isnan(targets[self.leader])
+            leader = targets[self.leader][measured]
+            tasks.append((centred[measured], leader, PREFILTER_WIDTH, self.max_steps, 0))
         networks = _fit_all(tasks)
         if prefilter:
             small = networks.pop()

@@ -2,8 +2,8 @@
 
 `ndonnx` traces `CostModel.evaluate`, the code that NumPy runs, so the file has all mathematics of
 the model in it. Its metadata describe the fields, the outputs and the devices, and contain a second
-graph: the prefilter, which ranks many configurations before the model scores the best. It is a graph
-of its own because ONNX Runtime runs every node of a graph, whatever output is requested.
+graph: the prefilter, which ranks many configurations before the model scores the best. It is not
+part of the first graph because ONNX Runtime runs every node, whatever output is requested.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Boosted trees for one target, on the quantities of costmodel/terms.py as they are.
 
 Trees do not see monotone transforms, so they need no logarithms. The quantities are the same bits
-in NumPy and in ONNX Runtime, so a row takes the same way in both. scikit-learn fits and predicts; in
-a graph the trees are one TreeEnsembleRegressor node, with thresholds rounded down to float32, so
+in NumPy and in ONNX Runtime, so a row takes the same way in both. scikit-learn fits and predicts.
+In a graph the trees are one TreeEnsembleRegressor node, with thresholds rounded down to float32, so
 that `x <= threshold` is the same for every float32 x.
 """
 

@@ -147,13 +147,12 @@ def _wider(key: Key) -> list[Key]:
 def _roofline(data: TrainingSet, target: str) -> Values:
     """[n_rows] What the target would be at the measured peak and bandwidth."""
     queries = data.queries.astype(np.float64)
-    compute_us = _flops(queries) / queries[:, AT["peak_tflops"]] * 1e-6
-    traffic_us = _moved_bytes(queries) / queries[:, AT["dram_gbps"]] * 1e-3
-    time_us = np.maximum(compute_us, traffic_us)
     limit_w = np.maximum(queries[:, AT["power_limit_w"]], 1.0)
     if target == "power_w":
         return limit_w
-    time_us = np.max(times_us, axis=1).astype(np.float64)
+    compute_us = _flops(queries) / queries[:, AT["peak_tflops"]] * 1e-6
+    traffic_us = _moved_bytes(queries) / queries[:, AT["dram_gbps"]] * 1e-3
+    time_us = np.maximum(compute_us, traffic_us)
     if target == "energy_mj":
         return np.asarray(limit_w * time_us * 1e-3)
     if target == "tflops":
@@ -167,7 +166,7 @@ def _flops(queries: Values) -> Values:
     return np.asarray(2 * multiply_adds * queries[:, AT["batch"]])
 
 
-def _moved_bytes(queries: npt.NDArray[np.float64]) -> Values:
+def _moved_bytes(queries: Values) -> Values:
     """[n_rows] Every operand once."""
     m, n, k = queries[:, SHAPE].T
     inputs = (m * k + k * n) * queries[:, AT["in_bytes"]]
