@@ -1,139 +1,229 @@
-"""CUTLASS kernels on a GPU: every kernel of the libraries that were built, against float64; scaling; graphs.
+"""CUTLASS kernels on a GPU: every kernel of the built libraries against float64; scaling; graphs.
 
-Skipped without CuPy, a GPU and GEMMCAST_CUTLASS, the folder that `python -m agent.kernels.cutlass build --out` wrote.
+Skipped without CuPy, a GPU and GEMMCAST_CUTLASS, the folder that
+`python -m agent.kernels.cutlass build --out` wrote.
 """
 
 from __future__ import annotations
 
 import os
-from typing import Any
+from types import ModuleType
+from typing import NamedTuple
 
-import numpy
+import numpy as np
 import pytest
 
-from agent.kernels.cutlass import Built, Cutlass
-from agent.kernels.cutlass.generate import SETS, kernels
-from agent.kernels.cutlass.sources import SCHEDULES
-from agent.operands import Operands
+from agent.kernels.cutlass import Cutlass
+from agent.kernels.cutlass.generate import CUTLASS_SETS, kernels
+from agent.kernels.cutlass.libraries import BuiltKernel
+from agent.kernels.cutlass.sources import HOPPER_SCHEDULES
+from agent.operands import Array, Operands
 from gemmcast.config import KernelConfig
 from gemmcast.errors import MeasurementError
 from gemmcast.gemm import DTYPES, LAYOUTS, Gemm
 
-GROUPS = sorted({(one.dtype, one.layout) for of_set in SETS for one in kernels(of_set, "sm_90")})
-SHAPES = (((1152, 2560, 1024), 1, (1.0, 0.0)), ((203, 336, 272), 1, (0.5, 0.5)), ((128, 256, 1024), 2, (1.0, 1.0)))
-# m, n, k; slices; alpha and beta. 1.4 waves of 128 x 128 tiles; ragged, yet whole 16 bytes; sliced
+pytestmark = pytest.mark.gpu
 
 
-def _on_gpu() -> Any:
+class Case(NamedTuple):
+    m: int
+    n: int
+    k: int
+    slices: int
+    alpha: float
+    beta: float
+
+
+CASES = (
+    # 1.4 waves of 128 x 128 tiles.
+    Case(1152, 2560, 1024, 1, 1.0, 0.0),
+    # Ragged, yet whole 16 bytes.
+    Case(203, 336, 272, 1, 0.5, 0.5),
+    Case(128, 256, 1024, 2, 1.0, 1.0),
+)
+
+
+def _groups() -> list[tuple[str, str]]:
+    groups = set()
+    for set_name in CUTLASS_SETS:
+        for kernel in kernels(set_name, "sm_90"):
+            groups.add((kernel.dtype, kernel.layout))
+    return sorted(groups)
+
+
+class OnGpu(NamedTuple):
+    cupy: ModuleType
+    family: Cutlass
+    built: list[BuiltKernel]
+
+
+@pytest.fixture
+def on_gpu() -> OnGpu:
     """CuPy and the family, or a skip."""
     cupy = pytest.importorskip("cupy")
     try:
-        found = cupy.cuda.runtime.getDeviceCount()
+        devices = cupy.cuda.runtime.getDeviceCount()
     except cupy.cuda.runtime.CUDARuntimeError as error:
         pytest.skip(str(error))
-    if not found or not os.environ.get("GEMMCAST_CUTLASS"):
-        pytest.skip("no GPU" if not found else "GEMMCAST_CUTLASS names no folder of built libraries")
+    if not devices:
+        pytest.skip("no GPU")
+    if not os.environ.get("GEMMCAST_CUTLASS"):
+        pytest.skip("GEMMCAST_CUTLASS names no folder of built libraries")
     family = Cutlass()
     try:
         built = family.kernels(f"sm_{cupy.cuda.Device().compute_capability}")
     except MeasurementError as error:
         pytest.skip(str(error))
-    return cupy, family, list({one.name: one for one in built}.values())
+    by_name = {kernel.name: kernel for kernel in built}
+    return OnGpu(cupy, family, list(by_name.values()))
 
 
-def _random(cupy: Any, dtype: str, *shape: int) -> Any:
-    """Standard normal numbers (fp8: of magnitude 2^-3 to 7.5) as they are stored: bf16 as uint16, fp8 as uint8."""
-    rng = numpy.random.default_rng(sum(shape))
+def _random(cupy: ModuleType, dtype: str, *shape: int) -> Array:
+    """Standard normal numbers (fp8: of magnitude 2^-3 to 7.5) as they are stored.
+
+    bf16 is stored as uint16, fp8 as uint8.
+    """
+    rng = np.random.default_rng(sum(shape))
     if dtype == "fp8_e4m3":
-        return cupy.asarray(rng.integers(0x20, 0x50, shape, numpy.uint8) | (rng.integers(0, 2, shape, numpy.uint8) << 7))
-    values = rng.standard_normal(shape, numpy.float32)
+        magnitudes = rng.integers(0x20, 0x50, shape, np.uint8)
+        signs = rng.integers(0, 2, shape, np.uint8) << 7
+        return cupy.asarray(magnitudes | signs)
+    values = rng.standard_normal(shape, np.float32)
     if dtype == "bf16":
-        return cupy.asarray((values.view(numpy.uint32) >> 16).astype(numpy.uint16))
+        return cupy.asarray((values.view(np.uint32) >> 16).astype(np.uint16))
     return cupy.asarray(values.astype("float16" if dtype == "fp16" else "float32"))
 
 
-def _widened(cupy: Any, array: Any) -> Any:
+def _widened(cupy: ModuleType, array: Array) -> Array:
     if array.dtype == cupy.uint8:
-        codes = numpy.arange(256)
-        exponent, mantissa = codes >> 3 & 15, codes & 7
-        magnitudes = numpy.where(exponent > 0, (8 + mantissa) * 2.0 ** (exponent - 10), mantissa * 2.0**-9)
-        return cupy.asarray(magnitudes * numpy.where(codes < 128, 1.0, -1.0))[array]
-    bits = (array.astype(cupy.uint32) << 16).view(cupy.float32) if array.dtype == cupy.uint16 else array
-    return bits.astype(cupy.float64)
+        return cupy.asarray(_e4m3())[array]
+    if array.dtype == cupy.uint16:
+        array = (array.astype(cupy.uint32) << 16).view(cupy.float32)
+    return array.astype(cupy.float64)
 
 
-def _operands(cupy: Any, gemm: Gemm) -> Operands:
-    a = _random(cupy, gemm.dtype, *((1, gemm.k, gemm.m) if gemm.layout[0] == "t" else (1, gemm.m, gemm.k)))
-    b = _random(cupy, gemm.dtype, *((1, gemm.n, gemm.k) if gemm.layout[1] == "t" else (1, gemm.k, gemm.n)))
-    return Operands(a, b, _random(cupy, "bf16" if gemm.dtype == "fp8_e4m3" else gemm.dtype, 1, gemm.m, gemm.n))
+def _e4m3() -> np.ndarray:
+    """Value of each of the 256 codes; NaNs do not occur."""
+    codes = np.arange(256)
+    exponent = codes >> 3 & 15
+    mantissa = codes & 7
+    normal = (8 + mantissa) * 2.0 ** (exponent - 10)
+    magnitudes = np.where(exponent > 0, normal, mantissa * 2.0**-9)
+    return magnitudes * np.where(codes < 128, 1.0, -1.0)
 
 
-def _product(cupy: Any, gemm: Gemm, operands: Operands) -> Any:
-    a, b, c = (_widened(cupy, array[0]) for array in (operands.a, operands.b, operands.c))
-    return gemm.alpha * ((a.T if gemm.layout[0] == "t" else a) @ (b.T if gemm.layout[1] == "t" else b)) + gemm.beta * c
+def _operands(cupy: ModuleType, gemm: Gemm) -> Operands:
+    a_shape = (gemm.k, gemm.m) if gemm.layout[0] == "t" else (gemm.m, gemm.k)
+    b_shape = (gemm.n, gemm.k) if gemm.layout[1] == "t" else (gemm.k, gemm.n)
+    return Operands(
+        _random(cupy, gemm.dtype, 1, *a_shape),
+        _random(cupy, gemm.dtype, 1, *b_shape),
+        _random(cupy, gemm.c_dtype, 1, gemm.m, gemm.n),
+    )
 
 
-def _far(cupy: Any, gemm: Gemm, c: Any, want: Any) -> float:
+def _product(cupy: ModuleType, gemm: Gemm, operands: Operands) -> Array:
+    a = _widened(cupy, operands.a[0])
+    b = _widened(cupy, operands.b[0])
+    c = _widened(cupy, operands.c[0])
+    a = a.T if gemm.layout[0] == "t" else a
+    b = b.T if gemm.layout[1] == "t" else b
+    return gemm.alpha * (a @ b) + gemm.beta * c
+
+
+def _tolerances_off(cupy: ModuleType, gemm: Gemm, c: Array, want: Array) -> float:
     """The largest error over what rounding explains: above 1 is wrong, and so is NaN."""
-    error = float(abs(_widened(cupy, c[0]) - want).max() / (want * want).mean() ** 0.5)
-    # fp8 operands are multiplied exactly here: what is rounded is C, to bf16
-    # tf32 operands may be cut off instead of rounded, which alone takes all of the usual tolerance
-    roundoff = DTYPES["bf16" if gemm.dtype == "fp8_e4m3" else gemm.dtype].unit_roundoff * (2 if gemm.dtype == "tf32" else 1)
-    return error / (8 * roundoff + 8 * 2.0**-24 * gemm.k**0.5)
+    error = abs(_widened(cupy, c[0]) - want).max() / (want * want).mean() ** 0.5
+    # fp8 operands are multiplied exactly here: what is rounded is C, to bf16.
+    roundoff = DTYPES[gemm.c_dtype].unit_roundoff
+    if gemm.dtype == "tf32":
+        # Operands may be cut off instead of rounded, which takes all of the usual tolerance.
+        roundoff *= 2
+    return float(error) / (8 * roundoff + 8 * 2.0**-24 * gemm.k**0.5)
 
 
-def _wrong(cupy: Any, family: Cutlass, gemm: Gemm, built: list[Built], slices: int) -> list[str]:
+def _poison(cupy: ModuleType, c: Array) -> None:
+    c.fill(0x7FC0 if c.dtype == cupy.uint16 else float("nan"))
+
+
+def _has_slices(kernel: BuiltKernel) -> bool:
+    return "wgmma" not in kernel.name or "streamk" in kernel.name
+
+
+def _wrong(on_gpu: OnGpu, gemm: Gemm, built: list[BuiltKernel], slices: int) -> list[str]:
+    """The kernels whose product is wrong."""
+    cupy = on_gpu.cupy
     operands = _operands(cupy, gemm)
-    want, before, found = _product(cupy, gemm, operands), operands.c.copy(), []
+    want = _product(cupy, gemm, operands)
+    before = operands.c.copy()
     if not gemm.beta:
-        before.fill(0x7FC0 if before.dtype == cupy.uint16 else float("nan"))  # must not be read
-    for one in built:
-        sliced = slices if "wgmma" not in one.name or "streamk" in one.name else 1
+        # It must not be read.
+        _poison(cupy, before)
+    wrong = []
+    for kernel in built:
+        split_k = slices if _has_slices(kernel) else 1
         operands.c[...] = before
-        prepared = family.prepare(gemm, KernelConfig(family="cutlass", kernel=one.name, split_k=sliced), [operands])
+        config = KernelConfig(family="cutlass", kernel=kernel.name, split_k=split_k)
+        prepared = on_gpu.family.prepare(gemm, config, [operands])
         prepared.launch(0)
-        if not (far := _far(cupy, gemm, operands.c, want)) <= 1:
-            found.append(f"{one.name} split_k={sliced}: {far:.3g} tolerances off")
-        assert prepared.facts["regs"] > 0 and prepared.facts["tile_m"] and prepared.facts["stages"] and prepared.facts["occupancy"] > 0
-    return found
+        off = _tolerances_off(cupy, gemm, operands.c, want)
+        if not off <= 1:
+            wrong.append(f"{kernel.name} split_k={split_k}: {off:.3g} tolerances off")
+        for fact in ("regs", "tile_m", "stages", "occupancy"):
+            assert prepared.facts[fact] > 0
+    return wrong
 
 
-@pytest.mark.gpu
-@pytest.mark.parametrize(("dtype", "layout"), GROUPS)
-def test_every_kernel_multiplies_on_a_gpu(dtype: str, layout: str) -> None:
-    cupy, family, built = _on_gpu()
-    group = [one for one in built if (one.dtype, one.layout) == (dtype, layout)]
-    for (m, n, k), slices, (alpha, beta) in SHAPES:
+@pytest.mark.parametrize(("dtype", "layout"), _groups())
+def test_every_kernel_multiplies_on_a_gpu(on_gpu: OnGpu, dtype: str, layout: str) -> None:
+    group = [one for one in on_gpu.built if (one.dtype, one.layout) == (dtype, layout)]
+    for m, n, k, slices, alpha, beta in CASES:
         gemm = Gemm(m=m, n=n, k=k, dtype=dtype, layout=layout, alpha=alpha, beta=beta)
-        assert _wrong(cupy, family, gemm, group, slices) == []
+        assert _wrong(on_gpu, gemm, group, slices) == []
 
 
-@pytest.mark.gpu
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_the_papers_kernels_scale_on_a_gpu(layout: str) -> None:
-    cupy, family, built = _on_gpu()
+def test_the_papers_kernels_scale_on_a_gpu(on_gpu: OnGpu, layout: str) -> None:
     paper = {one.name for one in kernels("paper", "sm_90") if one.layout == layout}
+    built = [one for one in on_gpu.built if one.name in paper]
     for alpha, beta in ((1.0, 0.0), (1.0, 1.0), (0.5, 0.5), (2.0, 0.0)):
         gemm = Gemm(m=301, n=263, k=97, layout=layout, alpha=alpha, beta=beta)
-        assert _wrong(cupy, family, gemm, [one for one in built if one.name in paper], 1) == []
+        assert _wrong(on_gpu, gemm, built, 1) == []
 
 
-@pytest.mark.gpu
-def test_one_kernel_of_each_kind_is_captured_into_a_graph() -> None:
-    cupy, family, built = _on_gpu()
-    kinds = {(one.name.split("_")[0], one.dtype, next((word for word in SCHEDULES if f"_{word}_" in one.name), "")): one for one in built}
-    for one in kinds.values():
-        gemm = Gemm(m=512, n=768, k=1024, dtype=one.dtype, layout=one.layout, alpha=0.5)
-        operands, slices = _operands(cupy, gemm), 1 if "wgmma" in one.name and "streamk" not in one.name else 2
-        want = _product(cupy, gemm, operands)
-        prepared = family.prepare(gemm, KernelConfig(family="cutlass", kernel=one.name, split_k=slices), [operands])
-        cupy.cuda.Device().synchronize()  # a stream that does not block does not wait for the operands either
-        with cupy.cuda.Stream(non_blocking=True) as stream:
-            stream.begin_capture()
-            prepared.launch(0)
-            graph = stream.end_capture()
-            for _ in range(2):  # the second finds the semaphores that the first left
-                operands.c.fill(0)
-                graph.launch()
-            stream.synchronize()
-        assert _far(cupy, gemm, operands.c, want) <= 1, one.name
+def _schedule(name: str) -> str:
+    for schedule in HOPPER_SCHEDULES:
+        if f"_{schedule}_" in name:
+            return schedule
+    return ""
+
+
+def test_one_kernel_of_each_kind_is_captured_into_a_graph(on_gpu: OnGpu) -> None:
+    kinds = {}
+    for kernel in on_gpu.built:
+        unit = kernel.name.split("_")[0]
+        kinds[unit, kernel.dtype, _schedule(kernel.name)] = kernel
+    for kernel in kinds.values():
+        _check_capture(on_gpu, kernel)
+
+
+def _check_capture(on_gpu: OnGpu, kernel: BuiltKernel) -> None:
+    cupy = on_gpu.cupy
+    gemm = Gemm(m=512, n=768, k=1024, dtype=kernel.dtype, layout=kernel.layout, alpha=0.5)
+    operands = _operands(cupy, gemm)
+    want = _product(cupy, gemm, operands)
+    split_k = 2 if _has_slices(kernel) else 1
+    config = KernelConfig(family="cutlass", kernel=kernel.name, split_k=split_k)
+    prepared = on_gpu.family.prepare(gemm, config, [operands])
+    # A stream that does not block does not wait for the operands either.
+    cupy.cuda.Device().synchronize()
+    with cupy.cuda.Stream(non_blocking=True) as stream:
+        stream.begin_capture()
+        prepared.launch(0)
+        graph = stream.end_capture()
+        # The second launch meets the semaphores that the first one left.
+        for _ in range(2):
+            operands.c.fill(0)
+            graph.launch()
+        stream.synchronize()
+    assert _tolerances_off(cupy, gemm, operands.c, want) <= 1, kernel.name
