@@ -286,9 +286,9 @@ def _held_out_rows(queries: Rows) -> Mask:
     """[n_rows] a random HELD_OUT of the shapes; of a single shape every other row."""
     shape_of = np.unique(queries[:, :3], axis=0, return_inverse=True)[1].reshape(-1)
     shapes = np.random.default_rng(0).permutation(shape_of.max() + 1)
-    held_out = np.isin(shape_of, shapes[: max(1, round(HELD_OUT * len(shapes)))])
+    held_out: Mask = np.isin(shape_of, shapes[: max(1, round(HELD_OUT * len(shapes)))])
     if held_out.all():
-        return np.arange(len(queries)) % 2 == 0
+        held_out = np.arange(len(queries)) % 2 == 0
     return held_out
 
 

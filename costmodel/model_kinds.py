@@ -106,7 +106,7 @@ class Floor:
         """[n_rows]"""
         if self.target == "power_w":
             return _limit_w(queries)
-        floor_us = terms(queries).floor_us[:, 0].astype(np.float64)
+        floor_us: Values = terms(queries).floor_us[:, 0].astype(np.float64)
         if self.target == "energy_mj":
             return 1e-3 * _limit_w(queries) * floor_us
         return floor_us

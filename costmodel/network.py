@@ -42,7 +42,7 @@ MAX_PASSES: Final = 100
 """Over the rows, in USUAL_STEPS."""
 CONSTANT: Final = 1e-3
 """Standard deviation below which an input does not vary: the rest is rounding."""
-MIN_SCALE: Final = 1.0
+LEAST_SCALE: Final = 1.0
 """Least scale of an input: one that hardly varies must not decide about the few rows where it does,
 as the bandwidth of the memory would if fifty rows of another device join thousands of one."""
 STEEPNESS: Final = 1.7
@@ -84,7 +84,7 @@ def fit_network(inputs: Matrix, target: Values, width: int, max_steps: int, seed
 def _input_scales(inputs: Matrix) -> Values:
     """[n_inputs] what each input is divided by: infinity for one that does not vary."""
     deviation = inputs.std(axis=0, dtype=np.float64)
-    return np.where(deviation < CONSTANT, np.inf, np.maximum(deviation, MIN_SCALE))
+    return np.where(deviation < CONSTANT, np.inf, np.maximum(deviation, LEAST_SCALE))
 
 
 def _float32(values: Values) -> Matrix:
@@ -193,7 +193,8 @@ def gradients(parameters: Sequence[Matrix], inputs: Matrix, target: Matrix) -> l
 
 
 def _huber_slope(error: Matrix) -> Matrix:
-    return np.clip(error / np.float32(HUBER), -1, 1)
+    slope: Matrix = np.clip(error / np.float32(HUBER), -1, 1)
+    return slope
 
 
 def _silu(x: Matrix) -> tuple[Matrix, Matrix]:

@@ -20,7 +20,7 @@ from costmodel.graph_ops import Array
 
 Matrix = npt.NDArray[np.float32]
 Values = npt.NDArray[np.float64]
-Attributes = dict[str, list[int] | list[float] | list[str]]
+Attributes = dict[str, list[object]]
 NODE_ATTRIBUTES: Final = (
     "nodes_treeids",
     "nodes_nodeids",
@@ -77,12 +77,12 @@ def onnx_attributes(trees: HistGradientBoostingRegressor) -> dict[str, object]:
     columns: Attributes = {name: [] for name in NODE_ATTRIBUTES}
     for number, (predictor,) in enumerate(trees._predictors):
         for name, values in _tree_attributes(number, predictor.nodes).items():
-            columns[name] += values  # type: ignore[operator]
+            columns[name] += values
     baseline = float(trees._baseline_prediction.item())
     return {**columns, "n_targets": 1, "base_values": [baseline]}
 
 
-def _tree_attributes(number: int, nodes: np.ndarray) -> Attributes:
+def _tree_attributes(number: int, nodes: npt.NDArray[np.void]) -> Attributes:
     is_leaf = nodes["is_leaf"].astype(bool)
     leaves = np.flatnonzero(is_leaf)
     return {
