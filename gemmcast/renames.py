@@ -39,6 +39,8 @@ METADATA_KEYS: Final = {"gemmcast-shortlist": "gemmcast-prefilter"}
 """The same for the metadata of an ONNX file."""
 RANKING_METHODS: Final = {"shortlist": "prefilter"}
 """The same for the methods of a card's `ranking`."""
+CUSTOM_KNOBS: Final = {"threads": "block_threads"}
+"""The same for the knobs of a custom kernel's description."""
 FAMILIES: Final = {"own": "custom"}
 """The same for kernel families."""
 _UNLISTED: Final = ("beyond-", "enumerated-")

@@ -215,7 +215,7 @@ def test_configurations_are_given_by_dtype_and_layout() -> None:
     assert len(given) == 22
     for config in given:
         assert config.family == "cutlass"
-        # wgmma kernels have as many stages as fit: the compiler decides.
+        # CUTLASS 3.x kernels have as many stages as fit: the compiler decides.
         assert bool(config.stages) != bool(config.cluster_m)
 
 

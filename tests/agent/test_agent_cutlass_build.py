@@ -189,7 +189,7 @@ def test_a_compiled_wgmma_library_reports_its_stages_and_limits(tmp_path: Path) 
     assert kernel.knobs["cluster_n"] == 2
     assert kernel.knobs["stages"] >= 4
     assert _hopper_can(kernel) == _hopper_can(kernel, split_k=4) == _hopper_can(kernel, n=72) == 0
-    # k has four steps.
+    # Four steps of k cannot be cut into five slices.
     assert _hopper_can(kernel, split_k=5) == 4
     # Operands and rows must be whole 16 bytes.
     assert _hopper_can(kernel, k=520) == 1

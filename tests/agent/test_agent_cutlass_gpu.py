@@ -134,7 +134,7 @@ def _product(cupy: ModuleType, gemm: Gemm, operands: Operands) -> Array:
 def _tolerances_off(cupy: ModuleType, gemm: Gemm, c: Array, want: Array) -> float:
     """The largest error over what rounding explains: above 1 is wrong, and so is NaN."""
     error = abs(_widened(cupy, c[0]) - want).max() / (want * want).mean() ** 0.5
-    # fp8 operands are multiplied exactly here: what is rounded is C, to bf16.
+    # Operands in fp8 are multiplied exactly here: what is rounded is C, to bf16.
     roundoff = DTYPES[gemm.c_dtype].unit_roundoff
     if gemm.dtype == "tf32":
         # Operands may be cut off instead of rounded, which takes all of the usual tolerance.

@@ -18,6 +18,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from gemmcast.config import FAMILIES, KNOBS
 from gemmcast.errors import InputError
 from gemmcast.gemm import LAYOUTS
+from gemmcast.renames import CUSTOM_KNOBS, renamed
 
 PROJECT: Final = Path(__file__).resolve().parents[3]
 """The folder that Ray ships to every node."""
@@ -124,6 +125,8 @@ def parse_custom(raw: bytes, path: str) -> Description:
     """
     try:
         values = tomllib.loads(_decoded("kernel", path, raw))
+        if isinstance(values.get("knobs"), dict):
+            values["knobs"] = renamed(values["knobs"], CUSTOM_KNOBS)
         description = Description.model_validate(values)
     except tomllib.TOMLDecodeError as error:
         raise InputError("kernel", path, f"not TOML ({error})", "correct that line") from None

@@ -61,6 +61,9 @@ def fit(custom: CustomKernel, gemm: Gemm, config: KernelConfig) -> FittedKernel:
     names = {"ELEMENT_BYTES": DTYPES[gemm.dtype].in_bytes}
     for knob, value in knobs.items():
         names[knob.upper()] = value
+    if "block_threads" in knobs:
+        # The macro of descriptions that name this knob `threads`, as schema 2 did.
+        names["THREADS"] = knobs["block_threads"]
     block = tuple(evaluate("block", text, names) for text in description.block)
     smem_bytes = evaluate("smem", description.smem, names)
     grid = _grid(custom, gemm, names)
