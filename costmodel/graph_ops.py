@@ -1,65 +1,105 @@
-"""Array operations for which ndonnx writes several nodes, or others than ONNX Runtime is quickest with; a question has a row at least.
+"""Array operations that `ndonnx` would write as several ONNX nodes, or does not have.
 
-Each works on NumPy arrays and, by the one ONNX operator that does it, on ndonnx's.
+Each function takes NumPy arrays, or `ndonnx` arrays while a graph is traced: then it writes the one
+ONNX operator that does the work. Everything else in the cost model uses the array API.
+Every axis has at least one entry, so that reductions need no case for empty arrays.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
 import ndonnx as ndx
 import numpy as np
 
-op: Any = import_module("spox.opset.ai.onnx.v21")
-# generated code, whose names type checkers do not follow
+Array = Any
+"""A NumPy array, or an ndonnx array while a graph is traced."""
+
+onnx_ops: Array = import_module("spox.opset.ai.onnx.v21")
+onnx_ml_ops: Array = import_module("spox.opset.ai.onnx.ml.v3")
+"""Generated modules: type checkers cannot follow their names."""
 
 
-def matmul(a: Any, b: Any) -> Any:
-    return _either(a, b, numpy=np.matmul, onnx=op.matmul)
+def matmul(a: Array, b: Array) -> Array:
+    """a @ b of matrices."""
+    return _either([a, b], np.matmul, onnx_ops.matmul)
 
 
-def gemm(a: Any, b: Any, c: Any) -> Any:
+def gemm(a: Array, b: Array, c: Array) -> Array:
     """a @ b + c of matrices."""
-    return _either(a, b, c, numpy=lambda a, b, c: a @ b + c, onnx=op.gemm)
+    return _either([a, b, c], _numpy_gemm, onnx_ops.gemm)
 
 
-def relu(x: Any) -> Any:
-    """What is above 0; one node with a `gemm` before it."""
-    return _either(x, numpy=lambda x: np.maximum(x, np.float32(0)), onnx=op.relu)
+def silu(x: Array) -> Array:
+    """x / (1 + e^-x), the SiLU of Hendrycks & Gimpel (arXiv 1606.08415)."""
+    return _either([x], _numpy_silu, _onnx_silu)
 
 
-def silu(x: Any) -> Any:
-    """x / (1 + e^-x)."""
-    return _either(x, numpy=lambda x: x * (0.5 + 0.5 * np.tanh(0.5 * x)), onnx=lambda x: op.mul(x, op.sigmoid(x)))
+def reduce_max(x: Array, axis: int) -> Array:
+    """The largest entry along an axis, which stays with length 1."""
+    return _reduced(x, axis, np.max, onnx_ops.reduce_max)
 
 
-def sign(x: Any) -> Any:
-    return _either(x, numpy=np.sign, onnx=op.sign)
+def reduce_min(x: Array, axis: int) -> Array:
+    """The smallest entry along an axis, which stays with length 1."""
+    return _reduced(x, axis, np.min, onnx_ops.reduce_min)
 
 
-def most(a: Any, b: Any) -> Any:
-    return _either(a, b, numpy=np.maximum, onnx=lambda a, b: op.max([a, b]))
+def reduce_prod(x: Array, axis: int) -> Array:
+    """The product along an axis, which stays with length 1."""
+    return _reduced(x, axis, np.prod, onnx_ops.reduce_prod)
 
 
-def least(a: Any, b: Any) -> Any:
-    return _either(a, b, numpy=np.minimum, onnx=lambda a, b: op.min([a, b]))
-
-
-def split(x: Any, lengths: Sequence[int]) -> list[Any]:
-    """Columns in groups of so many."""
+def split(x: Array, lengths: Sequence[int]) -> list[Array]:
+    """Neighbouring columns of x[n, sum(lengths)] in groups of these lengths."""
     if isinstance(x, np.ndarray):
         return np.split(x, np.cumsum(lengths)[:-1], axis=1)
-    return [ndx.asarray(part) for part in op.split(x.unwrap_spox(), op.const(list(lengths)), axis=1)]
+    parts = onnx_ops.split(x.unwrap_spox(), onnx_ops.const(list(lengths)), axis=1)
+    return [ndx.asarray(part) for part in parts]
 
 
-def column(x: Any, i: int = 0) -> Any:
-    """[n] of [n, columns]."""
-    return _either(x, numpy=lambda x: x[:, i], onnx=lambda x: op.gather(x, op.const(i), axis=1))
+def squeeze(x: Array) -> Array:
+    """[n] of x[n, 1]."""
+    return x[:, 0] if isinstance(x, np.ndarray) else ndx.squeeze(x, axis=1)
 
 
-def _either(*arrays: Any, numpy: Callable[..., Any], onnx: Callable[..., Any]) -> Any:
-    if all(isinstance(x, np.ndarray) for x in arrays):
+def tree_ensemble(x: Array, attributes: Mapping[str, object]) -> Array:
+    """[n, 1] of x[n, n_columns]: ONNX' TreeEnsembleRegressor. Only for traced arrays."""
+    node = onnx_ml_ops.tree_ensemble_regressor(x.unwrap_spox(), **attributes)
+    return ndx.asarray(node)
+
+
+def is_traced(x: Array) -> bool:
+    """Whether `x` belongs to a graph that is being traced."""
+    return not isinstance(x, np.ndarray)
+
+
+def _reduced(x: Array, axis: int, numpy: Callable[..., Array], onnx: Callable[..., Array]) -> Array:
+    if not is_traced(x):
+        return numpy(x, axis=axis, keepdims=True)
+    axes = onnx_ops.const(np.array([axis]))
+    return ndx.asarray(onnx(x.unwrap_spox(), axes, keepdims=1))
+
+
+def _numpy_gemm(a: Array, b: Array, c: Array) -> Array:
+    return a @ b + c
+
+
+def _numpy_silu(x: Array) -> Array:
+    """With tanh instead of an exponential, which could overflow."""
+    return x * (0.5 + 0.5 * np.tanh(0.5 * x))
+
+
+def _onnx_silu(x: Array) -> Array:
+    return onnx_ops.mul(x, onnx_ops.sigmoid(x))
+
+
+def _either(
+    arrays: Sequence[Array], numpy: Callable[..., Array], onnx: Callable[..., Array]
+) -> Array:
+    if not any(is_traced(x) for x in arrays):
         return numpy(*arrays)
-    return ndx.asarray(onnx(*((x if isinstance(x, ndx.Array) else ndx.asarray(x)).unwrap_spox() for x in arrays)))
+    traced = [ndx.asarray(x).unwrap_spox() for x in arrays]
+    return ndx.asarray(onnx(*traced))

@@ -5,7 +5,7 @@ before it leave unexplained:
 
     prediction = analytical floor  or  analytical fit (coefficients per family),  x exp(trees)
 
-Trees see what the published model's networks see, and the raw query. A kind can give its ONNX
+Trees see what the published model's trees see. A kind can give its ONNX
 graphs, so that size and latency can be measured. Knows nothing of how kinds are compared.
 """
 
@@ -28,9 +28,10 @@ from sklearn.linear_model import LinearRegression
 
 from costmodel.dataset import TrainingSet, Values, devices_of
 from costmodel.evaluate.metrics import COMPARED
-from costmodel.model import MIN_POWER_ROWS, CostModel
-from costmodel.onnx_export import export
-from costmodel.terms import SHOWN, log_floor_us, terms
+from costmodel.model import CostModel
+from costmodel.onnx_export import export, export_trees
+from costmodel.outputs import MIN_POWER_ROWS
+from costmodel.terms import QUANTITIES, terms
 from gemmcast.config import FAMILIES
 from gemmcast.query import AT, FIELDS, ML_OPSET, OPSET, Rows
 
@@ -40,9 +41,9 @@ Columns = npt.NDArray[np.float32]
 DEFAULT: Final = "default"
 """The kind that `train` publishes."""
 TIMES: Final = (
-    "own_busy_us",
-    "own_l2_a_us",
-    "own_l2_b_us",
+    "compute_us",
+    "l2_a_us",
+    "l2_b_us",
     "dram_a_us",
     "dram_b_us",
     "dram_c_us",
@@ -105,7 +106,7 @@ class Floor:
         """[n_rows]"""
         if self.target == "power_w":
             return _limit_w(queries)
-        floor_us = np.asarray(np.exp(log_floor_us(terms(queries))), dtype=np.float64)
+        floor_us: Values = terms(queries).floor_us[:, 0].astype(np.float64)
         if self.target == "energy_mj":
             return 1e-3 * _limit_w(queries) * floor_us
         return floor_us
@@ -255,15 +256,14 @@ class Default:
 
 
 def _inputs(queries: Rows) -> Columns:
-    """[n_rows, n_columns] What the networks see, and the raw query."""
-    return np.column_stack([SHOWN.of(np, terms(queries)), queries])
+    """[n_rows, n_columns] What the published model's trees see."""
+    return np.asarray(terms(queries).quantities, dtype=np.float32)
 
 
 def _times_us(queries: Rows) -> Values:
     """[n_rows, n_times] The times of TIMES."""
-    columns = [SHOWN.names.index(name) for name in TIMES]
-    logs = SHOWN.of(np, terms(queries))[:, columns]
-    return np.asarray(np.exp(logs.astype(np.float64)))
+    columns = [QUANTITIES.index(name) for name in TIMES]
+    return np.asarray(terms(queries).quantities[:, columns], dtype=np.float64)
 
 
 def _limit_w(queries: Rows) -> Values:
@@ -309,6 +309,8 @@ def _monotone(target: str) -> Learned:
 
 
 def _graph(regressor: Regressor, columns: Columns) -> Graph:
+    if isinstance(regressor, HistGradientBoostingRegressor):
+        return Graph(export_trees(regressor, columns.shape[1]), columns)
     inputs = [("columns", FloatTensorType([None, columns.shape[1]]))]
     opsets = {"": OPSET, "ai.onnx.ml": ML_OPSET}
     model = to_onnx(regressor, initial_types=inputs, target_opset=opsets)

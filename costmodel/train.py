@@ -117,10 +117,10 @@ def train(
         scores_by_dtype=evaluation.by_dtype,
         scores_by_size=evaluation.by_size,
         ranking=evaluation.ranking,
-        generalisation=_generalisation(data, model.shares_),
+        generalisation=_generalisation(data, model.tree_weight_),
         repeatability=repeatability(data.table.to_pylist()),
         coverage=coverage,
-        tree_weight={target: model.shares_[target] for target in model.targets_},
+        tree_weight={target: model.tree_weight_[target] for target in model.targets_},
         parity_max_rel=parity(model, session, data.queries),
         latency_p50_us=p50_us(partial(session.run, None, {INPUT: one_query}), TIMED_RUNS),
         sklearn_latency_p50_us=p50_us(partial(model.predict, one_query), TIMED_SKLEARN_RUNS),
@@ -179,7 +179,7 @@ def _evaluate(model: CostModel, training: TrainingSet, test: TrainingSet) -> Eva
 
 def _with_prefilter(predicted: Predictions, model: CostModel, test: TrainingSet) -> Predictions:
     """The predictions, and those of the smaller graph that ranks many candidates."""
-    runtime_us = predicted["runtime_us"] | {PREFILTER: model.rough(test.queries)}
+    runtime_us = predicted["runtime_us"] | {PREFILTER: model.prefilter(test.queries)}
     return predicted | {"runtime_us": runtime_us}
 
 
@@ -194,7 +194,7 @@ def _generalisation(
 
     def fit(training: TrainingSet) -> CostModel:
         """A smaller model with the published model's weights of the trees."""
-        small = CostModel(members=SMALL_NETWORKS, steps=SMALL_STEPS, shares=tree_weight)
+        small = CostModel(members=SMALL_NETWORKS, steps=SMALL_STEPS, tree_weight=tree_weight)
         return small.fit_dataset(training)
 
     by_split = generalisation(data, fit)

@@ -20,7 +20,6 @@ import numpy as np
 from sklearn.ensemble import RandomForestRegressor
 
 from costmodel.dataset import TrainingSet, Values, library_default
-from costmodel.tree_features import FLOOR_UNITS, NAMES, features
 from gemmcast.config import KNOBS
 from gemmcast.query import AT, Rows
 
@@ -30,8 +29,6 @@ TILE: Final = [AT["tile_m"], AT["tile_n"], AT["tile_k"]]
 FAMILY: Final = AT["family"]
 CONFIG: Final = ("device", "family", "kernel", "dtype", "layout", "batch", "cache")
 """Columns of a sample that a configuration is compared by; the knobs follow."""
-TIMES: Final = [NAMES.index("compute_time"), NAMES.index("bytes_time")]
-"""The two sides of the roofline, of costmodel/tree_features.py."""
 
 Key = tuple[object, ...]
 """A configuration; without its first part, the device, the same configuration on any device."""
@@ -153,9 +150,9 @@ def _roofline(data: TrainingSet, target: str) -> Values:
     limit_w = np.maximum(queries[:, AT["power_limit_w"]], 1.0)
     if target == "power_w":
         return limit_w
-    _, columns = features(data.queries)
-    times_us = columns[:, TIMES] * FLOOR_UNITS[:, 0]
-    time_us = np.max(times_us, axis=1).astype(np.float64)
+    compute_us = _flops(queries) / queries[:, AT["peak_tflops"]] * 1e-6
+    traffic_us = _moved_bytes(queries) / queries[:, AT["dram_gbps"]] * 1e-3
+    time_us = np.maximum(compute_us, traffic_us)
     if target == "energy_mj":
         return np.asarray(limit_w * time_us * 1e-3)
     if target == "tflops":
@@ -169,6 +166,14 @@ def _flops(queries: Values) -> Values:
     return np.asarray(2 * multiply_adds * queries[:, AT["batch"]])
 
 
+def _moved_bytes(queries: Values) -> Values:
+    """[n_rows] Every operand once."""
+    m, n, k = queries[:, SHAPE].T
+    inputs = (m * k + k * n) * queries[:, AT["in_bytes"]]
+    output = m * n * queries[:, AT["out_bytes"]]
+    return np.asarray(queries[:, AT["batch"]] * (inputs + output))
+
+
 def _log_shapes(queries: Rows) -> Values:
     """[n_rows, 3] Logarithms of m, n and k."""
     return np.asarray(np.log(queries[:, SHAPE].astype(np.float64)))
@@ -179,8 +184,6 @@ def _paper_features(queries: Rows) -> Values:
     values = queries.astype(np.float64)
     m, n, k = values[:, SHAPE].T
     tiles = values[:, TILE]
-    in_bytes = values[:, AT["in_bytes"]]
-    out_bytes = values[:, AT["out_bytes"]]
     flops = _flops(values)
-    moved = values[:, AT["batch"]] * ((m * k + k * n) * in_bytes + m * n * out_bytes)
+    moved = _moved_bytes(values)
     return np.column_stack([m, n, k, tiles, flops / moved, moved, flops])

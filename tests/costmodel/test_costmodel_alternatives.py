@@ -20,7 +20,7 @@ from costmodel.evaluate.metrics import COMPARED
 from costmodel.model import CostModel
 from costmodel.model_kinds import DEFAULT, MODEL_KINDS, TIMES, Analytical, Plain
 from costmodel.onnx_session import open_session
-from costmodel.terms import SHOWN, terms
+from costmodel.terms import QUANTITIES, terms
 from gemmcast.query import AT
 
 Coordinator = Callable[..., subprocess.CompletedProcess[str]]
@@ -150,9 +150,9 @@ def test_the_graphs_predict_as_scikit_learn_does(data: TrainingSet, name: str) -
 
 
 def test_the_analytical_fit_finds_what_the_times_explain(data: TrainingSet) -> None:
-    logs = SHOWN.of(np, terms(data.queries)).astype(np.float64)
-    times_us = {name: np.exp(logs[:, SHOWN.names.index(name)]) for name in TIMES}
-    busy_us = times_us["own_busy_us"]
+    quantities = terms(data.queries).quantities.astype(np.float64)
+    times_us = {name: quantities[:, QUANTITIES.index(name)] for name in TIMES}
+    busy_us = times_us["compute_us"]
     loading_us = times_us["dram_a_us"]
     measured_us = 3 * busy_us + 0.5 * loading_us + times_us["empty_launch_us"]
     fit = Analytical("runtime_us")

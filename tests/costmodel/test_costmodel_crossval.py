@@ -19,7 +19,8 @@ from costmodel.evaluate.crossval import (
 )
 from costmodel.evaluate.groups import layers, split
 from costmodel.evaluate.metrics import score
-from costmodel.model import OF_TARGET, CostModel
+from costmodel.model import CostModel
+from costmodel.outputs import OUTPUT_OF_TARGET
 from gemmcast.arrow import read_samples
 from gemmcast.config import KernelConfig
 from gemmcast.query import encode
@@ -149,8 +150,8 @@ def test_scores_leave_out_rows_without_a_measurement_or_a_prediction(data: Train
 
 def test_a_librarys_own_choice_is_predicted_without_its_knobs_too() -> None:
     data = training_set(read_samples(ROOT / "datasets" / "h100_sxm_again.parquet"))
-    tree_weight = dict.fromkeys(OF_TARGET, 0.0)
-    model = CostModel(members=1, steps=100, shares=tree_weight).fit_dataset(data)
+    tree_weight = dict.fromkeys(OUTPUT_OF_TARGET, 0.0)
+    model = CostModel(members=1, steps=100, tree_weight=tree_weight).fit_dataset(data)
     predicted = predictions(model, data, data)
     is_library = np.isin(data.column("family"), ["cublas", "cublaslt"])
     is_default = is_library & (data.column("kernel") == "default")

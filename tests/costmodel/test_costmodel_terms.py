@@ -1,143 +1,277 @@
-"""The terms: what they say, by hand, and that NumPy and the traced graph say it alike."""
+"""The terms: values by hand, and the same bits in NumPy and in the traced graph."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import ndonnx as ndx
 import numpy as np
+import numpy.typing as npt
 import onnx
 import pytest
 
-from costmodel.terms import LOADS, NORM, OF_TILES, SHOWN, STEP_US, TERMS, log_floor_us, log_scale, terms
 from costmodel.onnx_session import open_session
-from gemmcast.config import KernelConfig
+from costmodel.terms import DERIVED_SCALES, INPUTS, QUANTITIES, STEP_US, log_inputs, terms
+from gemmcast.config import FAMILIES, KernelConfig
 from gemmcast.device import Device
-from gemmcast.gemm import Gemm
+from gemmcast.gemm import DTYPES, LAYOUTS, MAX_DIM, Gemm
 from gemmcast.query import FIELDS, INPUT, IR_VERSION, encode
 
-FEW_NODES = 60
-# each costs an embedder a third of a microsecond and more
-
-
-def _said(gemm: Gemm, config: KernelConfig, device: Device) -> dict[str, float]:
-    """Terms and what is made of them for the network, by name, as they are; switches, too, are exponents."""
-    found = terms(np.array([encode(gemm, config, device)], dtype=np.float32))
-    names = (*TERMS, *SHOWN.names, "floor_us")
-    logs = [*(found[0] + [log_scale(name) for name in TERMS]), *(found[0] @ SHOWN.weights + SHOWN.biases), *log_floor_us(found)]
-    return dict(zip(names, np.exp(logs).tolist(), strict=True))
+# each costs about half a microsecond of every prediction
+FEW_NODES = 110
+OPERATORS_THAT_ROUND_DIFFERENTLY = {
+    "Log",
+    "Exp",
+    "Pow",
+    "Sqrt",
+    "Tanh",
+    "Sigmoid",
+    "MatMul",
+    "Gemm",
+}
 
 
 @pytest.fixture(scope="module")
 def traced() -> onnx.ModelProto:
-    asked = ndx.argument(shape=("n", len(FIELDS)), dtype=ndx.float32)
-    model = ndx.build({INPUT: asked}, {"terms": terms(asked)})
+    query = ndx.argument(shape=("n", len(FIELDS)), dtype=ndx.float32)
+    found = terms(query)
+    outputs = {"floor_us": found.floor_us, "quantities": found.quantities}
+    model = ndx.build({INPUT: query}, outputs)
     model.ir_version = IR_VERSION
     return model
 
 
-def test_numpy_and_the_graph_agree(traced: onnx.ModelProto, cpu: Device, gpu: Device) -> None:
-    rng = np.random.default_rng(5)
+def _random_config(rng: np.random.Generator, family: str) -> KernelConfig:
+    tile_m, tile_n, tile_k = (int(side) for side in rng.integers(0, 257, 3))
+    return KernelConfig(
+        family=family,
+        tile_m=tile_m,
+        tile_n=tile_n,
+        tile_k=tile_k,
+        stages=int(rng.integers(0, 6)),
+        split_k=int(rng.integers(0, 9)),
+        swizzle=int(rng.integers(0, 9)),
+        cluster_m=int(rng.integers(0, 3)),
+        cluster_n=int(rng.integers(0, 3)),
+        cpu_threads=int(rng.integers(0, 9)),
+    )
+
+
+def _random_queries(cpu: Device, gpu: Device, count: int) -> npt.NDArray[np.float32]:
+    """Of every family, dtype and layout, on a CPU and on a GPU, from tiny to the largest."""
+    rng = np.random.default_rng(17)
     rows = []
-    for i in range(2000):
-        device = (cpu, gpu)[i % 2]
-        m, n, k = (int(value) for value in np.exp(rng.uniform(0, np.log(20_000), 3)))
-        knobs = {name: int(rng.integers(0, most)) for name, most in (("stages", 6), ("split_k", 9), ("swizzle", 9), ("cluster_m", 3), ("cpu_threads", 9))}
-        tile_m, tile_n, tile_k = (int(value) for value in rng.integers(0, 257, 3))
-        config = KernelConfig(family="blas" if device is cpu else "cutlass", tile_m=tile_m, tile_n=tile_n, tile_k=tile_k, **knobs)
-        rows.append(encode(Gemm(m=m, n=n, k=k, dtype="fp32", layout=("nn", "nt", "tn", "tt")[i % 4]), config, device))
-    queries = np.array(rows, dtype=np.float32)
-    want = terms(queries)
-    (got,) = open_session(traced.SerializeToString()).run(None, {INPUT: queries})
-    assert want.dtype == got.dtype == np.float32 and want.shape == (2000, len(TERMS)) and np.isfinite(want).all()
-    np.testing.assert_allclose(got, want, atol=5e-5)
+    for i in range(count):
+        family = list(FAMILIES)[i % len(FAMILIES)]
+        device = replace(gpu, dram_gbps=float(rng.uniform(10, 8000)))
+        if FAMILIES[family].device_kind == "cpu":
+            device = cpu
+        largest = MAX_DIM if i % 10 == 0 else 16384
+        m, n, k = (int(size) for size in np.exp(rng.uniform(0, np.log(largest), 3)))
+        gemm = Gemm(
+            m=m,
+            n=n,
+            k=k,
+            batch=int(rng.integers(1, 5)),
+            dtype=str(rng.choice([name for name in DTYPES if name in device.peak_tflops])),
+            layout=str(rng.choice(LAYOUTS)),
+            beta=float(i % 2),
+        )
+        cache = ("cold", "warm")[i % 2]
+        rows.append(encode(gemm, _random_config(rng, family), device, cache=cache))
+    return np.array(rows, dtype=np.float32)
 
 
-def test_the_graph_is_small_and_has_no_branches(traced: onnx.ModelProto) -> None:
-    kinds = [node.op_type for node in traced.graph.node if node.op_type not in ("Constant", "Identity")]
-    assert len(kinds) <= FEW_NODES and "If" not in kinds
+def _quantities(gemm: Gemm, config: KernelConfig, device: Device) -> dict[str, float]:
+    row = np.array([encode(gemm, config, device)], dtype=np.float32)
+    return dict(zip(QUANTITIES, terms(row).quantities[0].tolist(), strict=True))
 
 
-def test_what_they_say_by_hand(gpu: Device) -> None:
-    gemm, config = Gemm(m=1000, n=256, k=64, dtype="fp32"), KernelConfig(family="tiled", tile_m=32, tile_n=32, tile_k=32, cpu_threads=1024)
-    said = _said(gemm, config, gpu)
-    busy_us = 2 * 2e-6 * 32 * 32 * 64 * 132 / 50
-    loads_us = [1e-3 * 4 * 64 * 32 * 32 * 8 / (2.2 * 2900)] * 2
+def test_numpy_and_the_graph_agree_to_the_last_bit(
+    traced: onnx.ModelProto, cpu: Device, gpu: Device
+) -> None:
+    queries = _random_queries(cpu, gpu, 3000)
+    expected = terms(queries)
+    session = open_session(traced.SerializeToString())
+    floor_us, quantities = session.run(["floor_us", "quantities"], {INPUT: queries})
+    assert quantities.dtype == np.float32
+    assert expected.quantities.dtype == np.float32
+    differ = quantities.view(np.uint32) != expected.quantities.view(np.uint32)
+    assert [name for i, name in enumerate(QUANTITIES) if differ[:, i].any()] == []
+    assert np.array_equal(floor_us.view(np.uint32), expected.floor_us.view(np.uint32))
+
+
+def test_the_graph_is_small_and_only_has_operators_that_round_alike(
+    traced: onnx.ModelProto,
+) -> None:
+    # constants and identities are folded away
+    folded = ("Constant", "Identity")
+    kinds = [node.op_type for node in traced.graph.node if node.op_type not in folded]
+    assert len(kinds) <= FEW_NODES
+    assert "If" not in kinds
+    assert not OPERATORS_THAT_ROUND_DIFFERENTLY & set(kinds)
+
+
+def test_every_quantity_has_a_name_and_is_finite(cpu: Device, gpu: Device) -> None:
+    found = terms(_random_queries(cpu, gpu, 500))
+    assert len(set(QUANTITIES)) == len(QUANTITIES) == len(FIELDS) + len(DERIVED_SCALES)
+    assert found.quantities.shape == (500, len(QUANTITIES))
+    assert np.isfinite(found.quantities).all()
+    assert (found.floor_us > 0).all()
+
+
+def test_one_row_alone_is_the_same_as_among_others(cpu: Device, gpu: Device) -> None:
+    queries = _random_queries(cpu, gpu, 50)
+    together = terms(queries).quantities
+    for i in range(50):
+        assert np.array_equal(terms(queries[i : i + 1]).quantities[0], together[i])
+
+
+def test_values_by_hand(gpu: Device) -> None:
+    gemm = Gemm(m=1000, n=256, k=64, dtype="fp32")
+    config = KernelConfig(
+        family="tiled", tile_m=32, tile_n=32, tile_k=32, stages=2, block_threads=1024
+    )
+    found = _quantities(gemm, config, gpu)
+    compute_us = 2 * 2e-6 * 32 * 32 * 64 * 132 / 50
+    load_us = 1e-3 * 4 * 64 * 32 * 32 * 8 / (2.2 * 2900)
     dram_us = [1e-3 * 4 * size / 2900 for size in (1000 * 64, 64 * 256, 1000 * 256)]
-    largest_us = sum(us**NORM for us in (busy_us, *loads_us, *dram_us)) ** (1 / NORM)
-    want = {
-        "count_m": 32, "count_n": 8, "count_k": 2, "tiles": 256, "busiest_sm": 2, "room": 2, "own_busy_us": busy_us,
-        "even_us": 256 / 132 * busy_us / 2, "own_l2_a_us": loads_us[0],
-        "dram_a_us": dram_us[0], "dram_c_us": dram_us[2], "fill_m": 1000 / 1024, "padding": 1,
-        "floor_us": largest_us + 2 * 2 / 2 * STEP_US + 2.5, "aligned_a": np.exp(6), "aligned_b": np.exp(7), "aligned_c": np.exp(7),
-    }  # fmt: skip
-    assert {name: said[name] for name in want} == pytest.approx(want, rel=2e-4)
+    steps_us = 2 * 2 / 2 * STEP_US
+    expected = {
+        "tile_unknown": 0,
+        "count_m": 32,
+        "count_n": 8,
+        "count_k": 2,
+        "tiles": 256,
+        "busiest_sm": 2,
+        "blocks_per_sm": 2,
+        "compute_us": compute_us,
+        "l2_a_us": load_us,
+        "l2_b_us": load_us,
+        "dram_a_us": dram_us[0],
+        "dram_b_us": dram_us[1],
+        "dram_c_us": dram_us[2],
+        "fill_m": 1000 / 1024,
+        "fill_n": 1,
+        "inside_m": 32,
+        "padding": 1,
+        "steps_us": steps_us,
+        "flops": gemm.flops,
+        "floor_us": compute_us + 2 * load_us + sum(dram_us) + steps_us + 2.5,
+        "alignment_a": 64,
+        "alignment_b": 128,
+        "alignment_c": 128,
+    }
+    assert {name: found[name] for name in expected} == pytest.approx(expected, rel=1e-6)
 
 
-@pytest.mark.parametrize(("layout", "of_a", "of_b"), [("nn", 1, 3), ("tn", 2, 3), ("nt", 1, 1), ("tt", 2, 1)])
-def test_alignment_is_of_the_rows_as_they_lie(gpu: Device, layout: str, of_a: int, of_b: int) -> None:
-    said = _said(Gemm(m=4 * 3, n=8 * 5, k=2 * 7, dtype="fp16", layout=layout), KernelConfig(family="cublas"), gpu)
-    assert [round(float(np.log(said[name]))) for name in ("aligned_a", "aligned_b", "aligned_c")] == [of_a, of_b, 3]
+@pytest.mark.parametrize(
+    ("layout", "of_a", "of_b"),
+    [("nn", 2, 8), ("tn", 4, 8), ("nt", 2, 2), ("tt", 4, 2)],
+)
+def test_alignment_is_that_of_the_rows_in_memory(
+    gpu: Device, layout: str, of_a: int, of_b: int
+) -> None:
+    """A lies along k, or along m if transposed; B along n, or along k; C along n."""
+    gemm = Gemm(m=4 * 3, n=8 * 5, k=2 * 7, dtype="fp16", layout=layout)
+    found = _quantities(gemm, KernelConfig(family="cublas"), gpu)
+    assert [found[f"alignment_{matrix}"] for matrix in "abc"] == [of_a, of_b, 8]
 
 
 def test_a_grid_is_rounded_to_clusters_and_swizzles(gpu: Device) -> None:
     """CUTLASS 3: 18 x 10 tiles in clusters of 1 x 2 and swizzles of 8 make a grid of 24 x 16."""
     gemm = Gemm(m=4384, n=1280, k=5808, dtype="bf16", layout="nt")
-    config = KernelConfig(family="cutlass", tile_m=256, tile_n=128, tile_k=64, stages=4, swizzle=8, cluster_m=1, cluster_n=2)
-    said = _said(gemm, config, gpu)
-    assert said["padding"] == pytest.approx(24 * 16 / (18 * 10), rel=1e-4)
-    assert round(said["busiest_sm"]) == math.ceil(24 * 16 / 132)
-    assert round(said["swizzled"]) == 8
+    config = KernelConfig(
+        family="cutlass",
+        tile_m=256,
+        tile_n=128,
+        tile_k=64,
+        stages=4,
+        swizzle=8,
+        cluster_m=1,
+        cluster_n=2,
+    )
+    # shorter side: 5 clusters, which allow a swizzle of 4 only
+    found = _quantities(gemm, config, gpu)
+    assert found["used_swizzle"] == 4
+    wider = _quantities(replace(gemm, n=1536), config, gpu)
+    assert wider["used_swizzle"] == 8
+    assert (wider["blocks_m"], wider["blocks_n"]) == (24, 16)
+    assert wider["padding"] == pytest.approx(24 * 16 / (18 * 12))
+    assert wider["busiest_sm"] == math.ceil(24 * 16 / 132)
 
 
 @pytest.mark.parametrize(
-    ("clusters", "asked", "used"),
-    [((6, 6), 8, 8), ((5, 9), 8, 4), ((3, 3), 8, 4), ((2, 3), 4, 2), ((1, 40), 8, 1), ((40, 40), 2, 2), ((40, 40), 1, 1)],
-)  # fmt: skip
-def test_a_swizzle_is_no_wider_than_asked_for_or_than_the_grid_allows(gpu: Device, clusters: tuple[int, int], asked: int, used: int) -> None:
+    ("clusters", "requested", "used"),
+    [
+        ((6, 6), 8, 8),
+        ((5, 9), 8, 4),
+        ((3, 3), 8, 4),
+        ((2, 3), 4, 2),
+        ((1, 40), 8, 1),
+        ((40, 40), 2, 2),
+        ((40, 40), 1, 1),
+    ],
+)
+def test_a_swizzle_is_no_wider_than_requested_or_than_the_grid_allows(
+    gpu: Device, clusters: tuple[int, int], requested: int, used: int
+) -> None:
     gemm = Gemm(m=128 * clusters[0], n=128 * clusters[1], k=512, dtype="bf16")
-    config = KernelConfig(family="cutlass", tile_m=128, tile_n=128, tile_k=64, stages=4, swizzle=asked, cluster_m=1, cluster_n=1)
-    assert _said(gemm, config, gpu)["swizzled"] == pytest.approx(used, rel=1e-5)
+    config = KernelConfig(
+        family="cutlass",
+        tile_m=128,
+        tile_n=128,
+        tile_k=64,
+        stages=4,
+        swizzle=requested,
+        cluster_m=1,
+        cluster_n=1,
+    )
+    assert _quantities(gemm, config, gpu)["used_swizzle"] == used
 
 
-def test_an_unknown_tile_is_taken_to_be_the_best_of_many(gpu: Device) -> None:
-    gemm = Gemm(m=5000, n=4097, k=64, dtype="fp16")
-    said = _said(gemm, KernelConfig(family="cublas"), gpu)
-    floors = [said[f"{t}_floor_us"] for t in OF_TILES]
-    assert said["unknown"] == pytest.approx(np.e) and said["floor_us"] == pytest.approx(sum(us**-NORM for us in floors) ** (-1 / NORM), rel=1e-4)
+def test_a_tile_that_is_not_named_is_the_usual_one(gpu: Device) -> None:
+    gemm = Gemm(m=5000, n=4097, k=640, dtype="fp16")
+    usual = KernelConfig(family="cublas", tile_m=128, tile_n=128, tile_k=64)
+    named = _quantities(gemm, usual, gpu)
+    not_named = _quantities(gemm, KernelConfig(family="cublas"), gpu)
+    assert (named["tile_unknown"], not_named["tile_unknown"]) == (0, 1)
+    assert not_named["floor_us"] == named["floor_us"]
 
 
 @pytest.mark.parametrize("m", [64, 65, 2**20 + 64, 2**24])
 def test_a_tile_is_known_where_it_is_not_the_whole_matrix(gpu: Device, m: int) -> None:
     tile = KernelConfig(family="cutlass", tile_m=64, tile_n=64, tile_k=32)
-    known = _said(Gemm(m=m, n=64, k=64, dtype="fp16"), tile, gpu)
-    assert known["unknown"] == 1 and known["floor_us"] == pytest.approx(known["own_floor_us"], rel=1e-4)
+    found = _quantities(Gemm(m=m, n=64, k=64, dtype="fp16"), tile, gpu)
+    assert found["tile_unknown"] == 0
+    assert found["used_tile_m"] == 64
 
 
-def test_whole_quotients_are_not_rounded_up(gpu: Device) -> None:
-    """Waves come out of logarithms: 132 tiles on 132 SMs are one each, and 264 two."""
-    assert len(set(TERMS)) == len(TERMS)
-    for tiles in (1, 2, 3, 7, 50):
-        said = _said(Gemm(m=128 * 132 * tiles, n=128, k=4096, dtype="fp16"), KernelConfig(family="cutlass", tile_m=128, tile_n=128, tile_k=32), gpu)
-        assert round(said["busiest_sm"], 3) == tiles
+@pytest.mark.parametrize("waves", [1, 2, 3, 7, 50])
+def test_whole_quotients_are_not_rounded_up(gpu: Device, waves: int) -> None:
+    """132 tiles on 132 SMs are one wave, and 264 two."""
+    tile = KernelConfig(family="cutlass", tile_m=128, tile_n=128, tile_k=32)
+    gemm = Gemm(m=128 * 132 * waves, n=128, k=4096, dtype="fp16")
+    assert _quantities(gemm, tile, gpu)["busiest_sm"] == waves
 
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("size", [1, 2**24])
-def test_the_smallest_and_the_largest_gemm_have_terms(cpu: Device, gpu: Device, size: int) -> None:
+def test_the_smallest_and_the_largest_gemm_have_inputs(cpu: Device, gpu: Device, size: int) -> None:
+    gemm = Gemm(m=size, n=size, k=size, dtype="fp32")
     for device, family in ((cpu, "blas"), (gpu, "cublas")):
-        found = terms(np.array([encode(Gemm(m=size, n=size, k=size, dtype="fp32"), KernelConfig(family=family), device)], dtype=np.float32))
-        assert np.isfinite(found).all()
+        row = np.array([encode(gemm, KernelConfig(family=family), device)], dtype=np.float32)
+        inputs = log_inputs(terms(row).quantities)
+        assert inputs.shape == (1, len(INPUTS))
+        assert np.isfinite(inputs).all()
 
 
-@pytest.mark.parametrize(
-    ("layout", "kept_by"),
-    [("nn", {"a": 8, "b": 4, "c": 4, "both": 4}), ("nt", {"a": 8, "b": 8, "c": 4, "both": 8}), ("tn", {"a": 2, "b": 4, "c": 4, "both": 2}),
-     ("tt", {"a": 2, "b": 8, "c": 4, "both": 2})],
-)  # fmt: skip
-def test_which_loads_the_rows_of_a_problem_allow(gpu: Device, layout: str, kept_by: dict[str, int]) -> None:
-    """m = 2, n = 4, k = 8: A lies along k, or along m if transposed; B along n, or along k; C along n."""
-    said = _said(Gemm(m=2, n=4, k=8, dtype="fp16", layout=layout), KernelConfig(family="cublas"), gpu)
-    for side, kept in kept_by.items():
-        for by in LOADS:
-            assert said[f"{side}_by_{by}"] == pytest.approx(np.e if by <= kept else 1.0, abs=1e-4), (side, by)
+def test_threads_share_the_peak_of_a_cpu(cpu: Device) -> None:
+    gemm = Gemm(m=512, n=512, k=512)
+    times_us = []
+    for threads in (1, 2, 8, 0):
+        config = KernelConfig(family="blas", cpu_threads=threads)
+        times_us.append(_quantities(gemm, config, cpu)["compute_us"])
+    assert times_us[0] == pytest.approx(2 * times_us[1], rel=1e-5)
+    assert times_us[1] == times_us[2] == times_us[3]

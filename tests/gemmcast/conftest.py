@@ -128,9 +128,10 @@ def _export(devices: list[Device], power: bool) -> bytes:
             "power_w": power_w,
             "energy_mj": power_w * sustained_us / 1e3,
         }
-    shares = {"runtime": 0.5, "sustained": 0.0, "power": 1.0} if power else {"runtime": 0.0}
+    tree_weight = {"runtime": 0.5, "sustained": 0.0, "power": 1.0} if power else {"runtime": 0.0}
     return export(
-        CostModel(members=2, iterations=8, leaves=7, shares=shares).fit(rows, measured), devices
+        CostModel(members=2, iterations=8, leaves=7, tree_weight=tree_weight).fit(rows, measured),
+        devices,
     )
 
 

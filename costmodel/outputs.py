@@ -1,0 +1,108 @@
+"""Targets are what is fitted, outputs what is published: from one to the other and back.
+
+    runtime_us           = floor_us x exp(runtime)
+    sustained_runtime_us = runtime_us x exp(sustained)
+    power_w              = power_limit_w x exp(power)
+    energy_mj            = power_w x sustained_runtime_us / 1000
+    tflops               = flops / (runtime_us x 1e6)
+
+Energy and throughput are computed, never fitted, so that outputs cannot contradict each other.
+Without power in the samples the model has no power; without a sustained runtime (tables from
+elsewhere have none) it has neither that nor energy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from costmodel.graph_ops import Array
+from gemmcast.query import AT, OUTPUTS, Rows
+
+Values = npt.NDArray[np.float64]
+Measured = Mapping[str, Values]
+"""Output -> [n_rows], NaN where it was not measured."""
+
+OUTPUT_OF_TARGET: Final = {
+    "runtime": "runtime_us",
+    "sustained": "sustained_runtime_us",
+    "power": "power_w",
+}
+"""Every target that can be fitted, and the output that it is measured by."""
+TARGETS_OF_OUTPUT: Final = {
+    "runtime_us": ("runtime",),
+    "tflops": ("runtime",),
+    "sustained_runtime_us": ("runtime", "sustained"),
+    "power_w": ("power",),
+    "energy_mj": ("runtime", "sustained", "power"),
+}
+"""The targets whose corrections an output is made of."""
+MIN_POWER_ROWS: Final = 40
+"""With fewer rows a target other than runtime is not fitted."""
+
+
+def targets_of(floor_us: Values, queries: Rows, measured: Measured) -> dict[str, Values]:
+    """`log_targets` of those with enough rows to be fitted; `runtime` comes first."""
+    logs = log_targets(floor_us, queries, measured)
+    targets = {"runtime": logs["runtime"]}
+    if _rows_with(logs["power"]) < MIN_POWER_ROWS:
+        return targets
+    if _rows_with(logs["sustained"]) >= MIN_POWER_ROWS:
+        targets["sustained"] = logs["sustained"]
+    return targets | {"power": logs["power"]}
+
+
+def log_targets(floor_us: Values, queries: Rows, measured: Measured) -> dict[str, Values]:
+    """Target -> [n] correction in logarithms, NaN where it was not measured."""
+    missing = np.full(len(queries), np.nan)
+    runtime_us = measured["runtime_us"].astype(np.float64)
+    sustained_us = measured.get("sustained_runtime_us", missing)
+    power_w = measured.get("power_w", missing)
+    limit_w = queries[:, AT["power_limit_w"]].astype(np.float64)
+    with_power = ~np.isnan(power_w) & (limit_w > 0)
+    with_sustained = with_power & ~np.isnan(sustained_us)
+    everywhere = np.ones(len(queries), dtype=bool)
+    return {
+        "runtime": _log_ratio(runtime_us, floor_us.astype(np.float64), everywhere),
+        "sustained": _log_ratio(sustained_us, runtime_us, with_sustained),
+        "power": _log_ratio(power_w, limit_w, with_power),
+    }
+
+
+def _rows_with(values: Values) -> int:
+    return int(np.sum(~np.isnan(values)))
+
+
+def _log_ratio(over: Values, under: Values, where: npt.NDArray[np.bool_]) -> Values:
+    """NaN elsewhere."""
+    ratio = np.full(len(over), np.nan)
+    ratio[where] = np.log(over[where] / under[where])
+    return ratio
+
+
+def outputs_of(targets: Sequence[str]) -> tuple[str, ...]:
+    """The outputs that these targets allow, in the order of the contract."""
+    return tuple(name for name in OUTPUTS if set(TARGETS_OF_OUTPUT[name]) <= set(targets))
+
+
+def compose(
+    floor_us: Array, limit_w: Array, flops: Array, corrections: Mapping[str, Array]
+) -> dict[str, Array]:
+    """Output -> [n, 1], in the order of the contract.
+
+    Args:
+        floor_us, limit_w, flops: [n, 1].
+        corrections: target -> [n, 1] factor, the exponential of what was predicted.
+    """
+    runtime_us = floor_us * corrections["runtime"]
+    outputs = {"runtime_us": runtime_us, "tflops": flops / runtime_us * 1e-6}
+    if "sustained" in corrections:
+        outputs["sustained_runtime_us"] = runtime_us * corrections["sustained"]
+    if "power" in corrections:
+        outputs["power_w"] = limit_w * corrections["power"]
+    if "sustained" in corrections and "power" in corrections:
+        outputs["energy_mj"] = outputs["power_w"] * outputs["sustained_runtime_us"] * 1e-3
+    return outputs
