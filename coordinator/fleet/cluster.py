@@ -86,6 +86,7 @@ class RayFleet:
         self._plan = plan
         self._model_dir = model_dir
         self._members: dict[str, _Member] = {}
+        self._pushes: list[Reference] = []
         self._model: tuple[Reference, str] | None = None
         self._looked_s = -LOOK_FOR_NODES_S
         self._here = ray.get_runtime_context().get_node_id()
@@ -129,9 +130,19 @@ class RayFleet:
     def push(self, model: bytes, version: str) -> None:
         """Send a model to every agent, and to those that start later."""
         self._model = (ray.put(model), version)
-        for member in self._members.values():
-            if member.hello is None:
-                member.actor.take_model.remote(*self._model)
+        self._pushes = [
+            member.actor.take_model.remote(*self._model)
+            for member in self._members.values()
+            if member.hello is None
+        ]
+
+    def wait_for_push(self, limit_s: float) -> None:
+        """Wait until every agent has the model that was pushed last, at most so long."""
+        if not self._pushes:
+            return
+        _, late = ray.wait(self._pushes, num_returns=len(self._pushes), timeout=limit_s)
+        if late:
+            log.warning("%d agents did not take the model within %.0f s", len(late), limit_s)
 
     def close(self) -> None:
         """Kill the agents."""

@@ -27,6 +27,9 @@ from gemmcast.cell import Cell
 from gemmcast.modeldir import write_atomically
 from registry.registry import Registry
 
+PUSH_LIMIT_S = 10.0
+"""The run ends after this time even if an agent has not taken the last model."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Places:
@@ -134,6 +137,7 @@ class RunSession:
             complete = scheduler.run(stop=stop, show=show)
             if complete:
                 scheduler.train_once_more(stop=stop, show=show)
+                self.fleet.wait_for_push(0.0 if stop() else PUSH_LIMIT_S)
         progress = scheduler.progress
         return RunSummary(
             cells=progress.cells,
