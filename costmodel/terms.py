@@ -27,8 +27,6 @@ USUAL_TILE_K: Final = 64.0
 
 STEP_US: Final = 0.3
 """Latency of one step along k, on recent NVIDIA GPUs."""
-THREADS_PER_SM: Final = 2048.0
-MIN_BLOCK_THREADS: Final = 64.0
 WIDEST_SWIZZLE: Final = 8
 SWIZZLE_LIMITS: Final = ((6, 4), (3, 2), (2, 1))
 """(clusters, width): the widest swizzle with fewer clusters along the shorter side."""
@@ -41,7 +39,6 @@ BYTES_PER_US: Final = 1e3
 
 DERIVED_SCALES: Final[Mapping[str, float]] = {
     "tile_unknown": 1.0,
-    "blocks_per_sm": 1.0,
     "alignment_a": 8.0,
     "alignment_b": 8.0,
     "alignment_c": 8.0,
@@ -55,8 +52,6 @@ DERIVED_SCALES: Final[Mapping[str, float]] = {
     "used_tile_k": 64.0,
     "inside_m": 128.0,
     "inside_n": 128.0,
-    "fill_m": 1.0,
-    "fill_n": 1.0,
     "count_m": 10.0,
     "count_n": 10.0,
     "count_k": 10.0,
@@ -128,7 +123,6 @@ class Query(NamedTuple):
     split_k: Array
     swizzle: Array
     cluster: Array
-    threads: Array
     active_units: Array
     peak_tflops: Array
     dram_gbps: Array
@@ -207,14 +201,12 @@ def terms(query: Array) -> Terms:
     q = query_of(query)
     tile = tile_of(q)
     grid = grid_of(q, tile)
-    room = blocks_per_sm(q)
-    times = times_us(q, tile, grid, room)
+    times = times_us(q, tile, grid)
     floor = floor_us(q, times)
     flops = 2.0 * graph_ops.reduce_prod(q.size, axis=1) * q.k * q.batch
-    # in the order of DERIVED_SCALES
+    # In the order of DERIVED_SCALES
     derived = [
         xp.astype(tile.is_unknown, xp.float32),
-        room,
         alignments(q),
         times.dram,
         flops,
@@ -222,7 +214,6 @@ def terms(query: Array) -> Terms:
         tile.side,
         tile.k,
         xp.minimum(tile.side, q.size),
-        q.size / (grid.count * tile.side),
         grid.count,
         grid.count_k,
         grid.blocks,
@@ -310,42 +301,26 @@ def swizzle_width(q: Query, clusters: Array) -> Array:
     allowed = xp.asarray(np.float32(WIDEST_SWIZZLE))
     for limit, width in SWIZZLE_LIMITS:
         allowed = xp.where(shorter < limit, xp.asarray(np.float32(width)), allowed)
-    requested = xp.where(has_clusters(q), xp.maximum(q.swizzle, 1.0), 1.0)
+    has_clusters = graph_ops.reduce_min(q.cluster, axis=1) > 0.0
+    requested = xp.where(has_clusters, xp.maximum(q.swizzle, 1.0), 1.0)
     return xp.minimum(requested, allowed)
-
-
-def has_clusters(q: Query) -> Array:
-    """[n, 1] whether the kernel is one of CUTLASS 3, with clusters of tiles."""
-    return graph_ops.reduce_min(q.cluster, axis=1) > 0.0
-
-
-def blocks_per_sm(q: Query) -> Array:
-    """[n, 1] blocks of threads that one SM runs at the same time.
-
-    It is 1 where clusters are used, because their blocks need the SM's whole shared memory, and
-    where the query does not name the threads of a block.
-    """
-    xp = q.k.__array_namespace__()
-    threads = xp.maximum(q.threads, MIN_BLOCK_THREADS)
-    blocks = xp.maximum(THREADS_PER_SM / threads, 1.0)
-    return xp.where(has_clusters(q) | (q.threads == 0.0), 1.0, blocks)
 
 
 # time at each level
 
 
-def times_us(q: Query, tile: Tile, grid: Grid, room: Array) -> Times:
+def times_us(q: Query, tile: Tile, grid: Grid) -> Times:
     """Of computing, of the loads from L2, of the latency along k, of DRAM traffic."""
     xp = q.k.__array_namespace__()
     depth = tile.k * grid.count_k
     flops_of_tile = 2.0 * graph_ops.reduce_prod(tile.side, axis=1) * depth
     flops_per_us_of_sm = q.peak_tflops * FLOPS_PER_US / q.active_units
-    # every tile loads so many rows of A and so many columns of B
+    # Every tile loads so many rows of A and so many columns of B
     row_us = grid.tiles * depth * q.in_bytes / (q.l2_gbps * BYTES_PER_US)
     return Times(
         compute=grid.busiest_sm * flops_of_tile / flops_per_us_of_sm,
         l2=row_us * xp.minimum(tile.side, q.size),
-        steps=grid.busiest_sm * grid.count_k * STEP_US / room,
+        steps=grid.busiest_sm * grid.count_k * STEP_US,
         dram=dram_us(q),
     )
 
