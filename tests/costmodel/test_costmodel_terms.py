@@ -11,15 +11,16 @@ import numpy.typing as npt
 import onnx
 import pytest
 
+from costmodel.formulas import LOADS, STEP_US
 from costmodel.onnx_session import open_session
-from costmodel.terms import DERIVED_SCALES, INPUTS, QUANTITIES, STEP_US, log_inputs, terms
+from costmodel.terms import DERIVED_SCALES, INPUTS, QUANTITIES, log_inputs, terms
 from gemmcast.config import FAMILIES, KernelConfig
 from gemmcast.device import Device
 from gemmcast.gemm import DTYPES, LAYOUTS, MAX_DIM, Gemm
 from gemmcast.query import FIELDS, INPUT, IR_VERSION, encode
 
 # each costs about half a microsecond of every prediction
-FEW_NODES = 110
+FEW_NODES = 150
 OPERATORS_THAT_ROUND_DIFFERENTLY = {
     "Log",
     "Exp",
@@ -35,8 +36,8 @@ OPERATORS_THAT_ROUND_DIFFERENTLY = {
 @pytest.fixture(scope="module")
 def traced() -> onnx.ModelProto:
     query = ndx.argument(shape=("n", len(FIELDS)), dtype=ndx.float32)
-    found = terms(query)
-    outputs = {"floor_us": found.floor_us, "quantities": found.quantities}
+    values = terms(query)
+    outputs = {"floor_us": values.floor_us, "quantities": values.quantities}
     model = ndx.build({INPUT: query}, outputs)
     model.ir_version = IR_VERSION
     return model
@@ -114,11 +115,11 @@ def test_the_graph_is_small_and_only_has_operators_that_round_alike(
 
 
 def test_every_quantity_has_a_name_and_is_finite(cpu: Device, gpu: Device) -> None:
-    found = terms(_random_queries(cpu, gpu, 500))
+    values = terms(_random_queries(cpu, gpu, 500))
     assert len(set(QUANTITIES)) == len(QUANTITIES) == len(FIELDS) + len(DERIVED_SCALES)
-    assert found.quantities.shape == (500, len(QUANTITIES))
-    assert np.isfinite(found.quantities).all()
-    assert (found.floor_us > 0).all()
+    assert values.quantities.shape == (500, len(QUANTITIES))
+    assert np.isfinite(values.quantities).all()
+    assert (values.floor_us > 0).all()
 
 
 def test_one_row_alone_is_the_same_as_among_others(cpu: Device, gpu: Device) -> None:
@@ -130,12 +131,14 @@ def test_one_row_alone_is_the_same_as_among_others(cpu: Device, gpu: Device) -> 
 
 def test_values_by_hand(gpu: Device) -> None:
     gemm = Gemm(m=1000, n=256, k=64, dtype="fp32")
-    config = KernelConfig(family="tiled", tile_m=32, tile_n=32, tile_k=32, block_threads=1024)
-    found = _quantities(gemm, config, gpu)
+    config = KernelConfig(
+        family="tiled", tile_m=32, tile_n=32, tile_k=32, stages=2, block_threads=1024
+    )
+    values = _quantities(gemm, config, gpu)
     compute_us = 2 * 2e-6 * 32 * 32 * 64 * 132 / 50
     load_us = 1e-3 * 4 * 64 * 32 * 32 * 8 / (2.2 * 2900)
     dram_us = [1e-3 * 4 * size / 2900 for size in (1000 * 64, 64 * 256, 1000 * 256)]
-    steps_us = 2 * 2 * STEP_US
+    steps_us = 2 * 2 / 2 * STEP_US
     expected = {
         "tile_unknown": 0,
         "count_m": 32,
@@ -143,12 +146,15 @@ def test_values_by_hand(gpu: Device) -> None:
         "count_k": 2,
         "tiles": 256,
         "busiest_sm": 2,
+        "blocks_per_sm": 2,
         "compute_us": compute_us,
         "l2_a_us": load_us,
         "l2_b_us": load_us,
         "dram_a_us": dram_us[0],
         "dram_b_us": dram_us[1],
         "dram_c_us": dram_us[2],
+        "fill_m": 1000 / 1024,
+        "fill_n": 1,
         "inside_m": 32,
         "padding": 1,
         "steps_us": steps_us,
@@ -158,7 +164,7 @@ def test_values_by_hand(gpu: Device) -> None:
         "alignment_b": 128,
         "alignment_c": 128,
     }
-    assert {name: found[name] for name in expected} == pytest.approx(expected, rel=1e-6)
+    assert {name: values[name] for name in expected} == pytest.approx(expected, rel=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -170,8 +176,28 @@ def test_alignment_is_that_of_the_rows_in_memory(
 ) -> None:
     """A lies along k, or along m if transposed; B along n, or along k; C along n."""
     gemm = Gemm(m=4 * 3, n=8 * 5, k=2 * 7, dtype="fp16", layout=layout)
-    found = _quantities(gemm, KernelConfig(family="cublas"), gpu)
-    assert [found[f"alignment_{matrix}"] for matrix in "abc"] == [of_a, of_b, 8]
+    values = _quantities(gemm, KernelConfig(family="cublas"), gpu)
+    assert [values[f"alignment_{matrix}"] for matrix in "abc"] == [of_a, of_b, 8]
+
+
+@pytest.mark.parametrize(("layout", "of_both"), [("nn", 2), ("tn", 4), ("nt", 2), ("tt", 2)])
+def test_both_operands_allow_the_load_that_each_allows(
+    gpu: Device, layout: str, of_both: int
+) -> None:
+    gemm = Gemm(m=4 * 3, n=8 * 5, k=2 * 7, dtype="fp16", layout=layout)
+    values = _quantities(gemm, KernelConfig(family="cublas"), gpu)
+    allowed = [width for width in LOADS if values[f"loads_a_and_b_{width}"] == 2]
+    assert max(allowed) == of_both
+    assert [values[f"loads_c_{width}"] for width in LOADS] == [2, 2, 2, 1]
+
+
+def test_the_usual_tile_takes_as_long_as_a_library_needs_for_it(gpu: Device) -> None:
+    config = KernelConfig(family="cublas")
+    values = _quantities(Gemm(m=1000, n=700, k=640, dtype="fp16"), config, gpu)
+    assert values["library_128x128_us"] == pytest.approx(values["floor_us"], rel=1e-6)
+    # 4 x 4 tiles leave most SMs without work, 8 x 8 smaller ones still make a single wave
+    values = _quantities(Gemm(m=512, n=512, k=4096, dtype="fp16"), config, gpu)
+    assert values["library_64x64_us"] < values["library_128x128_us"]
 
 
 def test_a_grid_is_rounded_to_clusters_and_swizzles(gpu: Device) -> None:
@@ -188,8 +214,8 @@ def test_a_grid_is_rounded_to_clusters_and_swizzles(gpu: Device) -> None:
         cluster_n=2,
     )
     # shorter side: 5 clusters, which allow a swizzle of 4 only
-    found = _quantities(gemm, config, gpu)
-    assert found["used_swizzle"] == 4
+    values = _quantities(gemm, config, gpu)
+    assert values["used_swizzle"] == 4
     wider = _quantities(replace(gemm, n=1536), config, gpu)
     assert wider["used_swizzle"] == 8
     assert (wider["blocks_m"], wider["blocks_n"]) == (24, 16)
@@ -238,9 +264,9 @@ def test_a_tile_that_is_not_named_is_the_usual_one(gpu: Device) -> None:
 @pytest.mark.parametrize("m", [64, 65, 2**20 + 64, 2**24])
 def test_a_tile_is_known_where_it_is_not_the_whole_matrix(gpu: Device, m: int) -> None:
     tile = KernelConfig(family="cutlass", tile_m=64, tile_n=64, tile_k=32)
-    found = _quantities(Gemm(m=m, n=64, k=64, dtype="fp16"), tile, gpu)
-    assert found["tile_unknown"] == 0
-    assert found["used_tile_m"] == 64
+    values = _quantities(Gemm(m=m, n=64, k=64, dtype="fp16"), tile, gpu)
+    assert values["tile_unknown"] == 0
+    assert values["used_tile_m"] == 64
 
 
 @pytest.mark.parametrize("waves", [1, 2, 3, 7, 50])

@@ -1,0 +1,297 @@
+"""What a kernel does with a GEMM, as a GPU engineer would write it: tiles, waves, bytes, times.
+
+    waves      = ceil(tiles in whole clusters and swizzles / SMs)
+    compute    = waves x FLOP of a tile / FLOP rate of an SM
+    L2, DRAM   = bytes loaded / bandwidth
+    steps      = waves x steps along k x latency of a step
+
+A query that does not name its tile is computed with the usual one. Arrays are [n, 1], or [n, 2] for
+both sides m and n. Only + - * / ceil min max where are used, which NumPy and ONNX Runtime round
+alike, bit for bit: a whole quotient stays whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final, NamedTuple
+
+import numpy as np
+
+from costmodel import graph_ops
+from costmodel.graph_ops import Array
+from gemmcast.query import FIELDS
+
+USUAL_TILE: Final = 128.0
+USUAL_TILE_K: Final = 64.0
+"""In place of a tile that the query does not name: 128 x 128 x 64."""
+
+LIBRARY_TILES: Final = (
+    (32, 64),
+    (64, 32),
+    (32, 128),
+    (128, 32),
+    (64, 64),
+    (64, 128),
+    (128, 64),
+    (128, 128),
+    (64, 256),
+    (256, 64),
+    (128, 192),
+    (192, 128),
+    (128, 256),
+    (256, 128),
+)
+"""Tiles (m, n) that libraries choose from, where the query does not name one."""
+STEP_US: Final = 0.3
+"""Latency of one step along k, on recent NVIDIA GPUs."""
+THREADS_PER_SM: Final = 2048.0
+MIN_BLOCK_THREADS: Final = 64.0
+WIDEST_SWIZZLE: Final = 8
+SWIZZLE_LIMITS: Final = ((6, 4), (3, 2), (2, 1))
+"""(clusters, width): the widest swizzle with fewer clusters along the shorter side."""
+ALIGNMENTS: Final = (2, 4, 8, 16, 32, 64, 128)
+"""In elements."""
+LOADS: Final = ALIGNMENTS[:4]
+"""Elements that one instruction loads. Libraries have other kernels where a row forbids it."""
+FLOPS_PER_US: Final = 1e6
+"""Of 1 TFLOP/s."""
+BYTES_PER_US: Final = 1e3
+"""Of 1 GB/s."""
+
+
+class Query(NamedTuple):
+    """The fields that the formulas use: [n, 1], or [n, 2] for both sides."""
+
+    size: Array
+    """m and n."""
+    k: Array
+    tile: Array
+    tile_k: Array
+    batch: Array
+    in_bytes: Array
+    out_bytes: Array
+    trans_a: Array
+    trans_b: Array
+    split_k: Array
+    swizzle: Array
+    cluster: Array
+    threads: Array
+    active_units: Array
+    peak_tflops: Array
+    dram_gbps: Array
+    empty_launch_us: Array
+    power_limit_w: Array
+    l2_gbps: Array
+
+
+BOTH_SIDES: Final[Mapping[str, tuple[str, ...]]] = {
+    "size": ("m", "n"),
+    "tile": ("tile_m", "tile_n"),
+    "cluster": ("cluster_m", "cluster_n"),
+}
+"""Entries of Query that are two fields; the others are the field of their name."""
+
+
+class Tile(NamedTuple):
+    """The tile of the query, or the usual one."""
+
+    is_unknown: Array
+    """[n, 1] whether the query does not name it."""
+    side: Array
+    """[n, 2]."""
+    k: Array
+    """[n, 1]."""
+
+
+class Grid(NamedTuple):
+    """How the tiles cover the problem and the device."""
+
+    count: Array
+    """[n, 2] tiles along m and n."""
+    count_k: Array
+    """[n, 1] tiles along k, within one split."""
+    swizzle: Array
+    """[n, 1] width of the swizzle that the scheduler uses."""
+    blocks: Array
+    """[n, 2] tiles along m and n, rounded up to whole clusters and swizzles."""
+    padding: Array
+    """[n, 1] how many times more tiles that makes."""
+    tiles: Array
+    """[n, 1] tiles that have work to do, over the whole problem."""
+    busiest_sm: Array
+    """[n, 1] tiles of the busiest SM: whole waves."""
+
+
+class Times(NamedTuple):
+    """In microseconds, if nothing else happened."""
+
+    compute: Array
+    """[n, 1]."""
+    l2: Array
+    """[n, 2] loads of A and of B."""
+    steps: Array
+    """[n, 1] latency along k."""
+    dram: Array
+    """[n, 3] traffic of A, B and C."""
+
+
+def query_of(query: Array) -> Query:
+    """The entries of Query from query[n, len(FIELDS)]: one gather and one split."""
+    xp = query.__array_namespace__()
+    entries = [BOTH_SIDES.get(name, (name,)) for name in Query._fields]
+    columns = [FIELDS.index(name) for entry in entries for name in entry]
+    used = xp.take(query, xp.asarray(np.array(columns)), axis=1)
+    return Query(*graph_ops.split(used, [len(entry) for entry in entries]))
+
+
+def tile_of(q: Query) -> Tile:
+    """Where the query does not name its tile, its tile is the whole matrix."""
+    xp = q.k.__array_namespace__()
+    same_side = graph_ops.reduce_min(xp.astype(q.tile == q.size, xp.float32), axis=1) > 0.0
+    is_unknown = same_side & (q.tile_k == q.k)
+    return Tile(
+        is_unknown=is_unknown,
+        side=xp.where(is_unknown, USUAL_TILE, q.tile),
+        k=xp.where(is_unknown, USUAL_TILE_K, q.tile_k),
+    )
+
+
+# waves
+
+
+def grid_of(q: Query, tile: Tile) -> Grid:
+    """Tiles, and how CUTLASS 3 rounds their grid up (PersistentTileSchedulerSm90)."""
+    xp = q.k.__array_namespace__()
+    cluster = xp.maximum(q.cluster, 1.0)
+    count = xp.ceil(q.size / tile.side)
+    clusters = xp.ceil(count / cluster)
+    swizzle = swizzle_width(q, clusters)
+    blocks = xp.ceil(clusters / swizzle) * swizzle * cluster
+    tiles_of_slice = graph_ops.reduce_prod(count, axis=1)
+    blocks_of_slice = graph_ops.reduce_prod(blocks, axis=1)
+    slices = q.split_k * q.batch
+    return Grid(
+        count=count,
+        count_k=xp.ceil(q.k / (tile.k * q.split_k)),
+        swizzle=swizzle,
+        blocks=blocks,
+        padding=blocks_of_slice / tiles_of_slice,
+        tiles=tiles_of_slice * slices,
+        busiest_sm=xp.ceil(blocks_of_slice * slices / q.active_units),
+    )
+
+
+def swizzle_width(q: Query, clusters: Array) -> Array:
+    """Not wider than requested, nor than the shorter side of the grid allows; 1 without clusters.
+
+    Args:
+        q: the query.
+        clusters: [n, 2] along m and n.
+    """
+    xp = q.k.__array_namespace__()
+    shorter = graph_ops.reduce_min(clusters, axis=1)
+    allowed = xp.asarray(np.float32(WIDEST_SWIZZLE))
+    for limit, width in SWIZZLE_LIMITS:
+        allowed = xp.where(shorter < limit, xp.asarray(np.float32(width)), allowed)
+    requested = xp.where(has_clusters(q), xp.maximum(q.swizzle, 1.0), 1.0)
+    return xp.minimum(requested, allowed)
+
+
+def has_clusters(q: Query) -> Array:
+    """[n, 1] whether the kernel is one of CUTLASS 3, with clusters of tiles."""
+    return graph_ops.reduce_min(q.cluster, axis=1) > 0.0
+
+
+def blocks_per_sm(q: Query) -> Array:
+    """[n, 1] blocks of threads that one SM runs at the same time.
+
+    It is 1 where clusters are used, because their blocks need the SM's whole shared memory, and
+    where the query does not name the threads of a block.
+    """
+    xp = q.k.__array_namespace__()
+    threads = xp.maximum(q.threads, MIN_BLOCK_THREADS)
+    blocks = xp.maximum(THREADS_PER_SM / threads, 1.0)
+    return xp.where(has_clusters(q) | (q.threads == 0.0), 1.0, blocks)
+
+
+# time at each level
+
+
+def times_us(q: Query, tile: Tile, grid: Grid, room: Array) -> Times:
+    """Of computing, of the loads from L2, of the latency along k, of DRAM traffic."""
+    xp = q.k.__array_namespace__()
+    depth = tile.k * grid.count_k
+    flops_of_tile = 2.0 * graph_ops.reduce_prod(tile.side, axis=1) * depth
+    flops_per_us_of_sm = q.peak_tflops * FLOPS_PER_US / q.active_units
+    # Every tile loads so many rows of A and so many columns of B
+    row_us = grid.tiles * depth * q.in_bytes / (q.l2_gbps * BYTES_PER_US)
+    return Times(
+        compute=grid.busiest_sm * flops_of_tile / flops_per_us_of_sm,
+        l2=row_us * xp.minimum(tile.side, q.size),
+        steps=grid.busiest_sm * grid.count_k * STEP_US / room,
+        dram=dram_us(q),
+    )
+
+
+def dram_us(q: Query) -> Array:
+    """[n, 3] of A, B and C, each once."""
+    xp = q.k.__array_namespace__()
+    bytes_per_us = q.dram_gbps * BYTES_PER_US
+    a_and_b = q.size * q.k * q.in_bytes
+    c = graph_ops.reduce_prod(q.size, axis=1) * q.out_bytes
+    return xp.concat([a_and_b, c], axis=1) * q.batch / bytes_per_us
+
+
+def floor_us(q: Query, times: Times) -> Array:
+    """[n, 1] the sum of all times: nothing overlaps."""
+    xp = q.k.__array_namespace__()
+    l2 = xp.sum(times.l2, axis=1, keepdims=True)
+    dram = xp.sum(times.dram, axis=1, keepdims=True)
+    return times.compute + l2 + dram + times.steps + q.empty_launch_us
+
+
+def library_times_us(q: Query, times: Times) -> Array:
+    """[n, n_tiles] the floor of every tile of LIBRARY_TILES: which of them suit the problem."""
+    xp = q.k.__array_namespace__()
+    tile_m, tile_n = (xp.asarray(side) for side in np.array(LIBRARY_TILES, dtype=np.float32).T)
+    m, n = graph_ops.split(q.size, [1, 1])
+    tiles = xp.ceil(m / tile_m) * xp.ceil(n / tile_n) * q.batch
+    busiest_sm = xp.ceil(tiles / q.active_units)
+    flops_per_us_of_sm = q.peak_tflops * FLOPS_PER_US / q.active_units
+    compute_us = busiest_sm * (tile_m * tile_n) * (2.0 * q.k / flops_per_us_of_sm)
+    row_us = q.k * q.in_bytes / (q.l2_gbps * BYTES_PER_US)
+    l2_us = tiles * (xp.minimum(tile_m, m) + xp.minimum(tile_n, n)) * row_us
+    steps_us = busiest_sm * (q.k / USUAL_TILE_K * STEP_US)
+    dram = xp.sum(times.dram, axis=1, keepdims=True)
+    return compute_us + l2_us + steps_us + (dram + q.empty_launch_us)
+
+
+# alignment
+
+
+def divisibility(q: Query) -> Array:
+    """[n, 3, n_alignments] whether ALIGNMENTS divide a row of A, B and C as it lies in memory."""
+    xp = q.k.__array_namespace__()
+    m, n = graph_ops.split(q.size, [1, 1])
+    row_of_a = xp.where(q.trans_a > 0.0, m, q.k)
+    row_of_b = xp.where(q.trans_b > 0.0, q.k, n)
+    rows = xp.concat([row_of_a, row_of_b, n], axis=1)
+    multiples = xp.expand_dims(rows, axis=2) / xp.asarray(np.array(ALIGNMENTS, dtype=np.float32))
+    return xp.ceil(multiples) == multiples
+
+
+def alignments(divides: Array) -> Array:
+    """[n, 3] of A, B and C: the largest of ALIGNMENTS that divides a row, or 1."""
+    xp = divides.__array_namespace__()
+    divisors = xp.asarray(np.array(ALIGNMENTS, dtype=np.float32))
+    largest = graph_ops.reduce_max(xp.where(divides, divisors, 1.0), axis=2)
+    return xp.squeeze(largest, axis=2)
+
+
+def possible_loads(divides: Array) -> Array:
+    """[n, 4 * n_loads] of A, B, C and both A and B: 2 where rows allow a load of LOADS, else 1."""
+    xp = divides.__array_namespace__()
+    of_each = 1.0 + xp.astype(divides[:, :, : len(LOADS)], xp.float32)
+    of_both = graph_ops.reduce_min(of_each[:, :2, :], axis=1)
+    together = xp.concat([of_each, of_both], axis=1)
+    return xp.reshape(together, (-1, 4 * len(LOADS)))
