@@ -223,7 +223,7 @@ def times_us(q: Query, tile: Tile, grid: Grid, room: Array) -> Times:
     depth = tile.k * grid.count_k
     flops_of_tile = 2.0 * graph_ops.reduce_prod(tile.side, axis=1) * depth
     flops_per_us_of_sm = q.peak_tflops * FLOPS_PER_US / q.active_units
-    # every tile loads so many rows of A and so many columns of B
+    # Every tile loads so many rows of A and so many columns of B
     row_us = grid.tiles * depth * q.in_bytes / (q.l2_gbps * BYTES_PER_US)
     return Times(
         compute=grid.busiest_sm * flops_of_tile / flops_per_us_of_sm,

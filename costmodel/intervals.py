@@ -26,7 +26,7 @@ Values = npt.NDArray[np.float64]
 Matrix = npt.NDArray[np.float32]
 Outputs = tuple[str, ...]
 
-SPREAD_WEIGHT: Final = 2.0
+SPREAD_WEIGHT: Final = np.float32(2.0)
 MIN_GROUP_ROWS: Final = 50
 """A group with fewer rows has the width of all groups together."""
 
@@ -43,7 +43,7 @@ class Intervals:
     def width_table(self, outputs: Outputs, categories: Categories) -> tuple[Matrix, Matrix]:
         """pooled[n_outputs], and what to add for each category[n_categories, n_outputs]."""
         widest = max(self.pooled.values())
-        # an output that was never measured is a product of measured ones
+        # An output that was never measured is a product of measured ones
         pooled = np.array([self.pooled.get(name, widest) for name in outputs])
         added = np.zeros((len(categories), len(outputs)))
         for row, group in categories.kernel_groups():
@@ -53,19 +53,26 @@ class Intervals:
         return pooled.astype(np.float32), added.astype(np.float32)
 
     def margins(
-        self, outputs: Outputs, categories: Categories, one_hot: Array, spread: Array
+        self,
+        outputs: Outputs,
+        categories: Categories,
+        one_hot: Array,
+        spread: Array,
+        targets_of_outputs: Matrix,
     ) -> Array:
-        """[n, n_outputs] half widths; array-API code, traced into the graph.
+        """[n, n_outputs] half widths in logarithms; array-API code, traced into the graph.
 
         Args:
             outputs: their names, in the order of the columns.
+            categories: what the columns of one_hot are.
             one_hot: [n, n_categories].
-            spread: [n, n_outputs] of the networks.
+            spread: [n, n_targets] of the networks.
+            targets_of_outputs: [n_targets, n_outputs] 1 where an output is made of a target.
         """
         xp = spread.__array_namespace__()
         pooled, added = self.width_table(outputs, categories)
         widths = graph_ops.gemm(one_hot, xp.asarray(added), xp.asarray(pooled))
-        return widths + spread * SPREAD_WEIGHT
+        return graph_ops.gemm(spread, xp.asarray(SPREAD_WEIGHT * targets_of_outputs), widths)
 
 
 def calibrated(

@@ -60,7 +60,7 @@ class Composed(NamedTuple):
     outputs: dict[str, Array]
     """Output -> [n, 1]."""
     spread: Array
-    """[n, n_outputs] of the networks."""
+    """[n, n_targets] of the networks."""
     quantities: Array
     """[n, n_quantities]."""
     one_hot: Array
@@ -182,7 +182,8 @@ class CostModel(RegressorMixin, BaseEstimator):  # type: ignore[misc]
 
     def _calibrate(self, queries: Rows, measured: Measured) -> None:
         """Set the intervals from the errors on these rows."""
-        prediction = self._composed(queries)
+        composed = self._composed(queries)
+        spread = composed.spread @ self._targets_of_outputs()
         errors: dict[str, Values] = {}
         spreads: dict[str, Values] = {}
         for i, name in enumerate(self.outputs_):
@@ -191,8 +192,8 @@ class CostModel(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             if source not in measured:
                 continue
             positive = np.where(measured[source] > 0, measured[source], np.nan)
-            errors[name] = np.abs(np.log(positive / prediction.outputs[source][:, 0]))
-            spreads[name] = prediction.spread[:, i]
+            errors[name] = np.abs(np.log(positive / composed.outputs[source][:, 0]))
+            spreads[name] = spread[:, i]
         groups = kernel_group(queries[:, AT["family"]], queries[:, AT["algorithm"]])
         self.intervals_ = calibrated(errors, spreads, groups)
 
@@ -207,7 +208,11 @@ class CostModel(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         xp = query.__array_namespace__()
         composed = self._composed(query)
         margins = self.intervals_.margins(
-            self.outputs_, self.categories_, composed.one_hot, composed.spread
+            self.outputs_,
+            self.categories_,
+            composed.one_hot,
+            composed.spread,
+            self._targets_of_outputs(),
         )
         factor = xp.exp(margins)
         values = xp.concat([composed.outputs[name] for name in self.outputs_], axis=1)
@@ -238,7 +243,7 @@ class CostModel(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         corrections = dict(zip(self.targets_, factors, strict=True))
         return Composed(
             outputs=compose(floor_us, limit_w, flops, corrections),
-            spread=graph_ops.matmul(by_networks.spread, xp.asarray(self._targets_of_outputs())),
+            spread=by_networks.spread,
             quantities=quantities,
             one_hot=one_hot,
         )
@@ -252,12 +257,13 @@ class CostModel(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         if not self.trees_:
             return by_networks
         xp = quantities.__array_namespace__()
-        columns = graph_ops.split(by_networks, [1] * len(self.targets_))
-        for i, name in enumerate(self.targets_):
-            if name in self.trees_:
-                by_trees = predict_trees(self.trees_[name], quantities)
-                columns[i] = _mixed(columns[i], by_trees, self.tree_weight_[name])
-        return xp.concat(columns, axis=1)
+        by_trees = [predict_trees(trees, quantities) for trees in self.trees_.values()]
+        weights = np.array([self.tree_weight_[name] for name in self.targets_], dtype=np.float32)
+        # Targets without trees have weight 0 and no row
+        rows = [self.targets_.index(name) for name in self.trees_]
+        to_targets = np.diag(weights)[rows]
+        rest = by_networks * xp.asarray(1 - weights)
+        return graph_ops.gemm(xp.concat(by_trees, axis=1), xp.asarray(to_targets), rest)
 
     def _targets_of_outputs(self) -> npt.NDArray[np.float32]:
         """[n_targets, n_outputs] 1 where the output is made of the target's correction."""
@@ -268,15 +274,11 @@ class CostModel(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         return belongs
 
 
-def _mixed(by_networks: Array, by_trees: Array, tree_weight: float) -> Array:
-    return by_networks * (1 - tree_weight) + by_trees * tree_weight
-
-
 def _best_weight(by_networks: Values, by_trees: Values, target: Values) -> float:
     """Of TREE_WEIGHTS; all arguments [n_rows], in logarithms."""
     errors: dict[float, float] = {}
     for weight in TREE_WEIGHTS:
-        predicted = _mixed(by_networks, by_trees, weight)
+        predicted = (1 - weight) * by_networks + weight * by_trees
         errors[weight] = float(np.nanmean(np.abs(predicted - target)))
     best = min(TREE_WEIGHTS, key=errors.__getitem__)
     return best if errors[best] < WORTH * errors[0.0] else 0.0

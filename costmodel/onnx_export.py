@@ -76,7 +76,7 @@ def _traced(
     model: onnx.ModelProto = ndx.build({name: argument}, dict(function(argument)))
     model.ir_version = IR_VERSION
     del model.metadata_props[:]
-    # the versions of the contract, whatever operators this model uses
+    # The versions of the contract, whatever operators this model uses
     del model.opset_import[:]
     model.opset_import.extend(
         [

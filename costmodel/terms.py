@@ -132,7 +132,7 @@ def terms(query: Array) -> Terms:
     floor = floor_us(q, times)
     divides = divisibility(q)
     flops = 2.0 * graph_ops.reduce_prod(q.size, axis=1) * q.k * q.batch
-    # in the order of DERIVED_SCALES
+    # In the order of DERIVED_SCALES
     derived = [
         xp.astype(tile.is_unknown, xp.float32),
         room,

@@ -56,7 +56,7 @@ class TrainingRange:
         checked = xp.take(quantities, xp.asarray(COLUMNS), axis=1)
         lowest, highest = xp.asarray(self.lowest), xp.asarray(self.highest)
         beyond = xp.astype((checked < lowest) | (checked > highest), xp.float32)
-        # every query belongs to one category of each sort
+        # Every query belongs to one category of each sort
         to_unknown = np.full((one_hot.shape[1], 1), -1, dtype=np.float32)
         beyond_or_unknown = graph_ops.gemm(
             one_hot, xp.asarray(to_unknown), xp.sum(beyond, axis=1, keepdims=True)
