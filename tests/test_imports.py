@@ -1,8 +1,8 @@
-"""The import graph, read from the source: arrows point one way, and few files use each heavy library.
+"""The import graph, read from the source: arrows point one way; few files use a heavy library.
 
     agent, costmodel, registry -> gemmcast
     coordinator -> costmodel, registry, and the names of agent listed here
-    within coordinator: fleet -> plan, samples;  report -> samples;  only demo and cli use the command line's output
+    within coordinator: fleet -> plan, samples;  report -> samples;  only demo and cli print
 
 A failure here is a design change: change the list on purpose, or the import.
 """
@@ -36,7 +36,7 @@ ROOMS = {
     "fleet": {"plan", "samples"},
     "report": {"samples"},
 }
-"""Of the coordinator: which rooms a room may import, besides its own files and coordinator/workspace.py."""
+"""Which rooms of the coordinator a room may import, besides itself and coordinator/workspace.py."""
 COMMAND_LINE = {"coordinator/cli.py", "coordinator/demo.py", "coordinator/terminal.py"}
 HEAVY = {
     "ray": {
@@ -241,7 +241,7 @@ def top_level_imports(file: str) -> set[str]:
 
 
 def module_of(name: str) -> str | None:
-    """The file of a dotted name, if it is a module of ours; packages' own files import nothing back."""
+    """The file of a dotted name, if it is a module of ours and no package."""
     path = f"{name.replace('.', '/')}.py"
     return path if path in graph() else None
 
