@@ -17,14 +17,11 @@ import numpy as np
 
 from costmodel import graph_ops
 from costmodel.formulas import (
-    LIBRARY_TILES,
     LOADS,
     alignments,
-    blocks_per_sm,
     divisibility,
     floor_us,
     grid_of,
-    library_times_us,
     possible_loads,
     query_of,
     tile_of,
@@ -35,7 +32,6 @@ from gemmcast.query import FIELDS, KNOB_FIELDS
 
 DERIVED_SCALES: Final[Mapping[str, float]] = {
     "tile_unknown": 1.0,
-    "blocks_per_sm": 1.0,
     "alignment_a": 8.0,
     "alignment_b": 8.0,
     "alignment_c": 8.0,
@@ -50,8 +46,6 @@ DERIVED_SCALES: Final[Mapping[str, float]] = {
     "used_tile_k": 64.0,
     "inside_m": 128.0,
     "inside_n": 128.0,
-    "fill_m": 1.0,
-    "fill_n": 1.0,
     "count_m": 10.0,
     "count_n": 10.0,
     "count_k": 10.0,
@@ -65,7 +59,6 @@ DERIVED_SCALES: Final[Mapping[str, float]] = {
     "l2_a_us": 10.0,
     "l2_b_us": 10.0,
     "steps_us": 10.0,
-    **{f"library_{m}x{n}_us": 10.0 for m, n in LIBRARY_TILES},
 }
 """Quantities beside the fields, in the order of `terms`, and typical values."""
 FIELD_SCALES: Final[Mapping[str, float]] = {
@@ -127,15 +120,13 @@ def terms(query: Array) -> Terms:
     q = query_of(query)
     tile = tile_of(q)
     grid = grid_of(q, tile)
-    room = blocks_per_sm(q)
-    times = times_us(q, tile, grid, room)
+    times = times_us(q, tile, grid)
     floor = floor_us(q, times)
     divides = divisibility(q)
     flops = 2.0 * graph_ops.reduce_prod(q.size, axis=1) * q.k * q.batch
     # In the order of DERIVED_SCALES
     derived = [
         xp.astype(tile.is_unknown, xp.float32),
-        room,
         alignments(divides),
         possible_loads(divides),
         times.dram,
@@ -144,7 +135,6 @@ def terms(query: Array) -> Terms:
         tile.side,
         tile.k,
         xp.minimum(tile.side, q.size),
-        q.size / (grid.count * tile.side),
         grid.count,
         grid.count_k,
         grid.blocks,
@@ -155,7 +145,6 @@ def terms(query: Array) -> Terms:
         times.compute,
         times.l2,
         times.steps,
-        library_times_us(q, times),
     ]
     quantities = xp.concat([query, *derived], axis=1)
     return Terms(floor_us=floor, flops=flops, power_limit_w=q.power_limit_w, quantities=quantities)
