@@ -40,6 +40,8 @@ NOT_SHIPPED = [".venv", ".git", "datasets", "demo", "workspace", "docs", "tests"
 """Folders of the project that agents do not need, when we join a cluster from outside a job; a job
 ships its own working directory."""
 
+RESTART_S = 60.0
+"""An actor that Ray restarts gets no lease for at most this time."""
 
 Handle = Any
 """Of an Agent: Ray adds `remote` and `options` to its methods, which no stub describes."""
@@ -65,6 +67,8 @@ class _Member:
     hello: Reference | None
     """The pending answer to `hello`; None once it has come."""
     ready: Ready | None = None
+    died_s: float = -RESTART_S
+    """When the actor was seen dead; Ray restarts it."""
     failed_starts: int = 0
     streams: dict[int, Stream] = field(default_factory=dict)
     """Lease -> its batches."""
@@ -92,13 +96,18 @@ class RayFleet:
         self._here = ray.get_runtime_context().get_node_id()
 
     def ready_agents(self) -> list[Ready]:
-        """The agents whose `Ready` was an event before."""
-        members = self._members.values()
-        return [member.ready for member in members if member.ready is not None]
+        """The agents that take leases: a `Ready` was their event, and they are not restarting."""
+        now_s = monotonic()
+        return [
+            member.ready
+            for member in self._members.values()
+            if member.ready and (member.hello is None or now_s - member.died_s > RESTART_S)
+        ]
 
     def starting(self) -> int:
         """How many agents have neither started nor failed."""
-        return sum(member.hello is not None for member in self._members.values())
+        members = self._members.values()
+        return sum(member.hello is not None and member.ready is None for member in members)
 
     def poll(self, timeout_s: float) -> list[Event]:
         """New events; waits up to `timeout_s` for the first one."""
@@ -181,7 +190,8 @@ class RayFleet:
 
     def _next(self, name: str, lease: int) -> Event:
         """The next batch of a lease, or its end."""
-        streams = self._members[name].streams
+        member = self._members[name]
+        streams = member.streams
         try:
             return Samples(agent=name, lease=lease, table=ray.get(next(streams[lease])))
         except StopIteration:
@@ -191,6 +201,10 @@ class RayFleet:
             del streams[lease]
             reason = _first_line(error)
             log.warning("agent %s lost lease %d: %s", name, lease, reason)
+            if member.hello is None:
+                # Until the actor answers again, further leases would be lost at once.
+                member.hello = member.actor.hello.options(max_task_retries=-1).remote()
+                member.died_s = monotonic()
             return Ended(agent=name, lease=lease, error=reason)
 
     def _look_for_nodes(self) -> None:

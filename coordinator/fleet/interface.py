@@ -84,7 +84,7 @@ class Fleet(Protocol):
     """
 
     def ready_agents(self) -> list[Ready]:
-        """The agents whose `Ready` was an event before: for a second run on the same fleet."""
+        """The agents that take leases: a `Ready` was their event, and they are not restarting."""
 
     def starting(self) -> int:
         """How many agents have neither started nor failed; their devices may add cells."""

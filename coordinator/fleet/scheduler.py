@@ -169,7 +169,8 @@ class Scheduler:
             self._leases.add_queue(device_key, todo)
             self.progress.cells += len(cells)
             self.progress.done += len(cells) - len(todo)
-        self._leases.join(ready)
+        if ready.agent not in self._leases.agents:
+            self._leases.join(ready)
         self.progress.agents = len(self._leases.agents)
         log.info("agent %s measures %s (%s)", ready.agent, device.name, device.uuid)
 
@@ -198,8 +199,9 @@ class Scheduler:
 
     def _hand_out(self) -> None:
         cpu_is_taken = self._training_is_due() or self._is_training()
+        answering = {ready.agent for ready in self._fleet.ready_agents()}
         for name, agent in self._leases.agents.items():
-            if cpu_is_taken and agent.shares_our_cpu:
+            if name not in answering or (cpu_is_taken and agent.shares_our_cpu):
                 continue
             while lease := self._leases.next_lease(name):
                 number, cells = lease
