@@ -25,8 +25,27 @@ USUAL_TILE: Final = 128.0
 USUAL_TILE_K: Final = 64.0
 """In place of a tile that the query does not name: 128 x 128 x 64."""
 
+LIBRARY_TILES: Final = (
+    (32, 64),
+    (64, 32),
+    (32, 128),
+    (128, 32),
+    (64, 64),
+    (64, 128),
+    (128, 64),
+    (128, 128),
+    (64, 256),
+    (256, 64),
+    (128, 192),
+    (192, 128),
+    (128, 256),
+    (256, 128),
+)
+"""Tiles (m, n) that libraries choose from, where the query does not name one."""
 STEP_US: Final = 0.3
 """Latency of one step along k, on recent NVIDIA GPUs."""
+THREADS_PER_SM: Final = 2048.0
+MIN_BLOCK_THREADS: Final = 64.0
 WIDEST_SWIZZLE: Final = 8
 SWIZZLE_LIMITS: Final = ((6, 4), (3, 2), (2, 1))
 """(clusters, width): the widest swizzle with fewer clusters along the shorter side."""
@@ -183,10 +202,22 @@ def has_clusters(q: Query) -> Array:
     return graph_ops.reduce_min(q.cluster, axis=1) > 0.0
 
 
+def blocks_per_sm(q: Query) -> Array:
+    """[n, 1] blocks of threads that one SM runs at the same time.
+
+    It is 1 where clusters are used, because their blocks need the SM's whole shared memory, and
+    where the query does not name the threads of a block.
+    """
+    xp = q.k.__array_namespace__()
+    threads = xp.maximum(q.threads, MIN_BLOCK_THREADS)
+    blocks = xp.maximum(THREADS_PER_SM / threads, 1.0)
+    return xp.where(has_clusters(q) | (q.threads == 0.0), 1.0, blocks)
+
+
 # time at each level
 
 
-def times_us(q: Query, tile: Tile, grid: Grid) -> Times:
+def times_us(q: Query, tile: Tile, grid: Grid, room: Array) -> Times:
     """Of computing, of the loads from L2, of the latency along k, of DRAM traffic."""
     xp = q.k.__array_namespace__()
     depth = tile.k * grid.count_k
@@ -197,7 +228,7 @@ def times_us(q: Query, tile: Tile, grid: Grid) -> Times:
     return Times(
         compute=grid.busiest_sm * flops_of_tile / flops_per_us_of_sm,
         l2=row_us * xp.minimum(tile.side, q.size),
-        steps=grid.busiest_sm * grid.count_k * STEP_US,
+        steps=grid.busiest_sm * grid.count_k * STEP_US / room,
         dram=dram_us(q),
     )
 
@@ -217,6 +248,22 @@ def floor_us(q: Query, times: Times) -> Array:
     l2 = xp.sum(times.l2, axis=1, keepdims=True)
     dram = xp.sum(times.dram, axis=1, keepdims=True)
     return times.compute + l2 + dram + times.steps + q.empty_launch_us
+
+
+def library_times_us(q: Query, times: Times) -> Array:
+    """[n, n_tiles] the floor of every tile of LIBRARY_TILES: which of them suit the problem."""
+    xp = q.k.__array_namespace__()
+    tile_m, tile_n = (xp.asarray(side) for side in np.array(LIBRARY_TILES, dtype=np.float32).T)
+    m, n = graph_ops.split(q.size, [1, 1])
+    tiles = xp.ceil(m / tile_m) * xp.ceil(n / tile_n) * q.batch
+    busiest_sm = xp.ceil(tiles / q.active_units)
+    flops_per_us_of_sm = q.peak_tflops * FLOPS_PER_US / q.active_units
+    compute_us = busiest_sm * (tile_m * tile_n) * (2.0 * q.k / flops_per_us_of_sm)
+    row_us = q.k * q.in_bytes / (q.l2_gbps * BYTES_PER_US)
+    l2_us = tiles * (xp.minimum(tile_m, m) + xp.minimum(tile_n, n)) * row_us
+    steps_us = busiest_sm * (q.k / USUAL_TILE_K * STEP_US)
+    dram = xp.sum(times.dram, axis=1, keepdims=True)
+    return compute_us + l2_us + steps_us + (dram + q.empty_launch_us)
 
 
 # alignment

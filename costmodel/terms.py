@@ -17,11 +17,14 @@ import numpy as np
 
 from costmodel import graph_ops
 from costmodel.formulas import (
+    LIBRARY_TILES,
     LOADS,
     alignments,
+    blocks_per_sm,
     divisibility,
     floor_us,
     grid_of,
+    library_times_us,
     possible_loads,
     query_of,
     tile_of,
@@ -32,6 +35,7 @@ from gemmcast.query import FIELDS, KNOB_FIELDS
 
 DERIVED_SCALES: Final[Mapping[str, float]] = {
     "tile_unknown": 1.0,
+    "blocks_per_sm": 1.0,
     "alignment_a": 8.0,
     "alignment_b": 8.0,
     "alignment_c": 8.0,
@@ -46,6 +50,8 @@ DERIVED_SCALES: Final[Mapping[str, float]] = {
     "used_tile_k": 64.0,
     "inside_m": 128.0,
     "inside_n": 128.0,
+    "fill_m": 1.0,
+    "fill_n": 1.0,
     "count_m": 10.0,
     "count_n": 10.0,
     "count_k": 10.0,
@@ -59,6 +65,7 @@ DERIVED_SCALES: Final[Mapping[str, float]] = {
     "l2_a_us": 10.0,
     "l2_b_us": 10.0,
     "steps_us": 10.0,
+    **{f"library_{m}x{n}_us": 10.0 for m, n in LIBRARY_TILES},
 }
 """Quantities beside the fields, in the order of `terms`, and typical values."""
 FIELD_SCALES: Final[Mapping[str, float]] = {
@@ -120,13 +127,15 @@ def terms(query: Array) -> Terms:
     q = query_of(query)
     tile = tile_of(q)
     grid = grid_of(q, tile)
-    times = times_us(q, tile, grid)
+    room = blocks_per_sm(q)
+    times = times_us(q, tile, grid, room)
     floor = floor_us(q, times)
     divides = divisibility(q)
     flops = 2.0 * graph_ops.reduce_prod(q.size, axis=1) * q.k * q.batch
     # In the order of DERIVED_SCALES
     derived = [
         xp.astype(tile.is_unknown, xp.float32),
+        room,
         alignments(divides),
         possible_loads(divides),
         times.dram,
@@ -135,6 +144,7 @@ def terms(query: Array) -> Terms:
         tile.side,
         tile.k,
         xp.minimum(tile.side, q.size),
+        q.size / (grid.count * tile.side),
         grid.count,
         grid.count_k,
         grid.blocks,
@@ -145,6 +155,7 @@ def terms(query: Array) -> Terms:
         times.compute,
         times.l2,
         times.steps,
+        library_times_us(q, times),
     ]
     quantities = xp.concat([query, *derived], axis=1)
     return Terms(floor_us=floor, flops=flops, power_limit_w=q.power_limit_w, quantities=quantities)

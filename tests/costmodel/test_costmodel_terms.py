@@ -20,7 +20,7 @@ from gemmcast.gemm import DTYPES, LAYOUTS, MAX_DIM, Gemm
 from gemmcast.query import FIELDS, INPUT, IR_VERSION, encode
 
 # each costs about half a microsecond of every prediction
-FEW_NODES = 110
+FEW_NODES = 150
 OPERATORS_THAT_ROUND_DIFFERENTLY = {
     "Log",
     "Exp",
@@ -138,7 +138,7 @@ def test_values_by_hand(gpu: Device) -> None:
     compute_us = 2 * 2e-6 * 32 * 32 * 64 * 132 / 50
     load_us = 1e-3 * 4 * 64 * 32 * 32 * 8 / (2.2 * 2900)
     dram_us = [1e-3 * 4 * size / 2900 for size in (1000 * 64, 64 * 256, 1000 * 256)]
-    steps_us = 2 * 2 * STEP_US
+    steps_us = 2 * 2 / 2 * STEP_US
     expected = {
         "tile_unknown": 0,
         "count_m": 32,
@@ -146,12 +146,15 @@ def test_values_by_hand(gpu: Device) -> None:
         "count_k": 2,
         "tiles": 256,
         "busiest_sm": 2,
+        "blocks_per_sm": 2,
         "compute_us": compute_us,
         "l2_a_us": load_us,
         "l2_b_us": load_us,
         "dram_a_us": dram_us[0],
         "dram_b_us": dram_us[1],
         "dram_c_us": dram_us[2],
+        "fill_m": 1000 / 1024,
+        "fill_n": 1,
         "inside_m": 32,
         "padding": 1,
         "steps_us": steps_us,
@@ -186,6 +189,15 @@ def test_both_operands_allow_the_load_that_each_allows(
     allowed = [width for width in LOADS if values[f"loads_a_and_b_{width}"] == 2]
     assert max(allowed) == of_both
     assert [values[f"loads_c_{width}"] for width in LOADS] == [2, 2, 2, 1]
+
+
+def test_the_usual_tile_takes_as_long_as_a_library_needs_for_it(gpu: Device) -> None:
+    config = KernelConfig(family="cublas")
+    values = _quantities(Gemm(m=1000, n=700, k=640, dtype="fp16"), config, gpu)
+    assert values["library_128x128_us"] == pytest.approx(values["floor_us"], rel=1e-6)
+    # 4 x 4 tiles leave most SMs without work, 8 x 8 smaller ones still make a single wave
+    values = _quantities(Gemm(m=512, n=512, k=4096, dtype="fp16"), config, gpu)
+    assert values["library_64x64_us"] < values["library_128x128_us"]
 
 
 def test_a_grid_is_rounded_to_clusters_and_swizzles(gpu: Device) -> None:
