@@ -96,6 +96,8 @@ GPU_PLAN = {
         },
     ],
 }
+# Ray's workers would give way to every other process: a busy machine would stop the tests.
+os.environ.update(RAY_worker_niceness="0")
 WIDTH = 200
 """Columns of a terminal that no table is too wide for."""
 PLAN_TABLES = ("name", "seed", "devices", "measure", "train")

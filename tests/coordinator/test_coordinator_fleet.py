@@ -25,7 +25,7 @@ from registry.registry import Registry
 
 MakePlan = Callable[..., Plan]
 POLL_S = 0.2
-MAX_POLLS = 600
+MAX_POLLS = 4500
 CELLS = 12
 
 
@@ -118,6 +118,7 @@ def ray_cluster() -> Iterator[None]:
 
 
 @pytest.mark.cluster
+@pytest.mark.timeout(1000)
 class TestRayFleet(FleetContract):
     @pytest.fixture
     def fleet(self, ray_cluster: None, make_plan: MakePlan, tmp_path: Path) -> Iterator[RayFleet]:
@@ -171,6 +172,7 @@ class TestFakeTrainer(TrainerContract):
 
 
 @pytest.mark.cluster
+@pytest.mark.timeout(1000)
 class TestRayTrainer(TrainerContract):
     @pytest.fixture
     def trainer(self, ray_cluster: None, tmp_path: Path) -> RayTrainer:
