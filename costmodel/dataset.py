@@ -178,8 +178,3 @@ def split_by_shape(data: TrainingSet, share: float) -> tuple[TrainingSet, Traini
     """The rows to train on, and the held-out rows to test with."""
     is_held_out = held_out(data.shapes, share)
     return data.take(~is_held_out), data.take(is_held_out)
-
-
-# the names of before; removed when nothing uses them
-Dataset = TrainingSet
-dataset = training_set
