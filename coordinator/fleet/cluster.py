@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic, sleep
@@ -42,6 +43,10 @@ ships its own working directory."""
 
 RESTART_S = 60.0
 """An actor that Ray restarts gets no lease for at most this time."""
+RAY_THREAD = ThreadPoolExecutor(max_workers=1, thread_name_prefix="ray")
+"""Starts Ray. In the main thread Ray would replace our SIGTERM handler by one whose SystemExit is
+lost where the signal interrupts a finalizer. The thread stays: the processes of a cluster end with
+the thread that started them (PR_SET_PDEATHSIG)."""
 
 Handle = Any
 """Of an Agent: Ray adds `remote` and `options` to its methods, which no stub describes."""
@@ -272,15 +277,15 @@ def connect(target: str) -> None:
     if target != EMBEDDED and not inside_job():
         environment = {"working_dir": str(ROOT), "excludes": NOT_SHIPPED}
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    options = {
+        "include_dashboard": False if target == EMBEDDED else None,
+        "runtime_env": environment,
+        "log_to_driver": False,
+        "logging_level": logging.ERROR,
+        "configure_logging": False,
+    }
     try:
-        ray.init(
-            address=target,
-            include_dashboard=False if target == EMBEDDED else None,
-            runtime_env=environment,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            configure_logging=False,
-        )
+        RAY_THREAD.submit(ray.init, target, **options).result()
     except (ConnectionError, ray.exceptions.RayError, RuntimeError) as error:
         rule = f"no Ray cluster answers there ({_first_line(error)})"
         way_out = "start one with `ray start --head`"

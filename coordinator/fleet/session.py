@@ -17,7 +17,7 @@ from agent.devices.local import local_device
 from coordinator.fleet.cluster import EMBEDDED, RayFleet, cluster_address, connect
 from coordinator.fleet.interface import Display
 from coordinator.fleet.scheduler import Scheduler
-from coordinator.fleet.signals import Stop, leave_now, stopping
+from coordinator.fleet.signals import Stop, stopping
 from coordinator.fleet.trainer import RayTrainer
 from coordinator.plan.cells import plan_cells
 from coordinator.plan.schema import Plan
@@ -95,11 +95,7 @@ class RunSession:
             self._refuse_unmeasurable()
         with self.workspace.locked(), stopping() as stop:
             self._open_places()
-            try:
-                connect(target)
-            except SystemExit:
-                # While it starts, Ray puts a SIGTERM handler in place of ours.
-                leave_now()
+            connect(target)
             stop.listen()
             self.fleet = RayFleet(self.plan, self.model_dir)
             self._trained_rows = self._push_champion()
