@@ -4,9 +4,13 @@ python examples/embed_raw.py MODEL.onnx
 """
 
 import json
+import os
 import sys
 
 import numpy as np
+
+# Before ONNX Runtime is imported: it would report to its vendor.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 import onnxruntime as ort
 
 session = ort.InferenceSession(sys.argv[1], providers=["CPUExecutionProvider"])

@@ -1,5 +1,6 @@
 """Predict what a matrix multiplication costs, in time and in joules, before it runs."""
 
+import os
 from typing import TYPE_CHECKING
 
 from gemmcast.config import KernelConfig
@@ -13,6 +14,9 @@ from gemmcast.errors import (
 )
 from gemmcast.gemm import Gemm
 from gemmcast.prediction import Prediction
+
+# ONNX Runtime reads it once, when it is imported; it would report to its vendor and write to HOME.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 if TYPE_CHECKING:
     from gemmcast.predictor import Predictor, RankedConfig

@@ -1,7 +1,8 @@
 """The newest model of a node's model directory, loaded from a thread so that no prediction waits.
 
 The thread compares the stamp (time and inode) of current.json every `refresh_s`. A push that cannot
-be loaded is logged, and the model in use stays. Does not know what a model is used for.
+be loaded is logged, and the model in use stays. A forked process has no such thread, so it starts
+its own when it first needs the model. Does not know what a model is used for.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ import logging
 import threading
 from pathlib import Path
 
-from gemmcast import modeldir
-from gemmcast.errors import InputError, ModelFileError
+from gemmcast import forks, modeldir
+from gemmcast.errors import ModelFileError
 from gemmcast.modelfile import LoadedModel
 
 log = logging.getLogger(__name__)
@@ -37,18 +38,43 @@ class ModelFollower:
     def __init__(self, directory: Path, refresh_s: float) -> None:
         self.directory = directory
         self._refresh_s = refresh_s
-        self._stop = threading.Event()
+        self._is_closed = False
         # Taken before the model is read, so that a push in between is seen by the first look.
         self._stamp = _stamp(directory)
         self._current = modeldir.read_current(directory)
-        self.model, self._current = load_current(directory, self._current)
-        self._thread = threading.Thread(target=self._watch, name="gemmcast-follower", daemon=True)
-        self._thread.start()
+        self._model, self._current = load_current(directory, self._current)
+        self.after_fork()
+        self._start()
+        forks.track(self)
+
+    @property
+    def model(self) -> LoadedModel:
+        """The newest model that could be loaded."""
+        if self._thread is None and not self._is_closed:
+            self._start()
+        return self._model
 
     def close(self) -> None:
         """Stop looking; `model` stays."""
+        self._is_closed = True
         self._stop.set()
-        self._thread.join(timeout=5)
+        if self._thread is not None:
+            self._thread.join(timeout=5)
+
+    def after_fork(self) -> None:
+        """The thread is gone; the event and the lock may be locked by a thread that is gone."""
+        self._thread: threading.Thread | None = None
+        self._stop = threading.Event()
+        self._starting = threading.Lock()
+
+    def _start(self) -> None:
+        with self._starting:
+            if self._thread is not None:
+                return
+            self._thread = threading.Thread(
+                target=self._watch, name="gemmcast-follower", daemon=True
+            )
+            self._thread.start()
 
     def _watch(self) -> None:
         while not self._stop.wait(self._refresh_s):
@@ -58,19 +84,19 @@ class ModelFollower:
             try:
                 self._take_newest()
                 self._stamp = stamp
-            except InputError as error:
-                # A bad push stays bad: wait for the next one.
-                log.warning("keeping model %s: %s", self.model.version, error)
+            except ValueError as error:
+                # A bad push stays bad (InputError, or no UTF-8): wait for the next one.
+                log.warning("keeping model %s: %s", self._model.version, error)
                 self._stamp = stamp
             except OSError as error:
                 # Too many open files or a stale handle may pass: look again.
-                log.warning("keeping model %s: %s", self.model.version, error)
+                log.warning("keeping model %s: %s", self._model.version, error)
 
     def _take_newest(self) -> None:
         current = modeldir.read_current(self.directory)
         if current == self._current:
             return
-        self.model, self._current = load_current(self.directory, current)
+        self._model, self._current = load_current(self.directory, current)
         log.info("model %s from %s", current.version, self.directory)
 
 

@@ -2,7 +2,8 @@
 
 A file describes itself in its metadata (docs/onnx.md): the contract, the fields of a query, the
 outputs, and the devices of the training rows. A file of contract 2 or 3 is served; its older names
-are read through gemmcast/renames.py. Does not know where a file comes from, nor what a Gemm is.
+are read through gemmcast/renames.py. A forked process opens the bytes again at its first query.
+Does not know where a file comes from, nor what a Gemm is.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
-from gemmcast import query
+from gemmcast import forks, query
 from gemmcast.device import Device
 from gemmcast.errors import ModelFileError
 from gemmcast.renames import METADATA_KEYS, QUERY_FIELDS, renamed
@@ -54,7 +55,7 @@ class Answer(NamedTuple):
 
 
 class LoadedModel:
-    """One model version, ready to answer.
+    """One model version, ready to answer. Any number of threads may share it.
 
     Args:
         data: the bytes of the file.
@@ -70,31 +71,55 @@ class LoadedModel:
         self, data: bytes, source: str, version: str, local_devices: Sequence[Device] = ()
     ) -> None:
         self.version = version
-        self._session = _session(data, source)
-        everything = _metadata(self._session, source)
+        self._data = data
+        self._source = source
+        session = _session(data, source)
+        everything = _metadata(session, source)
         self.metadata = _own_metadata(everything, source)
-        self.outputs = _outputs(self._session, self.metadata, source)
-        self.prefilter = _prefilter(everything, source)
+        self.outputs = _outputs(session, self.metadata, source)
         self.devices = _without_twins([*local_devices, *_devices(self.metadata, source)])
         self.default_device = _only(local_devices) or _only(self.devices)
-        self._single = _SingleQuery(self._session, self.outputs)
+        self._opening = threading.Lock()
+        self._sessions: _Sessions | None = _open(session, everything, self.outputs, source)
+        forks.track(self)
 
     def run(self, rows: query.Rows) -> Answers:
         """Every output for rows[n_rows, len(FIELDS)]."""
+        sessions = self._sessions or self._reopened()
         names = [*self.outputs, *query.INTERVALS, query.EXTRAPOLATING]
-        arrays = self._session.run(names, {query.INPUT: rows})
+        arrays = sessions.whole.run(names, {query.INPUT: rows})
         return dict(zip(names, arrays, strict=True))
 
     def run_one(self, row: Sequence[query.Number] | query.Rows) -> Answer:
         """The answers to one row[len(FIELDS)]; faster than `run` with one row."""
-        return self._single.run(row)
+        sessions = self._sessions or self._reopened()
+        return sessions.single.run(row)
 
     def estimate_us(self, rows: query.Rows) -> npt.NDArray[np.float32] | None:
         """The prefilter's runtimes[n_rows], or None where the file has no prefilter."""
-        if self.prefilter is None:
+        sessions = self._sessions or self._reopened()
+        if sessions.prefilter is None:
             return None
-        (runtimes_us,) = self.prefilter.run(None, {query.INPUT: rows})
+        (runtimes_us,) = sessions.prefilter.run(None, {query.INPUT: rows})
         return runtimes_us  # type: ignore[no-any-return]
+
+    def after_fork(self) -> None:
+        """The parent's sessions may be locked for ever: one of its threads may have been in them.
+
+        They are kept, because to end a locked session may wait for ever, too.
+        """
+        if self._sessions is not None:
+            _of_the_parent.append(self._sessions)
+        self._sessions = None
+        self._opening = threading.Lock()
+
+    def _reopened(self) -> _Sessions:
+        with self._opening:
+            if self._sessions is None:
+                session = _session(self._data, self._source)
+                everything = _metadata(session, self._source)
+                self._sessions = _open(session, everything, self.outputs, self._source)
+            return self._sessions
 
 
 class _SingleQuery:
@@ -129,6 +154,25 @@ class _SingleQuery:
                 self._high[0].tolist(),
                 self._extrapolating.item(),
             )
+
+
+class _Sessions(NamedTuple):
+    """What ONNX Runtime has opened of one file."""
+
+    whole: ort.InferenceSession
+    single: _SingleQuery
+    prefilter: ort.InferenceSession | None
+
+
+_of_the_parent: list[_Sessions] = []
+"""Sessions that were open when this process was forked."""
+
+
+def _open(
+    session: ort.InferenceSession, everything: dict[str, str], outputs: Sequence[str], source: str
+) -> _Sessions:
+    single = _SingleQuery(session, outputs)
+    return _Sessions(session, single, _prefilter(everything, source))
 
 
 def _session(data: bytes, source: str) -> ort.InferenceSession:

@@ -9,8 +9,9 @@ queries, runs the graph and names the answers. Does not know how a file is read 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self, get_args
@@ -18,7 +19,7 @@ from typing import Final, Self, get_args
 import numpy as np
 import numpy.typing as npt
 
-from gemmcast import modeldir, query
+from gemmcast import modeldir, query, ties
 from gemmcast.config import KernelConfig
 from gemmcast.device import Device
 from gemmcast.errors import InputError, ModelFileError
@@ -43,10 +44,16 @@ class RankedConfig:
 
     config: KernelConfig
     prediction: Prediction
+    tied: tuple[KernelConfig, ...] = ()
+    """Others of the ranking that the model cannot tell from this one: each has this prediction, and
+    their order is the order in which they were named."""
 
 
 class Predictor:
     """Predicts the cost of GEMMs with one model.
+
+    Any number of threads may share it. It may be used after a fork. Pickled, it is its source: the
+    other process opens that path again. Each process follows a directory by itself.
 
     Args:
         source: an .onnx file, or a node's model directory, which it then follows.
@@ -58,6 +65,7 @@ class Predictor:
 
     def __init__(self, source: str | Path, *, refresh_s: float = 0.2) -> None:
         self.source = Path(source)
+        self._refresh_s = refresh_s
         self._follower: ModelFollower | None = None
         if self.source.is_dir():
             self._follower = ModelFollower(self.source, refresh_s)
@@ -101,9 +109,11 @@ class Predictor:
             cache: state of the L2 cache, "cold" or "warm".
 
         Raises:
-            InputError: the device is unknown or was not measured at this dtype.
+            InputError: the device is unknown or was not measured at this dtype, or the model cannot
+                know what the configuration's name means (gemmcast/ties.py).
         """
         model = self._model
+        ties.check_names((config,))
         row = query.encode(gemm, config, _device(model, device), cache=cache)
         return _prediction(model, model.run_one(row))
 
@@ -119,10 +129,11 @@ class Predictor:
         *,
         cache: str = "cold",
     ) -> list[Prediction]:
-        """The costs of many GEMMs on one device, in their order."""
+        """The costs of many GEMMs on one device, in their order. Raises as `predict` does."""
         if not queries:
             return []
         model = self._model
+        ties.check_names(config for _, config in queries)
         on = _device(model, device)
         rows = [query.encode(gemm, config, on, cache=cache) for gemm, config in queries]
         return _predictions(model, model.run(np.array(rows, dtype=np.float32)))
@@ -164,11 +175,13 @@ class Predictor:
 
         Raises:
             InputError: no configuration, an unknown objective, one that the model does not predict,
-                or what `predict` raises.
+                names that the model cannot tell apart, or what `predict` raises.
         """
         model = self._model
         _check_ranking(model, configs, objective, top)
+        ties.check_names(configs)
         rows = query.encode_configs(gemm, configs, _device(model, device), cache=cache)
+        tied = ties.ties_of(configs, rows)
         kept = np.arange(len(rows))
         if objective == "time" and top is not None:
             kept = _prefiltered(model, rows, PREFILTERED * top)
@@ -176,13 +189,21 @@ class Predictor:
         costs = np.prod([answers[name] for name in _MINIMISED[objective]], axis=0)
         best = np.argsort(costs, kind="stable")[:top]
         predictions = _predictions(model, {name: array[best] for name, array in answers.items()})
-        ranking = zip(kept[best], predictions, strict=True)
-        return [RankedConfig(config=configs[i], prediction=cost) for i, cost in ranking]
+        ranking: list[RankedConfig] = []
+        for i, cost in zip(kept[best], predictions, strict=True):
+            config = configs[i]
+            ranking.append(RankedConfig(config=config, prediction=cost, tied=tied.get(config, ())))
+        return ranking
 
     def close(self) -> None:
         """Stop following the directory; predictions still work."""
         if self._follower:
             self._follower.close()
+
+    def __reduce__(self) -> tuple[Callable[..., Predictor], tuple[Path]]:
+        # Absolute, because the other process may have another working directory.
+        opened = partial(type(self), refresh_s=self._refresh_s)
+        return opened, (self.source.absolute(),)
 
     def __enter__(self) -> Self:
         return self

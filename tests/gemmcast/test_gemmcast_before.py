@@ -12,7 +12,7 @@ from typing import Any
 import onnx
 import pytest
 
-from gemmcast import Gemm, KernelConfig, Predictor, modeldir
+from gemmcast import Gemm, KernelConfig, Predictor, modeldir, query
 from gemmcast.card import ModelCard
 from gemmcast.device import Device
 from gemmcast.renames import FAMILIES as RENAMED_FAMILIES
@@ -71,7 +71,8 @@ def test_the_smaller_graph_is_its_prefilter(before: Path, answers: dict[str, Any
         for tile in range(4, 100, 4)
     ]
     with Predictor(before / "model_directory") as predictor:
-        assert predictor._model.prefilter is not None
+        rows = query.encode_configs(Gemm(m=512, n=512, k=512), tiles, predictor.devices[0])
+        assert predictor._model.estimate_us(rows) is not None
         ranking = predictor.rank(Gemm(m=512, n=512, k=512), tiles, device="GPU A", top=2)
     assert [ranked.config.tile_m for ranked in ranking] == answers["best_tiles"]
 

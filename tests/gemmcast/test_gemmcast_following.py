@@ -92,6 +92,10 @@ BAD_PUSHES: dict[str, Callable[[Path, bytes], object]] = {
         directory / modeldir.CURRENT, b"{"
     ),
     "no current at all": lambda directory, model: (directory / modeldir.CURRENT).unlink(),
+    "a device of other bytes": lambda directory, model: [
+        (directory / "device-x.json").write_bytes(b"\xff"),
+        modeldir.put_model(directory, model, "2"),
+    ],
     "a damaged device": lambda directory, model: [
         (directory / "device-x.json").write_text("{"),
         modeldir.put_model(directory, model, "2"),

@@ -91,17 +91,6 @@ def test_of_many_configurations_the_model_ranks_those_that_the_prefilter_puts_fi
         assert counts == [len(configs)]
 
 
-def test_a_tie_goes_to_the_one_named_first(powered: Predictor, gpu: Device) -> None:
-    named = [
-        KernelConfig(family="cublas", kernel=name) for name in "abc"
-    ]  # of a kernel's name nothing is learned but a CUTLASS schedule
-    assert [choice.config.kernel for choice in powered.rank(GEMM, named, device=gpu)] == [
-        "a",
-        "b",
-        "c",
-    ]
-
-
 def test_what_can_not_be_chosen_by(timed: Predictor, powered: Predictor, gpu: Device) -> None:
     for objective, missing in (("energy", "energy_mj"), ("edp", "energy_mj")):
         with pytest.raises(InputError) as caught:
