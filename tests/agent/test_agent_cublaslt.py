@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,6 +14,7 @@ import pytest
 
 from agent.kernels import load
 from agent.kernels.cublaslt import MAX_SPACES, CublasLt
+from agent.kernels.cublaslt.__main__ import main
 from agent.kernels.cublaslt.candidates import MAX_CHECKS
 from agent.kernels.cublaslt.library import WORKSPACE_BYTES
 from agent.kernels.cublaslt.names import LT_KNOBS
@@ -301,6 +303,43 @@ def test_the_default_of_cublas_is_the_heuristics_first_choice() -> None:
     config = family.default_config(replace(SMALL, beta=1.0))
     assert config == KernelConfig(family="cublas", **knobs)
     assert lt.log.count("heuristic") == 1
+
+
+@pytest.mark.parametrize("name", ["", "default", "heuristic-1", "enumerated-0"])
+def test_a_name_is_resolved_to_what_would_run(name: str) -> None:
+    family, lt = make_family()
+    facts = _facts(family, name)
+    config = family.resolve(SMALL, _config(name))
+    assert config == _config(facts["kernel"], **_knobs(facts))
+    assert config.algo_id or config.tile_m
+    assert lt.log.count("matmul") == 0
+
+
+def test_the_command_prints_what_a_configs_file_holds(capsys: pytest.CaptureFixture[str]) -> None:
+    family, _ = make_family()
+    names = ["default", "heuristic-1", "enumerated-0"]
+    assert main(["5", "7", "3", *names, "--layout", "nt"], family) == 0
+    configs = [KernelConfig(**values) for values in json.loads(capsys.readouterr().out)]
+    gemm = replace(SMALL, layout="nt")
+    assert configs == [family.resolve(gemm, _config(name)) for name in names]
+    assert len({config.algo_id for config in configs}) > 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["0", "7", "3", "default"], 2, "error: m = 0: must be a whole number"),
+        (["5", "7", "3", "beyond-0"], 2, "error: NAME = 'beyond-0': no name of cublaslt; use def"),
+        (["5", "7", "3", "heuristic-7"], 1, "error: unsupported: cublaslt's heuristic has 2"),
+    ],
+)
+def test_the_command_ends_with_one_line(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], code: int, message: str
+) -> None:
+    assert main(arguments, make_family()[0]) == code
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith(message) and err.count("\n") == 1
 
 
 @pytest.mark.parametrize(

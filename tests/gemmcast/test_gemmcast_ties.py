@@ -26,8 +26,8 @@ def test_names_of_cublaslt_without_knobs_are_not_ranked(
         powered.rank(GEMM, [_named(name) for name in NAMES], device=gpu, top=top)
     assert str(caught.value) == (
         "configs = 'cublaslt heuristic-1, cublaslt enumerated-0': the model reads knobs, not "
-        "names, and would answer for the library's default; give their knobs: on a node with the GPU, "
-        "`python -m agent.kernels.cublaslt M N K NAME...` prints them"
+        "names, and would answer for the library's default; give their knobs: on a node with the "
+        "GPU, `python -m agent.kernels.cublaslt M N K NAME...` prints them"
     )
 
 

@@ -178,6 +178,18 @@ class CublasLt:
         knobs: Row = {**self.default_knobs(gemm, widest)}
         return KernelConfig(family="cublas", **knobs)
 
+    def resolve(self, gemm: Gemm, config: KernelConfig) -> KernelConfig:
+        """The configuration with its name and every knob that the library reveals, for a query.
+
+        A model reads knobs, not names. As in `default_config`, nothing is launched.
+
+        Raises:
+            MeasurementError: "unsupported" where the library is not here or has no such algorithm.
+        """
+        space = self._space(gemm, (WIDEST_ALIGNMENT, WIDEST_ALIGNMENT, WIDEST_ALIGNMENT))
+        selected = space.select(config)
+        return KernelConfig(family="cublaslt", kernel=selected.name, **space.knobs(selected))
+
     def default_knobs(
         self, gemm: Gemm, alignment: Alignment, version: str | None = None
     ) -> dict[str, int]:
