@@ -20,7 +20,7 @@ from costmodel.dataset import TrainingSet
 from costmodel.evaluate.crossval import Predictions, scores
 from costmodel.evaluate.groups import FOLDS, split
 from costmodel.evaluate.metrics import COMPARED, Score
-from costmodel.gate import MAX_LATENCY_US
+from costmodel.gate import MAX_TIMES_EMPTY, times_of_empty
 from costmodel.model_kinds import DEFAULT, MODEL_KINDS, Graph, ModelKind
 from costmodel.onnx_session import open_session, p50_us
 from gemmcast.query import FIELDS
@@ -45,6 +45,8 @@ class Figures:
     """Latency of BATCH queries through ONNX Runtime, one thread."""
     single_us: float
     """Latency of one query."""
+    times_empty: float
+    """How many times as long one query takes as an empty graph (costmodel/gate.py)."""
 
     def to_json(self) -> dict[str, object]:
         """As plain numbers."""
@@ -57,7 +59,8 @@ def compare(
 ) -> dict[str, object]:
     """The figures of every kind, and the winner.
 
-    The winner has the smallest mean error of the kinds whose single query takes at most `bound_us`.
+    The winner has the smallest mean error of the kinds whose single query takes at most `bound_us`:
+    MAX_TIMES_EMPTY times as long as an empty graph on this machine.
 
     Args:
         data: all usable rows.
@@ -76,7 +79,7 @@ def compare(
         "rows": len(data),
         "shapes": len(set(data.shapes)),
         "candidates": candidates,
-        "bound_us": MAX_LATENCY_US,
+        "bound_us": _bound_us(figures),
         "winner": winner(figures),
         "default": DEFAULT,
     }
@@ -84,8 +87,14 @@ def compare(
 
 def winner(figures: Mapping[str, Figures]) -> str | None:
     """The kind with the smallest mean error within the latency bound; None where none is."""
-    fast = [name for name, of_kind in figures.items() if of_kind.single_us <= MAX_LATENCY_US]
+    fast = [name for name, of_kind in figures.items() if of_kind.times_empty <= MAX_TIMES_EMPTY]
     return min(fast, key=lambda name: figures[name].mean_error, default=None)
+
+
+def _bound_us(figures: Mapping[str, Figures]) -> float:
+    """The bound as a time on this machine."""
+    empty_us = [of_kind.single_us / of_kind.times_empty for of_kind in figures.values()]
+    return MAX_TIMES_EMPTY * float(np.median(empty_us))
 
 
 def _measured(
@@ -116,13 +125,14 @@ def _measured(
         mean_error=float(np.mean([error.mape for error in errors.values()])),
         size_mib=sum(len(graph.model) for graph in graphs) / 2**20,
         fit_s=float(np.mean(times_s)),
-        batch_us=_latency_us(graphs, rows=BATCH, runs=50),
-        single_us=_latency_us(graphs, rows=1, runs=500),
+        batch_us=p50_us(_prediction(graphs, rows=BATCH), runs=50),
+        single_us=p50_us(_prediction(graphs, rows=1), runs=500),
+        times_empty=times_of_empty(_prediction(graphs, rows=1)),
     )
 
 
-def _latency_us(graphs: Sequence[Graph], rows: int, runs: int) -> float:
-    """Median time of the first rows through all graphs."""
+def _prediction(graphs: Sequence[Graph], rows: int) -> Callable[[], object]:
+    """A call of all graphs with their first rows."""
     calls: list[Callable[[], object]] = []
     for graph in graphs:
         session = open_session(graph.model)
@@ -134,4 +144,4 @@ def _latency_us(graphs: Sequence[Graph], rows: int, runs: int) -> float:
         for call in calls:
             call()
 
-    return p50_us(run_all, runs)
+    return run_all

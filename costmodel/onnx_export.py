@@ -61,6 +61,13 @@ def export(model: CostModel, devices: Sequence[Device]) -> bytes:
     return data
 
 
+def empty_graph() -> bytes:
+    """A file that returns its queries as they are: the least that ONNX Runtime can do."""
+    graph = _traced(lambda query: {"same": query}, INPUT, len(FIELDS))
+    data: bytes = graph.SerializeToString()
+    return data
+
+
 def export_trees(trees: HistGradientBoostingRegressor, n_inputs: int) -> bytes:
     """Trees alone as an .onnx file, from `inputs`[n, n_inputs] to `values`[n, 1]."""
     graph = _traced(lambda inputs: {"values": predict_trees(trees, inputs)}, "inputs", n_inputs)

@@ -19,7 +19,9 @@ from gemmcast.query import INPUT, Rows
 PARITY_LIMIT: Final = 1e-5
 """Largest relative difference that a model file may have from the model it was exported from."""
 STRETCHES: Final = 5
-"""A timing is repeated in so many stretches; the quietest counts."""
+"""A timing is repeated in so many stretches."""
+COMPARED_RUNS: Final = 100
+"""Calls in one stretch of a comparison with the empty graph."""
 SMALLEST: Final = 1e-30
 """In place of an output of 0, when a difference is divided by it."""
 
@@ -58,14 +60,31 @@ def parity(model: Predicts, session: ort.InferenceSession, queries: Rows) -> flo
 
 def p50_us(run: Callable[[], object], runs: int) -> float:
     """Median time of a call in the quietest stretch, because other processes only add time."""
-    medians = []
+    medians_us = [_median_us(run, runs // STRETCHES, perf_counter) for _ in range(STRETCHES)]
+    return min(medians_us)
+
+
+def times_of(
+    run: Callable[[], object],
+    other: Callable[[], object],
+    clock_s: Callable[[], float] = perf_counter,
+) -> float:
+    """How many times as long a call takes as another one, by the median of the stretches.
+
+    The two alternate within a few milliseconds, so whatever slows the machine slows both.
+    """
+    ratios: list[float] = []
     for _ in range(STRETCHES):
-        times_s = [_time_s(run) for _ in range(runs // STRETCHES)]
-        medians.append(float(np.median(times_s)))
-    return min(medians) * 1e6
+        other_us = _median_us(other, COMPARED_RUNS, clock_s)
+        run_us = _median_us(run, COMPARED_RUNS, clock_s)
+        ratios.append(run_us / other_us)
+    return float(np.median(ratios))
 
 
-def _time_s(run: Callable[[], object]) -> float:
-    start_s = perf_counter()
-    run()
-    return perf_counter() - start_s
+def _median_us(run: Callable[[], object], runs: int, clock_s: Callable[[], float]) -> float:
+    times_s: list[float] = []
+    for _ in range(runs):
+        start_s = clock_s()
+        run()
+        times_s.append(clock_s() - start_s)
+    return float(np.median(times_s)) * 1e6

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import tarfile
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,17 +15,19 @@ import pyarrow as pa
 import pytest
 
 from coordinator.fleet.trainer import fit_and_judge, publish
+from costmodel import gate
 from costmodel.dataset import devices_of, training_set
-from costmodel.gate import MAX_LATENCY_US, objection
+from costmodel.gate import MAX_TIMES_EMPTY, objection, times_of_empty
 from costmodel.model import CostModel
-from costmodel.onnx_export import export
-from costmodel.onnx_session import PARITY_LIMIT
+from costmodel.onnx_export import empty_graph, export
+from costmodel.onnx_session import COMPARED_RUNS, PARITY_LIMIT, open_session, times_of
 from costmodel.settings import TrainSettings
 from costmodel.train import TrainedModel
 from gemmcast.arrow import read_samples
 from gemmcast.card import ModelCard
 from gemmcast.modeldir import sha256
 from gemmcast.modelfile import METADATA_PREFIX
+from gemmcast.query import FIELDS, INPUT
 from registry.registry import Registry
 
 HOLDOUT = TrainSettings().holdout
@@ -81,13 +85,99 @@ def test_a_file_that_differs_from_scikit_learn_is_refused(
     assert reason == f"ONNX and scikit-learn differ by {parity}, the limit is {PARITY_LIMIT}"
 
 
-@pytest.mark.parametrize("latency_us", [MAX_LATENCY_US + 1, float("nan"), None])
-def test_a_slow_file_is_refused(
-    candidate: TrainedModel, cpu_samples: pa.Table, latency_us: float | None
+class Machine:
+    """A made-up clock: every call of a graph takes its time, and what else the machine does."""
+
+    def __init__(self, busy: float = 1.0) -> None:
+        self.now_s = 0.0
+        self.busy = busy
+
+    def call(self, quiet_us: float) -> Callable[[], None]:
+        def run() -> None:
+            self.now_s += quiet_us * self.busy * 1e-6
+
+        return run
+
+    def clock_s(self) -> float:
+        return self.now_s
+
+
+@pytest.mark.parametrize("busy", [0.2, 1.0, 40.0])
+def test_a_latency_is_compared_with_the_empty_graph_on_this_machine(busy: float) -> None:
+    machine = Machine(busy)
+    run, empty = machine.call(120.0), machine.call(4.0)
+    assert times_of(run, empty, machine.clock_s) == pytest.approx(30.0)
+
+
+def test_a_machine_that_gets_busy_meanwhile_is_busy_for_both() -> None:
+    """It is slower by another factor with every stretch of calls."""
+    machine = Machine()
+    calls = 0
+
+    def empty() -> None:
+        nonlocal calls
+        machine.busy = 1.0 + calls // COMPARED_RUNS
+        calls += 1
+        machine.call(4.0)()
+
+    assert times_of(machine.call(120.0), empty, machine.clock_s) == pytest.approx(30.0)
+
+
+def test_a_model_takes_many_times_as_long_as_an_empty_graph(candidate: TrainedModel) -> None:
+    """Seen: 15 to 25 times. The same graph takes once its own time."""
+    query = np.zeros((1, len(FIELDS)), dtype=np.float32)
+    run = partial(open_session(candidate.model).run, None, {INPUT: query})
+    empty = partial(open_session(empty_graph()).run, None, {INPUT: query})
+    assert 2 < times_of_empty(run) < 250
+    assert 0.1 < times_of_empty(empty) < 10
+
+
+@pytest.mark.parametrize(("times", "passes"), [(0.9, True), (1.1, False), (float("nan"), False)])
+def test_a_slow_file_does_not_replace_a_champion(
+    candidate: TrainedModel,
+    poor: bytes,
+    cpu_samples: pa.Table,
+    monkeypatch: pytest.MonkeyPatch,
+    times: float,
+    passes: bool,
 ) -> None:
-    slow = _with_card(candidate, latency_p50_us=latency_us)
-    reason = objection(slow, None, cpu_samples, HOLDOUT)
-    assert reason == f"one query takes {latency_us} us, the limit is {MAX_LATENCY_US}"
+    monkeypatch.setattr(gate, "times_of_empty", lambda run: times * MAX_TIMES_EMPTY)
+    reason = objection(candidate, poor, cpu_samples, HOLDOUT)
+    if passes:
+        assert reason is None
+        return
+    assert reason == (
+        f"one query takes {times * MAX_TIMES_EMPTY:.0f} times as long as an empty graph on this "
+        "machine, the limit is 50"
+    )
+
+
+def test_a_first_model_is_never_refused_for_its_latency(
+    candidate: TrainedModel, cpu_samples: pa.Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor for the latency on its card, which another machine may have measured."""
+    monkeypatch.setattr(gate, "times_of_empty", lambda run: 1e9)
+    slow = _with_card(candidate, latency_p50_us=1e6)
+    assert objection(slow, None, cpu_samples, HOLDOUT) is None
+
+
+@pytest.mark.parametrize(("standard_errors", "passes"), [(2.0, False), (0.5, True), (-2.0, True)])
+def test_worse_means_by_more_than_a_standard_error(
+    candidate: TrainedModel,
+    cpu_samples: pa.Table,
+    monkeypatch: pytest.MonkeyPatch,
+    standard_errors: float,
+    passes: bool,
+) -> None:
+    """Of the mean difference over 100 shapes: a tenth of the differences' standard deviation."""
+    noise = np.random.default_rng(0).normal(0.0, 1.0, 100)
+    noise = (noise - noise.mean()) / noise.std(ddof=1)
+    errors = {b"old": np.full(100, 5.0), b"new": 5.0 + noise + standard_errors / 10}
+    monkeypatch.setattr(gate, "_errors_by_shape", lambda model, test: errors[model])
+    monkeypatch.setattr(gate, "_is_comparable", lambda champion: True)
+    monkeypatch.setattr(gate, "_too_slow", lambda model: None)
+    reason = objection(replace(candidate, model=b"new"), b"old", cpu_samples, HOLDOUT)
+    assert (reason is None) == passes
 
 
 def test_a_model_that_is_worse_than_the_champion_is_refused(
