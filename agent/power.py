@@ -95,7 +95,8 @@ def meter(
         meanwhile: called once while the load settles.
 
     Raises:
-        MeasurementError: "unsupported" when the counter does not move.
+        MeasurementError: "unsupported" when the counter does not move, "power_disputed" when it
+            falls.
     """
     try:
         _settle(load, procedure.settle_s, meanwhile, clock)

@@ -27,7 +27,7 @@ class Board(Protocol):
     """What is read while a kernel runs."""
 
     def energy_mj(self) -> float:
-        """Energy since the driver was loaded; it only grows, in steps."""
+        """Energy since the driver was loaded; it grows in steps, unless it is reset."""
 
     def power_instant_w(self) -> float | None:
         """Power now, not averaged; None where the board has no such reading."""
@@ -110,7 +110,8 @@ class Window:
         """Until the counter has moved.
 
         Raises:
-            MeasurementError: "unsupported" when it stands still for STALL_S.
+            MeasurementError: "unsupported" when it stands still for STALL_S, "power_disputed" when
+                it falls: it was reset, or wrapped.
         """
         due_s = self._next_due_s()
         give_up_s = self._clock.now_s() + STALL_S
@@ -161,6 +162,11 @@ class Window:
         energy_mj = self._board.energy_mj()
         if energy_mj == self._last.energy_mj:
             return False
+        if energy_mj < self._last.energy_mj:
+            reason = (
+                f"the energy counter fell from {self._last.energy_mj:.0f} to {energy_mj:.0f} mJ"
+            )
+            raise MeasurementError("power_disputed", reason)
         # It moved while it was read: the middle is the best guess.
         seen_s = (before_s + self._clock.now_s()) / 2
         self._last = _Reading(seen_s, energy_mj)

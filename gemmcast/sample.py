@@ -28,7 +28,7 @@ STATUSES: Final = {
     "not_recorded": "A replayed dataset has no such cell.",
     "contended": "Another process computes on the device.",
     "throttled": "The clock stayed low for a reason other than this kernel.",
-    "power_disputed": "The energy counter and the board's instantaneous power differ by over 5 %.",
+    "power_disputed": "The energy counter fell, or differs by over 5 % from the board's power now.",
 }
 """Every value of the column `status` -> its meaning."""
 

@@ -73,7 +73,7 @@ HEAVY = {
     "deltalake": {"coordinator/samples/store.py"},
     "onnxruntime": {"costmodel/onnx_session.py", "gemmcast/modelfile.py"},
     "onnx": {"costmodel/onnx_export.py", "registry/artifact.py"},
-    "pynvml": {"agent/devices/local.py", "agent/devices/nvml.py"},
+    "pynvml": {"agent/devices/local.py", "agent/devices/nvml.py", "agent/devices/visible.py"},
     "matplotlib": {
         "coordinator/report/drawing.py",
         "coordinator/report/figures.py",

@@ -41,6 +41,7 @@ REST_S = 1.0
 """Until a board has come down to idle power."""
 IDLE_STEPS = 10
 COUNTER_STALL_S = 3.0
+MAX_FALLS = 3
 REGULAR = 0.25
 """Steps that differ by less than this share of their mean are regular."""
 READ_L2 = r"""
@@ -123,14 +124,24 @@ def _idle_power_and_step(gpu: Gpu) -> tuple[float | None, float | None]:
 
 
 def _counter_steps(board: Board, clock: HostClock) -> list[tuple[float, float]] | None:
-    """(time, mJ) at IDLE_STEPS steps and the one before; None where the counter stands still."""
+    """(time, mJ) at IDLE_STEPS steps and the one before; None where the counter stands still.
+
+    After a fall (a reset, or a wrap) they are counted anew; a counter that falls often is no meter.
+    """
     steps: list[tuple[float, float]] = []
+    falls = 0
     last_mj = board.energy_mj()
     moved_s = clock.now_s()
     while len(steps) <= IDLE_STEPS:
         before_s = clock.now_s()
         now_mj = board.energy_mj()
-        if now_mj != last_mj:
+        if now_mj < last_mj:
+            falls += 1
+            if falls > MAX_FALLS:
+                return None
+            steps.clear()
+            last_mj = now_mj
+        elif now_mj != last_mj:
             moved_s = (before_s + clock.now_s()) / 2
             steps.append((moved_s, now_mj))
             last_mj = now_mj

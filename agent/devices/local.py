@@ -1,15 +1,17 @@
 """What this machine would measure on, without starting an agent: for `plan`, before a run.
 
 Reads names and sizes only. Peaks that no agent has measured yet are absent; estimates then rest on
-a guess.
+a guess. A GPU that CUDA_VISIBLE_DEVICES hides is not there (agent/devices/visible.py).
 """
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pynvml
 
+from agent.devices.visible import VARIABLE, VisibleGpu, first_visible, optional
 from gemmcast.device import Device
 from gemmcast.errors import InputError
 
@@ -31,35 +33,43 @@ def local_device(
         from agent.devices.replay import ReplayInstrument
 
         return ReplayInstrument(Path(str(dataset)), "plan", device_name).device
-    gpu = None if kind == "cpu" else _first_gpu()
+    gpu = None if kind == "cpu" else first_visible()
     if gpu is not None:
-        return gpu
+        return _described(gpu)
     if kind == "cuda":
-        rule = "this machine has no GPU that NVML sees"
-        raise InputError("devices.kind", kind, rule, "plan on a GPU node, or take another kind")
+        raise _no_gpu(kind)
     from agent.devices.cpu import CpuBackend
 
     return CpuBackend().identify()
 
 
-def _first_gpu() -> Device | None:
-    try:
-        pynvml.nvmlInit()
-        handle = pynvml.nvmlDeviceGetHandleByIndex(0)
-    except pynvml.NVMLError:
-        return None
-    major, minor = pynvml.nvmlDeviceGetCudaComputeCapability(handle)
+def _no_gpu(kind: str) -> InputError:
+    way_out = "plan on a GPU node, or take another kind"
+    if VARIABLE not in os.environ:
+        rule = "this machine has no GPU that NVML sees"
+        return InputError("devices.kind", kind, rule, way_out)
+    rule = f"{VARIABLE} = {os.environ[VARIABLE]!r} shows no GPU of this machine"
+    return InputError("devices.kind", kind, rule, f"correct {VARIABLE}, {way_out}")
+
+
+def _described(gpu: VisibleGpu) -> Device:
+    major, minor = pynvml.nvmlDeviceGetCudaComputeCapability(gpu.board)
+    used = gpu.board if gpu.slice is None else gpu.slice
+    # Some drivers name boards only.
+    name = optional(lambda: pynvml.nvmlDeviceGetName(used))
     return Device(
-        name=pynvml.nvmlDeviceGetName(handle),
+        name=name or pynvml.nvmlDeviceGetName(gpu.board),
         kind="cuda",
-        uuid=pynvml.nvmlDeviceGetUUID(handle),
+        uuid=pynvml.nvmlDeviceGetUUID(used),
         compute_units=0,
-        idle_power_w=_power_w(handle),
+        # Slices share the counter of the board, so their power cannot be metered.
+        idle_power_w=_power_w(gpu.board) if gpu.slice is None else None,
         arch=f"sm_{major}{minor}",
-        memory_bytes=int(pynvml.nvmlDeviceGetMemoryInfo(handle).total),
+        memory_bytes=int(pynvml.nvmlDeviceGetMemoryInfo(used).total),
         l2_bytes=0,
         dram_gbps=0.0,
         empty_launch_us=0.0,
+        mig=gpu.slice is not None,
     )
 
 

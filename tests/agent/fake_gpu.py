@@ -55,6 +55,10 @@ class Gpu:
         self.host_us = 1e6
         self.queue_end_us = 1e6
         self.captured: list[float] | None = None
+        self.enqueued: list[str] = []
+        """Names of what ran, in its order: gemm, graph, and kernels by their names."""
+        self.slow_from_us = float("inf")
+        """From here on the clock is half of MHZ."""
         self.clock = HostClock(now_s=self.now_s, wait=self.wait)
 
     def now_s(self) -> float:
@@ -63,13 +67,19 @@ class Gpu:
     def wait(self, seconds: float) -> None:
         self.host_us += seconds * 1e6
 
-    def run(self, us: float) -> None:
+    def run(self, us: float, name: str = "") -> None:
         """Enqueue a kernel; while a graph is captured, note it instead."""
         if self.captured is not None:
             self.captured.append(us)
             return
+        self.enqueued.append(name)
         self.queue_end_us = max(self.queue_end_us, self.host_us) + us
         self.host_us += HOST_LAUNCH_US
+
+    def cycles(self, at_us: float) -> int:
+        """Of an SM until that time."""
+        slow_us = max(0.0, at_us - self.slow_from_us)
+        return int((at_us - slow_us / 2) * MHZ)
 
     def wait_until(self, at_us: float) -> None:
         self.host_us = max(self.host_us, at_us)
@@ -101,7 +111,7 @@ class Graph:
         pass
 
     def launch(self, _stream: Any) -> None:
-        self._gpu.run(self._us)
+        self._gpu.run(self._us, "graph")
 
 
 class Stream:
@@ -151,26 +161,26 @@ class Kernel:
 
     def __call__(self, _grid: Any, _block: Any, args: Any) -> None:
         if self.name != "spin":
-            self._gpu.run(SHORT_US)
+            self._gpu.run(SHORT_US, self.name)
             return
         begin_us = max(self._gpu.queue_end_us, self._gpu.host_us)
-        self._gpu.run(SPIN_US)
+        self._gpu.run(SPIN_US, self.name)
         end_us = begin_us + SPIN_US
         args[1][:] = [_cycles(begin_us), _ns(begin_us), _cycles(end_us), _ns(end_us)]
 
     def launch(self, arguments: int) -> None:
         """As `launchKernel` of the driver: `arguments` points to an array of pointers."""
         if self.name == "touch":
-            self._gpu.run(TOUCH_US)
+            self._gpu.run(TOUCH_US, self.name)
             return
         assert self.name == "stamp"
         pointers = ctypes.cast(arguments, ctypes.POINTER(ctypes.c_void_p))
         slot = ctypes.cast(pointers[0], ctypes.POINTER(ctypes.c_void_p))[0]
         seen = np.ctypeslib.as_array(ctypes.cast(slot, ctypes.POINTER(ctypes.c_longlong)), (SMS, 2))
         at_us = max(self._gpu.queue_end_us, self._gpu.host_us)
-        seen[:, 0] = int(at_us * MHZ)
+        seen[:, 0] = self._gpu.cycles(at_us)
         seen[:, 1] = _ns(at_us)
-        self._gpu.run(STAMP_US)
+        self._gpu.run(STAMP_US, self.name)
 
 
 def _cycles(us: float) -> int:
@@ -193,7 +203,7 @@ class Library:
         from agent.kernels import Prepared
 
         def launch(i: int) -> None:
-            self._gpu.run(SLOW_US if gemm.m == SLOW_M else GEMM_US)
+            self._gpu.run(SLOW_US if gemm.m == SLOW_M else GEMM_US, "gemm")
             if self._gpu.captured is None:
                 _multiply(gemm, sets[i])
 

@@ -349,6 +349,25 @@ def test_an_energy_counter_that_fails_is_a_row_and_not_the_end_of_the_process(
     assert sample(2, 300.0)["status"] == "ok"
 
 
+def test_an_energy_counter_that_is_reset_is_a_row_without_power(
+    fake: FakeNvml, sample: Callable[[int, float], dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a board without instantaneous power, which would contradict."""
+    gpu = fake.gpus[BUS_IDS[3]]
+    gpu.lacks.add("fields")
+    shown = fake.nvmlDeviceGetTotalEnergyConsumption
+
+    def reset(of: FakeGpu) -> int:
+        return shown(of) - (0 if fake.now < 0.5 else 4_999_000_000)
+
+    monkeypatch.setattr(fake, "nvmlDeviceGetTotalEnergyConsumption", reset)
+    row = sample(3, 300.0)
+    assert row["status"] == "power_disputed"
+    assert row["reason"] == "the energy counter fell from 5000147000 to 1147000 mJ"
+    assert row["runtime_us"] == 12.5
+    assert row["power_w"] is None and row["energy_mj"] is None
+
+
 @pytest.mark.parametrize(
     ("mode", "on"), [((0, 0), False), ((1, 1), True), ((1, 0), True), ((0, 1), False)]
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -214,6 +214,27 @@ def test_while_power_settles_a_cell_may_be_begun_and_no_more_than_one(
     # The one that is metered makes room already.
     assert seen.under_way() == 4
     assert sorted(seen.done) == list(sizes)
+
+
+def test_after_an_uncapped_window_nobody_comes_before_the_burst(run: Callable[..., Run]) -> None:
+    """Another kernel would move the board's voltage."""
+    seen = run(power=FIVE)
+    for m in FIVE:
+        window = seen.at("window", m)
+        assert seen.log[window + 1 : window + 3] == [("burst", m), ("timed", m)]
+
+
+def test_after_a_capped_window_the_board_rests_while_others_go_on(
+    device: Device, make_cell: MakeCell, make_backend: Any
+) -> None:
+    capped = replace(make_backend.POWER, capped=True)
+    fake = make_backend(device, depth=3, power=capped)
+    live = LiveInstrument(fake, device, Procedure(), "me")
+    cells = [make_cell(m=m, power=True) for m in (8, 16, 24)]
+    assert len(list(live.measure_all(cells))) == 3
+    window = fake.log.index(("window", 8))
+    assert fake.log[window + 1] == ("burst", 8)
+    assert fake.log[window + 2] != ("timed", 8)
 
 
 def test_nothing_of_others_is_on_the_device_while_power_is_read(run: Callable[..., Run]) -> None:

@@ -320,6 +320,32 @@ def test_a_counter_that_stops_in_the_window_is_given_up_too(given_s: float | Non
     assert load.stopped == 1
 
 
+@pytest.mark.parametrize("given_s", [None, 0.1])
+@pytest.mark.parametrize("fall_s", [1000.3, 1000.6])
+@pytest.mark.parametrize("has_instant", [False, True])
+def test_a_counter_that_falls_is_no_power(
+    given_s: float | None, fall_s: float, has_instant: bool
+) -> None:
+    """It was reset, or wrapped: as the window opens, or within it."""
+
+    class Falls(FakeBoard):
+        def energy_mj(self) -> float:
+            energy_mj = super().energy_mj()
+            return energy_mj - 1000.2 * 300e3 if self._clock.now > fall_s else energy_mj
+
+    clock = Clock()
+    load = FakeLoad(clock)
+    instant_w = 300.0 if has_instant else None
+    board = Falls(clock, 300.0, instant_w=lambda _: instant_w)
+    host = HostClock(now_s=clock.now_s, wait=clock.wait)
+    with pytest.raises(
+        MeasurementError, match=r"the energy counter fell from \d+ to \d+ mJ"
+    ) as caught:
+        meter(board, load, USUAL, step_s=given_s, clock=host)
+    assert caught.value.status == "power_disputed"
+    assert load.stopped == 1
+
+
 def test_a_board_that_fails_in_the_window_leaves_no_load_behind() -> None:
     class Fails(FakeBoard):
         def energy_mj(self) -> float:

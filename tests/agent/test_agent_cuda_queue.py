@@ -1,0 +1,163 @@
+"""What the CUDA backend puts on a fake GPU's queue: evictions, stamps, and who else is there."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import fake_gpu
+import pytest
+
+from gemmcast.config import KernelConfig
+from gemmcast.gemm import Gemm
+from gemmcast.procedure import Procedure
+
+CONFIG = KernelConfig(family="cublas")
+ROUND = Gemm(m=128, n=128, k=128)
+"""16 sets are 3 MiB; a batch of 64 launches gets round all of them."""
+NOT_ROUND = Gemm(m=48, n=48, k=64)
+"""94 sets, which a batch of 64 launches does not get round."""
+TINY = Gemm(m=16, n=16, k=16)
+"""All 512 sets are 1.5 MiB: less than 3x L2."""
+SLOW_MHZ = fake_gpu.MHZ / 2
+
+
+@pytest.fixture
+def backend(gpu: fake_gpu.Gpu) -> Any:
+    from agent.devices.cuda import CudaBackend
+
+    return CudaBackend(gpu.clock)
+
+
+def _prepared(backend: Any, gemm: Gemm, *, cold: bool) -> tuple[Any, int]:
+    """A kernel, and how many operand sets it has."""
+    from agent.kernels import load
+
+    sets = backend.operands(gemm, cold=cold)
+    return load("cublas").prepare(gemm, CONFIG, sets), len(sets)
+
+
+def _before_graphs(gpu: fake_gpu.Gpu, backend: Any, gemm: Gemm, *, cold: bool) -> list[str]:
+    """What runs right before each graph of a burst, apart from its stamp."""
+    from agent.timing import finish
+
+    prepared, sets = _prepared(backend, gemm, cold=cold)
+    gpu.enqueued.clear()
+    finish(backend.burst(prepared, sets, Procedure(), cold=cold))
+    names = [name for name in gpu.enqueued if name != "stamp"]
+    places = [place for place, name in enumerate(names) if name == "graph"]
+    assert len(places) > 5
+    return [names[place - 1] for place in places]
+
+
+@pytest.mark.parametrize(("gemm", "evicts"), [(ROUND, False), (NOT_ROUND, True), (TINY, True)])
+def test_l2_is_evicted_before_each_batch_that_does_not_do_so_itself(
+    gpu: fake_gpu.Gpu, backend: Any, gemm: Gemm, evicts: bool
+) -> None:
+    before = _before_graphs(gpu, backend, gemm, cold=True)
+    assert [name == "touch" for name in before] == [evicts] * len(before)
+
+
+def test_l2_is_evicted_where_all_sets_together_fit_in_it(
+    gpu: fake_gpu.Gpu, backend: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A batch gets round all 512 sets, but they are smaller than the cache."""
+    monkeypatch.setattr(fake_gpu, "GEMM_US", 0.5)
+    before = _before_graphs(gpu, backend, TINY, cold=True)
+    assert before == ["touch"] * len(before)
+
+
+@pytest.mark.parametrize("gemm", [ROUND, NOT_ROUND, TINY])
+def test_a_warm_batch_begins_with_a_launch_that_is_not_timed(
+    gpu: fake_gpu.Gpu, backend: Any, gemm: Gemm
+) -> None:
+    before = _before_graphs(gpu, backend, gemm, cold=False)
+    assert before == ["gemm"] * len(before)
+
+
+@pytest.fixture
+def graph(backend: Any) -> Any:
+    """64 launches: 1.28 ms."""
+    prepared, sets = _prepared(backend, ROUND, cold=True)
+    return backend.stream.capture(prepared, sets, 64)
+
+
+def test_each_batch_has_the_clock_of_its_own_time(
+    gpu: fake_gpu.Gpu, backend: Any, graph: Any
+) -> None:
+    """The clock halves amid the fourth of six batches that are enqueued at once."""
+    from agent.devices.cuda_graphs import GraphBatches
+
+    batch_us = 64 * fake_gpu.GEMM_US
+    gpu.slow_from_us = max(gpu.queue_end_us, gpu.host_us) + fake_gpu.SPIN_US + 3.5 * batch_us
+    batches = GraphBatches(backend.stream, graph, 6, None)
+    batches.wait()
+    clocks = [batch.clock_mhz for batch in batches.read()]
+    assert clocks[:3] == pytest.approx([fake_gpu.MHZ] * 3)
+    assert clocks[4:] == pytest.approx([SLOW_MHZ] * 2)
+    assert SLOW_MHZ * 1.1 < clocks[3] < fake_gpu.MHZ / 1.1
+
+
+def _fed(gpu: fake_gpu.Gpu, load: Any, until_us: float) -> None:
+    from agent.power_window import feed_until
+
+    feed_until(load, until_us * 1e-6, gpu.clock)
+
+
+def test_the_clock_of_a_load_is_that_since_its_mark(
+    gpu: fake_gpu.Gpu, backend: Any, graph: Any
+) -> None:
+    """The clock halved while the load settled."""
+    from agent.devices.cuda_graphs import GraphLoad
+
+    begin_us = gpu.host_us
+    gpu.slow_from_us = begin_us + 50_000.0
+    load = GraphLoad(backend.stream, graph, 64)
+    _fed(gpu, load, begin_us + 70_000.0)
+    load.mark()
+    _fed(gpu, load, begin_us + 170_000.0)
+    assert load.clock_mhz() == pytest.approx(SLOW_MHZ)
+    assert load.launch_us() == pytest.approx(fake_gpu.GEMM_US, rel=0.01)
+    load.stop()
+
+
+def test_the_clock_of_a_load_ends_with_what_has_run(
+    gpu: fake_gpu.Gpu, backend: Any, graph: Any
+) -> None:
+    """The clock halves for the graphs that are still queued."""
+    from agent.devices.cuda_graphs import GraphLoad
+
+    begin_us = gpu.host_us
+    gpu.slow_from_us = begin_us + 100_000.0
+    load = GraphLoad(backend.stream, graph, 64)
+    load.feed()
+    load.mark()
+    _fed(gpu, load, begin_us + 99_000.0)
+    assert gpu.queue_end_us > gpu.slow_from_us
+    assert load.clock_mhz() == pytest.approx(fake_gpu.MHZ)
+    load.stop()
+
+
+def _processes(count: int) -> None:
+    """NVML shows so many processes on the board."""
+    processes = [object()] * count
+    sys.modules["pynvml"].nvmlDeviceGetComputeRunningProcesses = lambda _handle: processes
+
+
+def test_a_neighbour_that_comes_later_is_seen_until_it_leaves(
+    gpu: fake_gpu.Gpu, backend: Any
+) -> None:
+    assert backend.contention() is None
+    _processes(3)
+    assert backend.contention() == "2 other process(es) hold this GPU"
+    _processes(1)
+    assert backend.contention() is None
+
+
+def test_a_neighbour_that_was_there_first_is_seen(gpu: fake_gpu.Gpu) -> None:
+    from agent.devices.cuda import CudaBackend
+
+    _processes(1)
+    backend = CudaBackend(gpu.clock)
+    _processes(2)
+    assert backend.contention() == "1 other process(es) hold this GPU"
