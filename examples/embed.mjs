@@ -3,12 +3,28 @@
 //     npm install onnxruntime-web
 //     gemmcast info --model MODEL.onnx --json > about.json     (ONNX Runtime Web hides a file's metadata)
 //     node examples/embed.mjs MODEL.onnx about.json
+//
+// In a page, beside the two files and node_modules/ on a web server; it prints to the console:
+//
+//     <script type="importmap">
+//       {"imports": {"onnxruntime-web": "./node_modules/onnxruntime-web/dist/ort.min.mjs"}}
+//     </script>
+//     <script type="module" src="embed.mjs?model=MODEL.onnx&about=about.json"></script>
 
-import { readFileSync } from "node:fs"
 import * as ort from "onnxruntime-web"
 
-const [model, about] = process.argv.slice(2).map((path) => readFileSync(path))
-const { contract, outputs, devices: [device] } = JSON.parse(about)
+// Bytes of the two files: by path in Node, by address in a browser.
+const inNode = typeof process !== "undefined"
+const read = inNode ? (await import("node:fs/promises")).readFile : async (address) => {
+  const answer = await fetch(new URL(address, import.meta.url))
+  if (!answer.ok) throw new Error(`${address}: ${answer.status} ${answer.statusText}`)
+  return new Uint8Array(await answer.arrayBuffer())
+}
+const given = new URL(import.meta.url).searchParams
+const names = inNode ? process.argv.slice(2) : [given.get("model"), given.get("about")]
+const [model, about] = await Promise.all(names.map((name) => read(name)))
+
+const { contract, outputs, devices: [device] } = JSON.parse(new TextDecoder().decode(about))
 if (contract !== "3") throw new Error(`contract ${contract}: see docs/onnx.md`)
 const session = await ort.InferenceSession.create(model)
 
@@ -29,9 +45,9 @@ const query = (m, n, k, tile) => [
 
 const tiles = [4, 8, 16, 32]
 const rows = Float32Array.from(tiles.flatMap((tile) => query(4096, 1024, 1024, tile)))
-const names = ["runtime_us", "tflops", "low", "high", "extrapolating"]
-const answers = await session.run({ question: new ort.Tensor("float32", rows, [tiles.length, 34]) }, names)
-const [runtimeUs, tflops, low, high, extrapolating] = names.map((name) => answers[name].data)
+const wanted = ["runtime_us", "tflops", "low", "high", "extrapolating"]
+const answers = await session.run({ question: new ort.Tensor("float32", rows, [tiles.length, 34]) }, wanted)
+const [runtimeUs, tflops, low, high, extrapolating] = wanted.map((name) => answers[name].data)
 // low and high have one column for each of outputs.
 const column = (i) => i * outputs.length + outputs.indexOf("runtime_us")
 tiles.forEach((tile, i) => {
