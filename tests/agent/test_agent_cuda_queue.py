@@ -138,6 +138,32 @@ def test_the_clock_of_a_load_ends_with_what_has_run(
     load.stop()
 
 
+def test_a_counter_that_falls_while_the_board_is_described_is_counted_anew(
+    gpu: fake_gpu.Gpu, backend: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    true_mj = gpu.energy_mj
+    reset_s = gpu.now_s() + 1.5
+
+    def shown_mj() -> int:
+        lost_mj = 400_000 if gpu.now_s() > reset_s else 0
+        return true_mj() - lost_mj
+
+    monkeypatch.setattr(gpu, "energy_mj", shown_mj)
+    device = backend.characterise()
+    assert gpu.now_s() > reset_s
+    assert device.idle_power_w == pytest.approx(fake_gpu.WATTS, rel=0.02)
+    assert device.counter_step_s == pytest.approx(fake_gpu.STEP_S, rel=0.02)
+
+
+def test_a_counter_that_falls_all_the_time_is_no_meter(
+    gpu: fake_gpu.Gpu, backend: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    true_mj = gpu.energy_mj
+    monkeypatch.setattr(gpu, "energy_mj", lambda: -true_mj())
+    device = backend.characterise()
+    assert (device.idle_power_w, device.counter_step_s) == (None, None)
+
+
 def _processes(count: int) -> None:
     """NVML shows so many processes on the board."""
     processes = [object()] * count

@@ -126,6 +126,24 @@ def test_it_holds_gemmcast_alone(wheel: Path) -> None:
     assert sorted(plain) == ["Requires-Dist: numpy>=1.26", "Requires-Dist: onnxruntime>=1.18"]
 
 
+def test_an_editable_installation_is_this_folder_and_needs_no_other_package(
+    tmp_path: Path,
+) -> None:
+    """As `make env` makes it; without hatchling's optional `editables`."""
+    code = """
+import sys
+sys.modules["editables"] = None
+from hatchling.build import build_editable
+print(build_editable(sys.argv[1]))
+"""
+    name = call([sys.executable, "-c", code, tmp_path], ROOT).split()[-1]
+    with zipfile.ZipFile(tmp_path / name) as archive:
+        (path,) = (member for member in archive.namelist() if member.endswith(".pth"))
+        assert archive.read(path).decode().strip() == str(ROOT)
+        (scripts,) = (member for member in archive.namelist() if "entry_points" in member)
+        assert "gemmcast.cli:main" in archive.read(scripts).decode()
+
+
 @pytest.mark.parametrize("pins", [[], OLDEST], ids=["newest", "oldest"])
 def test_it_answers_in_an_environment_of_its_own(
     wheel: Path, power_file: Path, tmp_path: Path, pins: list[str]
