@@ -298,6 +298,17 @@ def sources() -> Iterator[Path]:
         yield from (ROOT / folder).rglob("*.py")
 
 
+def test_what_looks_like_a_command_is_one() -> None:
+    """Every file of these folders can be run; what several commands share lies in a package."""
+    is_command: dict[str, bool] = {}
+    for path in (ROOT / "benchmarks").glob("*.py"):
+        is_command[path.name] = 'if __name__ == "__main__":' in path.read_text()
+    assert is_command
+    assert all(is_command.values()), is_command
+    in_package = [path for path in (ROOT / "benchmarks").glob("*/*.py") if "__main__" in path.name]
+    assert [path.parent.name for path in in_package] == ["paper"]
+
+
 def test_a_module_is_a_page() -> None:
     long = {}
     for path in sources():
