@@ -68,7 +68,7 @@ def rank(args: argparse.Namespace) -> Shown:
     ranking = _ranking(args, gemm, top=args.top)
     lines = [f"{gemm}, lowest {args.objective} first:"]
     for place, ranked in enumerate(ranking, 1):
-        lines += [f"{place:3}. {ranked.config}", _show(ranked.prediction)]
+        lines += [f"{place:3}. {ranked.config}", *_ties(ranked), _show(ranked.prediction)]
     values = {
         "gemm": asdict(gemm),
         "objective": args.objective,
@@ -82,7 +82,8 @@ def pick(args: argparse.Namespace) -> Shown:
     gemm = _gemm(args)
     (best,) = _ranking(args, gemm, top=1)
     values = {"gemm": asdict(gemm), "objective": args.objective, **asdict(best)}
-    return values, f"{gemm}, lowest {args.objective}:  {best.config}\n{_show(best.prediction)}"
+    first = f"{gemm}, lowest {args.objective}:  {best.config}"
+    return values, "\n".join([first, *_ties(best), _show(best.prediction)])
 
 
 def info(args: argparse.Namespace) -> Shown:
@@ -108,6 +109,12 @@ def _ranking(args: argparse.Namespace, gemm: Gemm, top: int | None) -> list[Rank
     device = _device(args.device)
     with _open(args.model) as predictor:
         return predictor.rank(gemm, configs, args.objective, device, cache=args.cache, top=top)
+
+
+def _ties(ranked: RankedConfig) -> Iterator[str]:
+    """One line per configuration that the model cannot tell from this one."""
+    for other in ranked.tied:
+        yield f"     the model cannot tell it from {other}"
 
 
 def _show(prediction: Prediction) -> str:

@@ -179,9 +179,9 @@ class Predictor:
         """
         model = self._model
         _check_ranking(model, configs, objective, top)
-        ties.check_names(configs)
         rows = query.encode_configs(gemm, configs, _device(model, device), cache=cache)
         tied = ties.ties_of(configs, rows)
+        ties.check_names(configs)
         kept = np.arange(len(rows))
         if objective == "time" and top is not None:
             kept = _prefiltered(model, rows, PREFILTERED * top)

@@ -211,7 +211,7 @@ def test_rank_orders_what_is_named_and_what_a_file_holds(
         ranking = predictor.rank(Gemm(m=512, n=256, k=128), configs, "edp", "GPU A", top=4)
     assert (answer["objective"], answer["ranking"]) == (
         "edp",
-        [asdict(ranked) for ranked in ranking],
+        json.loads(json.dumps([asdict(ranked) for ranked in ranking])),
     )
     assert len(last(run(*words, "--json"))["ranking"]) == len(configs), "all, without --top"
     text = run(*words, "--top", 3)
@@ -225,6 +225,26 @@ def test_rank_orders_what_is_named_and_what_a_file_holds(
     assert text.startswith(
         f"512x256x128 fp32 nn, lowest edp:  {ranking[0].config}\n     runtime_us"
     )
+
+
+def test_ties_are_said_to_be_ties(run: Run, power_file: Path) -> None:
+    words = (512, 256, 128, "--device", "GPU A", "--model", power_file)
+    named = [KernelConfig(family="cublaslt", kernel=name, algo_id=66) for name in ("a", "b")]
+    configs = ["cublaslt:kernel=a,algo_id=66", "cublaslt:kernel=b,algo_id=66"]
+    said = f"\n     the model cannot tell it from {named[1]}\n     runtime_us"
+    assert said in run("rank", *words, *configs)
+    assert said in run("pick", *words, *configs)
+    answer = last(run("pick", *words, *configs, "--json"))
+    assert answer["tied"] == [asdict(named[1])]
+
+
+def test_names_that_the_model_does_not_know_are_refused(refused: Run, power_file: Path) -> None:
+    words = (512, 256, 128, "--device", "GPU A", "--model", power_file)
+    names = [f"cublaslt:kernel={name}" for name in ("default", "heuristic-1", "enumerated-0")]
+    for command in ("rank", "pick"):
+        error = refused(command, *words, *names)
+        assert "heuristic-1" in error and "enumerated-0" in error
+        assert "python -m agent.kernels.cublaslt" in error
 
 
 def test_info_says_what_a_model_is(run: Run, power_model: bytes, tmp_path: Path) -> None:

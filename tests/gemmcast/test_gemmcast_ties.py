@@ -24,21 +24,29 @@ def test_names_of_cublaslt_without_knobs_are_not_ranked(
 ) -> None:
     with pytest.raises(InputError) as caught:
         powered.rank(GEMM, [_named(name) for name in NAMES], device=gpu, top=top)
+    shown = ", ".join(str(_named(name)) for name in NAMES)
     assert str(caught.value) == (
-        "configs = 'cublaslt heuristic-1, cublaslt enumerated-0': the model reads knobs, not "
-        "names, and would answer for the library's default; give their knobs: on a node with the "
-        "GPU, `python -m agent.kernels.cublaslt M N K NAME...` prints them"
+        f"configs = '{shown}': the model reads knobs, not names, so it cannot tell these apart; "
+        "give their knobs: on a node with the GPU, `python -m agent.kernels.cublaslt M N K NAME...`"
+        " prints them"
     )
 
 
-def test_a_name_of_cublasts_list_has_no_prediction_of_its_own(
+def test_a_name_of_cublaslts_list_has_no_prediction_of_its_own(
     powered: Predictor, gpu: Device
 ) -> None:
     """Alone, too: the answer would be about another kernel."""
     unknown = _named("heuristic-1")
-    with pytest.raises(InputError, match="cublaslt heuristic-1"):
+    with pytest.raises(InputError) as caught:
         powered.predict(GEMM, unknown, gpu)
-    with pytest.raises(InputError, match="cublaslt heuristic-1"):
+    assert str(caught.value) == (
+        f"configs = '{unknown}': the model reads knobs, not names, and would answer for the "
+        "library's default; give their knobs: on a node with the GPU, "
+        "`python -m agent.kernels.cublaslt M N K NAME...` prints them"
+    )
+    with pytest.raises(InputError, match="heuristic-1"):
+        powered.pick(GEMM, [unknown, KernelConfig(family="tiled", tile_m=16)], device=gpu)
+    with pytest.raises(InputError, match="heuristic-1"):
         powered.predict_batch([(GEMM, _named("default")), (GEMM, unknown)], gpu)
     assert powered.predict(GEMM, _named("default"), gpu).runtime_us > 0
     assert powered.predict(GEMM, _named("heuristic-1", algo_id=66), gpu).runtime_us > 0
@@ -52,8 +60,8 @@ def test_bare_names_that_are_one_query_are_refused_together(
     with pytest.raises(InputError) as caught:
         powered.rank(GEMM, [_named("a", family), other, _named("b", family)], device=gpu)
     assert str(caught.value) == (
-        f"configs = '{family} a, {family} b': the model reads knobs, not names, so it cannot tell "
-        "these apart; give their knobs"
+        f"configs = '{_named('a', family)}, {_named('b', family)}': the model reads knobs, not "
+        "names, so it cannot tell these apart; give their knobs"
     )
 
 
