@@ -317,27 +317,6 @@ def test_the_death_of_a_node_is_no_cells_doing(
     assert _counts(store, plan_cells(plan, gpu).cells) == {"ok": 300}
 
 
-class FleetThatIsKilled(FakeFleet):
-    """All its agents die at the same moment, again and again, and are back at once."""
-
-    def poll(self, timeout_s: float) -> list[Event]:
-        events = super().poll(timeout_s)
-        if self.polls % 4:
-            return events
-        for name, agent in self.agents.items():
-            events += self._die(name, agent, [])
-        return events
-
-
-def test_agents_that_are_killed_all_at_once_leave_no_row(
-    store: SampleStore, measure: Measure, make_plan: MakePlan, cpu: Device
-) -> None:
-    fleet = FleetThatIsKilled(measure, {f"node/{i}": FakeAgent(cpu) for i in range(3)}, batch=1)
-    plan = make_plan({"sample": 60})
-    run_all(plan, store, fleet)
-    assert _counts(store, plan_cells(plan, cpu).cells) == {"ok": 60}
-
-
 class FleetWithoutChildren(FakeFleet):
     """Its first agent lives, but cannot start a measuring child."""
 
@@ -665,14 +644,13 @@ def test_the_end_does_not_wait_for_what_every_agent_has(
 
 
 class EndsUnseen(FakeTrainer):
-    """Its training ends at the very moment at which somebody asks whether it is busy."""
+    """Its training ends at the very moment after somebody has asked for its model."""
 
-    @property
-    def busy(self) -> bool:
-        is_busy = super().busy
-        if is_busy and self._fleet.polls == self._until - 1:
+    def newest(self) -> tuple[bytes, str] | None:
+        newest = super().newest()
+        if self._fleet.polls == self._until - 1:
             self._until = self._fleet.polls
-        return is_busy
+        return newest
 
 
 def test_a_training_that_ends_between_two_looks_is_pushed(
