@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from coordinator.fleet.deaths import AT_ONCE_S
+from coordinator.fleet.deaths import AT_ONCE_S, RETURN_S
 from coordinator.fleet.interface import Ended, Ready
 from coordinator.fleet.leases import MAX_DEATHS, Leases
 from coordinator.plan.cells import plan_cells
@@ -104,17 +104,19 @@ def test_one_suspect_is_tried_at_a_time(fleet: Fleet) -> None:
     assert {tried.cell_id, other.cell_id} == suspects
 
 
-def kill_until_the_last(fleet: Fleet) -> Cell:
+def kill_until_the_last(fleet: Fleet, *, is_back: bool = True) -> Cell:
     """A cell under which MAX_DEATHS agents have died, the last one just now."""
     lease, cells = fleet.lease("a")
     fleet.die("a", lease)
     fleet.measure_all_but_suspects()
-    for _ in range(MAX_DEATHS - 1):
+    for death in range(2, MAX_DEATHS + 1):
         fleet.now += LATER_S
         assert fleet.leases.lost_cells() == []
         lease, lone = fleet.lease("a")
         assert lone == cells[:1]
-        fleet.die("a", lease)
+        fleet.end("a", lease, "killed")
+        if is_back or death < MAX_DEATHS:
+            fleet.start("a")
     return cells[0]
 
 
@@ -132,5 +134,14 @@ def test_a_death_that_other_agents_share_gives_no_cell_up(fleet: Fleet, cells: l
     cell = kill_until_the_last(fleet)
     fleet.leases._deaths.add("b", None, "killed")
     fleet.now += LATER_S
+    assert fleet.leases.lost_cells() == []
+    assert fleet.lease("b")[1] == [cell]
+
+
+def test_a_cell_waits_until_it_is_known_whether_the_last_agent_comes_back(fleet: Fleet) -> None:
+    cell = kill_until_the_last(fleet, is_back=False)
+    fleet.now += LATER_S
+    assert fleet.leases.next_lease("b") is None
+    fleet.now += RETURN_S
     assert fleet.leases.lost_cells() == []
     assert fleet.lease("b")[1] == [cell]
