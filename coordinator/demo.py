@@ -92,7 +92,7 @@ def run_demo(directory: Path, *, as_json: bool, recorded: Path | None = None) ->
         terminal.console.print(f"  {display.model_line}")
         _show_step(2, "predict new shapes, then measure them")
         new_cells = new_cells or _draw_new_cells(session)
-        predicted = _predict(session.model_dir, new_cells, version)
+        predicted = predict_pushed(session.model_dir, new_cells, version)
         measured_new = session.run(stop, cells=new_cells, train=False, label="new shapes")
         _leave_if_stopped(stop)
     training, new = _training_and_new(session, plan, new_cells)
@@ -179,7 +179,7 @@ def _with_new_shapes(plan: Plan) -> Plan:
     return plan.model_copy(update={"sweep": tuple(sweeps)})
 
 
-def _predict(model_dir: Path, cells: Sequence[Cell], version: str) -> Predictions:
+def predict_pushed(model_dir: Path, cells: Sequence[Cell], version: str) -> Predictions:
     """By the model that the run pushed to this node.
 
     Raises:
