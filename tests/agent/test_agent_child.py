@@ -294,7 +294,7 @@ def test_time_in_the_queue_does_not_count(
     make_supervisor: MakeSupervisor, make_cell: MakeCell, clock: Clock
 ) -> None:
     """A consumer is held back for longer than the limit after each row."""
-    limit_s = 1.0
+    limit_s = 0.7
     supervisor = make_supervisor(limit_s, clock=clock)
     cells = [make_cell(m=8 * i) for i in range(1, 9)]
     rows: list[dict[str, Any]] = []
