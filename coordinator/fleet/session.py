@@ -7,7 +7,7 @@ next time. Does not know how progress is shown: the command line supplies a `Dis
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +27,7 @@ from coordinator.samples.store import SampleStore
 from coordinator.workspace import Workspace
 from gemmcast.card import ModelCard
 from gemmcast.cell import Cell
+from gemmcast.errors import GemmcastError
 from gemmcast.modeldir import write_atomically
 from registry.registry import Registry
 
@@ -182,7 +183,9 @@ class RunSession:
         """Called from the trainer's thread, which may wait for the registry."""
         self._display.show_model(card, version)
         if version is not None:
-            self._champions.look()
+            # A registry that has just failed is asked again by the watch's own thread.
+            with suppress(GemmcastError):
+                self._champions.look()
 
     def _recording(self, show: Show) -> Show:
         """`show`, which also keeps what `status` says of the nodes, whenever that has changed."""
