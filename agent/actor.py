@@ -31,7 +31,7 @@ BATCH_ROWS = 500
     num_cpus=0,
     max_restarts=-1,
     max_task_retries=0,
-    concurrency_groups={"measure": 1, "control": 2},
+    concurrency_groups={"measure": 1, "control": 1},
 )
 class Agent:
     """One device of one node."""
@@ -62,9 +62,13 @@ class Agent:
             yield to_table(rows)
 
     @ray.method(concurrency_group="control")
-    def take_model(self, model: bytes, version: str) -> None:
-        """Make `model` the current one of this node."""
-        modeldir.put_model(self._spec.model_dir, model, version)
+    def take_model(self, model: bytes, version: str) -> str:
+        """Make `model` the current one of this node; returns the version that a reader gets."""
+        directory = self._spec.model_dir
+        modeldir.put_model(directory, model, version)
+        current = modeldir.read_current(directory)
+        modeldir.read_model(directory, current)
+        return current.version
 
     def _running(self) -> ChildSupervisor:
         if self._supervisor is None:

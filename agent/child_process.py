@@ -18,6 +18,7 @@ from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+from agent.awake import AwakeTime
 from agent.messages import Ready
 from agent.spec import AgentSpec
 from gemmcast.device import Device
@@ -26,6 +27,8 @@ from gemmcast.errors import GemmcastError
 PROGRAM = (sys.executable, "-m", "agent.child")
 START_TIMEOUT_S = 300.0
 """Imports, compiled kernels and measured peaks may take this long."""
+TICK_S = 0.5
+"""Time between two looks at the clock while a child starts."""
 OUTPUT_KEPT_BYTES = 400
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -118,8 +121,10 @@ class ChildProcess:
 
 
 def _wait_until_ready(pipe: Connection) -> Device:
-    if not pipe.poll(START_TIMEOUT_S):
-        raise EOFError
+    waited = AwakeTime()
+    while not pipe.poll(TICK_S):
+        if waited.look() > START_TIMEOUT_S:
+            raise EOFError
     ready: Ready = pipe.recv()
     return ready.device
 

@@ -18,6 +18,8 @@ from gemmcast.errors import MeasurementError
 
 STALL_S = 3.0
 """A counter that stands still for so long is no meter."""
+FROZEN_S = 2.0
+"""Two looks so far apart: this process stood still with its node, and the queue ran dry."""
 TICK_S = 0.001
 EARLY_S = 0.015
 """The counter is read from this long before the next step is due."""
@@ -110,18 +112,21 @@ class Window:
         """Until the counter has moved.
 
         Raises:
-            MeasurementError: "unsupported" when it stands still for STALL_S, "power_disputed" when
-                it falls: it was reset, or wrapped.
+            MeasurementError: "unsupported" when it stands still for STALL_S, "contended" when this
+                process does, "power_disputed" when it falls: it was reset, or wrapped.
         """
         due_s = self._next_due_s()
-        give_up_s = self._clock.now_s() + STALL_S
+        looked_s = self._clock.now_s()
+        give_up_s = looked_s + STALL_S
         while True:
             self._load.feed()
             self._instant.add(self._board.power_instant_w(), self._clock.now_s())
             # A read costs milliseconds, so there is none long before a step is due.
-            if self._clock.now_s() >= due_s and self._read_counter():
+            has_moved = self._clock.now_s() >= due_s and self._read_counter()
+            looked_s = self._refuse_freeze(looked_s)
+            if has_moved:
                 return
-            if self._clock.now_s() > give_up_s:
+            if looked_s > give_up_s:
                 reason = f"the energy counter did not move for {STALL_S:g} s"
                 raise MeasurementError("unsupported", reason)
             self._clock.wait(TICK_S)
@@ -155,6 +160,15 @@ class Window:
         if not self._step_s or not self._aligned:
             return self._last.seen_s
         return self._last.seen_s + self._step_s - EARLY_S
+
+    def _refuse_freeze(self, looked_s: float) -> float:
+        """Now. Raises MeasurementError where the look before was too long ago."""
+        now_s = self._clock.now_s()
+        gap_s = now_s - looked_s
+        if gap_s > FROZEN_S:
+            reason = f"this process stood still for {gap_s:.0f} s while power was metered"
+            raise MeasurementError("contended", reason)
+        return now_s
 
     def _read_counter(self) -> bool:
         """Whether it has moved since the last reading."""

@@ -1,10 +1,11 @@
 """The parent's side of the measuring child: send it cells, watch it, kill it, start another.
 
 A cell that runs over its limit is killed with its child and becomes a row "timeout"; time in the
-queue does not count. A cell under which a child dies is tried again with a new child; the second
-death is a row "crashed". An outcome marked fatal is a row already; it only needs a new child.
-Where several cells were under way, any of them may be the cause: each is then measured alone, and
-only what happens there counts. Knows nothing of Ray.
+queue does not count, nor does time in which the whole node stood still (agent/awake.py). A cell
+under which a child dies is tried again with a new child; the second death is a row "crashed". An
+outcome marked fatal is a row already; it only needs a new child. Where several cells were under
+way, any of them may be the cause: each is then measured alone, and only what happens there counts.
+Knows nothing of Ray.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection
 from time import monotonic
 
+from agent.awake import AwakeTime
 from agent.child_process import PROGRAM, ChildDied, ChildProcess
 from agent.messages import Fault, Message, Outcome, Ready, Request, Started
 from agent.spec import AgentSpec
@@ -91,7 +93,7 @@ class ChildSupervisor:
     ) -> None:
         self._spec = spec
         self._timeout_s = spec.procedure.timeout_s
-        self._now_s = now_s
+        self._ran = AwakeTime(now_s)
         self._child = ChildProcess(spec, program)
         self._crashed_in_a_row = 0
         self.device = self._child.start()
@@ -137,17 +139,17 @@ class ChildSupervisor:
             yield row
 
     def _listen(self, pipe: Connection, lease: Lease, expected: int) -> Iterator[Row | None]:
-        deadline_s = self._now_s() + self._timeout_s
+        self._ran.restart()
         while expected:
             if not pipe.poll(TICK_S):
-                if self._now_s() > deadline_s:
+                if self._ran.look() > self._timeout_s:
                     reason = f"ran longer than {self._timeout_s:g} s and was killed"
                     yield from self._end_child(lease, "timeout", reason)
                     return
                 yield None
                 continue
             message: Message = pipe.recv()
-            deadline_s = self._now_s() + self._timeout_s
+            self._ran.restart()
             match message:
                 case Started(cell_id):
                     lease.start(cell_id)

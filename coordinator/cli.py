@@ -90,6 +90,7 @@ def run(
         """The result for people."""
         terminal.show_line(_run_text(summary))
         terminal.show_line(f"{display.model_line}.\nWorkspace: {place.path}")
+        terminal.show_line(summary.model.text())
 
     terminal.result(asdict(summary), as_json=json, text=text)
     if not summary.complete:
@@ -210,17 +211,20 @@ def status(
 ) -> None:
     """Show what a workspace holds: samples by status, model versions."""
     from coordinator import terminal
+    from coordinator.fleet.delivery import read_receipts
     from registry.registry import Registry
 
     place, samples = _opened(workspace, store)
     versions = Registry(registry or place.registry)
     champion = versions.champion()
+    nodes = {receipt.agent: receipt.text() for receipt in read_receipts(place.nodes)}
     values: dict[str, object] = {
         "workspace": str(place.path),
         "store_version": samples.version,
         "samples": samples.counts(),
         "champion": champion.number if champion else None,
         "versions": len(versions.list()) if champion else 0,
+        "nodes": nodes,
     }
     terminal.result(values, as_json=json, text=lambda: terminal.show_values("status", values))
 

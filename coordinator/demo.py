@@ -88,20 +88,20 @@ def run_demo(directory: Path, *, as_json: bool, recorded: Path | None = None) ->
         _show_step(1, "measure, train, publish, push")
         measured = session.run(stop, cells=first)
         _leave_if_stopped(stop)
-        _refuse_without_model(session, measured)
+        version = _pushed_version(session, measured)
         terminal.console.print(f"  {display.model_line}")
         _show_step(2, "predict new shapes, then measure them")
         new_cells = new_cells or _draw_new_cells(session)
-        predicted = _predict(session.model_dir, new_cells)
+        predicted = predict_pushed(session.model_dir, new_cells, version)
         measured_new = session.run(stop, cells=new_cells, train=False, label="new shapes")
         _leave_if_stopped(stop)
     training, new = _training_and_new(session, plan, new_cells)
-    model = session.registry.load("champion")
+    model = session.registry.load(version)
     write_report(session.workspace.report, session.store.read(), model)
     summary = DemoSummary(
         cells_ok=measured.ok,
         cells_failed=measured.failed,
-        model_version=model.version.number,
+        model_version=version,
         seconds=round(perf_counter() - started_s, 1),
         scores=_scores(training, new, predicted),
         new_shapes=len(set(new.shapes)),
@@ -135,13 +135,16 @@ def _leave_if_stopped(stop: Stop) -> None:
         leave_now()
 
 
-def _refuse_without_model(session: RunSession, measured: RunSummary) -> None:
-    if session.registry.champion() is None:
+def _pushed_version(session: RunSession, measured: RunSummary) -> str:
+    """The version that the run pushed. Raises GemmcastError where there is none."""
+    version = measured.model.version
+    if version is None:
         place = session.workspace.path
         raise GemmcastError(
             f"no model could be trained on {measured.ok} samples with status ok: "
             f"the warnings above say why; the samples are in {place}"
         )
+    return version
 
 
 def _latencies(card: ModelCard) -> dict[str, float | None]:
@@ -176,10 +179,15 @@ def _with_new_shapes(plan: Plan) -> Plan:
     return plan.model_copy(update={"sweep": tuple(sweeps)})
 
 
-def _predict(model_dir: Path, cells: Sequence[Cell]) -> Predictions:
-    """By the model that the run pushed to this node."""
+def predict_pushed(model_dir: Path, cells: Sequence[Cell], version: str) -> Predictions:
+    """By the model that the run pushed to this node.
+
+    Raises:
+        GemmcastError: the node has another version.
+    """
     predicted: Predictions = {}
     with Predictor(model_dir) as predictor:
+        _refuse_other_version(predictor, version)
         for cell in cells:
             prediction = predictor.predict(
                 cell.gemm, cell.config, cell.device_key, cache=cell.cache
@@ -187,7 +195,16 @@ def _predict(model_dir: Path, cells: Sequence[Cell]) -> Predictions:
             predicted[cell.cell_id] = {
                 name: getattr(prediction, name) for name in predictor.outputs
             }
+        # It follows the directory: another version may have come meanwhile.
+        _refuse_other_version(predictor, version)
     return predicted
+
+
+def _refuse_other_version(predictor: Predictor, version: str) -> None:
+    if predictor.version != version:
+        directory = predictor.source
+        rule = f"model directory {directory} holds model {predictor.version}"
+        raise GemmcastError(f"{rule}, but model {version} was pushed there: run the demo again")
 
 
 def _training_and_new(

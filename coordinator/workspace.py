@@ -6,6 +6,7 @@ samples/     the sample store (Delta Lake), unless a URI puts it elsewhere
 registry/    model versions (MLflow: SQLite and files), unless a URI puts them elsewhere
 node/        this node's model directory, which predictors follow
 plan.json    the plan as it was resolved at the last run
+nodes.json   which agent took which model version, in the last run
 report.html  what `report` made
 """
 
@@ -61,6 +62,11 @@ class Workspace:
     def plan(self) -> Path:
         """The resolved plan of the last run."""
         return self.path / "plan.json"
+
+    @property
+    def nodes(self) -> Path:
+        """Which agent took which model version (coordinator/fleet/delivery.py)."""
+        return self.path / "nodes.json"
 
     @property
     def report(self) -> Path:

@@ -18,9 +18,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from gemmcast.device import Device
-from gemmcast.errors import ModelFileError
+from gemmcast.errors import InputError, ModelFileError
 
 CURRENT = "current.json"
+MODELS = f"model-{'[0-9a-f]' * 12}.onnx"
+"""Pattern of the models' names: no other file is ever deleted."""
 KEEP = 3
 """Models that stay."""
 GRACE_S = 10.0
@@ -76,6 +78,18 @@ def put_model(directory: Path, model: bytes, version: str) -> CurrentModel:
     return current
 
 
+def check_writable(directory: Path) -> None:
+    """Raises InputError where no model can be put; makes the directory."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=directory):
+            pass
+    except OSError as error:
+        rule = f"no model can be written there ({error.strerror})"
+        way_out = "name a node's model directory that you may write to"
+        raise InputError("model directory", str(directory), rule, way_out) from None
+
+
 def put_device(directory: Path, device: Device) -> None:
     """Describe one device of this node."""
     key = sha256(device.uuid.encode())[:12]
@@ -118,7 +132,7 @@ def read_model(directory: Path, current: CurrentModel) -> bytes:
 
 def _delete_old_models(directory: Path, newest: Path) -> None:
     """All but the newest KEEP, unless they are younger than the grace."""
-    models = sorted(directory.glob("model-*.onnx"), key=_mtime, reverse=True)
+    models = sorted(directory.glob(MODELS), key=_mtime, reverse=True)
     for old in models[KEEP:]:
         if _mtime(old) < _mtime(newest) - GRACE_S:
             old.unlink(missing_ok=True)

@@ -2,8 +2,8 @@
 
 The registry is WORKSPACE/registry, or what --registry names. REF is champion, challenger, or the
 number of a version. With --json, a command prints one JSON object as its last line. Bad input ends
-with one line `error: ...` on stderr and exit code 2. A running coordinator pushes a version that is
-promoted or rolled back to.
+with one line `error: ...` on stderr and exit code 2. A run that is in progress pushes a version
+that is promoted or rolled back to (coordinator/fleet/champion.py); --push writes it to a node here.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from gemmcast import modeldir
 from gemmcast.card import ModelCard, Scores
-from gemmcast.errors import GemmcastError
+from gemmcast.errors import GemmcastError, InputError
 from gemmcast.score_table import SCORE_COLUMNS, score_rows
 from registry.registry import PublishedModel, Registry, Version
 
@@ -49,6 +50,15 @@ Where = Annotated[
         metavar="URI_OR_DIR",
         help="an MLflow tracking server, or a directory",
         show_default="DIR/registry",
+    ),
+]
+Push = Annotated[
+    Path | None,
+    typer.Option(
+        "--push",
+        metavar="NODE_DIR",
+        help="write the version into a node's model directory now",
+        show_default=False,
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="print one JSON object as the last line")]
@@ -94,20 +104,35 @@ def show(
 
 @app.command()
 def promote(
-    ref: Ref, workspace: Workspace = WORKSPACE, registry: Where = "", as_json: AsJson = False
+    ref: Ref,
+    workspace: Workspace = WORKSPACE,
+    registry: Where = "",
+    push: Push = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Verify a version and make it the champion."""
-    version = _open(workspace, registry).promote(ref)
-    _answer_version(as_json, version, f"version {version.number} is the champion")
+    """Verify a version and make it the champion; a run in progress pushes it to its nodes."""
+    versions = _open(workspace, registry)
+    if push:
+        modeldir.check_writable(push)
+    version = versions.promote(ref)
+    text = f"version {version.number} is the champion"
+    _answer_champion(as_json, versions, version, push, text)
 
 
 @app.command()
 def rollback(
-    workspace: Workspace = WORKSPACE, registry: Where = "", as_json: AsJson = False
+    workspace: Workspace = WORKSPACE,
+    registry: Where = "",
+    push: Push = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Make the champion before this one the champion again."""
-    version = _open(workspace, registry).rollback()
-    _answer_version(as_json, version, f"version {version.number} is the champion again")
+    """Make the champion before this one the champion again; repeated, it goes further back."""
+    versions = _open(workspace, registry)
+    if push:
+        modeldir.check_writable(push)
+    version = versions.rollback()
+    text = f"version {version.number} is the champion again"
+    _answer_champion(as_json, versions, version, push, text)
 
 
 @app.command()
@@ -138,6 +163,31 @@ def export(
 
 def _open(workspace: Path, registry: str) -> Registry:
     return Registry(registry or workspace / "registry")
+
+
+def _answer_champion(
+    as_json: bool, versions: Registry, version: Version, push: Path | None, text: str
+) -> None:
+    """Push the new champion where that is wanted, and say how the nodes get it."""
+    pushed = None
+    if push:
+        pushed = _push(versions, version, push)
+        reach = f"the model directory {push} has it"
+    else:
+        way_out = "--push NODE_DIR writes it now"
+        reach = f"a run in progress pushes it within 5 s, else the next run does; {way_out}"
+    _answer_version(as_json, version, f"{text}; {reach}", pushed=pushed)
+
+
+def _push(versions: Registry, version: Version, directory: Path) -> str:
+    """Returns the version that a reader of the directory gets now."""
+    try:
+        modeldir.put_model(directory, versions.load(version.number).model, version.number)
+    except OSError as error:
+        rule = f"version {version.number} is the champion, but can't be written there"
+        way_out = "run the command again, or let the next run push it"
+        raise InputError("--push", str(directory), f"{rule} ({error.strerror})", way_out) from None
+    return modeldir.read_current(directory).version
 
 
 def _answer_version(as_json: bool, version: Version, text: str, **more: object) -> None:

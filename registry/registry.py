@@ -69,8 +69,9 @@ _Numbers = list[str]
 class Registry:
     """The versions of the model in a directory, or on an MLflow tracking server.
 
-    It is opened at the first call and created by the first `publish`. Before that, `champion`
-    returns None and any other call raises InputError. Many processes may use one directory at once.
+    It is opened at the first call and created by the first `publish`. Before that, `champion` and
+    `champion_number` return None and any other call raises InputError. Many processes may use one
+    directory at once.
 
     Args:
         uri: a directory, or the http(s):// URI of a tracking server.
@@ -101,6 +102,10 @@ class Registry:
         if CHAMPION not in snapshot.aliases:
             return None
         return _version(_find(CHAMPION, snapshot), snapshot)
+
+    def champion_number(self) -> str | None:
+        """The champion's number, for a caller that asks every few seconds."""
+        return self._backend.alias(CHAMPION)
 
     def resolve(self, ref: str) -> Version:
         """The version of `champion`, `challenger` or a number. Raises InputError without one."""

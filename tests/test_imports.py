@@ -86,6 +86,8 @@ FROM_AGENT = {
     # the actor, what it is made of, and its first answer
     ("coordinator/fleet/cluster.py", "agent.actor.Agent"),
     ("coordinator/fleet/cluster.py", "agent.spec.AgentSpec"),
+    # what says that an agent lives but can't start its child
+    ("coordinator/fleet/cluster.py", "agent.child_process.ChildDied"),
     ("coordinator/fleet/cluster.py", "agent.spec.Hello"),
     # pure text: the kernels of a set; a custom kernel is named by its content
     ("coordinator/plan/configurations.py", "agent.kernels.cutlass.generate.configs"),

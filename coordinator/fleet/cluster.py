@@ -21,7 +21,9 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from agent.actor import Agent
+from agent.child_process import ChildDied
 from agent.spec import AgentSpec, Hello
+from coordinator.fleet.delivery import Delivery
 from coordinator.fleet.interface import NO_LEASE, Ended, Event, Ready, Samples
 from coordinator.plan.schema import Plan
 from coordinator.workspace import inside_job
@@ -95,8 +97,10 @@ class RayFleet:
         self._plan = plan
         self._model_dir = model_dir
         self._members: dict[str, _Member] = {}
-        self._pushes: list[Reference] = []
         self._model: tuple[Reference, str] | None = None
+        self._pushes: dict[Reference, str] = {}
+        """Calls of `take_model` that are not answered -> agent."""
+        self.delivery = Delivery()
         self._looked_s = -LOOK_FOR_NODES_S
         self._here = ray.get_runtime_context().get_node_id()
 
@@ -117,6 +121,7 @@ class RayFleet:
     def poll(self, timeout_s: float) -> list[Event]:
         """New events; waits up to `timeout_s` for the first one."""
         self._look_for_nodes()
+        self._deliver()
         pending = self._pending()
         if not pending:
             sleep(timeout_s)
@@ -144,19 +149,8 @@ class RayFleet:
     def push(self, model: bytes, version: str) -> None:
         """Send a model to every agent, and to those that start later."""
         self._model = (ray.put(model), version)
-        self._pushes = [
-            member.actor.take_model.remote(*self._model)
-            for member in self._members.values()
-            if member.hello is None
-        ]
-
-    def wait_for_push(self, limit_s: float) -> None:
-        """Wait until every agent has the model that was pushed last, at most so long."""
-        if not self._pushes:
-            return
-        _, late = ray.wait(self._pushes, num_returns=len(self._pushes), timeout=limit_s)
-        if late:
-            log.warning("%d agents did not take the model within %.0f s", len(late), limit_s)
+        self.delivery.want(version)
+        self._deliver()
 
     def close(self) -> None:
         """Kill the agents."""
@@ -173,6 +167,25 @@ class RayFleet:
                 pending[stream] = (name, lease)
         return pending
 
+    def _deliver(self) -> None:
+        """Note which agents have taken the model, and send it to those that are due."""
+        calls = list(self._pushes)
+        if calls:
+            answers, _ = ray.wait(calls, num_returns=len(calls), timeout=0)
+            for answer in answers:
+                self._note_push(self._pushes.pop(answer), answer)
+        for name in self.delivery.due():
+            assert self._model is not None
+            call = self._members[name].actor.take_model.remote(*self._model)
+            self._pushes[call] = name
+            self.delivery.sent(name)
+
+    def _note_push(self, name: str, answer: Reference) -> None:
+        try:
+            self.delivery.answered(name, ray.get(answer))
+        except ray.exceptions.RayError as error:
+            self.delivery.failed(name, _first_line(error))
+
     def _started(self, name: str) -> Event:
         member = self._members[name]
         assert member.hello is not None
@@ -187,8 +200,8 @@ class RayFleet:
             member.hello = None if is_last else member.actor.hello.remote()
             return Ended(agent=name, lease=NO_LEASE, error=reason)
         member.hello = None
-        if self._model:
-            member.actor.take_model.remote(*self._model)
+        # An agent's name is HOST-NODE/DEVICE.
+        self.delivery.join(name, name.rpartition("/")[0])
         is_here = member.node_id == self._here
         member.ready = Ready(agent=name, device=hello.device, host=hello.host, local=is_here)
         return member.ready
@@ -210,7 +223,9 @@ class RayFleet:
                 # Until the actor answers again, further leases would be lost at once.
                 member.hello = member.actor.hello.options(max_task_retries=-1).remote()
                 member.died_s = monotonic()
-            return Ended(agent=name, lease=lease, error=reason)
+            # The actor lives then; what it could not start was its child.
+            is_childs = isinstance(error, ChildDied)
+            return Ended(agent=name, lease=lease, error=reason, is_cells_doing=not is_childs)
 
     def _look_for_nodes(self) -> None:
         if monotonic() - self._looked_s < LOOK_FOR_NODES_S:

@@ -1,8 +1,9 @@
 """What the parts of a run have in common: events, the fleet, the trainer, the display.
 
-A scheduler sees the cluster only as a `Fleet`, training only as a `Trainer`, the terminal only as a
-`Display`. Tests replace each by a fake; tests/coordinator/test_coordinator_fleet.py runs the
-contracts of fleet and trainer over Ray and over the fakes. Knows nothing of Ray.
+A scheduler sees the cluster only as a `Fleet`, training only as a `Trainer`, the registry only as
+`Champions`, the terminal only as a `Display`. Tests replace each by a fake;
+tests/coordinator/test_coordinator_fleet.py runs the contracts of fleet and trainer over Ray and
+over the fakes. Knows nothing of Ray.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Protocol
 
 import pyarrow as pa
 
+from coordinator.fleet.delivery import Delivery
 from gemmcast.card import ModelCard
 from gemmcast.cell import Cell
 from gemmcast.device import Device
@@ -53,6 +55,8 @@ class Ended:
     """NO_LEASE: the agent cannot start, and `error` says why."""
     error: str | None = None
     """None: all samples have come."""
+    is_cells_doing: bool = True
+    """With an error: whether the cell that was being measured may be the cause."""
 
 
 Event = Ready | Samples | Ended
@@ -80,8 +84,11 @@ class Fleet(Protocol):
 
     Every lease ends with exactly one `Ended`, after all its `Samples`. Samples of an agent that
     died may be missing; a cell may be measured by two agents. A lease is never repeated by the
-    fleet.
+    fleet. An agent that died and is back is another `Ready`.
     """
+
+    delivery: Delivery
+    """Which agents have taken the model that was pushed last; `poll` keeps it up to date."""
 
     def ready_agents(self) -> list[Ready]:
         """The agents that take leases: a `Ready` was their event, and they are not restarting."""
@@ -96,7 +103,7 @@ class Fleet(Protocol):
         """Send cells to an agent. `lease` is a number that was not used before."""
 
     def push(self, model: bytes, version: str) -> None:
-        """Send a model to every agent, and to those that start later."""
+        """Send a model to every agent, and to those that start later; again where it fails."""
 
     def close(self) -> None:
         """Kill the agents."""
@@ -112,8 +119,12 @@ class Trainer(Protocol):
     def start(self, table: pa.Table, store_version: int) -> None:
         """Begin to train on these samples. Must not be called while busy."""
 
-    def finished(self) -> tuple[bytes, str] | None:
-        """The newest champion and its version, once; None if nothing new passed the gate."""
+
+class Champions(Protocol):
+    """Whichever model version is champion. What a training made is here when it is not busy."""
+
+    def newest(self) -> tuple[bytes, str] | None:
+        """The champion's file and version, once after each change. Never waits."""
 
 
 Show = Callable[[Progress], None]

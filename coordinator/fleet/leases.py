@@ -1,8 +1,9 @@
 """Which agent measures which cells: queues by device, leases of agents, and what is tried again.
 
-A lease is a number of cells that takes an agent some seconds. A cell under which an agent died is
-leased alone, so that the third death shows which cell it is. Contended cells wait at the end of the
-queue, and an agent whose device others use rests. Holds no samples and knows nothing of the store.
+A lease is a number of cells that takes an agent some seconds. A cell under which an agent died is a
+suspect: it is leased after all others, alone, and while no other suspect is, so that the third
+death shows which cell it is. Contended cells wait at the end of the queue, and an agent whose
+device others use rests. Holds no samples and knows nothing of the store.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from dataclasses import dataclass, field
 
 import pyarrow as pa
 
-from coordinator.fleet.interface import Ready
+from coordinator.fleet.deaths import Deaths
+from coordinator.fleet.interface import Ended, Ready
 from gemmcast.cell import Cell
 from gemmcast.device import Device
 
@@ -66,6 +68,8 @@ class LostCell:
 
     cell: Cell
     device: Device
+    agent: str
+    """The last of them."""
     reason: str
 
 
@@ -76,12 +80,16 @@ class Leases:
         self._now_s = now_s
         self.agents: dict[str, AgentState] = {}
         self._queues: dict[str, deque[Cell]] = {}
-        self._deaths = Counter[str]()
+        self._suspects: dict[str, deque[Cell]] = {}
+        self._deaths = Deaths(now_s)
         self._contended = Counter[str]()
         self._last_lease = 0
 
     def join(self, ready: Ready) -> None:
-        """An agent has started."""
+        """An agent has started, or is back after its death."""
+        if ready.agent in self.agents:
+            self._deaths.came_back(ready.agent)
+            return
         shares_our_cpu = ready.local and ready.device.kind == "cpu"
         self.agents[ready.agent] = AgentState(ready.device, shares_our_cpu)
 
@@ -92,6 +100,7 @@ class Leases:
     def add_queue(self, device_key: str, cells: Sequence[Cell]) -> None:
         """Cells that an agent with this device name or UUID can measure."""
         self._queues[device_key] = deque(cells)
+        self._suspects[device_key] = deque()
 
     def next_lease(self, name: str) -> tuple[int, list[Cell]] | None:
         """A new lease for an agent, if it may have one and there are cells for its device."""
@@ -106,22 +115,31 @@ class Leases:
         agent.leases[self._last_lease] = cells
         return self._last_lease, cells
 
-    def end(self, name: str, lease: int, committed: set[str], error: str | None) -> LostCell | None:
-        """Take a lease back; its cells that are not committed return to the queue.
+    def end(self, ended: Ended, committed: set[str]) -> None:
+        """Take a lease back; its cells that are not committed return to their queue."""
+        agent = self.agents[ended.agent]
+        cells = agent.leases.pop(ended.lease, [])
+        left = [cell for cell in cells if cell.cell_id not in committed]
+        if ended.error is not None:
+            if left:
+                agent.failures += 1
+            if ended.is_cells_doing:
+                self._note_death(agent, ended, left)
+        self._return(left)
 
-        Returns:
-            A cell that is given up, because too many agents died under it.
-        """
-        agent = self.agents[name]
-        left = [cell for cell in agent.leases.pop(lease, []) if cell.cell_id not in committed]
-        lost = None
-        if error is not None and left:
-            agent.failures += 1
-            if lease in agent.waiting_at_death:
-                agent.waiting_at_death.discard(lease)
-            else:
-                lost = self._count_death(agent, lease, left[0], error)
-        self._return(left if lost is None else left[1:])
+    def lost_cells(self) -> list[LostCell]:
+        """Take out the cells that are given up, because too many agents died under them."""
+        lost = []
+        for suspects in self._suspects.values():
+            for cell in list(suspects):
+                deaths = self._deaths.counted(cell.cell_id)
+                if len(deaths) < MAX_DEATHS or not self._deaths.is_settled(cell.cell_id):
+                    continue
+                last = deaths[-1]
+                device = self.agents[last.agent].device
+                reason = f"{MAX_DEATHS} agents died under it: {last.reason}"
+                lost.append(LostCell(cell, device, last.agent, reason))
+                suspects.remove(cell)
         return lost
 
     def without_retries(self, name: str, table: pa.Table) -> pa.Table:
@@ -140,7 +158,7 @@ class Leases:
 
     def is_finished(self) -> bool:
         """Whether no cell is in a queue or with an agent."""
-        is_queued = any(self._queues.values())
+        is_queued = any(self._queues.values()) or any(self._suspects.values())
         is_leased = any(agent.leases for agent in self.agents.values())
         return not is_queued and not is_leased
 
@@ -151,27 +169,46 @@ class Leases:
     def _next_cells(self, device: Device) -> list[Cell]:
         for key in (device.uuid, device.name):
             queue = self._queues.get(key)
-            if not queue:
-                continue
-            if self._deaths[queue[0].cell_id]:
-                return [queue.popleft()]
-            fewest, most = CELLS_PER_LEASE[device.kind]
-            fair_share = len(queue) // (self._agents_of(key) * LEASES_PER_AGENT)
-            return take_cells(queue, min(most, max(fewest, fair_share)))
+            if queue:
+                fewest, most = CELLS_PER_LEASE[device.kind]
+                fair_share = len(queue) // (self._agents_of(key) * LEASES_PER_AGENT)
+                return take_cells(queue, min(most, max(fewest, fair_share)))
+            suspects = self._suspects.get(key)
+            if suspects and self._may_be_tried(suspects[0]):
+                return [suspects.popleft()]
         return []
+
+    def _may_be_tried(self, suspect: Cell) -> bool:
+        """Whether a death under it would be its own doing, and is needed to know."""
+        if not self._deaths.is_quiet() or self._is_suspect_leased():
+            return False
+        cell_id = suspect.cell_id
+        is_enough = len(self._deaths.under(cell_id)) >= MAX_DEATHS
+        return not is_enough or self._deaths.is_settled(cell_id)
+
+    def _is_suspect_leased(self) -> bool:
+        leases = [cells for agent in self.agents.values() for cells in agent.leases.values()]
+        return any(self._is_suspect(cells[0]) for cells in leases)
+
+    def _is_suspect(self, cell: Cell) -> bool:
+        return bool(self._deaths.under(cell.cell_id))
 
     def _agents_of(self, device_key: str) -> int:
         devices = [agent.device for agent in self.agents.values()]
         return sum(device_key in (device.uuid, device.name) for device in devices)
 
-    def _count_death(
-        self, agent: AgentState, lease: int, suspect: Cell, error: str
-    ) -> LostCell | None:
-        agent.waiting_at_death |= {other for other in agent.leases if other > lease}
-        self._deaths[suspect.cell_id] += 1
-        if self._deaths[suspect.cell_id] < MAX_DEATHS:
-            return None
-        return LostCell(suspect, agent.device, f"{MAX_DEATHS} agents died under it: {error}")
+    def _note_death(self, agent: AgentState, ended: Ended, left: Sequence[Cell]) -> None:
+        """An agent dies once, however many leases it loses: under the first of them."""
+        assert ended.error is not None
+        has_waited = any(lease < ended.lease for lease in agent.leases)
+        if has_waited:
+            return
+        if ended.lease in agent.waiting_at_death:
+            agent.waiting_at_death.discard(ended.lease)
+            return
+        agent.waiting_at_death |= agent.leases.keys()
+        cell_id = left[0].cell_id if left else None
+        self._deaths.add(ended.agent, cell_id, ended.error)
 
     def _count_contended(self, name: str, is_contended: bool) -> None:
         agent = self.agents[name]
@@ -184,10 +221,12 @@ class Leases:
     def _return(self, cells: Sequence[Cell]) -> None:
         """To the front of the queue; contended cells to its end, for another agent or later."""
         for cell in reversed(cells):
-            if not self._contended[cell.cell_id]:
+            if self._is_suspect(cell):
+                self._suspects[cell.device_key].appendleft(cell)
+            elif not self._contended[cell.cell_id]:
                 self._queues[cell.device_key].appendleft(cell)
         for cell in cells:
-            if self._contended[cell.cell_id]:
+            if self._contended[cell.cell_id] and not self._is_suspect(cell):
                 self._queues[cell.device_key].append(cell)
 
 

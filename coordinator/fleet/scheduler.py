@@ -1,5 +1,5 @@
 """The scheduler: lease cells to agents, commit what comes back, train when it is due, push the
-winner.
+champion.
 
 It has no state that the store lacks: a cell is done when the store has committed it, so the process
 may be killed at any moment and started again. One thread; training and publishing happen elsewhere
@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 
 from coordinator.fleet.interface import (
     NO_LEASE,
+    Champions,
     Ended,
     Event,
     Fleet,
@@ -54,6 +55,7 @@ class Scheduler:
 
     Args:
         trainer: None: no training.
+        champions: None: no model is pushed.
         cells: measured in place of the plan's own cells.
         trained_rows: rows with status ok that the newest model version was made from.
         now_s: a clock that only grows.
@@ -66,6 +68,7 @@ class Scheduler:
         fleet: Fleet,
         trainer: Trainer | None,
         *,
+        champions: Champions | None = None,
         cells: Sequence[Cell] | None = None,
         trained_rows: int = 0,
         now_s: Callable[[], float] = monotonic,
@@ -74,6 +77,7 @@ class Scheduler:
         self._store = store
         self._fleet = fleet
         self._trainer = trainer
+        self._champions = champions
         self._given_cells = cells
         self._trained_rows = trained_rows
         self._now_s = now_s
@@ -95,7 +99,8 @@ class Scheduler:
         try:
             while not stop():
                 self._take(self._fleet.poll(POLL_S))
-                self._push_new_model()
+                self._commit_lost_cells()
+                self._push_champion()
                 if self._training_is_due():
                     self._start_training()
                 show(self.progress)
@@ -112,11 +117,23 @@ class Scheduler:
             return
         is_started = False
         while not stop():
-            self._push_new_model()
-            if not self._trainer.busy:
+            # In this order: what a training made is there as soon as it is not busy.
+            is_busy = self._is_training()
+            self._push_champion()
+            if not is_busy:
                 if is_started or not self._start_training():
                     return
                 is_started = True
+            show(self.progress)
+            self._fleet.poll(POLL_S)
+
+    def deliver(self, limit_s: float, *, stop: Stopped, show: Show = show_nothing) -> None:
+        """At the end: wait until every agent has taken the champion, at most so long."""
+        until_s = self._now_s() + limit_s
+        while not stop():
+            self._push_champion()
+            if self._fleet.delivery.is_complete() or self._now_s() > until_s:
+                return
             show(self.progress)
             self._fleet.poll(POLL_S)
 
@@ -169,8 +186,7 @@ class Scheduler:
             self._leases.add_queue(device_key, todo)
             self.progress.cells += len(cells)
             self.progress.done += len(cells) - len(todo)
-        if ready.agent not in self._leases.agents:
-            self._leases.join(ready)
+        self._leases.join(ready)
         self.progress.agents = len(self._leases.agents)
         log.info("agent %s measures %s (%s)", ready.agent, device.name, device.uuid)
 
@@ -186,10 +202,12 @@ class Scheduler:
         if ended.lease == NO_LEASE:
             return
         self._last_error = ended.error or self._last_error
-        lost = self._leases.end(ended.agent, ended.lease, self._store.committed, ended.error)
-        if lost is not None:
-            row = failed(lost.cell, lost.device, ended.agent, "agent_lost", lost.reason)
-            self._uncommitted.append((ended.agent, to_table([row])))
+        self._leases.end(ended, self._store.committed)
+
+    def _commit_lost_cells(self) -> None:
+        for lost in self._leases.lost_cells():
+            row = failed(lost.cell, lost.device, lost.agent, "agent_lost", lost.reason)
+            self._uncommitted.append((lost.agent, to_table([row])))
             self._commit()
 
     def _count_failed_start(self, ended: Ended) -> None:
@@ -234,11 +252,9 @@ class Scheduler:
         self._trainer.start(table, self._store.version)
         return True
 
-    def _push_new_model(self) -> None:
-        if self._trainer is None:
-            return
-        self.progress.training = self._trainer.busy
-        finished = self._trainer.finished()
-        if finished is not None:
-            model, version = finished
+    def _push_champion(self) -> None:
+        self.progress.training = self._is_training()
+        newest = self._champions.newest() if self._champions else None
+        if newest is not None:
+            model, version = newest
             self._fleet.push(model, version)

@@ -1,4 +1,4 @@
-"""One run of a plan in a workspace, from lock to last commit: what `run` and `demo` do.
+"""One run of a plan in a workspace, from lock to last push: what `run` and `demo` do.
 
 Ctrl-C and SIGTERM end it within two seconds: what has arrived is committed, the rest is measured
 next time. Does not know how progress is shown: the command line supplies a `Display`.
@@ -7,15 +7,17 @@ next time. Does not know how progress is shown: the command line supplies a `Dis
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import ray
 
 from agent.devices.local import local_device
+from coordinator.fleet.champion import ChampionWatch
 from coordinator.fleet.cluster import EMBEDDED, RayFleet, cluster_address, connect
-from coordinator.fleet.interface import Display
+from coordinator.fleet.delivery import Delivered, write_record
+from coordinator.fleet.interface import Display, Progress, Show
 from coordinator.fleet.scheduler import Scheduler
 from coordinator.fleet.signals import Stop, stopping
 from coordinator.fleet.trainer import RayTrainer
@@ -23,12 +25,15 @@ from coordinator.plan.cells import plan_cells
 from coordinator.plan.schema import Plan
 from coordinator.samples.store import SampleStore
 from coordinator.workspace import Workspace
+from gemmcast.card import ModelCard
 from gemmcast.cell import Cell
+from gemmcast.errors import GemmcastError
 from gemmcast.modeldir import write_atomically
 from registry.registry import Registry
 
 PUSH_LIMIT_S = 10.0
-"""The run ends after this time even if an agent has not taken the last model."""
+"""The run ends after this time even if an agent has not taken the last model: many times what one
+takes on a busy host."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +66,8 @@ class RunSummary:
     complete: bool
     """Whether every cell is committed."""
     store_version: int
+    model: Delivered
+    """How far the champion has come."""
 
     @property
     def ok(self) -> int:
@@ -98,14 +105,15 @@ class RunSession:
             connect(target)
             stop.listen()
             self.fleet = RayFleet(self.plan, self.model_dir)
-            self._trained_rows = self._push_champion()
+            self._trained_rows = self._watch_champion()
             try:
                 yield stop
             finally:
+                self._champions.close()
                 self.fleet.close()
-                # A cluster of our own ends with this process: the kernel kills it
-                # (PR_SET_PDEATHSIG), quicker than ray.shutdown() can.
-                if target != EMBEDDED or not stop():
+                # Agents, and a cluster of our own, end with this process. After a signal that is
+                # quicker than ray.shutdown(), and `ray job stop` waits for 3 s only.
+                if not stop():
                     ray.shutdown()
 
     def run(
@@ -120,20 +128,23 @@ class RunSession:
         trainer = None
         if train:
             settings = self.plan.train.settings()
-            trainer = RayTrainer(settings, self.registry, self._display.show_model)
+            trainer = RayTrainer(settings, self.registry, self._note_training)
         scheduler = Scheduler(
             self.plan,
             self.store,
             self.fleet,
             trainer,
+            champions=self._champions,
             cells=cells,
             trained_rows=self._trained_rows,
         )
-        with self._display.progress(label) as show:
+        with self._display.progress(label) as show_progress:
+            show = self._recording(show_progress)
             complete = scheduler.run(stop=stop, show=show)
             if complete:
                 scheduler.train_once_more(stop=stop, show=show)
-                self.fleet.wait_for_push(0.0 if stop() else PUSH_LIMIT_S)
+                scheduler.deliver(PUSH_LIMIT_S, stop=stop, show=show)
+            show(scheduler.progress)
         progress = scheduler.progress
         return RunSummary(
             cells=progress.cells,
@@ -144,6 +155,7 @@ class RunSession:
             training=progress.training,
             complete=complete,
             store_version=self.store.version,
+            model=self.fleet.delivery.state(),
         )
 
     def _refuse_unmeasurable(self) -> None:
@@ -158,11 +170,34 @@ class RunSession:
         self.store = SampleStore.open(self._places.store or self.workspace.samples, create=True)
         self.registry = Registry(self._places.registry or self.workspace.registry)
 
-    def _push_champion(self) -> int:
-        """Give the agents the present champion; returns the rows of the newest version."""
-        if self.registry.champion() is None:
+    def _watch_champion(self) -> int:
+        """Begin to follow the champion; returns the rows of the newest version."""
+        self._champions = ChampionWatch(self.registry, self._display.show_model)
+        self._champions.look()
+        self._champions.start()
+        if self.registry.champion_number() is None:
             return 0
-        model, card, version = self.registry.load("champion")
-        self._display.show_model(card, version.number)
-        self.fleet.push(model, version.number)
         return max(version.rows for version in self.registry.list())
+
+    def _note_training(self, card: ModelCard, version: str | None) -> None:
+        """Called from the trainer's thread, which may wait for the registry."""
+        self._display.show_model(card, version)
+        if version is not None:
+            # A registry that has just failed is asked again by the watch's own thread.
+            with suppress(GemmcastError):
+                self._champions.look()
+
+    def _recording(self, show: Show) -> Show:
+        """`show`, which also keeps what `status` says of the nodes, whenever that has changed."""
+        kept = b""
+
+        def show_and_keep(progress: Progress) -> None:
+            """Show the progress; the nodes' receipts go to the workspace."""
+            nonlocal kept
+            record = self.fleet.delivery.record()
+            if record != kept:
+                write_record(self.workspace.nodes, record)
+                kept = record
+            show(progress)
+
+        return show_and_keep

@@ -83,7 +83,6 @@ class RayTrainer:
         self._registry = registry
         self._on_trained = on_trained
         self._thread: threading.Thread | None = None
-        self._finished: tuple[bytes, str] | None = None
         here = ray.get_runtime_context().get_node_id()
         self._strategy = NodeAffinitySchedulingStrategy(node_id=here, soft=False)
 
@@ -100,19 +99,11 @@ class RayTrainer:
         )
         self._thread.start()
 
-    def finished(self) -> tuple[bytes, str] | None:
-        """The newest champion and its version, once."""
-        finished = self._finished
-        self._finished = None
-        return finished
-
     def _train(self, table: pa.Table, store_version: int) -> None:
         try:
             judged = self._fit_in_task(table, store_version)
             version = publish(self._registry, judged)
             self._on_trained(judged[1], version)
-            if version is not None:
-                self._finished = (judged[0], version)
         except (GemmcastError, ray.exceptions.RayError) as error:
             log.warning("training failed, measuring continues: %s", error)
         except Exception:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
@@ -30,6 +31,7 @@ MakeCell = Callable[..., Cell]
 MakeRow = Callable[..., dict[str, Any]]
 MakeSupervisor = Callable[..., ChildSupervisor]
 pytestmark = pytest.mark.cluster
+HELD_CHILD = (sys.executable, str(Path(__file__).parent / "held_child.py"))
 
 
 class Clock:
@@ -51,6 +53,16 @@ def clock() -> Clock:
 def long_cell(make_cell: MakeCell) -> Cell:
     """A second and more, on one thread of any CPU."""
     return make_cell(4096, 4096, 4096)
+
+
+@pytest.fixture
+def held(tmp_path: Path, model_dir: Path) -> Path:
+    """As long as this file exists, a child of HELD_CHILD stays under its cell."""
+    for described in model_dir.glob("device-*.json"):
+        shutil.copy(described, tmp_path)
+    hold = tmp_path / "hold"
+    hold.touch()
+    return hold
 
 
 def _rows(
@@ -174,14 +186,15 @@ def test_rows_leave_the_child_with_pythons_own_numbers() -> None:
 
 
 def test_a_child_that_is_killed_under_a_cell_loses_nothing(
-    make_supervisor: MakeSupervisor, make_cell: MakeCell
+    make_supervisor: MakeSupervisor, make_cell: MakeCell, held: Path
 ) -> None:
-    supervisor = make_supervisor()
-    cells = [make_cell(m=8), make_cell(2048, 2048, 2048), make_cell(m=24)]
+    supervisor = make_supervisor(program=HELD_CHILD, model_dir=held.parent)
+    cells = [make_cell(m=8), make_cell(m=16), make_cell(m=24)]
     killed: list[int | None] = []
 
     def kill_once() -> None:
         if not killed:
+            held.unlink()
             killed.append(supervisor.pid)
             _kill(supervisor.pid)
 
@@ -202,30 +215,32 @@ def test_a_child_that_dies_between_two_calls_is_replaced(
 
 
 def test_a_cell_that_kills_two_children_is_a_row_crashed(
-    make_supervisor: MakeSupervisor, make_cell: MakeCell, long_cell: Cell
+    make_supervisor: MakeSupervisor, make_cell: MakeCell, held: Path
 ) -> None:
-    supervisor = make_supervisor()
+    supervisor = make_supervisor(program=HELD_CHILD, model_dir=held.parent)
     killed: set[int | None] = set()
 
     def kill_each_once() -> None:
         if supervisor.pid not in killed and len(killed) < 2:
             killed.add(supervisor.pid)
             _kill(supervisor.pid)
+        if len(killed) == 2:
+            held.unlink(missing_ok=True)
 
-    after = make_cell(m=8)
-    rows = list(_rows(supervisor, [long_cell, after], kill_each_once))
+    cells = [make_cell(m=16), make_cell(m=8)]
+    rows = list(_rows(supervisor, cells, kill_each_once))
     assert len(killed) == 2
-    assert [row["cell_id"] for row in rows] == _ids([long_cell, after])
+    assert [row["cell_id"] for row in rows] == _ids(cells)
     assert (rows[0]["status"], rows[0]["runtime_us"]) == ("crashed", None)
     assert "died with status -9, 2 times" in rows[0]["reason"]
     assert rows[1]["status"] == "ok"
 
 
 def test_a_node_under_which_every_child_dies_is_given_up(
-    make_supervisor: MakeSupervisor, make_cell: MakeCell
+    make_supervisor: MakeSupervisor, make_cell: MakeCell, held: Path
 ) -> None:
-    supervisor = make_supervisor()
-    cells = [make_cell(4096, 4096, 4096 + i) for i in range(MAX_CRASHED_IN_A_ROW + 5)]
+    supervisor = make_supervisor(program=HELD_CHILD, model_dir=held.parent)
+    cells = [make_cell(m=8 + i) for i in range(MAX_CRASHED_IN_A_ROW + 5)]
     rows = _rows(supervisor, cells, lambda: _kill(supervisor.pid))
     message = (
         f"{MAX_CRASHED_IN_A_ROW + 1} cells in a row crashed on me, "
@@ -236,33 +251,50 @@ def test_a_node_under_which_every_child_dies_is_given_up(
 
 
 def test_a_cell_over_its_limit_is_a_row_timeout_and_the_next_goes_on(
-    make_supervisor: MakeSupervisor, make_cell: MakeCell, long_cell: Cell, clock: Clock
+    make_supervisor: MakeSupervisor, make_cell: MakeCell, held: Path, clock: Clock
 ) -> None:
-    limit_s = 0.6
-    supervisor = make_supervisor(limit_s, clock=clock)
+    limit_s = 2.0
+    supervisor = make_supervisor(limit_s, program=HELD_CHILD, model_dir=held.parent, clock=clock)
     first = supervisor.pid
-    cells = [make_cell(m=8), long_cell, make_cell(m=16)]
-    rows: list[dict[str, Any]] = []
+    cells = [make_cell(m=8), make_cell(m=16)]
 
-    def let_the_long_cell_take_too_long() -> None:
-        if len(rows) == 1:
-            clock.now += 1.1 * limit_s
+    def let_it_take_too_long() -> None:
+        if supervisor.pid == first:
+            clock.now += 0.5
+        else:
+            held.unlink(missing_ok=True)
 
-    for row in _rows(supervisor, cells, let_the_long_cell_take_too_long):
-        rows.append(row)
+    rows = list(_rows(supervisor, cells, let_it_take_too_long))
     assert [row["cell_id"] for row in rows] == _ids(cells)
-    assert (rows[1]["status"], rows[1]["runtime_us"]) == ("timeout", None)
-    assert rows[1]["reason"] == "ran longer than 0.6 s and was killed"
-    assert rows[0]["status"] == "ok"
-    assert rows[2]["status"] == "ok"
+    assert (rows[0]["status"], rows[0]["runtime_us"]) == ("timeout", None)
+    assert rows[0]["reason"] == "ran longer than 2 s and was killed"
+    assert rows[1]["status"] == "ok"
     assert supervisor.pid != first
+
+
+def test_a_node_that_stands_still_for_longer_than_the_limit_gives_no_timeout(
+    make_supervisor: MakeSupervisor, make_cell: MakeCell, held: Path, clock: Clock
+) -> None:
+    """The clock goes on meanwhile, and the child stands still as well."""
+    supervisor = make_supervisor(60.0, program=HELD_CHILD, model_dir=held.parent, clock=clock)
+    first = supervisor.pid
+
+    def freeze() -> None:
+        clock.now += 70.0
+        held.unlink(missing_ok=True)
+
+    cells = [make_cell(m=8), make_cell(m=16)]
+    rows = list(_rows(supervisor, cells, freeze))
+    assert clock.now > 1060.0
+    assert [row["status"] for row in rows] == ["ok", "ok"]
+    assert supervisor.pid == first
 
 
 def test_time_in_the_queue_does_not_count(
     make_supervisor: MakeSupervisor, make_cell: MakeCell, clock: Clock
 ) -> None:
     """A consumer is held back for longer than the limit after each row."""
-    limit_s = 1.0
+    limit_s = 0.7
     supervisor = make_supervisor(limit_s, clock=clock)
     cells = [make_cell(m=8 * i) for i in range(1, 9)]
     rows: list[dict[str, Any]] = []

@@ -302,6 +302,50 @@ def test_a_counter_that_never_moves_is_not_a_meter(given_s: float | None) -> Non
 
 
 @pytest.mark.parametrize("given_s", [None, 0.1])
+@pytest.mark.parametrize("where", ["read", "wait"])
+def test_a_node_that_stands_still_in_the_window_gives_no_power(
+    given_s: float | None, where: str
+) -> None:
+    """The queue runs dry meanwhile, so the window's mean would be far too low."""
+
+    class Freezes(Clock):
+        """Once, for 70 s, in the middle of the window."""
+
+        frozen_s = 0.0
+
+        def freeze(self, place: str) -> None:
+            if place == where and self.now > 1000.6 and not self.frozen_s:
+                self.frozen_s = 70.0
+                self.now += self.frozen_s
+
+        def wait_when_busy(self, seconds: float) -> None:
+            super().wait_when_busy(seconds)
+            self.freeze("wait")
+
+    class FreezingBoard(FakeBoard):
+        def energy_mj(self) -> float:
+            energy_mj = super().energy_mj()
+            clock.freeze("read")
+            return energy_mj
+
+    clock = Freezes()
+    load = FakeLoad(clock, 100.0)
+    with pytest.raises(MeasurementError, match="stood still for 70 s") as caught:
+        meter(
+            FreezingBoard(clock, 300.0),
+            load,
+            Procedure(),
+            step_s=given_s,
+            burst_mhz=None,
+            limit_w=None,
+            clock=HostClock(now_s=clock.now_s, wait=clock.wait_when_busy),
+        )
+    assert caught.value.status == "contended"
+    assert clock.frozen_s
+    assert load.stopped == 1
+
+
+@pytest.mark.parametrize("given_s", [None, 0.1])
 def test_a_counter_that_stops_in_the_window_is_given_up_too(given_s: float | None) -> None:
     class Stops(FakeBoard):
         def energy_mj(self) -> float:

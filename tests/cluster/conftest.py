@@ -27,16 +27,16 @@ PLAN = """
 name = "killed"
 seed = 11
 [measure]
-burst_s = 0.02
+burst_s = BURST
 [[sweep]]
 family = "blas"
 kernel = "numpy"
-shapes = { sample = 220, min = 16, max = 500 }
+shapes = { sample = CELLS, min = 16, max = 500 }
 knobs = { cpu_threads = [1] }
 """
-
-
-CELLS = 220
+CELLS = 100
+BURST_S = 0.1
+"""So long that no run ends before a test on a busy machine has done what it does meanwhile."""
 LIMIT_S = 600.0
 """Longest wait for anything: far more than it takes on a machine that others use too."""
 
@@ -97,8 +97,8 @@ def start(tmp_path: Path, workspace: Path) -> Iterator[object]:
     plan = tmp_path / "plan.toml"
     started: list[subprocess.Popen[str]] = []
 
-    def start_run(*options: str, env: dict[str, str] | None = None, shapes: int = CELLS) -> Run:
-        plan.write_text(PLAN.replace("sample = 220", f"sample = {shapes}"))
+    def start_run(*options: str, env: dict[str, str] | None = None) -> Run:
+        plan.write_text(PLAN.replace("BURST", str(BURST_S)).replace("CELLS", str(CELLS)))
         command = [
             sys.executable,
             "-m",
@@ -144,6 +144,8 @@ class Cluster:
             **keep,
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN": secrets.token_hex(32),
+            # `ray job stop` kills after 3 s; on a busy machine the last line may take longer.
+            "RAY_JOB_STOP_WAIT_TIME_S": "60",
             "RAY_ADDRESS": f"http://127.0.0.1:{self.dashboard}",
         }
         self.directory = directory

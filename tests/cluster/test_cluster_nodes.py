@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from time import sleep
 from typing import Any
 
 import pytest
@@ -13,7 +14,15 @@ import pytest
 from coordinator.samples.store import SampleStore
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1200)]
-CELLS = 110
+CELLS = 100
+
+
+def agents_with_rows(run: Any) -> set[str]:
+    """The agents whose rows are committed."""
+    if not run.committed():
+        return set()
+    table = SampleStore.open(run.workspace / "samples", create=False).read()
+    return set(table["agent"].to_pylist())
 
 
 def test_a_node_that_dies_leaves_its_cells_to_the_other(
@@ -26,9 +35,10 @@ def test_a_node_that_dies_leaves_its_cells_to_the_other(
         "--address",
         address,
         env={name: cluster.env[name] for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN")},
-        shapes=CELLS,
     )
-    run.wait_for(30)
+    while len(agents_with_rows(run)) < 2:
+        assert run.process.poll() is None, "the run has ended before both nodes measured"
+        sleep(0.1)
     os.kill(second, signal.SIGKILL)
     result = run.result()
     assert result["complete"]
@@ -36,4 +46,5 @@ def test_a_node_that_dies_leaves_its_cells_to_the_other(
     table = SampleStore.open(workspace / "samples", create=False).read()
     ids = table["cell_id"].to_pylist()
     assert len(ids) == len(set(ids)) == CELLS
-    assert len(set(table["agent"].to_pylist())) == 2
+    # A node's death is no cell's doing.
+    assert set(table["status"].to_pylist()) <= {"ok", "contended"}

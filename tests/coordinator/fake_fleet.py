@@ -1,7 +1,8 @@
 """A fleet and a trainer that live in this process, on a made-up clock.
 
 Each poll takes the time that it may take at most, and then every agent has measured `batch` cells.
-An agent that dies loses this batch and all its leases, and is back at once.
+An agent that dies loses this batch and all its leases, and is back at once, unless its node dies.
+A model is taken at the next poll.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from dataclasses import dataclass, field
 
 import pyarrow as pa
 
-from coordinator.fleet.interface import Ended, Event, Fleet, Ready, Samples, Trainer
+from coordinator.fleet.delivery import Delivery
+from coordinator.fleet.interface import Champions, Ended, Event, Fleet, Ready, Samples
 from coordinator.fleet.scheduler import Scheduler
 from coordinator.plan.schema import Plan
 from coordinator.samples.store import SampleStore
@@ -62,6 +64,11 @@ class FakeFleet:
         self.measured = Counter[str]()
         self.leased: list[tuple[str, list[Cell]]] = []
         self.pushed: list[tuple[bytes, str]] = []
+        self.delivery = Delivery(self.now_s)
+        self.silent: set[str] = set()
+        """Agents that do not answer a push."""
+        self.gone: set[str] = set()
+        """Agents whose node has died: they lose every lease at once and are never back."""
 
     def now_s(self) -> float:
         return self.time_s
@@ -76,11 +83,15 @@ class FakeFleet:
         self.polls += 1
         self.time_s += timeout_s
         assert self.polls < MAX_POLLS, "the run never ends"
+        self._deliver()
         events: list[Event] = []
         for name, agent in self.agents.items():
             if not agent.is_ready and self.polls > agent.joins_at:
                 agent.is_ready = True
+                self.delivery.join(name, name.partition("/")[0])
                 events.append(self._ready(name))
+            elif name in self.gone:
+                events += self._lose_leases(name, agent, "the node died")
             elif agent.leases:
                 events += self._work(name, agent)
         return events
@@ -93,6 +104,7 @@ class FakeFleet:
 
     def push(self, model: bytes, version: str) -> None:
         self.pushed.append((model, version))
+        self.delivery.want(version)
 
     def close(self) -> None:
         for agent in self.agents.values():
@@ -100,6 +112,12 @@ class FakeFleet:
 
     def cells_leased_to(self, name: str) -> int:
         return sum(len(cells) for agent, cells in self.leased if agent == name)
+
+    def _deliver(self) -> None:
+        for name in self.delivery.due():
+            self.delivery.sent(name)
+            if name not in self.silent | self.gone:
+                self.delivery.answered(name, self.pushed[-1][1])
 
     def _ready(self, name: str) -> Ready:
         agent = self.agents[name]
@@ -122,13 +140,16 @@ class FakeFleet:
         return events
 
     def _die(self, name: str, agent: FakeAgent, lost: list[Row]) -> list[Event]:
+        return [*self._lose_leases(name, agent, "the actor died"), self._ready(name)]
+
+    def _lose_leases(self, name: str, agent: FakeAgent, error: str) -> list[Event]:
         leases = list(agent.leases)
         agent.leases = {}
-        return [Ended(agent=name, lease=lease, error="the actor died") for lease in leases]
+        return [Ended(agent=name, lease=lease, error=error) for lease in leases]
 
 
 class FakeTrainer:
-    """A training takes `polls` of the fleet; every model passes the gate."""
+    """A training takes `polls` of the fleet; every model passes the gate and is the champion."""
 
     def __init__(self, fleet: FakeFleet, polls: int = 5) -> None:
         self._fleet = fleet
@@ -151,7 +172,7 @@ class FakeTrainer:
         self.started.append((len(table), store_version))
         self._made = (f"model of {len(table)}".encode(), str(len(self.started)))
 
-    def finished(self) -> tuple[bytes, str] | None:
+    def newest(self) -> tuple[bytes, str] | None:
         if self.busy:
             return None
         made, self._made = self._made, None
@@ -162,8 +183,9 @@ def make_scheduler(
     plan: Plan,
     store: SampleStore,
     fleet: FakeFleet,
-    trainer: Trainer | None = None,
+    trainer: FakeTrainer | None = None,
     *,
+    champions: Champions | None = None,
     cells: Sequence[Cell] | None = None,
     trained_rows: int = 0,
     now_s: Callable[[], float] | None = None,
@@ -175,6 +197,7 @@ def make_scheduler(
         store,
         as_fleet,
         trainer,
+        champions=champions or trainer,
         cells=cells,
         trained_rows=trained_rows,
         now_s=now_s or fleet.now_s,

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from coordinator.fleet.delivery import Delivery, write_record
 from coordinator.samples.store import SampleStore
 from gemmcast import Predictor
 from gemmcast.config import KernelConfig
@@ -109,6 +110,20 @@ def test_status_says_what_there_is(
     assert (values["store_version"], values["samples"]) == (1, {"ok": 300})
     assert int(values["champion"]) == values["versions"] >= 1
     assert "{'ok': 300}" in coordinator("status", "--workspace", workspace).stdout
+
+
+def test_status_says_which_agent_took_which_version(
+    coordinator: Coordinator, workspace: Path
+) -> None:
+    delivery = Delivery()
+    delivery.join("host-1a2b3c/cpu", "host-1a2b3c")
+    delivery.want("1")
+    delivery.sent("host-1a2b3c/cpu")
+    delivery.answered("host-1a2b3c/cpu", "1")
+    write_record(workspace / "nodes.json", delivery.record())
+    values = _json(coordinator("status", "--workspace", workspace, "--json"))
+    assert values["nodes"]["host-1a2b3c/cpu"].startswith("model 1, taken 0:00:0")
+    assert "model 1, taken" in coordinator("status", "--workspace", workspace).stdout
 
 
 def test_report_is_one_file(

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import os
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from time import sleep
@@ -12,12 +15,17 @@ import pytest
 import ray
 from fake_fleet import FakeAgent, FakeFleet, FakeTrainer, Measure
 
+from coordinator.fleet.champion import ChampionWatch
 from coordinator.fleet.cluster import EMBEDDED, RayFleet, connect
-from coordinator.fleet.interface import Ended, Event, Fleet, Ready, Samples, Trainer
+from coordinator.fleet.interface import Champions, Ended, Event, Fleet, Ready, Samples, Trainer
+from coordinator.fleet.leases import MAX_DEATHS
+from coordinator.fleet.scheduler import Scheduler
 from coordinator.fleet.trainer import RayTrainer
 from coordinator.plan.cells import plan_cells
 from coordinator.plan.schema import Plan
+from coordinator.samples.store import SampleStore
 from costmodel.settings import TrainSettings
+from gemmcast import modeldir
 from gemmcast.arrow import SCHEMA
 from gemmcast.cell import Cell
 from gemmcast.device import Device
@@ -41,6 +49,29 @@ def poll_until(fleet: Fleet, is_over: Callable[[list[Event]], bool]) -> list[Eve
 
 def of_kind(events: list[Event], kind: type) -> list[Event]:
     return [event for event in events if isinstance(event, kind)]
+
+
+class DeadlyFleet(RayFleet):
+    """Each lease kills its agent, if that is wanted."""
+
+    kills = False
+    killed = 0
+
+    def lease(self, agent: str, lease: int, cells: Sequence[Cell]) -> None:
+        super().lease(agent, lease, cells)
+        if self.kills:
+            os.kill(pid_of(agent), signal.SIGKILL)
+            self.killed += 1
+
+
+def pid_of(agent: str) -> int:
+    """The process of an agent: an argument of its measuring child's command line."""
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            words = path.read_bytes().decode().split("\0")
+            if "agent.child" in words and agent in words:
+                return int(words[words.index(agent) - 1])
+    raise AssertionError(f"{agent} has no measuring child")
 
 
 class FleetContract:
@@ -100,6 +131,8 @@ class FleetContract:
         fleet.push(b"another", "2")
         events = poll_until(fleet, lambda events: bool(of_kind(events, Ended)))
         assert events[-1] == Ended(agent=agent.agent, lease=1)
+        poll_until(fleet, lambda _: fleet.delivery.is_complete())
+        assert fleet.delivery.state().text() == "Model 2 is on 1 of 1 nodes."
 
 
 class TestFakeFleet(FleetContract):
@@ -121,15 +154,49 @@ def ray_cluster() -> Iterator[None]:
 @pytest.mark.timeout(1000)
 class TestRayFleet(FleetContract):
     @pytest.fixture
-    def fleet(self, ray_cluster: None, make_plan: MakePlan, tmp_path: Path) -> Iterator[RayFleet]:
+    def model_dir(self, tmp_path: Path) -> Path:
+        return tmp_path / "node"
+
+    @pytest.fixture
+    def fleet(
+        self, ray_cluster: None, make_plan: MakePlan, model_dir: Path
+    ) -> Iterator[DeadlyFleet]:
         plan = make_plan(devices={"kind": "cpu"}, measure={"burst_s": 0.005})
-        fleet = RayFleet(plan, tmp_path / "node")
+        fleet = DeadlyFleet(plan, model_dir)
         yield fleet
         fleet.close()
 
+    def test_what_an_agent_says_of_a_push_is_what_a_reader_gets(
+        self, fleet: DeadlyFleet, agent: Ready, model_dir: Path
+    ) -> None:
+        blocker = model_dir / modeldir.CURRENT
+        blocker.mkdir()
+        fleet.push(b"a model", "1")
+        poll_until(fleet, lambda _: "Is a directory" in str(fleet.delivery.state().missing))
+        assert fleet.delivery.state().nodes_with_version == 0
+        blocker.rmdir()
+        poll_until(fleet, lambda _: fleet.delivery.is_complete())
+        current = modeldir.read_current(model_dir)
+        assert (current.version, modeldir.read_model(model_dir, current)) == ("1", b"a model")
+
+    def test_a_cell_that_kills_its_agent_is_tried_by_nobody_but_the_scheduler(
+        self, fleet: DeadlyFleet, agent: Ready, make_plan: MakePlan, tmp_path: Path
+    ) -> None:
+        """With retries of Ray's own the lease would begin again, and end well."""
+        store = SampleStore.open(tmp_path / "samples", create=True)
+        plan = make_plan({"list": [[2048, 2048, 2048]]})
+        fleet.kills = True
+        assert Scheduler(plan, store, fleet, None).run(stop=lambda: False)
+        (row,) = store.read().to_pylist()
+        assert (row["status"], fleet.killed) == ("agent_lost", MAX_DEATHS)
+        assert row["reason"].startswith("3 agents died under it: ")
+
 
 class TrainerContract:
-    """A trainer whose first model passes the gate."""
+    """A trainer whose first model passes the gate.
+
+    Subclasses have the fixtures `trainer` and `champions`.
+    """
 
     def wait(self, trainer: Trainer, fleet: FakeFleet) -> None:
         for _ in range(MAX_POLLS):
@@ -142,21 +209,21 @@ class TrainerContract:
     def pause(self) -> None:
         """Between two looks."""
 
-    def test_a_model_is_finished_once(
-        self, trainer: Trainer, clock: FakeFleet, cpu_samples: pa.Table
+    def test_a_model_is_there_when_the_trainer_is_not_busy_any_more(
+        self, trainer: Trainer, champions: Champions, clock: FakeFleet, cpu_samples: pa.Table
     ) -> None:
         assert not trainer.busy
-        assert trainer.finished() is None
+        assert champions.newest() is None
         trainer.start(cpu_samples, 3)
         assert trainer.busy
-        assert trainer.finished() is None
+        assert champions.newest() is None
         self.wait(trainer, clock)
-        finished = trainer.finished()
-        assert finished is not None
-        model, version = finished
+        newest = champions.newest()
+        assert newest is not None
+        model, version = newest
         assert model
         assert version == "1"
-        assert trainer.finished() is None
+        assert champions.newest() is None
 
 
 @pytest.fixture
@@ -170,14 +237,23 @@ class TestFakeTrainer(TrainerContract):
     def trainer(self, clock: FakeFleet) -> FakeTrainer:
         return FakeTrainer(clock)
 
+    @pytest.fixture
+    def champions(self, trainer: FakeTrainer) -> Champions:
+        return trainer
+
 
 @pytest.mark.cluster
 @pytest.mark.timeout(1000)
 class TestRayTrainer(TrainerContract):
     @pytest.fixture
-    def trainer(self, ray_cluster: None, tmp_path: Path) -> RayTrainer:
+    def champions(self, tmp_path: Path) -> ChampionWatch:
+        """It looks only when a training has ended."""
+        return ChampionWatch(Registry(tmp_path / "registry"), on_new=lambda *_: None)
+
+    @pytest.fixture
+    def trainer(self, ray_cluster: None, champions: ChampionWatch, tmp_path: Path) -> RayTrainer:
         registry = Registry(tmp_path / "registry")
-        return RayTrainer(TrainSettings(), registry, on_trained=lambda *_: None)
+        return RayTrainer(TrainSettings(), registry, on_trained=lambda *_: champions.look())
 
     def pause(self) -> None:
         sleep(POLL_S)

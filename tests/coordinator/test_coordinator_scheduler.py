@@ -296,6 +296,65 @@ def test_two_cells_that_kill_are_two_rows(
     assert {row["cell_id"] for row in store.read().to_pylist() if row["status"] != "ok"} == poison
 
 
+class FleetOfTwoNodes(FakeFleet):
+    """The second node, with four agents, dies in the middle of their first leases."""
+
+    def poll(self, timeout_s: float) -> list[Event]:
+        if self.polls == 3:
+            self.gone = {name for name in self.agents if name.startswith("second/")}
+        return super().poll(timeout_s)
+
+
+def test_the_death_of_a_node_is_no_cells_doing(
+    store: SampleStore, measure: Measure, make_plan: MakePlan, gpu: Device
+) -> None:
+    names = ["first/gpu0", *(f"second/gpu{i}" for i in range(4))]
+    agents = {name: FakeAgent(replace(gpu, uuid=name)) for name in names}
+    fleet = FleetOfTwoNodes(measure, agents)
+    plan = make_plan({"sample": 300}, family="cublas")
+    run_all(plan, store, fleet)
+    assert sum(name.startswith("second/") for name, _ in fleet.leased) > 8
+    assert _counts(store, plan_cells(plan, gpu).cells) == {"ok": 300}
+
+
+class FleetWithoutChildren(FakeFleet):
+    """Its first agent lives, but cannot start a measuring child."""
+
+    def poll(self, timeout_s: float) -> list[Event]:
+        lost = self._lose_leases("a", self.agents["a"], "did not start")
+        innocent = [replace(event, is_cells_doing=False) for event in lost]
+        ready = [self._ready("a")] if innocent else []
+        return [*innocent, *ready, *super().poll(timeout_s)]
+
+
+def test_an_agent_without_a_measuring_child_makes_no_cell_a_suspect(
+    store: SampleStore, measure: Measure, make_plan: MakePlan, cpu: Device
+) -> None:
+    fleet = FleetWithoutChildren(measure, {"a": FakeAgent(cpu), "b": FakeAgent(cpu)})
+    plan = make_plan({"sample": 200, "max": 4096})
+    run_all(plan, store, fleet)
+    assert _counts(store, plan_cells(plan, cpu).cells) == {"ok": 200}
+    assert sum(name == "a" for name, _ in fleet.leased) >= 6
+    first = next(cells for name, cells in fleet.leased if name == "a")
+    again = [cells for name, cells in fleet.leased if name == "b" and first[0] in cells]
+    assert all(len(cells) > 1 for cells in again)
+
+
+def test_a_suspect_is_tried_alone_after_all_other_cells(
+    store: SampleStore, fleet: MakeFleet, make_plan: MakePlan, cpu: Device
+) -> None:
+    plan = make_plan({"sample": 100})
+    poison = {cell.cell_id for cell in plan_cells(plan, cpu).cells[20:60:20]}
+    agents = fleet(2, dies=lambda _, cell: cell.cell_id in poison)
+    run_all(plan, store, agents)
+    tries = 2 * (MAX_DEATHS - 1)
+    last = [cells for _, cells in agents.leased[-tries:]]
+    assert [len(cells) for cells in last] == [1] * tries
+    assert {cells[0].cell_id for cells in last} == poison
+    rows = store.read().to_pylist()
+    assert {row["cell_id"] for row in rows if row["status"] == "agent_lost"} == poison
+
+
 def test_when_every_agent_fails_the_run_ends(
     store: SampleStore, fleet: MakeFleet, make_plan: MakePlan
 ) -> None:
@@ -520,6 +579,88 @@ def test_stop_ends_the_wait_for_a_training(
     before = agents.polls
     scheduler.train_once_more(stop=lambda: agents.polls >= before + 2)
     assert trainer.busy and agents.polls == before + 2
+
+
+# pushing
+
+
+class Promoted:
+    """A registry in which somebody makes versions champion, at given polls of a fleet."""
+
+    def __init__(self, fleet: FakeFleet, at_polls: dict[int, str]) -> None:
+        self._fleet = fleet
+        self._at_polls = at_polls
+
+    def newest(self) -> tuple[bytes, str] | None:
+        due = [poll for poll in self._at_polls if poll <= self._fleet.polls]
+        if not due:
+            return None
+        version = self._at_polls.pop(due[0])
+        return f"model {version}".encode(), version
+
+
+def test_a_version_that_is_promoted_during_a_run_is_pushed_without_a_training(
+    store: SampleStore, fleet: MakeFleet, make_plan: MakePlan
+) -> None:
+    agents = fleet(2)
+    champions = Promoted(agents, {0: "2", 5: "3", 8: "2"})
+    scheduler = make_scheduler(make_plan({"sample": 200}), store, agents, champions=champions)
+    assert scheduler.run(stop=never)
+    assert agents.pushed == [(b"model 2", "2"), (b"model 3", "3"), (b"model 2", "2")]
+    state = agents.delivery.state()
+    assert (state.version, state.nodes, state.nodes_with_version) == ("2", 2, 2)
+
+
+def test_at_the_end_every_agent_is_waited_for_and_who_does_not_answer_is_named(
+    store: SampleStore, fleet: MakeFleet, make_plan: MakePlan
+) -> None:
+    agents = fleet(3)
+    trainer = FakeTrainer(agents)
+    scheduler = run_all(_training_plan(make_plan, every=1000), store, agents, trainer)
+    agents.silent = {"node1/cpu"}
+    scheduler.train_once_more(stop=never)
+    before_s = agents.time_s
+    scheduler.deliver(20.0, stop=never)
+    assert 20.0 <= agents.time_s - before_s < 21.0
+    state = agents.delivery.state()
+    assert state.text() == (
+        "Model 1 is on 2 of 3 nodes; not taken by node1/cpu (no answer for 10 s): "
+        "the next run sends it again."
+    )
+
+
+def test_the_end_does_not_wait_for_what_every_agent_has(
+    store: SampleStore, fleet: MakeFleet, make_plan: MakePlan
+) -> None:
+    agents = fleet(3)
+    trainer = FakeTrainer(agents)
+    scheduler = run_all(_training_plan(make_plan, every=1000), store, agents, trainer)
+    scheduler.train_once_more(stop=never)
+    scheduler.deliver(20.0, stop=never)
+    polls = agents.polls
+    scheduler.deliver(20.0, stop=never)
+    assert agents.polls == polls
+    assert agents.delivery.state().text() == "Model 1 is on 3 of 3 nodes."
+
+
+class EndsUnseen(FakeTrainer):
+    """Its training ends at the very moment after somebody has asked for its model."""
+
+    def newest(self) -> tuple[bytes, str] | None:
+        newest = super().newest()
+        if self._fleet.polls == self._until - 1:
+            self._until = self._fleet.polls
+        return newest
+
+
+def test_a_training_that_ends_between_two_looks_is_pushed(
+    store: SampleStore, fleet: MakeFleet, make_plan: MakePlan
+) -> None:
+    agents = fleet(1)
+    trainer = EndsUnseen(agents)
+    scheduler = run_all(_training_plan(make_plan, every=1000), store, agents, trainer)
+    scheduler.train_once_more(stop=never)
+    assert [version for _, version in agents.pushed] == ["1"]
 
 
 # devices that somebody else uses

@@ -37,7 +37,7 @@ def holder(tmp_path: Path, python_env: dict[str, str]) -> Iterator[subprocess.Po
 
 def test_everything_lies_beneath_it(tmp_path: Path) -> None:
     place = Workspace(tmp_path / "workspace")
-    for path in (place.samples, place.registry, place.node, place.plan, place.report):
+    for path in (place.samples, place.registry, place.node, place.nodes, place.plan, place.report):
         assert path.parent == tmp_path / "workspace"
     assert not place.path.exists()  # naming it creates nothing
 

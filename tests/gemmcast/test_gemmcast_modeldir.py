@@ -98,6 +98,15 @@ def test_the_newest_models_stay_and_older_ones_go_after_their_grace(tmp_path: Pa
     assert modeldir.read_model(tmp_path, again) == b"model 4"
 
 
+def test_files_of_somebody_else_are_never_deleted(tmp_path: Path) -> None:
+    for i in range(KEEP + 2):
+        path = tmp_path / f"model-of-mine-{i}.onnx"
+        path.touch()
+        os.utime(path, (0, 0))
+    modeldir.put_model(tmp_path, b"a model", "7")
+    assert len(list(tmp_path.glob("model-of-mine-*"))) == KEEP + 2
+
+
 def test_a_write_that_fails_leaves_the_old_bytes_and_no_litter(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,11 +11,15 @@ from typing import Any
 
 import pytest
 
+from gemmcast import modeldir
 from registry.cli import main
 from registry.registry import Registry
 
 MakeModel = Callable[..., bytes]
 ROOT = Path(__file__).parents[2]
+REACH = (
+    "a run in progress pushes it within 5 s, else the next run does; --push NODE_DIR writes it now"
+)
 pytestmark = pytest.mark.filterwarnings(
     "ignore:The ``noload`` loader strategy:DeprecationWarning"
 )  # inside MLflow 3.17 with SQLAlchemy 2.1
@@ -70,11 +74,40 @@ def test_show(ask: Callable[..., str], ask_json: Callable[..., Any]) -> None:
 def test_promote_and_rollback(
     ask: Callable[..., str], ask_json: Callable[..., Any], directory: Path
 ) -> None:
-    assert ask("promote", "challenger") == "version 3 is the champion\n"
+    assert ask("promote", "challenger") == f"version 3 is the champion; {REACH}\n"
     assert Registry(directory).resolve("champion").number == "3"
     assert ask_json("rollback")["version"]["number"] == "2"
-    assert ask("rollback") == "version 1 is the champion again\n"
-    assert ask_json("promote", "2")["version"]["aliases"] == ["champion"]
+    assert ask("rollback") == f"version 1 is the champion again; {REACH}\n"
+    promoted = ask_json("promote", "2")
+    assert promoted["version"]["aliases"] == ["champion"]
+    assert promoted["pushed"] is None
+
+
+def test_each_rollback_goes_one_further_back_and_its_push_reaches_the_node(
+    ask: Callable[..., str], ask_json: Callable[..., Any], tmp_path: Path, make_model: MakeModel
+) -> None:
+    node = tmp_path / "node"
+    said = ask("promote", "3", "--push", str(node))
+    assert said == f"version 3 is the champion; the model directory {node} has it\n"
+    for seed in (2, 1):
+        assert ask_json("rollback", "--push", str(node))["pushed"] == str(seed)
+        current = modeldir.read_current(node)
+        assert current.version == str(seed)
+        assert modeldir.read_model(node, current) == make_model(seed)
+
+
+@pytest.mark.parametrize("command", [["promote", "3"], ["rollback"]])
+def test_a_directory_that_takes_no_model_is_refused_before_the_champion_changes(
+    command: list[str], directory: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    node = tmp_path / "file" / "node"
+    assert main([*command, "--registry", str(directory), "--push", str(node)]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert f"model directory = '{node}': no model can be written there" in captured.err
+    assert captured.err.count("\n") == 1
+    assert Registry(directory).champion_number() == "2"
 
 
 def test_verify(ask: Callable[..., str], ask_json: Callable[..., Any]) -> None:

@@ -100,6 +100,15 @@ def test_rollback_goes_back_step_by_step(registry: Registry) -> None:
         registry.rollback()
 
 
+def test_rollbacks_of_several_processes_go_on_where_the_last_one_stopped(
+    registry: Registry, directory: Path
+) -> None:
+    registry.promote("3")
+    assert Registry(directory).rollback().number == "2"
+    assert Registry(directory).rollback().number == "1"
+    assert registry.champion_number() == "1"
+
+
 def test_promoting_the_champion_again_changes_nothing(registry: Registry) -> None:
     registry.promote("2")
     registry.promote("champion")
@@ -196,8 +205,11 @@ def test_the_champion_of_nothing_is_none(
     assert Registry(tmp_path / "none").champion() is None
     champion = registry.champion()
     assert champion is not None and champion.number == "2"
+    assert Registry(tmp_path / "none").champion_number() is None
+    assert registry.champion_number() == "2"
     client_of(directory).delete_registered_model_alias("gemmcast", "champion")
     assert registry.champion() is None
+    assert registry.champion_number() is None
 
 
 READS: list[Callable[[Registry], object]] = [

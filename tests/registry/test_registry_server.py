@@ -31,13 +31,17 @@ def test_a_server_keeps_versions_like_a_directory(
     with pytest.raises(InputError, match="holds no model named gemmcast"):
         registry.list()
     assert registry.champion() is None
+    assert registry.champion_number() is None
     for seed in (1, 2):
         registry.publish(make_model(seed), card)
+    assert registry.champion_number() is None
     registry.promote("1")
     registry.challenge("2")
     assert registry.promote("challenger").aliases == ("champion",)
     assert registry.load("champion")[0] == make_model(2)
+    assert registry.champion_number() == "2"
     assert registry.rollback().number == "1"
+    assert registry.champion_number() == "1"
     assert [(version.number, version.status) for version in registry.list()] == [
         ("2", "retired"),
         ("1", "champion"),
@@ -63,7 +67,12 @@ def test_a_server_that_is_down_is_named_without_the_password(
 ) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     registry = Registry(f"http://user:secret@127.0.0.1:{free_port()}")
-    for call in (registry.list, registry.champion, lambda: registry.publish(make_model(), card)):
+    for call in (
+        registry.list,
+        registry.champion,
+        registry.champion_number,
+        lambda: registry.publish(make_model(), card),
+    ):
         with pytest.raises(WorkspaceError, match="registry http://127.0.0.1:.*failed") as caught:
             call()
         assert "secret" not in str(caught.value)

@@ -1,0 +1,146 @@
+"""The watch over a registry that changes, fails, or does not answer."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from time import monotonic, sleep
+from typing import cast
+
+import pytest
+
+from coordinator.fleet.champion import ChampionWatch
+from costmodel.train import TrainedModel
+from gemmcast.card import ModelCard
+from gemmcast.errors import WorkspaceError
+from registry.registry import PublishedModel, Registry, Version
+
+LIMIT_S = 60.0
+
+
+class FakeRegistry:
+    """One champion, which may change, fail or keep its readers waiting."""
+
+    def __init__(self, card: ModelCard) -> None:
+        self._card = card
+        self.champion: str | None = None
+        self.error: Exception | None = None
+        self.answers = threading.Event()
+        self.answers.set()
+        self.looks = 0
+
+    def champion_number(self) -> str | None:
+        self.looks += 1
+        assert self.answers.wait(LIMIT_S)
+        if self.error:
+            raise self.error
+        return self.champion
+
+    def load(self, ref: str) -> PublishedModel:
+        version = Version(
+            number=ref, sha256="", created_at="", aliases=(), status="champion", rows=1
+        )
+        return PublishedModel(f"model {ref}".encode(), self._card, version)
+
+
+@pytest.fixture
+def registry(candidate: TrainedModel) -> FakeRegistry:
+    return FakeRegistry(candidate.card)
+
+
+@pytest.fixture
+def shown() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def watch(registry: FakeRegistry, shown: list[str]) -> Iterator[ChampionWatch]:
+    made = ChampionWatch(
+        cast(Registry, registry), lambda _, version: shown.append(version), look_s=0.01
+    )
+    yield made
+    registry.answers.set()
+    made.close()
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
+    deadline_s = monotonic() + LIMIT_S
+    while not holds():
+        assert monotonic() < deadline_s
+        sleep(0.01)
+
+
+def wait_for_newest(watch: ChampionWatch) -> tuple[bytes, str]:
+    found: list[tuple[bytes, str]] = []
+
+    def has_come() -> bool:
+        newest = watch.newest()
+        if newest:
+            found.append(newest)
+        return bool(found)
+
+    wait_until(has_come)
+    return found[0]
+
+
+def test_each_champion_is_given_once(
+    watch: ChampionWatch, registry: FakeRegistry, shown: list[str]
+) -> None:
+    watch.look()
+    assert watch.newest() is None
+    for number in ("1", "2", "1"):
+        registry.champion = number
+        watch.look()
+        watch.look()
+        assert watch.newest() == (f"model {number}".encode(), number)
+        assert watch.newest() is None
+    assert shown == ["1", "2", "1"]
+
+
+def test_only_the_newest_is_given(watch: ChampionWatch, registry: FakeRegistry) -> None:
+    for number in ("1", "2"):
+        registry.champion = number
+        watch.look()
+    assert watch.newest() == (b"model 2", "2")
+    assert watch.newest() is None
+
+
+def test_a_champion_that_somebody_else_made_is_noticed(
+    watch: ChampionWatch, registry: FakeRegistry
+) -> None:
+    watch.start()
+    registry.champion = "3"
+    assert wait_for_newest(watch) == (b"model 3", "3")
+    registry.champion = "2"
+    assert wait_for_newest(watch) == (b"model 2", "2")
+
+
+def test_a_registry_that_does_not_answer_keeps_nobody_waiting(
+    watch: ChampionWatch, registry: FakeRegistry
+) -> None:
+    registry.answers.clear()
+    registry.champion = "1"
+    watch.start()
+    wait_until(lambda: registry.looks == 1)
+    # The thread hangs in the registry; this one does not.
+    assert watch.newest() is None
+    registry.answers.set()
+    assert wait_for_newest(watch) == (b"model 1", "1")
+
+
+@pytest.mark.parametrize("error", [WorkspaceError("it is down"), RuntimeError("a bug")])
+def test_a_registry_that_fails_is_asked_again(
+    watch: ChampionWatch,
+    registry: FakeRegistry,
+    error: Exception,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    registry.error = error
+    registry.champion = "1"
+    watch.start()
+    wait_until(lambda: registry.looks > 3)
+    warnings = [record.getMessage() for record in caplog.records]
+    registry.error = None
+    assert wait_for_newest(watch) == (b"model 1", "1")
+    if isinstance(error, WorkspaceError):
+        assert warnings == ["the nodes keep their model, measuring continues: it is down"]
