@@ -41,9 +41,9 @@ from costmodel.evaluate.metrics import to_json
 from costmodel.evaluate.ranking import ranking
 from costmodel.model import CostModel
 from gemmcast.card import Scores
+from gemmcast.descriptions import device_of
 from gemmcast.device import Device
 from gemmcast.errors import GemmcastError, InputError
-from gemmcast.rows import device_of
 from gemmcast.score_table import RANKING_METRICS, ranking_rows, score_rows, summary_rows
 
 DEFAULT = Path(__file__).resolve().parent.parent / "datasets" / "h100_demo.parquet"

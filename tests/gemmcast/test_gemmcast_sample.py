@@ -9,10 +9,11 @@ import pytest
 
 from gemmcast.arrow import SCHEMA, conform, to_table
 from gemmcast.config import KNOBS, KernelConfig
+from gemmcast.descriptions import device_of
 from gemmcast.device import Device
 from gemmcast.errors import InputError
 from gemmcast.gemm import Gemm
-from gemmcast.rows import config_of, device_of, gemm_of, known_columns
+from gemmcast.rows import config_of, gemm_of, known_columns
 from gemmcast.sample import COLUMNS, REQUIRED, STATUSES, Sample, digest
 
 GEMM = Gemm(m=64, n=32, k=16, batch=3, dtype="fp16", layout="tn", alpha=2.0, beta=1.0)
