@@ -77,6 +77,17 @@ def test_a_table_holds_rows_as_they_are(row: dict[str, Any]) -> None:
     assert to_table([]).schema == SCHEMA
 
 
+def test_a_misspelt_column_is_no_row_of_a_table(row: dict[str, Any]) -> None:
+    with pytest.raises(TypeError, match=r"row 2 has columns that no sample has: \['clock_mhzz'\]"):
+        to_table([row, {**row, "clock_mhzz": 1980.0}])
+
+
+def test_rows_of_a_newer_schema_are_refused_whatever_their_columns(row: dict[str, Any]) -> None:
+    newer = to_table([row, {**row, "schema_version": 4}]).append_column("new", pa.array([1, 2]))
+    with pytest.raises(InputError, match="^schema_version = 4: x.parquet is of a newer schema"):
+        conform(newer, "x.parquet")
+
+
 def test_conform_casts_what_can_be_cast(row: dict[str, Any]) -> None:
     table = to_table([row])
     narrow = table.set_column(0, "m", table["m"].cast(pa.int32())).set_column(
