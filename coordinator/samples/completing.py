@@ -40,13 +40,13 @@ def with_devices(
     What a row says about its device itself is kept.
     """
     meant = given or known
-    groups: dict[str | None, dict[str, Row]] = defaultdict(dict)
-    for place, row in parsed.rows.items():
-        groups[row.get("device", meant.name if meant else None)][place] = row
+    groups: dict[str | None, dict[int, Row]] = defaultdict(dict)
+    for number, row in parsed.rows.items():
+        groups[row.get("device", meant.name if meant else None)][number] = row
     if given and len(groups) > 1:
         rule = f"the table has rows of {', '.join(map(str, groups))}"
         raise InputError("--device", given.name, rule, "split it, one file for each device")
-    completed: dict[str, Row] = {}
+    completed: dict[int, Row] = {}
     notes: list[str] = []
     for name, rows in groups.items():
         is_known = known is not None and name == known.name
@@ -59,24 +59,24 @@ def with_devices(
             continue
         if note:
             notes.append(note)
-        for place, row in plausible.items():
-            completed[place] = _completed(row, device)
-    return [completed[place] for place in parsed.rows if place in completed], notes
+        for number, row in plausible.items():
+            completed[number] = _completed(row, device)
+    return [completed[number] for number in parsed.rows if number in completed], notes
 
 
 def _plausible(
-    name: str | None, rows: Mapping[str, Row], given: Device | None, parsed: ParsedRows
-) -> dict[str, Row]:
+    name: str | None, rows: Mapping[int, Row], given: Device | None, parsed: ParsedRows
+) -> dict[int, Row]:
     """The rows that claim nothing which their device cannot do; the others are refused."""
     limits = limits_of(name or "", given)
     kind = {"device_kind": limits.kind} if limits else {}
-    kept: dict[str, Row] = {}
-    for place, row in rows.items():
+    kept: dict[int, Row] = {}
+    for number, row in rows.items():
         try:
             check_plausible(Sample(**{**kind, **row}).row(), limits)
-            kept[place] = row
+            kept[number] = row
         except InputError as error:
-            parsed.refused[place] = error
+            parsed.refused[number] = error
     return kept
 
 

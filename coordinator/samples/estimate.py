@@ -6,7 +6,7 @@
 
 Rows alone are a poor judge: a table of small GEMMs shows neither peak nor bandwidth, and its
 shortest runtime is no launch. What our own boards reached of their datasheets is a better one: H100
-and H200 0.76 to 0.83 of the peaks, 0.87 to 0.89 of the bandwidth. These estimates stand only until
+and H200 0.73 to 0.83 of the peaks, 0.87 to 0.89 of the bandwidth. These estimates stand only until
 a board of that name is measured (gemmcast/descriptions.py).
 """
 
@@ -68,7 +68,7 @@ def estimate(name: str, rows: Sequence[ReadRow]) -> tuple[Device, str]:
     )
     limit = f"{device.power_limit_w:.0f} W" if device.power_limit_w else "unknown"
     note = (
-        f"{name}: descriptors estimated from {len(rows)} rows and the datasheet: "
+        f"{name}: descriptors estimated from its datasheet and rows ({len(rows)}): "
         f"{peaks_text(peaks)}; {device.dram_gbps:.0f} GB/s; launch {LAUNCH_US} us; "
         f"power limit {limit}; {_datasheet_text(datasheet)}. A measured board replaces them"
     )

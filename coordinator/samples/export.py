@@ -37,6 +37,7 @@ def write_dataset(
         InputError: the name does not end with .parquet, it cannot be written, its card would
             replace another page, or there are no samples.
     """
+    refuse_directory(path)
     if path.suffix != ".parquet":
         rule = "a dataset is a Parquet file"
         raise InputError("FILE", str(path), rule, "name it SOMETHING.parquet")
@@ -59,9 +60,7 @@ def write_files(contents: Mapping[Path, bytes]) -> None:
         InputError: one of them cannot be written.
     """
     for path in contents:
-        if path.is_dir():
-            rule = "is a directory"
-            raise InputError("FILE", str(path), rule, "name a file in it, or choose another name")
+        refuse_directory(path)
     for path, data in contents.items():
         try:
             write_atomically(path, data)
@@ -69,6 +68,12 @@ def write_files(contents: Mapping[Path, bytes]) -> None:
             rule = f"can't be written ({error.strerror})"
             way_out = "name a file in a folder that you can write to, with room for it"
             raise InputError("FILE", str(path), rule, way_out) from None
+
+
+def refuse_directory(path: Path) -> None:
+    """Refuse a file whose name is a directory's."""
+    if path.is_dir():
+        raise InputError("FILE", str(path), "is a directory", "name a file in it, or another one")
 
 
 def _check_card(card: Path) -> None:

@@ -111,7 +111,7 @@ def read_table(
         format=chosen,
         table=to_table(list(by_cell.values())),
         skipped=dict(skipped),
-        notes=(*device_notes, *_refusal_notes(parsed.refused), *parsed.notes),
+        notes=(*device_notes, *_refusal_notes(parsed), *parsed.notes),
     )
 
 
@@ -146,21 +146,18 @@ def _parsed(source: SourceFile, format: str, constants: Mapping[str, str]) -> Pa
 def _check_refusals(parsed: ParsedRows, rows: Sequence[Row], source: SourceFile) -> None:
     """Refuse a file of which no row is left, or most are in another unit."""
     total = len(rows) + len(parsed.refused)
-    beyond: dict[str, InputError] = {}
-    for place, error in parsed.refused.items():
+    beyond = []
+    for number, error in parsed.refused.items():
         if isinstance(error, ImplausibleError):
-            beyond[place] = error
-    if 2 * len(beyond) > total:
-        raise _refusal(beyond, source, f" and {len(beyond) - 1} more of {total}")
-    if not rows:
-        raise _refusal(parsed.refused, source, "")
-
-
-def _refusal(refused: Mapping[str, InputError], source: SourceFile, others: str) -> InputError:
-    """The error of the first row, with its place."""
-    place, error = next(iter(refused.items()))
-    rule = f"{source.name}, {place}{others if len(refused) > 1 else ''}: {error.rule}"
-    return InputError(error.field, error.value, rule, error.way_out)
+            beyond.append(number)
+    blamed = beyond if 2 * len(beyond) > total else list(parsed.refused)
+    if rows and blamed is not beyond:
+        return
+    first = min(blamed)
+    error = parsed.refused[first]
+    others = f" and {len(blamed) - 1} more of {total}" if len(blamed) > 1 else ""
+    rule = f"{source.name}, {parsed.word} {first}{others}: {error.rule}"
+    raise InputError(error.field, error.value, rule, error.way_out)
 
 
 def _reason(error: InputError) -> str:
@@ -170,14 +167,14 @@ def _reason(error: InputError) -> str:
     return f"{error.field} {error.rule}"
 
 
-def _refusal_notes(refused: Mapping[str, InputError]) -> Iterator[str]:
+def _refusal_notes(parsed: ParsedRows) -> Iterator[str]:
     """The first rows of every reason, with their values."""
     shown: Counter[str] = Counter()
-    for place, error in refused.items():
+    for number, error in sorted(parsed.refused.items()):
         reason = _reason(error)
         shown[reason] += 1
         if shown[reason] <= SHOWN_REFUSALS:
-            yield f"{place} left out: {error}"
+            yield f"{parsed.word} {number} left out: {error}"
 
 
 def _with_provenance(row: Row, agent: str, measured_at: str) -> Row:

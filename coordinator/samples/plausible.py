@@ -101,11 +101,11 @@ def check_plausible(row: ReadRow, limits: Limits | None) -> None:
     """
     _check_kind(row, limits)
     _check_energy(row)
-    if row["device_kind"] == "cuda":
-        _check_shortest(row)
     if limits:
         for error in _beyond(row, limits):
             raise error
+    if row["device_kind"] == "cuda":
+        _check_shortest(row)
 
 
 def _check_kind(row: ReadRow, limits: Limits | None) -> None:

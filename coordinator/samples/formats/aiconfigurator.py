@@ -66,18 +66,16 @@ def read_aiconfigurator(source: SourceFile) -> ParsedRows:
         if name not in table.columns:
             rule = f"{source.name} has no such column"
             raise InputError("column", name, rule, "an AIConfigurator table of GEMMs has it")
-    parsed = ParsedRows()
-    for number, error in table.broken.items():
-        parsed.refused[f"row {number}"] = error
+    parsed = ParsedRows(refused=table.broken)
     for number, values in table.rows.items():
         reason = _why_not(values)
         if reason:
             parsed.skipped[reason] += 1
             continue
         try:
-            parsed.rows[f"row {number}"] = _row(values)
+            parsed.rows[number] = _row(values)
         except InputError as error:
-            parsed.refused[f"row {number}"] = error
+            parsed.refused[number] = error
     if not parsed.rows and not parsed.refused:
         rule = f"none of its {len(table.rows)} rows can be used: {', '.join(parsed.skipped)}"
         raise source.refused(rule, "name a table of bf16 or fp16 GEMMs")

@@ -50,13 +50,15 @@ LEAVE_EMPTY: Final = "leave the cell empty where nothing was read"
 class ParsedRows:
     """The rows of one file."""
 
-    rows: dict[str, Row] = field(default_factory=dict)
-    """Place in the file, such as `row 3` -> columns of the sample schema; those that the file does
-    not have are absent."""
+    word: str = "row"
+    """What the file calls a row, for messages."""
+    rows: dict[int, Row] = field(default_factory=dict)
+    """Number in the file, from 1 -> columns of the sample schema; those that the file does not have
+    are absent."""
     skipped: Counter[str] = field(default_factory=Counter)
     """Why rows without an equivalent were left out -> how many."""
-    refused: dict[str, InputError] = field(default_factory=dict)
-    """Place in the file -> the rule that the row breaks."""
+    refused: dict[int, InputError] = field(default_factory=dict)
+    """Number in the file -> the rule that the row breaks."""
     notes: list[str] = field(default_factory=list)
     """For the user, one line each."""
 

@@ -33,14 +33,12 @@ def read_own_columns(source: SourceFile, kind: str) -> ParsedRows:
         if version.isdecimal():
             check_version(int(version), source.name)
     _check_columns(table.columns, source.name)
-    parsed = ParsedRows()
-    for number, error in table.broken.items():
-        parsed.refused[f"row {number}"] = error
+    parsed = ParsedRows(refused=table.broken)
     for number, values in table.rows.items():
         try:
-            parsed.rows[f"row {number}"] = checked(values)
+            parsed.rows[number] = checked(values)
         except InputError as error:
-            parsed.refused[f"row {number}"] = error
+            parsed.refused[number] = error
     return parsed
 
 

@@ -20,7 +20,7 @@ from typing import Final
 
 import pyarrow as pa
 
-from coordinator.samples.export import in_order, write_files
+from coordinator.samples.export import in_order, refuse_directory, write_files
 from coordinator.samples.formats.checked_rows import CONFIG_COLUMNS, GEMM_COLUMNS
 from gemmcast.errors import InputError
 from gemmcast.rows import ReadRow, Row
@@ -78,6 +78,7 @@ def write_t4(table: pa.Table, path: Path) -> None:
     Raises:
         InputError: the name does not end with .json, or there are no samples.
     """
+    refuse_directory(path)
     if path.suffix != ".json":
         rule = "T4 results are a JSON file"
         raise InputError("FILE", str(path), rule, "name it SOMETHING.json")

@@ -60,14 +60,13 @@ def read_t4(source: SourceFile, constants: Mapping[str, str]) -> ParsedRows:
         shared = metadata.get("constants", {})
     _check_version(shared, source)
     unread: Counter[str] = Counter()
-    parsed = ParsedRows()
+    parsed = ParsedRows(word="result")
     for number, result in enumerate(file["results"], 1):
-        place = f"result {number}"
         try:
             row = _row(result, ours, unread)
-            parsed.rows[place] = _checked({**_columns(shared), **row, **constants})
+            parsed.rows[number] = _checked({**_columns(shared), **row, **constants})
         except InputError as error:
-            parsed.refused[place] = error
+            parsed.refused[number] = error
     if unread:
         parsed.notes.append(f"measurements that were not read: {', '.join(sorted(unread))}")
     return parsed

@@ -42,7 +42,7 @@ def test_descriptors_are_estimated_from_the_rows(
     assert (device.compute_units, device.arch) == (132, "sm_90")
     assert (device.power_limit_w, device.l2_bytes) == (700.0, 60 * 2**20)
     (note,) = imported.notes
-    assert "estimated from 48 rows and the datasheet: bf16 800 TFLOP/s; 4320 GB/s" in note
+    assert "estimated from its datasheet and rows (48): bf16 800 TFLOP/s; 4320 GB/s" in note
     assert "132 SMs" in note
 
 
@@ -181,7 +181,7 @@ def test_import_and_export_at_the_terminal(
     workspace, other = tmp_path / "workspace", tmp_path / "other"
     done = coordinator("import", "--format", "aiconfigurator", table, "--workspace", workspace)
     assert done.returncode == 0
-    assert "descriptors estimated from 36 rows" in done.stdout
+    assert "descriptors estimated from its datasheet and rows (36)" in done.stdout
     assert "skipped: gemm_dtype sq" in done.stdout
 
     again = _values(coordinator("import", table, "--workspace", workspace, "--json"))
