@@ -129,7 +129,10 @@ class _Named:
         self._counted = counted
         own = [described for described in counted if not described.is_estimate]
         estimates = [described for described in counted if described.is_estimate]
-        kinds = {_own_kind(described, own) for described in own} or {_estimated_kind(estimates)}
+        kinds = {_own_kind(described, own) for described in own}
+        if estimates and all(kind.mig for kind in kinds):
+            # tables of others are of whole devices
+            kinds.add(_estimated_kind(estimates))
         self._plain = min(kinds, key=lambda kind: kind.rank)
         self._own: dict[_Kind, list[Described]] = {kind: [] for kind in kinds}
         for described in own:
@@ -238,7 +241,7 @@ def _is_alike(one: Described, other: Described) -> bool:
 def _estimated_kind(estimates: Sequence[Described]) -> _Kind:
     """The kind of a device that only tables of others describe."""
     return _Kind(
-        any(one.mig for one in estimates),
+        all(one.mig for one in estimates),
         max(one.compute_units for one in estimates),
         max(one.power_limit_w or 0.0 for one in estimates) or None,
     )

@@ -93,10 +93,14 @@ def _device(
     if name is None:
         rule = "the table does not say what it was measured on"
         raise _UnknownDevice("device", None, rule, f"add a column device, or {WAY_OUT}")
-    for row in rows:
-        if not all(row.get(column) for column in NEEDED_OF_DEVICE):
-            return _estimated(name, rows)
-    return None, None
+    if all(map(_describes_itself, rows)):
+        return None, None
+    return _estimated(name, rows)
+
+
+def _describes_itself(row: Row) -> bool:
+    """Whether the row says all that is needed of its device."""
+    return all(row.get(column) for column in NEEDED_OF_DEVICE)
 
 
 def _estimated(name: str, rows: Sequence[Row]) -> tuple[Device, str]:
@@ -127,7 +131,7 @@ def _completed(row: Row, device: Device | None) -> Row:
         return Sample(**row).row()
     descriptors = known_columns(gemm_of(row), config_of(row), device)
     completed = {**descriptors, **row, "device": device.name}
-    if device.uuid.startswith(ESTIMATED):
+    if device.uuid.startswith(ESTIMATED) and not _describes_itself(row):
         # marks the descriptors as an estimate, which a measured board replaces
         completed["device_uuid"] = device.uuid
     return Sample(**completed).row()

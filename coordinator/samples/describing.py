@@ -13,6 +13,8 @@ from typing import Any, Final
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from coordinator.samples.datasheets import find_datasheet
+from coordinator.samples.estimate import within_reach
 from gemmcast.arrow import SCHEMA
 from gemmcast.descriptions import COLUMNS, ESTIMATED, Described, Descriptions
 from gemmcast.device import Device
@@ -63,7 +65,13 @@ def _counted(table: pa.Table) -> dict[Described, int]:
 
 
 def _peak(device: Device, dtype: str) -> float | None:
-    return device.peak_tflops.get(dtype)
+    """The peak; of a board that nobody here has measured, no more than its datasheet's."""
+    peak = device.peak_tflops.get(dtype)
+    datasheet = find_datasheet(device.name)
+    if peak and datasheet and device.uuid.startswith(ESTIMATED):
+        # an import before there were bounds believed any row
+        return within_reach(dtype, peak, datasheet)
+    return peak
 
 
 def _replaced(table: pa.Table, name: str, values: list[Any]) -> pa.Table:

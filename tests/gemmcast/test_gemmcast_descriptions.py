@@ -114,6 +114,15 @@ def test_a_slice_is_another_device(row: MakeRow) -> None:
     assert (slice_.dram_gbps, slice_.compute_units, slice_.mig) == (300.0, 16, True)
 
 
+def test_a_slice_of_ours_does_not_describe_the_whole_devices_of_others(
+    row: MakeRow, foreign: MakeRow
+) -> None:
+    part = row(uuid="MIG-1", mig=True, compute_units=16, dram_gbps=300.0, power_limit_w=None)
+    plain, slice_ = _every_order([part, foreign()])
+    assert (plain.name, plain.compute_units, plain.dram_gbps) == (NAME, 132, 3600.0)
+    assert (slice_.name, slice_.dram_gbps) == (f"{NAME} (MIG, 16 units)", 300.0)
+
+
 def test_two_drivers_are_one_device_and_most_rows_name_it(row: MakeRow) -> None:
     rows = [row(driver="570"), row(driver="580"), row(driver="580")]
     (device,) = _every_order(rows)

@@ -91,6 +91,14 @@ def test_the_order_and_the_parts_of_a_table_change_nothing(
     assert len(devices_of(training_set(stored[0]))) == 1
 
 
+def test_a_peak_that_an_older_import_believed_is_bounded_by_the_datasheet(
+    store: SampleStore, foreign: pa.Table
+) -> None:
+    place = foreign.column_names.index("peak_tflops")
+    store.append([foreign.set_column(place, "peak_tflops", pa.array([687_195.0]))])
+    assert store.read()["peak_tflops"].to_pylist() == [pytest.approx(989.4)]
+
+
 def test_a_foreign_row_takes_no_power_away(
     demo: pa.Table, foreign: pa.Table, store: SampleStore, tmp_path: Path
 ) -> None:
