@@ -56,12 +56,22 @@ def test_a_limit_near_those_of_the_training_rows_gives_power(
         assert (predicted[name] > 0).all()
 
 
-def test_what_is_unknown_of_the_power_does_not_change_the_runtime(metered: Fitted) -> None:
-    data, model, _ = metered
+def test_an_unknown_limit_and_idle_power_stand_for_typical_ones(metered: Fitted) -> None:
+    """Two thirds of the rows are of a board with the one limit, a third with the other."""
+    data = metered.data
+    queries = data.queries.copy()
+    is_other = np.arange(len(data)) % 3 == 0
+    queries[is_other, AT["power_limit_w"]] = 400.0
+    queries[is_other, AT["idle_power_w"]] = 50.0
+    tree_weight = {"runtime": 0.5, "sustained": 0.0, "power": 0.0}
+    model = CostModel(members=1, steps=100, iterations=10, tree_weight=tree_weight)
+    model.fit(queries, data.measured)
     unknown = _with_limit(data.queries, 0.0)
     unknown[:, AT["idle_power_w"]] = 0.0
-    expected = model.predict(data.queries)["runtime_us"]
-    np.testing.assert_allclose(model.predict(unknown)["runtime_us"], expected, rtol=1e-6)
+    expected = model.predict(data.queries)
+    found = model.predict(unknown)
+    for name in OTHERS:
+        np.testing.assert_array_equal(found[name], expected[name])
 
 
 def test_rows_without_power_and_limit_do_not_make_the_limit_known(metered: Fitted) -> None:

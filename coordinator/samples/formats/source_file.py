@@ -17,6 +17,8 @@ from gemmcast.errors import InputError
 
 GZIP_START: Final = b"\x1f\x8b"
 GZIP_SUFFIX: Final = ".gz"
+LFS_START: Final = b"version https://git-lfs"
+"""AIConfigurator's repository, for one, holds its tables in Git LFS."""
 NAME_A_TABLE: Final = "name a file with a table in it"
 
 
@@ -59,7 +61,8 @@ def read_source(path: Path) -> SourceFile:
     """Everything in a file or pipe.
 
     Raises:
-        InputError: there is no such file, it is empty, or its compression is damaged.
+        InputError: there is no such file, it is empty, a mere pointer to one, or its compression is
+            damaged.
     """
     try:
         data = path.read_bytes()
@@ -70,6 +73,9 @@ def read_source(path: Path) -> SourceFile:
         raise InputError("FILE", str(path), rule, "name a file that is there") from None
     if data.startswith(GZIP_START):
         data = _unpacked(data, path)
+    if data.startswith(LFS_START):
+        rule = "is a pointer of Git LFS, not the file itself"
+        raise InputError("FILE", str(path), rule, "fetch the file: git lfs pull")
     if not data.strip():
         raise InputError("FILE", str(path), "is empty", NAME_A_TABLE)
     return SourceFile(path=path, data=data, modified=datetime.fromtimestamp(modified_s, UTC))

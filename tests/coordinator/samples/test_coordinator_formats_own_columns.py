@@ -172,6 +172,7 @@ def test_an_empty_file_and_a_missing_one_are_refused(tmp_path: Path, format: str
         (b"m;n;k\n1;2;3\n", None, "its cells are separated by semicolons; separate them by commas"),
         (b"m\tn\tk\n1\t2\t3\n", "csv", "its cells are separated by tabs"),
         (b"\x1f\x8b and then nothing", None, "can't be unpacked"),
+        (b"version https://git-lfs.github.com/spec/v1\n", None, "pointer of Git LFS.*git lfs pull"),
         (b"m,n,m\n1,2,3\n", None, "^column = 'm': file has it twice"),
         (b"m,n,k\n1,2,3\n", "aiconfigurator", "^column = 'device': file has no such column"),
         (b"{", None, "not JSON"),
