@@ -69,6 +69,9 @@ def read_t4(source: SourceFile, constants: Mapping[str, str]) -> ParsedRows:
             parsed.refused[number] = error
     if unread:
         parsed.notes.append(f"measurements that were not read: {', '.join(sorted(unread))}")
+    if isinstance(shared, dict) and shared.keys() - READABLE:
+        names = ", ".join(sorted(shared.keys() - READABLE))
+        parsed.notes.append(f"constants that were not read: {names}")
     return parsed
 
 

@@ -205,6 +205,14 @@ def test_a_bad_result_is_refused_with_its_number(
         read_table(write([kernel_tuner(**result)], "results.json"), constants=given)
 
 
+def test_a_constant_that_is_no_column_is_named(write: Write, kernel_tuner: MakeRow) -> None:
+    constants = {"m": 8, "n": 8, "k": 8, "dtype": "fp32", "family": "custom", "device": "a100"}
+    metadata = {"program": "gemmcast", "constants": {**constants, "clock_mhzz": 1980.0}}
+    file = {"metadata": metadata, "results": [kernel_tuner()]}
+    notes = read_table(write(file, "results.json")).notes
+    assert "constants that were not read: clock_mhzz" in notes
+
+
 def test_a_bad_result_costs_itself(write: Write, kernel_tuner: MakeRow, problem: Constants) -> None:
     results = [kernel_tuner(), kernel_tuner(times={"runtimes": [-1.0]}), 7]
     imported = read_table(write(results, "results.json"), constants=problem)
