@@ -33,27 +33,30 @@ NEEDED_OF_DEVICE: Final = ("device_kind", "compute_units", "peak_tflops", "dram_
 
 
 def with_devices(
-    parsed: ParsedRows, given: Device | None, known: Device | None
+    parsed: ParsedRows, given: Device | None, known: Sequence[Device]
 ) -> tuple[list[Row], list[str]]:
     """The rows with all descriptors, in their order; and notes. Adds refusals to `parsed`.
 
     What a row says about its device itself is kept.
+
+    Args:
+        given: what all rows were measured on, if the user says so.
+        known: devices that samples describe already, for the rows that name them.
     """
-    meant = given or known
+    known_by_name = {device.name: device for device in known}
     groups: dict[str | None, dict[int, Row]] = defaultdict(dict)
     for number, row in parsed.rows.items():
-        groups[row.get("device", meant.name if meant else None)][number] = row
+        groups[row.get("device", given.name if given else None)][number] = row
     if given and len(groups) > 1:
         rule = f"the table has rows of {', '.join(map(str, groups))}"
         raise InputError("--device", given.name, rule, "split it, one file for each device")
     completed: dict[int, Row] = {}
     notes: list[str] = []
     for name, rows in groups.items():
-        is_known = known is not None and name == known.name
-        description = known if given is None and is_known else given
-        plausible = _plausible(name, rows, description, parsed)
+        described = known_by_name.get(name or "")
+        plausible = _plausible(name, rows, given or described, parsed)
         try:
-            device, note = _device(name, list(plausible.values()), description)
+            device, note = _device(name, list(plausible.values()), given, described)
         except _UnknownDevice as error:
             parsed.refused.update(dict.fromkeys(plausible, error))
             continue
@@ -85,7 +88,7 @@ class _UnknownDevice(InputError):
 
 
 def _device(
-    name: str | None, rows: Sequence[Row], given: Device | None
+    name: str | None, rows: Sequence[Row], given: Device | None, known: Device | None
 ) -> tuple[Device | None, str | None]:
     """What fills the gaps of these rows, and a note about it; None where there are no gaps."""
     if given:
@@ -95,6 +98,10 @@ def _device(
         raise _UnknownDevice("device", None, rule, f"add a column device, or {WAY_OUT}")
     if all(map(_describes_itself, rows)):
         return None, None
+    if known:
+        as_estimate = replace(known, uuid=ESTIMATED + name)
+        device, note = _with_missing_peaks(as_estimate, name, rows)
+        return device, note or f"{name}: described as by the samples that are there"
     return _estimated(name, rows)
 
 

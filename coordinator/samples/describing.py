@@ -56,6 +56,12 @@ def with_one_description(table: pa.Table) -> pa.Table:
     return pa.concat_tables([others, imported])
 
 
+def measured_devices(table: pa.Table) -> list[Device]:
+    """The devices of the samples, by name, without those that an import estimated."""
+    devices = Descriptions(_counted(table)).devices
+    return [device for device in devices if not device.uuid.startswith(ESTIMATED)]
+
+
 def _counted(table: pa.Table) -> dict[Described, int]:
     """What rows say about devices -> how many say it."""
     grouped = table.select(COLUMNS).group_by(list(COLUMNS)).aggregate([([], "count_all")])

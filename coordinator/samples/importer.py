@@ -74,7 +74,7 @@ def read_table(
     format: str | None = None,
     device: Device | None = None,
     constants: Mapping[str, str] | None = None,
-    known: Device | None = None,
+    known: Sequence[Device] = (),
 ) -> ImportedTable:
     """Read a measured table.
 
@@ -84,7 +84,7 @@ def read_table(
         device: what all rows were measured on; None: what the file says about it, and the rest
             estimated from its datasheet and its rows.
         constants: column -> value for every row; T4 only.
-        known: used as `device` for the rows that name this device, or none.
+        known: devices that samples describe already; they describe the rows that name them.
 
     Raises:
         InputError: not such a file, a column that breaks a rule, or no row that can be used.

@@ -79,7 +79,7 @@ def limits_of(name: str, given: Device | None) -> Limits | None:
         return None
     is_gpu = given.kind == "cuda"
     return Limits(
-        source="--device",
+        source="its description",
         kind=given.kind,
         peak_tflops=given.peak_tflops if is_gpu else {},
         dram_gbps=given.dram_gbps if is_gpu else 0.0,

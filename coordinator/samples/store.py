@@ -18,8 +18,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake import DeltaTable, QueryBuilder, write_deltalake
 
-from coordinator.samples.describing import with_one_description
+from coordinator.samples.describing import measured_devices, with_one_description
 from gemmcast.arrow import SCHEMA, check_schema, conform
+from gemmcast.device import Device
 from gemmcast.errors import InputError
 
 COMPACT_EVERY: Final = 50
@@ -66,6 +67,11 @@ class SampleStore:
         way_out = "run a plan first: python -m coordinator run PLAN.toml"
         raise InputError("samples", text, "no sample store there", way_out)
 
+    @staticmethod
+    def exists(uri: Path | str) -> bool:
+        """Whether there is a store at `uri`."""
+        return bool(DeltaTable.is_deltatable(str(uri)))
+
     @property
     def version(self) -> int:
         """The number of the last commit; 0 for a new table."""
@@ -103,6 +109,10 @@ class SampleStore:
         rows = _query(table, "select * from samples")
         samples = conform(rows, table.table_uri)
         return with_one_description(samples).sort_by("cell_id")
+
+    def measured_devices(self) -> list[Device]:
+        """What the samples say of the devices that were measured, each once."""
+        return measured_devices(self.read())
 
     def counts(self) -> dict[str, int]:
         """Status -> number of rows."""

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from coordinator.samples.datasheets import DATASHEETS, find_datasheet
@@ -110,9 +111,9 @@ def test_a_known_device_describes_only_its_own_rows(write: Write, aic_rows: list
     path = write(aic_rows, "gemm.csv")
     alone = read_table(path).table
     same = replace(device_of(alone.to_pylist()), dram_gbps=1234.0)
-    assert set(read_table(path, known=same).table["dram_gbps"].to_pylist()) == {1234.0}
+    assert set(read_table(path, known=[same]).table["dram_gbps"].to_pylist()) == {1234.0}
     other = replace(same, name="NVIDIA L40S")
-    beside_other = read_table(path, known=other).table
+    beside_other = read_table(path, known=[other]).table
     assert beside_other.drop_columns(["sample_id"]).equals(alone.drop_columns(["sample_id"]))
     with pytest.raises(InputError, match="the table was measured on"):
         read_table(path, device=other)
@@ -278,6 +279,30 @@ def _values(done: subprocess.CompletedProcess[str]) -> Row:
     assert done.returncode == 0, done.stderr
     values: Row = json.loads(done.stdout.splitlines()[-1])
     return values
+
+
+def test_a_board_that_was_measured_here_needs_no_description(
+    coordinator: Run,
+    write: Write,
+    own_row: MakeRow,
+    power_samples: pa.Table,
+    tmp_path: Path,
+    gpu: Device,
+) -> None:
+    """It has no datasheet; its samples say what it is."""
+    workspace = tmp_path / "workspace"
+    table = write([own_row(device=gpu.name, dtype="fp16")], "paper.csv")
+    alone = coordinator("import", table, "--workspace", workspace)
+    assert (alone.returncode, workspace.exists()) == (2, False)
+    SampleStore.open(workspace / "samples", create=True).append([power_samples])
+    imported = _values(coordinator("import", table, "--workspace", workspace, "--json"))
+    assert imported["notes"] == [f"{gpu.name}: described as by the samples that are there"]
+    samples = SampleStore.open(workspace / "samples", create=False)
+    (device,) = samples.measured_devices()
+    assert (device.name, device.uuid, device.power_limit_w) == (gpu.name, gpu.uuid, 700.0)
+    (row,) = [row for row in samples.read().to_pylist() if row["runtime_us"] == 7.25]
+    assert (row["dram_gbps"], row["peak_tflops"]) == (2900.0, 640.0)
+    assert row["device_uuid"] == f"imported-{gpu.name}"
 
 
 # The page

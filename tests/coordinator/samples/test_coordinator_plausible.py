@@ -92,7 +92,9 @@ def test_an_unknown_board_is_bounded_by_its_description(
     write: Write, own_row: MakeRow, gpu: Device
 ) -> None:
     row = {**own_row(device=gpu.name), **CUBE, "runtime_us": 160.0}
-    with pytest.raises(InputError, match="at 859 TFLOP/s, --device says 640; is the unit right?"):
+    with pytest.raises(
+        InputError, match="at 859 TFLOP/s, its description says 640; is the unit right?"
+    ):
         read_table(write([row], "paper.csv"), device=gpu)
 
 
