@@ -65,15 +65,23 @@ def write_files(contents: Mapping[Path, bytes]) -> None:
         try:
             write_atomically(path, data)
         except OSError as error:
-            rule = f"can't be written ({error.strerror})"
-            way_out = "name a file in a folder that you can write to, with room for it"
-            raise InputError("FILE", str(path), rule, way_out) from None
+            raise _unwritable(path, error) from None
 
 
 def refuse_directory(path: Path) -> None:
-    """Refuse a file whose name is a directory's."""
-    if path.is_dir():
+    """Refuse a file whose name is a directory's, or one that no file can have."""
+    try:
+        is_directory = path.is_dir()
+    except OSError as error:
+        raise _unwritable(path, error) from None
+    if is_directory:
         raise InputError("FILE", str(path), "is a directory", "name a file in it, or another one")
+
+
+def _unwritable(path: Path, error: OSError) -> InputError:
+    rule = f"can't be written ({error.strerror})"
+    way_out = "name a file in a folder that you can write to, with room for it"
+    return InputError("FILE", str(path), rule, way_out)
 
 
 def _check_card(card: Path) -> None:

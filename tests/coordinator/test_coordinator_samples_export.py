@@ -106,6 +106,7 @@ def test_a_file_that_cannot_be_written_is_refused(samples: pa.Table, tmp_path: P
         ("is.parquet", "is a directory"),
         ("card.parquet", "is a directory"),
         ("file/in.parquet", "can't be written"),
+        ("x" * 300 + ".parquet", "can't be written"),
     ):
         with pytest.raises(InputError, match=f"^FILE = .*{rule}"):
             write_dataset(samples, tmp_path / name)
