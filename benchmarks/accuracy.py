@@ -41,9 +41,9 @@ from costmodel.evaluate.metrics import to_json
 from costmodel.evaluate.ranking import ranking
 from costmodel.model import CostModel
 from gemmcast.card import Scores
+from gemmcast.descriptions import Descriptions
 from gemmcast.device import Device
 from gemmcast.errors import GemmcastError, InputError
-from gemmcast.rows import device_of
 from gemmcast.score_table import RANKING_METRICS, ranking_rows, score_rows, summary_rows
 
 DEFAULT = Path(__file__).resolve().parent.parent / "datasets" / "h100_demo.parquet"
@@ -102,7 +102,7 @@ def measure(table: Path, holdout: Path | None, by: str) -> Accuracy:
     if holdout is None:
         test, predicted, protocol = _cross_validated(data, by, table)
     else:
-        test = _usable(read_table(holdout, known=_only_device(samples)).table, holdout)
+        test = _usable(read_table(holdout, known=_devices(samples)).table, holdout)
         predicted = predictions(fit(data), data, test)
         protocol = f"trained on {table.name}, tested with {holdout.name}"
     return Accuracy(
@@ -169,11 +169,9 @@ def _usable(table: pa.Table, path: Path) -> TrainingSet:
     return data
 
 
-def _only_device(table: pa.Table) -> Device | None:
-    """The table's device, if it has just one type."""
-    rows = table.to_pylist()
-    names = {row["device"] for row in rows}
-    return device_of(rows) if len(names) == 1 else None
+def _devices(table: pa.Table) -> list[Device]:
+    """What the table says of its devices."""
+    return Descriptions.of_rows(table.to_pylist()).devices
 
 
 def _by_name(test: TrainingSet, predicted: Predictions, names: Names) -> dict[str, Scores]:

@@ -269,9 +269,12 @@ def import_(
 
     place = Workspace(workspace)
     given_device = read_device(device) if device else None
-    imported = read_table(file, format, given_device, _assignments(constants or []))
+    uri = store or place.samples
+    exists = SampleStore.exists(uri)
+    known = SampleStore.open(uri, create=False).measured_devices() if exists else []
+    imported = read_table(file, format, given_device, _assignments(constants or []), known)
     with place.locked():
-        samples = SampleStore.open(store or place.samples, create=True)
+        samples = SampleStore.open(uri, create=True)
         added = len(samples.append([imported.table]))
     counts: dict[str, object] = {
         "file": str(file),

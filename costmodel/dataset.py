@@ -9,7 +9,6 @@ shapes that neither was trained on. Knows nothing of models.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -20,10 +19,11 @@ import pyarrow.compute as pc
 
 from gemmcast import query
 from gemmcast.config import KNOBS
+from gemmcast.descriptions import Descriptions
 from gemmcast.device import Device
 from gemmcast.draw import is_drawn
 from gemmcast.query import OUTPUTS
-from gemmcast.rows import device_of, gemm_of
+from gemmcast.rows import gemm_of
 
 Values = npt.NDArray[np.float64]
 """[n_rows] of one target; NaN where it was not measured."""
@@ -115,11 +115,8 @@ def training_set(table: pa.Table) -> TrainingSet:
 
 
 def devices_of(data: TrainingSet) -> list[Device]:
-    """One description per type of device in the data, in order of appearance."""
-    rows_by_device = defaultdict(list)
-    for row in data.table.to_pylist():
-        rows_by_device[row["device"]].append(row)
-    return [device_of(rows) for rows in rows_by_device.values()]
+    """One description per type of device in the data, by name (gemmcast/descriptions.py)."""
+    return Descriptions.of_rows(data.table.to_pylist()).devices
 
 
 def library_default(data: TrainingSet) -> Mask:

@@ -29,6 +29,7 @@ from costmodel.intervals import calibrated
 from costmodel.outputs import (
     OUTPUT_OF_TARGET,
     TARGETS_OF_OUTPUT,
+    KnownLimits,
     Measured,
     Values,
     compose,
@@ -36,7 +37,7 @@ from costmodel.outputs import (
     outputs_of,
     targets_of,
 )
-from costmodel.terms import log_inputs, terms
+from costmodel.terms import Terms, Typical, log_inputs, terms
 from costmodel.training_range import TrainingRange
 from costmodel.trees import TreeSettings, fit_trees, predict_trees
 from gemmcast.query import AT, Rows
@@ -136,9 +137,13 @@ class CostModel(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         self, queries: Rows, measured: Measured, tree_weight: Mapping[str, float]
     ) -> None:
         """Everything but the intervals."""
-        floor_us, _, _, quantities = terms(queries)
+        self.typical_ = Typical.of(queries)
+        floor_us, _, limit_w, quantities = self._terms(queries)
         targets = targets_of(floor_us[:, 0], queries, measured)
         self.targets_ = tuple(targets)
+        if "power" in targets:
+            has_power = ~np.isnan(targets["power"])
+            self.limits_ = KnownLimits.of(limit_w[has_power, 0])
         self.outputs_ = outputs_of(self.targets_)
         self.tree_weight_ = dict(tree_weight)
         self.categories_ = Categories.of(queries)
@@ -168,7 +173,7 @@ class CostModel(RegressorMixin, BaseEstimator):  # type: ignore[misc]
 
     def _best_tree_weights(self, queries: Rows, measured: Measured) -> dict[str, float]:
         """Target -> the weight with the smallest error; 0 if trees do not clearly help."""
-        floor_us, _, _, quantities = terms(queries)
+        floor_us, _, _, quantities = self._terms(queries)
         logs = log_targets(floor_us[:, 0], queries, measured)
         inputs = self._network_inputs(quantities, self.categories_.one_hot(queries))
         by_networks = self.networks_.predict(inputs).mean
@@ -227,7 +232,7 @@ class CostModel(RegressorMixin, BaseEstimator):  # type: ignore[misc]
     def prefilter(self, query: Array) -> Array:
         """[n] runtime_us by one small network: which configurations are worth a full prediction."""
         xp = query.__array_namespace__()
-        floor_us, _, _, quantities = terms(query)
+        floor_us, _, _, quantities = self._terms(query)
         inputs = self._network_inputs(quantities, self.categories_.one_hot(query))
         correction = self.networks_.prefilter(inputs)
         return graph_ops.squeeze(floor_us * xp.exp(correction))
@@ -235,7 +240,9 @@ class CostModel(RegressorMixin, BaseEstimator):  # type: ignore[misc]
     def _composed(self, query: Array) -> Composed:
         """The outputs of floor, networks and trees."""
         xp = query.__array_namespace__()
-        floor_us, flops, limit_w, quantities = terms(query)
+        floor_us, flops, limit_w, quantities = self._terms(query)
+        if "power" in self.targets_:
+            limit_w = self.limits_.known(limit_w)
         one_hot = self.categories_.one_hot(query)
         by_networks = self.networks_.predict(self._network_inputs(quantities, one_hot))
         logs = self._with_trees(by_networks.mean, quantities)
@@ -247,6 +254,11 @@ class CostModel(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             quantities=quantities,
             one_hot=one_hot,
         )
+
+    def _terms(self, query: Array) -> Terms:
+        """The terms, with the typical value of what the query does not know of the device."""
+        found = terms(query)
+        return found._replace(quantities=self.typical_.filled(found.quantities))
 
     def _network_inputs(self, quantities: Array, one_hot: Array) -> Array:
         xp = quantities.__array_namespace__()

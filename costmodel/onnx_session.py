@@ -45,7 +45,10 @@ def open_session(model: bytes) -> ort.InferenceSession:
 
 
 def parity(model: Predicts, session: ort.InferenceSession, queries: Rows) -> float:
-    """Largest relative difference between the model and its file, over all rows and outputs."""
+    """Largest relative difference between the model and its file, over all rows and outputs.
+
+    Where only one of the two has no value, the difference is infinite.
+    """
     names = [output.name for output in session.get_outputs()]
     from_file = session.run(None, {INPUT: queries})
     from_model = model.predict(queries)
@@ -54,6 +57,8 @@ def parity(model: Predicts, session: ort.InferenceSession, queries: Rows) -> flo
         expected = from_model[name]
         difference = np.abs(values.astype(np.float64) - expected)
         relative = difference / np.maximum(np.abs(expected), SMALLEST)
+        has_no_value = np.isnan(values) != np.isnan(expected)
+        relative = np.where(has_no_value, np.inf, np.nan_to_num(relative, nan=0.0))
         largest = max(largest, float(np.max(relative)))
     return largest
 

@@ -8,13 +8,15 @@
 
 Energy and throughput are computed, never fitted, so that outputs cannot contradict each other.
 Without power in the samples the model has no power; without a sustained runtime (tables from
-elsewhere have none) it has neither that nor energy.
+elsewhere have none) it has neither that nor energy. A query whose power limit is unknown, or beyond
+those of the training rows, has NaN as power and energy.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Final
+from dataclasses import dataclass
+from typing import Final, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -42,6 +44,31 @@ TARGETS_OF_OUTPUT: Final = {
 """The targets whose corrections an output is made of."""
 MIN_POWER_ROWS: Final = 40
 """With fewer rows a target other than runtime is not fitted."""
+LIMIT_MARGIN: Final = 1.1
+"""Factor by which a power limit may be beyond those of the training rows with power."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KnownLimits:
+    """The power limits that the power of a query is known for, margin included."""
+
+    lowest_w: float
+    highest_w: float
+
+    @classmethod
+    def of(cls, limits_w: Values) -> Self:
+        """Of the limits[n] of the training rows with power, each above 0; maybe none."""
+        if not len(limits_w):
+            return cls(lowest_w=np.inf, highest_w=np.inf)
+        lowest_w = float(limits_w.min() / LIMIT_MARGIN)
+        return cls(lowest_w=lowest_w, highest_w=float(limits_w.max() * LIMIT_MARGIN))
+
+    def known(self, limit_w: Array) -> Array:
+        """limit_w[n, 1], NaN where it is unknown or was never seen; array-API code."""
+        xp = limit_w.__array_namespace__()
+        lowest_w, highest_w = np.float32(self.lowest_w), np.float32(self.highest_w)
+        is_known = (limit_w >= lowest_w) & (limit_w <= highest_w)
+        return xp.where(is_known, limit_w, xp.asarray(np.float32(np.nan)))
 
 
 def targets_of(floor_us: Values, queries: Rows, measured: Measured) -> dict[str, Values]:

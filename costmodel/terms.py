@@ -11,9 +11,11 @@ networks see their logarithms.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final, NamedTuple
+from dataclasses import dataclass
+from typing import Final, NamedTuple, Self
 
 import numpy as np
+import numpy.typing as npt
 
 from costmodel import graph_ops
 from costmodel.formulas import (
@@ -31,7 +33,7 @@ from costmodel.formulas import (
     times_us,
 )
 from costmodel.graph_ops import Array
-from gemmcast.query import FIELDS, KNOB_FIELDS
+from gemmcast.query import AT, FIELDS, KNOB_FIELDS, Rows
 
 DERIVED_SCALES: Final[Mapping[str, float]] = {
     "tile_unknown": 1.0,
@@ -108,6 +110,10 @@ SMALLEST: Final = 1e-4
 """In place of less, over the typical value: a logarithm needs more than 0."""
 
 
+MAY_BE_UNKNOWN: Final = ("power_limit_w", "idle_power_w")
+"""Readings of a device that a query may not know, and that the networks see."""
+
+
 class Terms(NamedTuple):
     """What the model computes with."""
 
@@ -159,6 +165,36 @@ def terms(query: Array) -> Terms:
     ]
     quantities = xp.concat([query, *derived], axis=1)
     return Terms(floor_us=floor, flops=flops, power_limit_w=q.power_limit_w, quantities=quantities)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Typical:
+    """What stands for a reading that a query does not know of its device: the training median.
+
+    0 means unknown, and its logarithm is far from every device's. Without a known value among the
+    training rows 0 is all that a model has seen, and stays.
+    """
+
+    values: npt.NDArray[np.float32]
+    """[len(QUANTITIES)], 0 for every quantity that is no reading of a device."""
+
+    @classmethod
+    def of(cls, queries: Rows) -> Self:
+        """Of the training rows[n, len(FIELDS)]."""
+        values = np.zeros(len(QUANTITIES), dtype=np.float32)
+        for name in MAY_BE_UNKNOWN:
+            column = queries[:, AT[name]]
+            known = column[column > 0]
+            if len(known):
+                values[QUANTITIES.index(name)] = np.median(known)
+        return cls(values=values)
+
+    def filled(self, quantities: Array) -> Array:
+        """The quantities[n, len(QUANTITIES)] without unknown readings; array-API code."""
+        if not self.values.any():
+            return quantities
+        xp = quantities.__array_namespace__()
+        return xp.where(quantities == 0.0, xp.asarray(self.values), quantities)
 
 
 def log_inputs(quantities: Array) -> Array:

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from gemmcast import renames
 from gemmcast.errors import InputError
-from gemmcast.sample import COLUMNS, DEFAULTS, REQUIRED, SCHEMA_VERSION
+from gemmcast.sample import COLUMNS, DEFAULTS, REQUIRED, SCHEMA_VERSION, check_version
 
 _TYPES: Final = {
     "int": pa.int64(),
@@ -24,6 +24,7 @@ _TYPES: Final = {
     "str": pa.string(),
     "bool": pa.bool_(),
 }
+_VERSION: Final = "schema_version"
 _EVERY_SAMPLE: Final = "every sample needs it (docs/schema.md)"
 
 
@@ -44,7 +45,15 @@ def read_samples(path: str | Path, columns: Sequence[str] | None = None) -> pa.T
 
 
 def to_table(rows: Sequence[Mapping[str, object]]) -> pa.Table:
-    """Rows of `Sample.row()` as one table of SCHEMA."""
+    """Rows of `Sample.row()` as one table of SCHEMA; an absent column becomes null.
+
+    Raises:
+        TypeError: a row has a column that the schema does not have. Arrow would drop it in silence.
+    """
+    for number, row in enumerate(rows, 1):
+        unknown = row.keys() - COLUMNS.keys()
+        if unknown:
+            raise TypeError(f"row {number} has columns that no sample has: {sorted(unknown)}")
     return pa.Table.from_pylist(list(rows), schema=SCHEMA)
 
 
@@ -58,9 +67,10 @@ def conform(table: pa.Table, source: str) -> pa.Table:
         source: where it was read; for messages.
 
     Raises:
-        InputError: an unknown column, a null where none may be, a column that every file needs and
-            this one lacks, or a type that cannot be cast.
+        InputError: a newer schema, an unknown column, a null where none may be, a column that every
+            file needs and this one lacks, or a type that cannot be cast.
     """
+    check_schema(table, source)
     table = upgrade(table)
     unknown = sorted(set(table.column_names) - set(COLUMNS))
     if unknown:
@@ -68,6 +78,23 @@ def conform(table: pa.Table, source: str) -> pa.Table:
         raise InputError("column", unknown[0], rule, "drop or rename it (docs/schema.md)")
     columns = [_column(table, field, source) for field in SCHEMA]
     return pa.table(columns, schema=SCHEMA)
+
+
+def check_schema(table: pa.Table, source: str) -> None:
+    """Refuse rows of a schema that this version does not know.
+
+    Args:
+        table: its column `schema_version` is enough.
+        source: where it was read; for messages.
+    """
+    if _VERSION not in table.column_names or not len(table):
+        return
+    try:
+        newest = pc.max(table[_VERSION].cast(pa.int64())).as_py()
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        # no number: whoever reads the column says so
+        return
+    check_version(newest or 0, source)
 
 
 def upgrade(table: pa.Table) -> pa.Table:

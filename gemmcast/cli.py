@@ -155,7 +155,7 @@ def _device(text: str | None) -> Device | str | None:
     if text is None or not Path(text).is_file():
         return text
     try:
-        return Device.from_json(Path(text).read_text())
+        return Device.from_json(Path(text).read_text(), strict=True)
     except (OSError, UnicodeDecodeError) as error:
         way_out = "name a file with a device description in JSON"
         raise InputError("--device", text, f"can't be read ({error})", way_out) from None

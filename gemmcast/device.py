@@ -93,8 +93,12 @@ class Device:
         return json.dumps(asdict(self), sort_keys=True)
 
     @staticmethod
-    def from_json(text: str) -> Device:
+    def from_json(text: str, *, strict: bool = False) -> Device:
         """The inverse of `to_json`, also of descriptions written before contract 3.
+
+        Args:
+            strict: refuse a key that no device has, because a person misspelt it. Otherwise it is
+                one that a newer version added.
 
         Raises:
             InputError: the text is something else.
@@ -102,6 +106,9 @@ class Device:
         try:
             values = renamed(json.loads(text), DEVICE_FIELDS)
             names = {field.name for field in fields(Device)}
+            unknown = sorted(values.keys() - names)
+            if strict and unknown:
+                raise TypeError(f"no device has a key {unknown[0]!r}")
             return Device(**{name: value for name, value in values.items() if name in names})
         except (ValueError, TypeError, AttributeError) as error:
             rule = f"not a device description ({error})"

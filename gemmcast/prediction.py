@@ -1,6 +1,7 @@
 """The answer to one query: what one GEMM costs with one kernel configuration on one device.
 
-None stands for a value that the model does not predict, such as power where no training row had it.
+None stands for a value that the model does not predict: power where no training row had it, or
+where the device's power limit is unknown or far from those of the training rows.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ class Prediction:
     energy_mj: float | None = None
     """Energy of one launch: power_w x sustained_runtime_us. [mJ]"""
     low: Mapping[str, float] = field(default_factory=dict)
-    """Field name -> lower end of the interval that holds nine of ten measurements."""
+    """Field name -> lower end of the interval that holds nine of ten measurements. A value that is
+    None has none."""
     high: Mapping[str, float] = field(default_factory=dict)
     """Field name -> upper end of that interval."""
     extrapolating: bool = False

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from math import isnan
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self, get_args
@@ -118,9 +119,12 @@ class Predictor:
         return _prediction(model, model.run_one(row))
 
     def predict_encoded(self, row: Sequence[query.Number] | query.Rows) -> dict[str, float]:
-        """The values of one encoded row[len(FIELDS)] by output name, without intervals."""
+        """The values of one encoded row[len(FIELDS)] by output name, without intervals.
+
+        Power and energy are absent where the row's power limit is unknown or was never seen.
+        """
         model = self._model
-        return dict(zip(model.outputs, model.run_one(row).values, strict=True))
+        return _known(model.outputs, model.run_one(row).values)
 
     def predict_batch(
         self,
@@ -141,7 +145,8 @@ class Predictor:
     def predict_rows(self, rows: query.Rows) -> Answers:
         """Encoded rows[n_rows, len(FIELDS)] -> answers[n_rows] by output name.
 
-        `low` and `high` are [n_rows, n_outputs], `extrapolating` is [n_rows].
+        `low` and `high` are [n_rows, n_outputs], `extrapolating` is [n_rows]. Power and energy are
+        NaN where a row's power limit is unknown or was never seen.
         """
         return self._model.run(rows)
 
@@ -174,12 +179,13 @@ class Predictor:
         cost is on the model's card (`ranking`, method `prefilter`, `regret_8`).
 
         Raises:
-            InputError: no configuration, an unknown objective, one that the model does not predict,
-                names that the model cannot tell apart, or what `predict` raises.
+            InputError: no configuration, an unknown objective, one that the model does not predict
+                (for this device), names that the model cannot tell apart, or what `predict` raises.
         """
         model = self._model
         _check_ranking(model, configs, objective, top)
-        rows = query.encode_configs(gemm, configs, _device(model, device), cache=cache)
+        on = _device(model, device)
+        rows = query.encode_configs(gemm, configs, on, cache=cache)
         tied = ties.ties_of(configs, rows)
         ties.check_names(configs)
         kept = np.arange(len(rows))
@@ -187,6 +193,8 @@ class Predictor:
             kept = _prefiltered(model, rows, PREFILTERED * top)
         answers = model.run(rows[kept])
         costs = np.prod([answers[name] for name in _MINIMISED[objective]], axis=0)
+        if np.isnan(costs).any():
+            raise _no_energy(on, objective)
         best = np.argsort(costs, kind="stable")[:top]
         predictions = _predictions(model, {name: array[best] for name, array in answers.items()})
         ranking: list[RankedConfig] = []
@@ -263,6 +271,13 @@ def _check_ranking(
             raise InputError("objective", objective, rule, 'use "time"')
 
 
+def _no_energy(device: Device, objective: str) -> InputError:
+    limit_w = device.power_limit_w
+    limit = "is unknown" if limit_w is None else f"({limit_w:g} W) is far from the training rows'"
+    rule = f"no energy is predicted for {device.name}: its power limit {limit}"
+    return InputError("objective", objective, rule, 'use "time", or give a Device with its limit')
+
+
 def _prefiltered(model: LoadedModel, rows: query.Rows, count: int) -> npt.NDArray[np.intp]:
     """Places of the `count` rows that the prefilter puts first, in their order; all if few."""
     estimates_us = model.estimate_us(rows) if len(rows) > count else None
@@ -280,11 +295,16 @@ def _predictions(model: LoadedModel, answers: Answers) -> list[Prediction]:
 
 
 def _prediction(model: LoadedModel, answer: Answer) -> Prediction:
-    values = dict(zip(model.outputs, answer.values, strict=True))
     return Prediction(
-        **values,
-        low=dict(zip(model.outputs, answer.low, strict=True)),
-        high=dict(zip(model.outputs, answer.high, strict=True)),
+        **_known(model.outputs, answer.values),
+        low=_known(model.outputs, answer.low),
+        high=_known(model.outputs, answer.high),
         extrapolating=answer.extrapolating,
         model_version=model.version,
     )
+
+
+def _known(outputs: Sequence[str], values: Sequence[float]) -> dict[str, float]:
+    """By output; NaN is what the model does not know (docs/onnx.md)."""
+    by_output = zip(outputs, values, strict=True)
+    return {name: value for name, value in by_output if not isnan(value)}

@@ -1,15 +1,16 @@
 """Between the nouns (Gemm, KernelConfig, Device, Cell) and the flat row of a sample.
 
     known_columns(gemm, config, device)  ->  the columns that are known before anything is measured
-    gemm_of(row), config_of(row), device_of(rows)  ->  the nouns again
+    gemm_of(row), config_of(row)  ->  the nouns again
     blank(cell, ...), failed(cell, ...)  ->  a whole row, before its readings
 
-Does not know how a cell is measured, nor where rows are kept.
+gemmcast/descriptions.py makes devices of rows. Does not know how a cell is measured, nor where
+rows are kept.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
@@ -38,32 +39,6 @@ def gemm_of(row: ReadRow) -> Gemm:
 def config_of(row: ReadRow) -> KernelConfig:
     """The kernel configuration of a row."""
     return KernelConfig(**{name: row[name] for name in _CONFIG_COLUMNS})
-
-
-def device_of(rows: Sequence[ReadRow]) -> Device:
-    """The device that rows of one device describe; its peaks are those of all dtypes in `rows`."""
-    first = rows[0]
-    peaks = {row["dtype"]: row["peak_tflops"] for row in rows if row["peak_tflops"]}
-    return Device(
-        name=first["device"],
-        kind=first["device_kind"],
-        uuid=first["device_uuid"],
-        compute_units=first["compute_units"],
-        arch=first["arch"],
-        clock_max_mhz=first["clock_max_mhz"],
-        power_limit_w=first["power_limit_w"],
-        idle_power_w=first["idle_power_w"],
-        memory_bytes=first["memory_bytes"] or 0,
-        l2_bytes=first["l2_bytes"] or 0,
-        dram_gbps=first["dram_gbps"] or 0.0,
-        l2_gbps=first["l2_gbps"],
-        empty_launch_us=first["empty_launch_us"] or 0.0,
-        peak_tflops=peaks,
-        driver=first["driver"],
-        cuda=first["cuda"],
-        library=first["library"],
-        mig=first["mig"],
-    )
 
 
 def known_columns(gemm: Gemm, config: KernelConfig, device: Device) -> Row:

@@ -15,6 +15,8 @@ from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
 from typing import Any, Final
 
+from gemmcast.errors import InputError
+
 SCHEMA_VERSION: Final = 3
 STATUSES: Final = {
     "ok": "Measured, and the result is correct.",
@@ -213,6 +215,19 @@ DEFAULTS: Final[dict[str, int | float | str | bool | None]] = {
     name: field.default for name, field in _FIELDS.items() if field.default is not MISSING
 }
 """Column -> its value in a file without this column. The other columns must be there."""
+
+
+def check_version(version: int, source: str) -> None:
+    """Refuse rows of a schema that this version does not know.
+
+    Args:
+        version: the newest of the rows.
+        source: where they were read; for messages.
+    """
+    if version > SCHEMA_VERSION:
+        rule = f"{source} is of a newer schema; this gemmcast knows schemas up to {SCHEMA_VERSION}"
+        way_out = "use the gemmcast that wrote it, or a newer one"
+        raise InputError("schema_version", version, rule, way_out)
 
 
 def digest(value: Mapping[str, object]) -> str:

@@ -18,8 +18,9 @@ from agent.messages import Event, Outcome
 from gemmcast.arrow import read_samples
 from gemmcast.cell import Cell
 from gemmcast.config import KNOBS, KernelConfig
+from gemmcast.descriptions import device_of
 from gemmcast.errors import InputError
-from gemmcast.rows import ReadRow, Row, config_of, device_of, failed
+from gemmcast.rows import ReadRow, Row, config_of, failed
 from gemmcast.sample import digest
 
 KEY_COLUMNS = (

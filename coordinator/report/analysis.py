@@ -38,8 +38,10 @@ class HeldOutRows:
     """In the order of the columns of `low` and `high`."""
 
     def has(self, target: str) -> Mask:
-        """[n_rows] True where the target was measured."""
+        """[n_rows] True where the target was measured, and the model answers."""
         measured: Mask = ~np.isnan(self.data.measured[target])
+        if target in self.predictions:
+            measured &= ~np.isnan(self.predictions[target])
         return measured
 
     def errors(self, target: str) -> Values:

@@ -125,7 +125,7 @@ def _tradeoff(
 ) -> Tradeoff | None:
     first_rows = np.array([rows[0] for rows in configs])
     predictions = predict(data.queries[first_rows])
-    if ENERGY not in predictions:
+    if ENERGY not in predictions or np.isnan(predictions[ENERGY]).any():
         return None
     samples = data.take(first_rows).table.to_pylist()
     kernels = [config_of(sample) for sample in samples]

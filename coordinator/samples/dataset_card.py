@@ -20,6 +20,8 @@ from gemmcast.rows import ReadRow
 
 Rows = Sequence[ReadRow]
 GROUP: Final = 20
+WRITTEN_BY: Final = "Written by `python -m coordinator export`"
+"""On every card: only such a page is replaced."""
 BANDWIDTHS: Final = (
     ("copy", "dram_gbps", "GB/s"),
     ("L2", "l2_gbps", "GB/s"),
@@ -81,7 +83,7 @@ def dataset_card(
     lines = [
         f"# {name}",
         "",
-        "Written by `python -m coordinator export`; the columns are those of docs/schema.md.",
+        f"{WRITTEN_BY}; the columns are those of docs/schema.md.",
         "",
         "| | |",
         "|---|---|",

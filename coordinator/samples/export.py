@@ -14,7 +14,7 @@ from typing import Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from coordinator.samples.dataset_card import DatasetCounts, counts, dataset_card
+from coordinator.samples.dataset_card import WRITTEN_BY, DatasetCounts, counts, dataset_card
 from gemmcast.errors import InputError
 from gemmcast.modeldir import write_atomically
 
@@ -34,21 +34,67 @@ def write_dataset(
         What the dataset holds.
 
     Raises:
-        InputError: the name does not end with .parquet, or there are no samples.
+        InputError: the name does not end with .parquet, it cannot be written, its card would
+            replace another page, or there are no samples.
     """
+    refuse_directory(path)
     if path.suffix != ".parquet":
         rule = "a dataset is a Parquet file"
         raise InputError("FILE", str(path), rule, "name it SOMETHING.parquet")
+    card = path.with_suffix(".md")
+    _check_card(card)
     ordered = in_order(table)
-    path.parent.mkdir(parents=True, exist_ok=True)
     sink = pa.BufferOutputStream()
     pq.write_table(ordered, sink, compression="zstd", compression_level=COMPRESSION_LEVEL)
-    write_atomically(path, sink.getvalue().to_pybytes())
     rows = ordered.to_pylist()
     counted = counts(rows)
     page = dataset_card(path.stem, rows, counted, measure)
-    write_atomically(path.with_suffix(".md"), page.encode())
+    write_files({path: sink.getvalue().to_pybytes(), card: page.encode()})
     return counted
+
+
+def write_files(contents: Mapping[Path, bytes]) -> None:
+    """Write files, each whole or not at all; nothing where one of them is a directory.
+
+    Raises:
+        InputError: one of them cannot be written.
+    """
+    for path in contents:
+        refuse_directory(path)
+    for path, data in contents.items():
+        try:
+            write_atomically(path, data)
+        except OSError as error:
+            raise _unwritable(path, error) from None
+
+
+def refuse_directory(path: Path) -> None:
+    """Refuse a file whose name is a directory's, or one that no file can have."""
+    try:
+        is_directory = path.is_dir()
+    except OSError as error:
+        raise _unwritable(path, error) from None
+    if is_directory:
+        raise InputError("FILE", str(path), "is a directory", "name a file in it, or another one")
+
+
+def _unwritable(path: Path, error: OSError) -> InputError:
+    rule = f"can't be written ({error.strerror})"
+    way_out = "name a file in a folder that you can write to, with room for it"
+    return InputError("FILE", str(path), rule, way_out)
+
+
+def _check_card(card: Path) -> None:
+    """Refuse a card that would replace a page which is no card."""
+    try:
+        page = card.read_text(errors="replace")
+    except OSError:
+        # none there, or none that can be read: the writer says which
+        return
+    third_line = "".join(page.splitlines()[2:3])
+    if not third_line.startswith(WRITTEN_BY):
+        rule = f"its card, {card.name}, would replace a page that is no card of a dataset"
+        raise InputError("FILE", str(card.with_suffix(".parquet")), rule, "choose another name")
 
 
 def in_order(table: pa.Table) -> pa.Table:

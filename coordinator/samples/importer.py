@@ -1,5 +1,7 @@
 """Measured tables of others as samples: read the file, complete each row with its device, name it.
 
+A row that breaks a rule is left out and counted; a file without any good row is refused.
+
     cell_id   = digest of GEMM, configuration, conditions, device's name, library and readings
     sample_id = digest of cell_id
 
@@ -11,29 +13,29 @@ Does not know the store or a workspace.
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import pyarrow as pa
 
-from coordinator.samples.datasheets import WAY_OUT, find_datasheet
-from coordinator.samples.estimate import estimate, ok_timings, peak_tflops, peaks_text
+from coordinator.samples.completing import with_devices
 from coordinator.samples.formats.aiconfigurator import read_aiconfigurator
 from coordinator.samples.formats.checked_rows import CONFIG_COLUMNS, GEMM_COLUMNS, ParsedRows
 from coordinator.samples.formats.own_columns import read_own_columns
+from coordinator.samples.formats.source_file import SourceFile, read_source
 from coordinator.samples.formats.t4_reader import read_t4
 from coordinator.samples.formats.table_file import FORMATS, guess_format
+from coordinator.samples.plausible import ImplausibleError
 from gemmcast import __version__
 from gemmcast.arrow import to_table
 from gemmcast.device import Device
 from gemmcast.errors import InputError
 from gemmcast.renames import first_config
-from gemmcast.rows import ReadRow, Row, config_of, gemm_of, known_columns
-from gemmcast.sample import Sample, digest
+from gemmcast.rows import ReadRow, Row
+from gemmcast.sample import digest
 
 CONTENT: Final = (
     *GEMM_COLUMNS,
@@ -48,8 +50,8 @@ CONTENT: Final = (
 )
 """What makes two rows the same row, besides the configuration and the operands' values. It must
 never change, because ids are made of it; so it does not follow other lists of readings."""
-NEEDED_OF_DEVICE: Final = ("device_kind", "compute_units", "peak_tflops", "dram_gbps")
-"""Without these columns a model learns nothing from a row."""
+SHOWN_REFUSALS: Final = 3
+"""Rows that are named for each rule that rows break."""
 REPEATED: Final = "stands earlier in the table"
 
 
@@ -64,7 +66,7 @@ class ImportedTable:
     skipped: dict[str, int]
     """Why rows were left out -> how many."""
     notes: tuple[str, ...]
-    """One line each: where descriptors come from, what was not read."""
+    """One line each: where descriptors come from, which rows were left out, what was not read."""
 
 
 def read_table(
@@ -72,32 +74,33 @@ def read_table(
     format: str | None = None,
     device: Device | None = None,
     constants: Mapping[str, str] | None = None,
-    known: Device | None = None,
+    known: Sequence[Device] = (),
 ) -> ImportedTable:
     """Read a measured table.
 
     Args:
+        path: a file or a pipe; either may be gzipped.
         format: one of FORMATS; None: the one that the file's first bytes and columns show.
         device: what all rows were measured on; None: what the file says about it, and the rest
-            estimated from its rows.
+            estimated from its datasheet and its rows.
         constants: column -> value for every row; T4 only.
-        known: used as `device` for the rows that name this device, or none.
+        known: devices that samples describe already; they describe the rows that name them.
 
     Raises:
-        InputError: not such a file, a column or value that breaks a rule, or a device of which too
-            little is known.
+        InputError: not such a file, a column that breaks a rule, or no row that can be used.
     """
     if format is not None and format not in FORMATS:
         way_out = f"use one of {', '.join(FORMATS)}"
         raise InputError("--format", format, "unknown format", way_out)
-    chosen = format or guess_format(path)
-    parsed = _parsed(path, chosen, constants or {})
-    rows, device_notes = _with_devices(parsed.rows, device, known)
-    modified = datetime.fromtimestamp(path.stat().st_mtime, UTC)
-    measured_at = modified.isoformat(timespec="milliseconds")
-    agent = f"import:{chosen}:{path.name}"
+    source = read_source(path)
+    chosen = format or guess_format(source)
+    parsed = _parsed(source, chosen, constants or {})
+    rows, device_notes = with_devices(parsed, device, known)
+    _check_refusals(parsed, rows, source)
+    agent = f"import:{chosen}:{source.name}"
+    measured_at = source.modified.isoformat(timespec="milliseconds")
     by_cell: dict[str, Row] = {}
-    skipped = Counter(parsed.skipped)
+    skipped = parsed.skipped + Counter(map(_reason, parsed.refused.values()))
     for row in rows:
         sample = _with_provenance(row, agent, measured_at)
         if sample["cell_id"] in by_cell:
@@ -108,7 +111,7 @@ def read_table(
         format=chosen,
         table=to_table(list(by_cell.values())),
         skipped=dict(skipped),
-        notes=(*device_notes, *parsed.notes),
+        notes=(*device_notes, *_refusal_notes(parsed), *parsed.notes),
     )
 
 
@@ -116,90 +119,62 @@ def read_device(path: Path) -> Device:
     """A device description, as `Device.to_json` writes it.
 
     Raises:
-        InputError: no such file, or not a device description.
+        InputError: no such file, or not a device description; also a key that none has.
     """
     try:
-        return Device.from_json(path.read_text())
+        return Device.from_json(path.read_text(), strict=True)
     except (OSError, UnicodeDecodeError) as error:
         rule = f"can't be read ({error})"
         way_out = "name a file with a device description in JSON"
         raise InputError("--device", str(path), rule, way_out) from None
 
 
-def _parsed(path: Path, format: str, constants: Mapping[str, str]) -> ParsedRows:
+def _parsed(source: SourceFile, format: str, constants: Mapping[str, str]) -> ParsedRows:
     if format == "t4":
-        return read_t4(path, constants)
+        return read_t4(source, constants)
     if constants:
         rule = f"is for T4 results; this is {format}"
         raise InputError("--set", " ".join(constants), rule, "add a column to the table")
     if format == "aiconfigurator":
-        return read_aiconfigurator(path)
-    return read_own_columns(path, format)
+        return read_aiconfigurator(source)
+    return read_own_columns(source, format)
 
 
-def _with_devices(
-    rows: Sequence[Row], given: Device | None, known: Device | None
-) -> tuple[list[Row], list[str]]:
-    """The rows with all descriptors, in their order; and notes.
-
-    What a row says about its device itself is kept.
-    """
-    meant = given or known
-    name_if_absent = meant.name if meant else None
-    groups: dict[str | None, list[Row]] = defaultdict(list)
-    for row in rows:
-        groups[row.get("device", name_if_absent)].append(row)
-    if given and len(groups) > 1:
-        rule = f"the table has rows of {', '.join(map(str, groups))}"
-        raise InputError("--device", given.name, rule, "split it, one file for each device")
-    devices: dict[str | None, Device | None] = {}
-    notes: list[str] = []
-    for name, group in groups.items():
-        is_known = known is not None and name == known.name
-        description = known if given is None and is_known else given
-        devices[name], note = _device(name, group, description)
-        if note:
-            notes.append(note)
-    completed = [_completed(row, devices[row.get("device", name_if_absent)]) for row in rows]
-    return completed, notes
+# rows that break a rule
 
 
-def _device(
-    name: str | None, rows: Sequence[Row], given: Device | None
-) -> tuple[Device | None, str | None]:
-    """What fills the gaps of these rows, and a note about it; None where there are no gaps."""
-    if given:
-        return _with_missing_peaks(given, name or given.name, rows)
-    if name is None:
-        rule = "the table does not say what it was measured on"
-        raise InputError("device", None, rule, f"add a column device, or {WAY_OUT}")
-    for row in rows:
-        if not all(row.get(column) for column in NEEDED_OF_DEVICE):
-            return estimate(name, rows)
-    return None, None
+def _check_refusals(parsed: ParsedRows, rows: Sequence[Row], source: SourceFile) -> None:
+    """Refuse a file of which no row is left, or most are in another unit."""
+    total = len(rows) + len(parsed.refused)
+    beyond = []
+    for number, error in parsed.refused.items():
+        if isinstance(error, ImplausibleError):
+            beyond.append(number)
+    blamed = beyond if 2 * len(beyond) > total else list(parsed.refused)
+    if rows and blamed is not beyond:
+        return
+    first = min(blamed)
+    error = parsed.refused[first]
+    others = f" and {len(blamed) - 1} more of {total}" if len(blamed) > 1 else ""
+    rule = f"{source.name}, {parsed.word} {first}{others}: {error.rule}"
+    raise InputError(error.field, error.value, rule, error.way_out)
 
 
-def _with_missing_peaks(given: Device, name: str, rows: Sequence[Row]) -> tuple[Device, str | None]:
-    """The given device; a peak that was never measured on it is taken from the rows."""
-    named, described = find_datasheet(name), find_datasheet(given.name)
-    if named and described and named != described:
-        rule = f"the table was measured on {name}"
-        raise InputError("--device", given.name, rule, "give that device's description")
-    missing: dict[str, float] = {}
-    for dtype, peak in peak_tflops(ok_timings(rows)).items():
-        if not given.peak_tflops.get(dtype):
-            missing[dtype] = peak
-    if not missing:
-        return given, None
-    note = f"{given.name}: peak taken from the rows: {peaks_text(missing)}"
-    return replace(given, peak_tflops={**given.peak_tflops, **missing}), note
+def _reason(error: InputError) -> str:
+    """What rows that break the same rule are counted by."""
+    if isinstance(error, ImplausibleError):
+        return f"{error.field}: {error.way_out}"
+    return f"{error.field} {error.rule}"
 
 
-def _completed(row: Row, device: Device | None) -> Row:
-    if device is None:
-        return Sample(**row).row()
-    descriptors = known_columns(gemm_of(row), config_of(row), device)
-    return Sample(**{**descriptors, **row, "device": device.name}).row()
+def _refusal_notes(parsed: ParsedRows) -> Iterator[str]:
+    """The first rows of every reason, with their values."""
+    shown: Counter[str] = Counter()
+    for number, error in sorted(parsed.refused.items()):
+        reason = _reason(error)
+        shown[reason] += 1
+        if shown[reason] <= SHOWN_REFUSALS:
+            yield f"{parsed.word} {number} left out: {error}"
 
 
 def _with_provenance(row: Row, agent: str, measured_at: str) -> Row:

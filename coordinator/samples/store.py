@@ -18,7 +18,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake import DeltaTable, QueryBuilder, write_deltalake
 
-from gemmcast.arrow import SCHEMA, conform
+from coordinator.samples.describing import measured_devices, with_one_description
+from gemmcast.arrow import SCHEMA, check_schema, conform
+from gemmcast.device import Device
 from gemmcast.errors import InputError
 
 COMPACT_EVERY: Final = 50
@@ -50,11 +52,13 @@ class SampleStore:
                 schema to the present schema. False: for readers; changes nothing.
 
         Raises:
-            InputError: there is no table and `create` is false, or the table has unknown columns.
+            InputError: there is no table and `create` is false, or the table has unknown columns or
+                rows of a newer schema.
         """
         text = str(uri)
         if DeltaTable.is_deltatable(text):
             table = DeltaTable(text)
+            _check_schema(table)
             if create:
                 _migrate(table)
             return SampleStore(table)
@@ -62,6 +66,11 @@ class SampleStore:
             return SampleStore(_new_table(text))
         way_out = "run a plan first: python -m coordinator run PLAN.toml"
         raise InputError("samples", text, "no sample store there", way_out)
+
+    @staticmethod
+    def exists(uri: Path | str) -> bool:
+        """Whether there is a store at `uri`."""
+        return bool(DeltaTable.is_deltatable(str(uri)))
 
     @property
     def version(self) -> int:
@@ -89,7 +98,7 @@ class SampleStore:
         return rows
 
     def read(self, *, version: int | None = None) -> pa.Table:
-        """Every sample, with the columns of SCHEMA, sorted by cell.
+        """Every sample, with the columns of SCHEMA, sorted by cell; one description a device.
 
         Args:
             version: of the table, as `version` gave it; None: the newest.
@@ -98,7 +107,12 @@ class SampleStore:
         if version is not None:
             table = DeltaTable(table.table_uri, version=version)
         rows = _query(table, "select * from samples")
-        return conform(rows, table.table_uri).sort_by("cell_id")
+        samples = conform(rows, table.table_uri)
+        return with_one_description(samples).sort_by("cell_id")
+
+    def measured_devices(self) -> list[Device]:
+        """What the samples say of the devices that were measured, each once."""
+        return measured_devices(self.read())
 
     def counts(self) -> dict[str, int]:
         """Status -> number of rows."""
@@ -129,6 +143,14 @@ def _new_table(uri: str) -> DeltaTable:
         "delta.logRetentionDuration": RETENTION,
     }
     return DeltaTable.create(uri, schema=SCHEMA, configuration=configuration)
+
+
+def _check_schema(table: DeltaTable) -> None:
+    """Refuse a table that a newer gemmcast wrote to, before anything is read or written."""
+    columns = {field.name for field in table.schema().fields}
+    if "schema_version" in columns:
+        newest = _query(table, "select max(schema_version) as schema_version from samples")
+        check_schema(newest, table.table_uri)
 
 
 def _migrate(table: DeltaTable) -> None:

@@ -63,7 +63,8 @@ def ranking(data: TrainingSet, predicted: Mapping[str, Mapping[str, Values]]) ->
 
     Args:
         data: rows with measurements.
-        predicted: target -> method -> [n_rows]; a method with missing predictions is left out.
+        predicted: target -> method -> [n_rows]; a method with missing predictions for these
+            configurations is left out.
 
     Returns:
         target -> method -> groups (their number), and tau, regret and regret_8 with _mean and
@@ -74,7 +75,8 @@ def ranking(data: TrainingSet, predicted: Mapping[str, Mapping[str, Values]]) ->
         groups = list(_groups(data, data.measured[target]))
         methods = predicted.get(target, {})
         for method, values in methods.items() if groups else ():
-            if method in INTERVALS or np.isnan(values).any():
+            is_missing = any(np.isnan(values[group.rows]).any() for group in groups)
+            if method in INTERVALS or is_missing:
                 continue
             by_group = [agreement(group.measured, values[group.rows]) for group in groups]
             pooled = _mean_and_median(by_group)

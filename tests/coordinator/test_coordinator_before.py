@@ -23,7 +23,8 @@ from coordinator.samples.store import SampleStore
 from gemmcast import Predictor, modeldir
 from gemmcast.arrow import SCHEMA, read_samples
 from gemmcast.cell import Cell
-from gemmcast.rows import Row, config_of, device_of, gemm_of
+from gemmcast.descriptions import device_of
+from gemmcast.rows import Row, config_of, gemm_of
 from registry.cli import main as registry_command
 from registry.registry import Registry
 

@@ -86,6 +86,33 @@ def test_another_kind_of_file_is_refused(
     assert not list(tmp_path.iterdir())
 
 
+def test_a_page_that_is_no_card_is_not_replaced(samples: pa.Table, tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("# Mine\n\nTo `python -m coordinator export`, run it.\n")
+    with pytest.raises(InputError, match="its card, README.md, would replace a page"):
+        write_dataset(samples, tmp_path / "README.parquet")
+    assert [path.name for path in tmp_path.iterdir()] == ["README.md"]
+    for _ in range(2):
+        write_dataset(samples, tmp_path / "other.parquet")
+    assert (tmp_path / "other.md").read_text().startswith("# other\n")
+
+
+def test_a_file_that_cannot_be_written_is_refused(samples: pa.Table, tmp_path: Path) -> None:
+    for name in ("is.parquet", "card.md", "file"):
+        if name == "file":
+            (tmp_path / name).write_text("no folder")
+        else:
+            (tmp_path / name).mkdir()
+    for name, rule in (
+        ("is.parquet", "is a directory"),
+        ("card.parquet", "is a directory"),
+        ("file/in.parquet", "can't be written"),
+        ("x" * 300 + ".parquet", "can't be written"),
+    ):
+        with pytest.raises(InputError, match=f"^FILE = .*{rule}"):
+            write_dataset(samples, tmp_path / name)
+        assert {path.name for path in tmp_path.iterdir()} == {"is.parquet", "card.md", "file"}
+
+
 def test_without_samples_no_dataset_is_written(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="samples = 0: there are no samples"):
         write_dataset(to_table([]), tmp_path / "mine.parquet")

@@ -23,8 +23,9 @@ from costmodel.model import CostModel
 from costmodel.outputs import OUTPUT_OF_TARGET
 from gemmcast.arrow import read_samples
 from gemmcast.config import KernelConfig
+from gemmcast.descriptions import device_of
 from gemmcast.query import encode
-from gemmcast.rows import device_of, gemm_of
+from gemmcast.rows import gemm_of
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 

@@ -25,12 +25,13 @@ from costmodel.settings import TrainSettings
 from gemmcast.arrow import SCHEMA, read_samples, to_table
 from gemmcast.cell import Cell
 from gemmcast.config import KernelConfig
+from gemmcast.descriptions import device_of
 from gemmcast.device import Device
 from gemmcast.draw import fraction, is_drawn, shuffled
 from gemmcast.errors import InputError
 from gemmcast.gemm import Gemm
 from gemmcast.query import FIELDS, OUTPUTS, encode
-from gemmcast.rows import Row, device_of, gemm_of
+from gemmcast.rows import Row, gemm_of
 
 ROOT = Path(__file__).parents[2]
 Measure = Callable[..., Row]

@@ -99,6 +99,17 @@ def test_equal_predictions_are_a_fixed_guess() -> None:
     assert agreement(measured[::-1], equal) != values
 
 
+def test_a_row_without_energy_takes_no_ranking_away(table: MakeTable) -> None:
+    """A row of a table from elsewhere has no power limit, and so no predicted energy."""
+    measured = list(np.arange(1.0, MIN_CONFIGS + 2))
+    data = training_set(table([*measured, 1.0], [*measured, None]))
+    predicted = data.measured["energy_mj"].copy()
+    assert np.isnan(predicted).sum() == 1
+    assert ranking(data, {"energy_mj": {"model": predicted}})["energy_mj"]["model"]["groups"] == 1
+    predicted[0] = np.nan
+    assert ranking(data, {"energy_mj": {"model": predicted}}) == {}
+
+
 def test_groups_are_problems_with_enough_configurations(table: MakeTable) -> None:
     enough = table(np.arange(1.0, MIN_CONFIGS + 2))
     few = table(np.arange(1.0, MIN_CONFIGS), m=128)

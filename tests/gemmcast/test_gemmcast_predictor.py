@@ -7,7 +7,7 @@ import math
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +85,26 @@ def test_a_model_without_power_answers_time_alone(timed: Predictor) -> None:
         prediction.energy_mj,
         prediction.edp_mj_us,
     ) == (None,) * 4
+
+
+@pytest.mark.parametrize("limit_w", [None, 0.0, 100.0, 2000.0])
+def test_a_device_of_an_unknown_limit_gets_no_power(
+    powered: Predictor, gpu: Device, limit_w: float | None
+) -> None:
+    gemm, config = Gemm(m=1024, n=512, k=256), KernelConfig(family="cublas")
+    unknown = replace(gpu, power_limit_w=limit_w)
+    cost = powered.predict(gemm, config, unknown)
+    assert (cost.power_w, cost.energy_mj, cost.edp_mj_us) == (None, None, None)
+    assert set(cost.low) == set(cost.high) == {"runtime_us", "tflops", "sustained_runtime_us"}
+    assert cost.runtime_us > 0
+    assert json.loads(json.dumps(asdict(cost), allow_nan=False))["power_w"] is None
+    assert powered.predict_batch([(gemm, config)], unknown) == [cost]
+    encoded = powered.predict_encoded(query.encode(gemm, config, unknown))
+    assert set(encoded) == set(cost.low)
+    for objective in ("energy", "edp"):
+        with pytest.raises(InputError, match="no energy is predicted for GPU A: its power limit"):
+            powered.pick(gemm, [config], objective, unknown)
+    assert powered.pick(gemm, [config], "time", unknown).prediction.power_w is None
 
 
 def test_it_says_what_it_is(powered: Predictor, power_model: bytes) -> None:

@@ -9,10 +9,11 @@ import pytest
 
 from gemmcast.arrow import SCHEMA, conform, to_table
 from gemmcast.config import KNOBS, KernelConfig
+from gemmcast.descriptions import device_of
 from gemmcast.device import Device
 from gemmcast.errors import InputError
 from gemmcast.gemm import Gemm
-from gemmcast.rows import config_of, device_of, gemm_of, known_columns
+from gemmcast.rows import config_of, gemm_of, known_columns
 from gemmcast.sample import COLUMNS, REQUIRED, STATUSES, Sample, digest
 
 GEMM = Gemm(m=64, n=32, k=16, batch=3, dtype="fp16", layout="tn", alpha=2.0, beta=1.0)
@@ -74,6 +75,17 @@ def test_a_table_holds_rows_as_they_are(row: dict[str, Any]) -> None:
     assert table.to_pylist()[0] == row
     assert conform(table, "here") == table
     assert to_table([]).schema == SCHEMA
+
+
+def test_a_misspelt_column_is_no_row_of_a_table(row: dict[str, Any]) -> None:
+    with pytest.raises(TypeError, match=r"row 2 has columns that no sample has: \['clock_mhzz'\]"):
+        to_table([row, {**row, "clock_mhzz": 1980.0}])
+
+
+def test_rows_of_a_newer_schema_are_refused_whatever_their_columns(row: dict[str, Any]) -> None:
+    newer = to_table([row, {**row, "schema_version": 4}]).append_column("new", pa.array([1, 2]))
+    with pytest.raises(InputError, match="^schema_version = 4: x.parquet is of a newer schema"):
+        conform(newer, "x.parquet")
 
 
 def test_conform_casts_what_can_be_cast(row: dict[str, Any]) -> None:

@@ -7,10 +7,10 @@ https://github.com/ai-dynamo/aiconfigurator.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Final
 
 from coordinator.samples.formats.checked_rows import ParsedRows, checked
+from coordinator.samples.formats.source_file import SourceFile
 from coordinator.samples.formats.table_file import load
 from gemmcast.errors import InputError
 from gemmcast.rows import Row
@@ -53,30 +53,33 @@ SOURCE_NAMES: Final = {
 """Our column -> the name in the file, for messages."""
 
 
-def read_aiconfigurator(path: Path) -> ParsedRows:
+def read_aiconfigurator(source: SourceFile) -> ParsedRows:
     """Rows of family cublas: these layers call PyTorch's linear, which calls cuBLAS.
 
     The tables have no runtime of their power window, so sustained runtime and energy stay unknown.
 
     Raises:
-        InputError: a missing column, a bad value with its row, or no row that can be used.
+        InputError: a missing column, or no row that has an equivalent.
     """
-    columns, table = load(path)
+    table = load(source)
     for name in NEEDED:
-        if name not in columns:
-            rule = f"{path.name} has no such column"
+        if name not in table.columns:
+            rule = f"{source.name} has no such column"
             raise InputError("column", name, rule, "an AIConfigurator table of GEMMs has it")
-    parsed = ParsedRows()
-    for number, values in enumerate(table, 1):
+    parsed = ParsedRows(refused=table.broken)
+    for number, values in table.rows.items():
         reason = _why_not(values)
         if reason:
             parsed.skipped[reason] += 1
-        else:
-            parsed.rows.append(_row(values, f"{path.name}, row {number}"))
-    if not parsed.rows:
-        rule = f"none of its {len(table)} rows can be used: {', '.join(parsed.skipped)}"
-        raise InputError("FILE", str(path), rule, "name a table of bf16 or fp16 GEMMs")
-    unread = [name for name in columns if name not in NEEDED and name not in OPTIONAL]
+            continue
+        try:
+            parsed.rows[number] = _row(values)
+        except InputError as error:
+            parsed.refused[number] = error
+    if not parsed.rows and not parsed.refused:
+        rule = f"none of its {len(table.rows)} rows can be used: {', '.join(parsed.skipped)}"
+        raise source.refused(rule, "name a table of bf16 or fp16 GEMMs")
+    unread = [name for name in table.columns if name not in NEEDED and name not in OPTIONAL]
     if unread:
         parsed.notes.append(f"columns that were not read: {', '.join(unread)}")
     return parsed
@@ -93,7 +96,7 @@ def _why_not(values: Row) -> str | None:
     return None if dtype in DTYPES else f"gemm_dtype {dtype} has no equivalent"
 
 
-def _row(values: Row, place: str) -> Row:
+def _row(values: Row) -> Row:
     row = {
         "m": values["m"],
         "n": values["n"],
@@ -111,7 +114,7 @@ def _row(values: Row, place: str) -> Row:
         "library": _library(values),
     }
     try:
-        return checked(row, place)
+        return checked(row)
     except InputError as error:
         name = SOURCE_NAMES.get(error.field, error.field)
         raise InputError(name, values.get(name), error.rule, error.way_out) from None
@@ -137,7 +140,9 @@ def _without_zero(value: object) -> object:
 
 
 def _as_number(value: object) -> float | None:
+    text = str(value)
     try:
-        return float(str(value))
+        # Python reads 1_000 as a number, tables don't mean one
+        return None if "_" in text else float(text)
     except ValueError:
         return None

@@ -1,9 +1,9 @@
 """What the reader of one format hands on: checked rows in the columns of the sample schema.
 
-    error: m = 0: table.csv, row 3: must be a whole number from 1 to 16777216; correct the table
+    row 3 left out: m = 0: must be a whole number from 1 to 16777216; correct the table
 
-A value that breaks a rule ends the import, because the rest of such a table cannot be trusted
-either. A row that is correct but has no equivalent here is left out and counted.
+A value that breaks a rule costs its row, and so does a row that is correct but has no equivalent
+here. Both are counted by reason. A table of which no row is left is refused.
 Column names, families and kernels of earlier schemas are accepted. Does not know devices.
 """
 
@@ -31,6 +31,8 @@ READABLE: Final = frozenset({*COLUMNS, *renames.COLUMNS, "threads"})
 """The names that a column of a file may have: those of the present schema and the earlier ones."""
 NEEDED: Final = ("m", "n", "k", "dtype", "family")
 """What every row must have; a row that is ok needs a runtime too."""
+SHARES: Final = ("occupancy", "runtime_rse")
+"""Columns between 0 and 1."""
 POSITIVE: Final = (
     *READINGS,
     "launches_timed",
@@ -48,20 +50,24 @@ LEAVE_EMPTY: Final = "leave the cell empty where nothing was read"
 class ParsedRows:
     """The rows of one file."""
 
-    rows: list[Row] = field(default_factory=list)
-    """In columns of the sample schema; columns that the file does not have are absent."""
+    word: str = "row"
+    """What the file calls a row, for messages."""
+    rows: dict[int, Row] = field(default_factory=dict)
+    """Number in the file, from 1 -> columns of the sample schema; those that the file does not have
+    are absent."""
     skipped: Counter[str] = field(default_factory=Counter)
-    """Why rows were left out -> how many."""
+    """Why rows without an equivalent were left out -> how many."""
+    refused: dict[int, InputError] = field(default_factory=dict)
+    """Number in the file -> the rule that the row breaks."""
     notes: list[str] = field(default_factory=list)
     """For the user, one line each."""
 
 
-def checked(values: Row, place: str) -> Row:
+def checked(values: Row) -> Row:
     """A row with the types and bounds of the schema, GEMM and configuration complete.
 
     Args:
         values: by column, in the names of any schema; None or "" where a cell is empty.
-        place: the file and the row, for messages.
 
     Raises:
         InputError: a value that is out of bounds, or one that is missing.
@@ -69,23 +75,18 @@ def checked(values: Row, place: str) -> Row:
     row: Row = {}
     for name, value in with_current_names(values).items():
         if value is not None and value != "":
-            row[name] = _typed(name, value, place)
+            row[name] = _typed(name, value)
     needed = [*NEEDED]
     if row.get("status", "ok") == "ok":
         needed.append("runtime_us")
     for name in needed:
         if name not in row:
-            rule = f"{place}: every sample needs it"
             way_out = "fill it in, or leave the row out"
-            raise InputError(name, values.get(name), rule, way_out)
+            raise InputError(name, values.get(name), "every sample needs it", way_out)
     gemm_values = {name: row[name] for name in GEMM_COLUMNS if name in row}
     config_values = {name: row[name] for name in CONFIG_COLUMNS if name in row}
-    try:
-        gemm = Gemm(**gemm_values)
-        config = KernelConfig(**config_values)
-    except InputError as error:
-        rule = f"{place}: {error.rule}"
-        raise InputError(error.field, error.value, rule, error.way_out) from None
+    gemm = Gemm(**gemm_values)
+    config = KernelConfig(**config_values)
     return {**row, **asdict(gemm), **asdict(config)}
 
 
@@ -106,7 +107,7 @@ def with_current_names(values: Row) -> Row:
     return row
 
 
-def utc(text: str, place: str) -> str:
+def utc(text: str) -> str:
     """A time of ISO 8601 as UTC; one without a zone is taken as UTC."""
     try:
         moment = datetime.fromisoformat(text)
@@ -114,48 +115,48 @@ def utc(text: str, place: str) -> str:
             moment = moment.replace(tzinfo=UTC)
         return moment.astimezone(UTC).isoformat(timespec="milliseconds")
     except (ValueError, OverflowError):
-        rule = f"{place}: must be a time of ISO 8601"
-        raise InputError(
-            "measured_at", text, rule, "write it as 2026-01-31T12:00:00+00:00"
-        ) from None
+        way_out = "write it as 2026-01-31T12:00:00+00:00"
+        raise InputError("measured_at", text, "must be a time of ISO 8601", way_out) from None
 
 
-def _typed(name: str, value: object, place: str) -> str | bool | int | float:
+def _typed(name: str, value: object) -> str | bool | int | float:
     kind = COLUMNS[name]
     is_plain = not isinstance(value, dict | list)
     if not is_plain or (isinstance(value, bool) and kind != "bool"):
         expected = "text" if kind == "str" else "number"
-        raise InputError(name, value, f"{place}: must be a {expected}", CORRECT)
+        raise InputError(name, value, f"must be a {expected}", CORRECT)
     if kind == "str":
-        return _text(name, str(value), place)
+        return _text(name, str(value))
     if kind == "bool":
-        return _boolean(name, value, place)
-    number = _number(name, value, place)
-    _check_sign(name, value, number, place)
+        return _boolean(name, value)
+    number = _number(name, value)
+    _check_bounds(name, value, number)
     return number
 
 
-def _text(name: str, text: str, place: str) -> str:
+def _text(name: str, text: str) -> str:
     choices = CHOICES.get(name)
     if choices and text not in choices:
-        rule = f"{place}: is no {name} of the schema"
         way_out = f"use one of {', '.join(choices)}"
-        raise InputError(name, text, rule, way_out)
+        raise InputError(name, text, f"is no {name} of the schema", way_out)
     if name == "measured_at":
-        return utc(text, place)
+        return utc(text)
     return text
 
 
-def _boolean(name: str, value: object, place: str) -> bool:
+def _boolean(name: str, value: object) -> bool:
     word = str(value).strip().lower()
     if word not in BOOLEANS:
-        raise InputError(name, value, f"{place}: must be true or false", CORRECT)
+        raise InputError(name, value, "must be true or false", CORRECT)
     return BOOLEANS[word]
 
 
-def _number(name: str, value: object, place: str) -> int | float:
+def _number(name: str, value: object) -> int | float:
     """A finite number; a whole one that fits 64 bits where the column has whole numbers."""
     text = str(value)
+    if "_" in text:
+        # Python reads 1_000 as a number, tables don't mean one
+        raise InputError(name, value, "must be a number", CORRECT)
     is_whole_column = COLUMNS[name] == "int"
     try:
         # a large whole number must not lose digits on the way through a float
@@ -165,22 +166,24 @@ def _number(name: str, value: object, place: str) -> int | float:
     except OverflowError:
         finite = False
     except ValueError:
-        raise InputError(name, value, f"{place}: must be a number", CORRECT) from None
+        raise InputError(name, value, "must be a number", CORRECT) from None
     if not finite:
-        raise InputError(name, value, f"{place}: must be finite", LEAVE_EMPTY)
+        raise InputError(name, value, "must be finite", LEAVE_EMPTY)
     if not is_whole_column:
         return float(number)
     if number != int(number) or abs(number) >= 2**63:
-        raise InputError(name, value, f"{place}: must be a whole number", CORRECT)
+        raise InputError(name, value, "must be a whole number", CORRECT)
     return int(number)
 
 
-def _check_sign(name: str, value: object, number: int | float, place: str) -> None:
+def _check_bounds(name: str, value: object, number: int | float) -> None:
     """Gemm checks its own columns."""
     if name in GEMM_COLUMNS or name in SIGNED:
         return
     way_out = f"{CORRECT}; {LEAVE_EMPTY}"
     if name in POSITIVE and number <= 0:
-        raise InputError(name, value, f"{place}: must be above 0", way_out)
+        raise InputError(name, value, "must be above 0", way_out)
     if number < 0:
-        raise InputError(name, value, f"{place}: must not be negative", way_out)
+        raise InputError(name, value, "must not be negative", way_out)
+    if name in SHARES and number > 1:
+        raise InputError(name, value, "is a share, from 0 to 1", "write 75 % as 0.75")

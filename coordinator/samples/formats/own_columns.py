@@ -9,29 +9,36 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from difflib import get_close_matches
-from pathlib import Path
 
 from coordinator.samples.formats.checked_rows import NEEDED, READABLE, ParsedRows, checked
+from coordinator.samples.formats.source_file import SourceFile
 from coordinator.samples.formats.table_file import load
 from gemmcast.errors import InputError
 from gemmcast.renames import COLUMNS as RENAMED
-from gemmcast.sample import COLUMNS
+from gemmcast.sample import COLUMNS, check_version
 
 
-def read_own_columns(path: Path, kind: str) -> ParsedRows:
+def read_own_columns(source: SourceFile, kind: str) -> ParsedRows:
     """The rows of the table.
 
     Args:
         kind: csv or parquet.
 
     Raises:
-        InputError: an unknown column, one that is missing, or a bad value, with its row.
+        InputError: an unknown column, one that is missing, or a newer schema.
     """
-    columns, rows = load(path, kind=kind)
-    _check_columns(columns, path.name)
-    parsed = ParsedRows()
-    for number, row in enumerate(rows, 1):
-        parsed.rows.append(checked(row, f"{path.name}, row {number}"))
+    table = load(source, kind=kind)
+    for values in table.rows.values():
+        version = str(values.get("schema_version"))
+        if version.isdecimal():
+            check_version(int(version), source.name)
+    _check_columns(table.columns, source.name)
+    parsed = ParsedRows(refused=table.broken)
+    for number, values in table.rows.items():
+        try:
+            parsed.rows[number] = checked(values)
+        except InputError as error:
+            parsed.refused[number] = error
     return parsed
 
 

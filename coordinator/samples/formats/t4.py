@@ -20,10 +20,9 @@ from typing import Final
 
 import pyarrow as pa
 
-from coordinator.samples.export import in_order
+from coordinator.samples.export import in_order, refuse_directory, write_files
 from coordinator.samples.formats.checked_rows import CONFIG_COLUMNS, GEMM_COLUMNS
 from gemmcast.errors import InputError
-from gemmcast.modeldir import write_atomically
 from gemmcast.rows import ReadRow, Row
 from gemmcast.sample import COLUMNS
 
@@ -79,6 +78,7 @@ def write_t4(table: pa.Table, path: Path) -> None:
     Raises:
         InputError: the name does not end with .json, or there are no samples.
     """
+    refuse_directory(path)
     if path.suffix != ".json":
         rule = "T4 results are a JSON file"
         raise InputError("FILE", str(path), rule, "name it SOMETHING.json")
@@ -89,9 +89,8 @@ def write_t4(table: pa.Table, path: Path) -> None:
         "metadata": {"program": PROGRAM, "constants": constants},
         "results": [_result(row, constants) for row in rows],
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(file, ensure_ascii=False, allow_nan=False)
-    write_atomically(path, text.encode())
+    write_files({path: text.encode()})
 
 
 def _constants(rows: Sequence[ReadRow]) -> Row:

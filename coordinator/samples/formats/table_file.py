@@ -7,14 +7,16 @@ header. Does not know what columns mean, except the two that identify an AIConfi
 from __future__ import annotations
 
 import csv
+import io
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Final
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from coordinator.samples.formats.source_file import SourceFile
 from gemmcast.errors import InputError
 from gemmcast.rows import Row
 
@@ -22,44 +24,40 @@ FORMATS: Final = ("aiconfigurator", "t4", "csv", "parquet")
 PARQUET_START: Final = b"PAR1"
 AICONFIGURATOR: Final = frozenset({"gemm_dtype", "latency"})
 """Columns that identify a table of AIConfigurator."""
-NAME_A_TABLE: Final = "name a file with a table in it"
+SEPARATORS: Final = {";": "semicolons", "\t": "tabs", "|": "bars"}
+"""What separates cells in files that are not separated by commas -> its name."""
+WHOLE_PARQUET: Final = "name a Parquet file that is whole"
 
-Table = tuple[list[str], list[Row]]
-"""Columns, and rows by column."""
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """The contents of a file."""
+
+    columns: list[str]
+    rows: dict[int, Row] = field(default_factory=dict)
+    """Number of the row -> value by column."""
+    broken: dict[int, InputError] = field(default_factory=dict)
+    """Number of the row -> why it can't be read."""
 
 
-def guess_format(path: Path) -> str:
+def guess_format(source: SourceFile) -> str:
     """One of FORMATS.
 
     Raises:
-        InputError: there is no such file, it is empty, or it is damaged.
+        InputError: the file is damaged.
     """
-    start = first_bytes(path)
-    if path.suffix == ".json" or start.lstrip().startswith(b"{"):
+    if source.suffix == ".json" or source.data[:64].lstrip().startswith(b"{"):
         return "t4"
-    if start.startswith(PARQUET_START):
+    if source.data.startswith(PARQUET_START):
         kind = "parquet"
-        columns = _parquet_columns(path)
+        columns = _parquet_columns(source)
     else:
         kind = "csv"
-        columns, _ = _csv_lines(path)
+        columns, _ = _csv_lines(source)
     return "aiconfigurator" if AICONFIGURATOR.issubset(columns) else kind
 
 
-def first_bytes(path: Path) -> bytes:
-    """The first bytes of a file that is not empty."""
-    try:
-        with path.open("rb") as file:
-            start = file.read(64)
-    except OSError as error:
-        rule = f"can't be read ({error.strerror})"
-        raise InputError("FILE", str(path), rule, "name a file that is there") from None
-    if not start.strip():
-        raise InputError("FILE", str(path), "is empty", NAME_A_TABLE)
-    return start
-
-
-def load(path: Path, *, kind: str | None = None) -> Table:
+def load(source: SourceFile, *, kind: str | None = None) -> Table:
     """The columns and rows of a file. A CSV's values are text, its empty cells None.
 
     Args:
@@ -68,63 +66,84 @@ def load(path: Path, *, kind: str | None = None) -> Table:
     Raises:
         InputError: not a table of that kind, or one without rows.
     """
-    is_parquet = first_bytes(path).startswith(PARQUET_START)
+    is_parquet = source.data.startswith(PARQUET_START)
     if kind == "csv" and is_parquet:
-        raise InputError("FILE", str(path), "is a Parquet file", "use --format parquet")
-    if is_parquet or kind == "parquet":
-        columns, rows = _parquet(path)
-    else:
-        columns, rows = _csv(path)
-    if not rows:
-        raise InputError("FILE", str(path), "has no rows", NAME_A_TABLE)
-    return columns, rows
+        raise source.refused("is a Parquet file", "use --format parquet")
+    table = _parquet(source) if is_parquet or kind == "parquet" else _csv(source)
+    if not table.rows and not table.broken:
+        raise source.refused("has no rows")
+    return table
 
 
-def _parquet_columns(path: Path) -> list[str]:
+def _parquet_columns(source: SourceFile) -> list[str]:
     try:
-        return list(pq.read_schema(path).names)
+        return list(pq.read_schema(pa.BufferReader(source.data)).names)
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise _damaged(path, "Parquet", error, "name a Parquet file that is whole") from None
+        raise _damaged(source, "Parquet", error, WHOLE_PARQUET) from None
 
 
-def _parquet(path: Path) -> Table:
+def _parquet(source: SourceFile) -> Table:
     try:
-        # without partitioning, because a folder named m=7 would add a column
-        table = pq.read_table(path, partitioning=None)
-        return table.column_names, table.to_pylist()
+        table = pq.read_table(pa.BufferReader(source.data))
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise _damaged(path, "Parquet", error, "name a Parquet file that is whole") from None
+        raise _damaged(source, "Parquet", error, WHOLE_PARQUET) from None
+    _check_names(table.column_names, source)
+    table = _with_text(table, source)
+    return Table(columns=table.column_names, rows=dict(enumerate(table.to_pylist(), 1)))
 
 
-def _csv(path: Path) -> Table:
-    columns, lines = _csv_lines(path)
-    rows: list[Row] = []
+def _with_text(table: pa.Table, source: SourceFile) -> pa.Table:
+    """The table with text where other programs wrote its bytes."""
+    for place, column in enumerate(table.schema):
+        kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+        if not (pa.types.is_binary(kind) or pa.types.is_large_binary(kind)):
+            continue
+        try:
+            text = table[column.name].cast(kind).cast(pa.string())
+        except pa.ArrowInvalid:
+            rule = f"{source.name} has bytes in it that are no UTF-8"
+            raise InputError("column", column.name, rule, "write it as text") from None
+        table = table.set_column(place, column.name, text)
+    return table
+
+
+def _csv(source: SourceFile) -> Table:
+    columns, lines = _csv_lines(source)
+    table = Table(columns=columns)
     for number, line in enumerate(lines, 1):
         if len(line) != len(columns):
-            rule = f"{path.name}, row {number}: the header has {len(columns)} columns"
+            rule = f"the header has {len(columns)} columns"
             way_out = "correct the row; quote cells with commas in them"
-            raise InputError("cells", len(line), rule, way_out)
+            table.broken[number] = InputError("cells", len(line), rule, way_out)
+            continue
         cells = [cell.strip() or None for cell in line]
-        rows.append(dict(zip(columns, cells, strict=True)))
-    return columns, rows
+        table.rows[number] = dict(zip(columns, cells, strict=True))
+    return table
 
 
-def _csv_lines(path: Path) -> tuple[list[str], Sequence[list[str]]]:
+def _csv_lines(source: SourceFile) -> tuple[list[str], Sequence[list[str]]]:
     """The header, and the lines below it that are not blank."""
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            lines = csv.reader(file, strict=True)
-            columns = [name.strip() for name in next(lines, [])]
-            filled = [line for line in lines if line]
+        lines = csv.reader(io.StringIO(source.text(), newline=""), strict=True)
+        columns = [name.strip() for name in next(lines, [])]
+        filled = [line for line in lines if line]
     except (UnicodeDecodeError, csv.Error) as error:
-        raise _damaged(path, "CSV", error, "name a CSV file in UTF-8") from None
-    for name, count in Counter(columns).items():
-        if count > 1:
-            rule = f"{path.name} has it twice"
-            raise InputError("column", name, rule, "drop or rename one of them")
+        raise _damaged(source, "CSV", error, "name a CSV file in UTF-8") from None
+    for separator, name in SEPARATORS.items():
+        if len(columns) == 1 and separator in columns[0]:
+            way_out = "separate them by commas, with points in decimal numbers"
+            raise source.refused(f"its cells are separated by {name}", way_out)
+    _check_names(columns, source)
     return columns, filled
 
 
-def _damaged(path: Path, kind: str, error: Exception, way_out: str) -> InputError:
+def _check_names(columns: Sequence[str], source: SourceFile) -> None:
+    for name, count in Counter(columns).items():
+        if count > 1:
+            rule = f"{source.name} has it twice"
+            raise InputError("column", name, rule, "drop or rename one of them")
+
+
+def _damaged(source: SourceFile, kind: str, error: Exception, way_out: str) -> InputError:
     first_line = next(iter(str(error).splitlines()), "")
-    return InputError("FILE", str(path), f"not a {kind} file ({first_line})", way_out)
+    return source.refused(f"not a {kind} file ({first_line})", way_out)

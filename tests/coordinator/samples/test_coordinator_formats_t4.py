@@ -124,12 +124,13 @@ def test_a_kernel_tuner_file_needs_its_problem_from_the_user(
 
 @pytest.mark.parametrize(
     ("unit", "runtime_us"),
-    [("", 1500.0), ("ms", 1500.0), ("us", 1.5), ("ns", 0.0015), ("s", 1.5e6)],
+    [("", 1500.0), ("ms", 1500.0), ("us", 1.5), ("ns", 1.5), ("s", 1.5e6)],
 )
 def test_without_single_runtimes_the_measured_time_counts(
     write: Write, kernel_tuner: MakeRow, problem: Constants, unit: str, runtime_us: float
 ) -> None:
-    time = {"name": "time", "value": 1.5, "unit": unit}
+    value = 1500.0 if unit == "ns" else 1.5
+    time = {"name": "time", "value": value, "unit": unit}
     path = write([kernel_tuner(times={}, measurements=[time])], "results.json")
     (row,) = read_table(path, constants=problem).table.to_pylist()
     assert row["runtime_us"] == pytest.approx(runtime_us)
@@ -162,7 +163,7 @@ def test_an_invalid_result_is_a_failed_row(
     [
         ({}, {"tile": "64"}, "^--set = 'tile': is no column of a sample"),
         ({}, {"k": None}, "^k = None: results.json, result 1: .*--set k=..."),
-        ({}, {"device": None}, "^device = None: "),
+        ({}, {"device": None}, "^device = None: results.json, result 1: the table does not say"),
         ({}, {"m": "many"}, "^m = 'many': results.json, result 1: must be a number"),
         ({"configuration": {"tile_m": True}}, {}, "^tile_m = True: .*1: must be a number"),
         ({"configuration": {"tile_m": 10**400}}, {}, "^tile_m = 10000.*1: must be finite"),
@@ -171,8 +172,11 @@ def test_an_invalid_result_is_a_failed_row(
         ({"configuration": None}, {}, "^configuration = None: .*1: must be a JSON object"),
         ({"measurements": 7}, {}, "^measurements = 7: results.json, result 1: must be a list"),
         ({"measurements": [7]}, {}, "^measurements = 7: "),
-        ({"times": {"runtimes": ["a"]}}, {}, "^runtimes = .*must be numbers"),
-        ({"times": {"runtimes": [-1.0]}}, {}, "^runtime_us = -1000.0: .*1: must be above 0"),
+        ({"times": {"runtimes": [1.0, "a"]}}, {}, "^runtimes = 'a': .*1: must be times"),
+        ({"times": {"runtimes": [2.0, -1.0, 2.0]}}, {}, "^runtimes = -1.0: .*1: must be times"),
+        ({"times": {"runtimes": [1.0, float("nan")]}}, {}, "^runtimes = nan: .*1: must be times"),
+        ({"times": {"runtimes": [10**400, 1.0]}}, {}, "^runtimes = 10000.*1: must be times"),
+        ({"times": {"runtimes": [True, 1.0]}}, {}, "^runtimes = True: .*1: must be times"),
         (
             {"times": {}, "measurements": [{"name": "time", "value": 1, "unit": "fortnights"}]},
             {},
@@ -199,6 +203,32 @@ def test_a_bad_result_is_refused_with_its_number(
     given = {name: value for name, value in changed.items() if value is not None}
     with pytest.raises(InputError, match=message):
         read_table(write([kernel_tuner(**result)], "results.json"), constants=given)
+
+
+def test_a_constant_that_is_no_column_is_named(write: Write, kernel_tuner: MakeRow) -> None:
+    constants = {"m": 8, "n": 8, "k": 8, "dtype": "fp32", "family": "custom", "device": "a100"}
+    metadata = {"program": "gemmcast", "constants": {**constants, "clock_mhzz": 1980.0}}
+    file = {"metadata": metadata, "results": [kernel_tuner()]}
+    notes = read_table(write(file, "results.json")).notes
+    assert "constants that were not read: clock_mhzz" in notes
+
+
+def test_a_bad_result_costs_itself(write: Write, kernel_tuner: MakeRow, problem: Constants) -> None:
+    results = [kernel_tuner(), kernel_tuner(times={"runtimes": [-1.0]}), 7]
+    imported = read_table(write(results, "results.json"), constants=problem)
+    assert len(imported.table) == 1
+    expected = {
+        "runtimes must be times: finite numbers above 0": 1,
+        "result must be a JSON object": 1,
+    }
+    assert imported.skipped == expected
+
+
+def test_a_file_of_a_newer_schema_is_refused(write: Write, kernel_tuner: MakeRow) -> None:
+    metadata = {"program": "gemmcast", "constants": {"schema_version": 4}}
+    file = {"metadata": metadata, "results": [kernel_tuner()]}
+    with pytest.raises(InputError, match="^schema_version = 4: results.json is of a newer schema"):
+        read_table(write(file, "results.json"))
 
 
 def test_results_that_are_no_objects_are_refused(write: Write) -> None:

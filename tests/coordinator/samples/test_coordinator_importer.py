@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from coordinator.samples.datasheets import DATASHEETS, find_datasheet
@@ -16,9 +17,10 @@ from coordinator.samples.formats.t4 import INVALIDITY, STATUSES
 from coordinator.samples.formats.table_file import FORMATS
 from coordinator.samples.importer import read_device, read_table
 from coordinator.samples.store import SampleStore
+from gemmcast.descriptions import device_of
 from gemmcast.device import Device
 from gemmcast.errors import InputError
-from gemmcast.rows import Row, device_of
+from gemmcast.rows import Row
 
 DOCS = Path(__file__).parents[3] / "docs"
 Write = Callable[..., Path]
@@ -36,25 +38,29 @@ def test_descriptors_are_estimated_from_the_rows(
     imported = read_table(write([*aic_rows, *bound_by_memory], "gemm.csv"))
     device = device_of(imported.table.to_pylist())
     assert device.peak_tflops["bf16"] == pytest.approx(800.0, rel=1e-6)
-    assert device.dram_gbps == pytest.approx(4300.0, rel=0.01)
-    assert device.empty_launch_us == pytest.approx(2.4)
+    assert device.dram_gbps == pytest.approx(0.9 * 4800)
+    assert device.empty_launch_us == 3.0
     assert (device.compute_units, device.arch) == (132, "sm_90")
     assert (device.power_limit_w, device.l2_bytes) == (700.0, 60 * 2**20)
     (note,) = imported.notes
-    assert "descriptors estimated from 48 rows: bf16 800 TFLOP/s (the best row)" in note
+    assert "estimated from its datasheet and rows (48): bf16 800 TFLOP/s; 4320 GB/s" in note
     assert "132 SMs" in note
 
 
-def test_where_no_row_is_bound_by_memory_the_datasheet_is_used(
-    write: Write, aic_row: MakeRow
+@pytest.mark.parametrize(("latency", "peak"), [(1.0, 0.8 * 989.4), (0.13, 989.4)])
+def test_a_peak_is_within_reach_of_the_datasheets(
+    write: Write, aic_row: MakeRow, latency: float, peak: float
 ) -> None:
-    squares = [aic_row(4096, 4096, 4096 + 64 * i) for i in range(20)]
-    imported = read_table(write(squares, "square.csv"))
-    device = device_of(imported.table.to_pylist())
-    assert device.dram_gbps == pytest.approx(0.9 * 4800)
-    assert device.empty_launch_us == 3.0
-    assert "90% of the datasheet's" in imported.notes[0]
-    assert "no tiny GEMMs" in imported.notes[0]
+    """Rows of 137 and of 1057 TFLOP/s: the one is no large GEMM's best, the other no GPU's."""
+    rows = [aic_row(4096, 4096, 4096, latency=latency)]
+    device = device_of(read_table(write(rows, "square.csv")).table.to_pylist())
+    assert device.peak_tflops == {"bf16": pytest.approx(peak)}
+
+
+def test_rows_that_all_failed_are_described_too(write: Write, own_row: MakeRow) -> None:
+    row = own_row(status="timeout", runtime_us="")
+    device = device_of(read_table(write([row], "failed.csv")).table.to_pylist())
+    assert device.peak_tflops == {"fp16": pytest.approx(0.8 * 989.4)}
 
 
 def test_a_given_device_describes_the_rows(
@@ -95,7 +101,7 @@ def test_the_description_of_another_gpu_is_refused(
 
 
 def test_two_devices_in_one_table_are_described_separately(write: Write, aic_row: MakeRow) -> None:
-    rows = [aic_row(), aic_row(device="l40s", latency=0.1), aic_row(m=2)]
+    rows = [aic_row(), aic_row(device="l40s", latency=0.1, power=0, power_limit=0), aic_row(m=2)]
     table = read_table(write(rows, "two.csv")).table
     assert table["device"].to_pylist() == ["NVIDIA H200", "l40s", "NVIDIA H200"]
     assert table["compute_units"].to_pylist() == [132, 142, 132]
@@ -105,9 +111,9 @@ def test_a_known_device_describes_only_its_own_rows(write: Write, aic_rows: list
     path = write(aic_rows, "gemm.csv")
     alone = read_table(path).table
     same = replace(device_of(alone.to_pylist()), dram_gbps=1234.0)
-    assert set(read_table(path, known=same).table["dram_gbps"].to_pylist()) == {1234.0}
+    assert set(read_table(path, known=[same]).table["dram_gbps"].to_pylist()) == {1234.0}
     other = replace(same, name="NVIDIA L40S")
-    beside_other = read_table(path, known=other).table
+    beside_other = read_table(path, known=[other]).table
     assert beside_other.drop_columns(["sample_id"]).equals(alone.drop_columns(["sample_id"]))
     with pytest.raises(InputError, match="the table was measured on"):
         read_table(path, device=other)
@@ -176,7 +182,7 @@ def test_import_and_export_at_the_terminal(
     workspace, other = tmp_path / "workspace", tmp_path / "other"
     done = coordinator("import", "--format", "aiconfigurator", table, "--workspace", workspace)
     assert done.returncode == 0
-    assert "descriptors estimated from 36 rows" in done.stdout
+    assert "descriptors estimated from its datasheet and rows (36)" in done.stdout
     assert "skipped: gemm_dtype sq" in done.stdout
 
     again = _values(coordinator("import", table, "--workspace", workspace, "--json"))
@@ -214,20 +220,23 @@ def test_the_file_of_a_tuner_at_the_terminal(
 
 
 def test_bad_input_ends_with_one_line_and_changes_nothing(
-    coordinator: Run, write: Write, aic_row: MakeRow, tmp_path: Path
+    coordinator: Run, write: Write, aic_row: MakeRow, tmp_path: Path, gpu: Device
 ) -> None:
     workspace = tmp_path / "workspace"
     good = write([aic_row()], "good.csv")
-    bad = write([aic_row(), {**aic_row(), "m": 0}], "bad.csv")
+    bad = write([{**aic_row(), "m": 0}, {**aic_row(), "m": 0}], "bad.csv")
     empty = tmp_path / "device.json"
     empty.write_text("{}")
+    misspelt = tmp_path / "misspelt.json"
+    misspelt.write_text(gpu.to_json().replace("peak_tflops", "peak_tflop"))
     for arguments, message in (
-        ([bad], "m = '0': bad.csv, row 2"),
+        ([bad], "m = '0': bad.csv, row 1"),
         ([good, "--format", "xml"], "--format = 'xml'"),
         ([good, "--format", "kernel-tuner-t4"], "use one of aiconfigurator, t4, csv, parquet"),
         ([good, "--set", "m=3"], "--set = 'm': is for T4 results; this is aiconfigurator"),
         ([good, "--set", "m"], "--set = 'm': must be COLUMN=VALUE"),
         ([good, "--device", empty], "not a device description"),
+        ([good, "--device", misspelt], "no device has a key 'peak_tflop'"),
         ([good, "--device", tmp_path / "none.json"], "--device = "),
         ([tmp_path / "none.csv"], "FILE = "),
     ):
@@ -245,6 +254,7 @@ def test_bad_input_ends_with_one_line_and_changes_nothing(
         ("x.json", ["--format", "xml"], "--format = 'xml'"),
         ("x.parquet", ["--format", "t4"], "FILE = "),
         ("x", [], "FILE = "),
+        (".", [], "FILE = "),
     ],
 )
 def test_an_export_that_is_refused_writes_nothing(
@@ -261,7 +271,7 @@ def test_an_export_that_is_refused_writes_nothing(
     done = coordinator("export", tmp_path / name, *options, "--workspace", workspace)
     assert done.returncode == 2
     assert message in done.stderr
-    assert not (tmp_path / name).exists()
+    assert {path.name for path in tmp_path.iterdir()} == {"good.csv", "workspace"}
 
 
 def _values(done: subprocess.CompletedProcess[str]) -> Row:
@@ -269,6 +279,30 @@ def _values(done: subprocess.CompletedProcess[str]) -> Row:
     assert done.returncode == 0, done.stderr
     values: Row = json.loads(done.stdout.splitlines()[-1])
     return values
+
+
+def test_a_board_that_was_measured_here_needs_no_description(
+    coordinator: Run,
+    write: Write,
+    own_row: MakeRow,
+    power_samples: pa.Table,
+    tmp_path: Path,
+    gpu: Device,
+) -> None:
+    """It has no datasheet; its samples say what it is."""
+    workspace = tmp_path / "workspace"
+    table = write([own_row(device=gpu.name, dtype="fp16")], "paper.csv")
+    alone = coordinator("import", table, "--workspace", workspace)
+    assert (alone.returncode, workspace.exists()) == (2, False)
+    SampleStore.open(workspace / "samples", create=True).append([power_samples])
+    imported = _values(coordinator("import", table, "--workspace", workspace, "--json"))
+    assert imported["notes"] == [f"{gpu.name}: described as by the samples that are there"]
+    samples = SampleStore.open(workspace / "samples", create=False)
+    (device,) = samples.measured_devices()
+    assert (device.name, device.uuid, device.power_limit_w) == (gpu.name, gpu.uuid, 700.0)
+    (row,) = [row for row in samples.read().to_pylist() if row["runtime_us"] == 7.25]
+    assert (row["dram_gbps"], row["peak_tflops"]) == (2900.0, 640.0)
+    assert row["device_uuid"] == f"imported-{gpu.name}"
 
 
 # The page
