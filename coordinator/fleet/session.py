@@ -24,6 +24,7 @@ from coordinator.plan.schema import Plan
 from coordinator.samples.store import SampleStore
 from coordinator.workspace import Workspace
 from gemmcast.cell import Cell
+from gemmcast.errors import WorkspaceError
 from gemmcast.modeldir import write_atomically
 from registry.registry import Registry
 
@@ -93,8 +94,7 @@ class RunSession:
         target = cluster_address(address)
         if target == EMBEDDED:
             self._refuse_unmeasurable()
-        with self.workspace.locked(), stopping() as stop:
-            self._open_places()
+        with self.workspace.locked(), stopping() as stop, self._places_open():
             connect(target)
             stop.listen()
             self.fleet = RayFleet(self.plan, self.model_dir)
@@ -119,8 +119,11 @@ class RunSession:
         """Measure the plan's cells, or the given ones, and train as the plan says."""
         trainer = None
         if train:
+            self.registry.check()
             settings = self.plan.train.settings()
-            trainer = RayTrainer(settings, self.registry, self._display.show_model)
+            trainer = RayTrainer(
+                settings, self.registry, self.workspace.kept, self._display.show_model
+            )
         scheduler = Scheduler(
             self.plan,
             self.store,
@@ -152,11 +155,22 @@ class RunSession:
         device = local_device(devices.kind, devices.dataset, devices.device_name)
         plan_cells(self.plan, device)
 
-    def _open_places(self) -> None:
-        plan = self.plan.model_dump_json(indent=1)
-        write_atomically(self.workspace.plan, plan.encode())
-        self.store = SampleStore.open(self._places.store or self.workspace.samples, create=True)
+    @contextmanager
+    def _places_open(self) -> Iterator[None]:
+        """The registry, and the store under its lock; the plan is noted last."""
         self.registry = Registry(self._places.registry or self.workspace.registry)
+        uri = self._places.store or self.workspace.samples
+        with SampleStore.writing(uri, self.workspace.path) as self.store:
+            self._note_plan()
+            yield
+
+    def _note_plan(self) -> None:
+        plan = self.plan.model_dump_json(indent=1)
+        try:
+            write_atomically(self.workspace.plan, plan.encode())
+        except OSError as error:
+            rule = f"{self.workspace.plan} can't be written ({error.strerror})"
+            raise WorkspaceError(f"{rule}: free some space, or name another --workspace") from None
 
     def _push_champion(self) -> int:
         """Give the agents the present champion; returns the rows of the newest version."""

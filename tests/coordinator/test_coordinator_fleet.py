@@ -177,7 +177,7 @@ class TestRayTrainer(TrainerContract):
     @pytest.fixture
     def trainer(self, ray_cluster: None, tmp_path: Path) -> RayTrainer:
         registry = Registry(tmp_path / "registry")
-        return RayTrainer(TrainSettings(), registry, on_trained=lambda *_: None)
+        return RayTrainer(TrainSettings(), registry, tmp_path, on_trained=lambda *_: None)
 
     def pause(self) -> None:
         sleep(POLL_S)
