@@ -141,7 +141,8 @@ def train(
 ) -> None:
     """Train on a workspace's samples and publish; the winner becomes this node's model."""
     from coordinator import terminal
-    from coordinator.fleet.trainer import champion_model, fit_and_judge, publish
+    from coordinator.fleet.publishing import publish_or_keep
+    from coordinator.fleet.trainer import champion_model, fit_and_judge
     from coordinator.samples.store import SampleStore
     from coordinator.workspace import Workspace
     from costmodel.settings import TrainSettings
@@ -155,9 +156,10 @@ def train(
     with place.locked():
         samples = SampleStore.open(store or place.samples, create=False)
         versions = Registry(registry or place.registry)
+        versions.check()
         champion = champion_model(versions)
         judged = fit_and_judge(samples.read(), settings, samples.version, champion)
-        version = publish(versions, judged)
+        version = publish_or_keep(versions, judged, champion, place.kept)
         model, card, objection = judged
         if version is not None:
             modeldir.put_model(place.node, model, version)
@@ -270,11 +272,11 @@ def import_(
     place = Workspace(workspace)
     given_device = read_device(device) if device else None
     uri = store or place.samples
-    exists = SampleStore.exists(uri)
-    known = SampleStore.open(uri, create=False).measured_devices() if exists else []
+    known = (
+        SampleStore.open(uri, create=False).measured_devices() if SampleStore.exists(uri) else []
+    )
     imported = read_table(file, format, given_device, _assignments(constants or []), known)
-    with place.locked():
-        samples = SampleStore.open(uri, create=True)
+    with place.locked(), SampleStore.writing(uri, place.path) as samples:
         added = len(samples.append([imported.table]))
     counts: dict[str, object] = {
         "file": str(file),

@@ -1,9 +1,10 @@
 """A workspace: one directory with everything that a run leaves behind.
 
 lock         held by the one process that writes here
-holder       the id of that process
-samples/     the sample store (Delta Lake), unless a URI puts it elsewhere
+holder       who that is
+samples/     the sample store (Delta Lake), unless a URI puts it elsewhere; it has a lock of its own
 registry/    model versions (MLflow: SQLite and files), unless a URI puts them elsewhere
+kept/        models that the registry refused, until `python -m registry publish FILE`
 node/        this node's model directory, which predictors follow
 plan.json    the plan as it was resolved at the last run
 nodes.json   which agent took which model version, in the last run
@@ -17,9 +18,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
+from coordinator.holder import Holder, held
 from gemmcast.errors import InputError, WorkspaceError
+from gemmcast.plainpath import resolved
 
 JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 """Set for the entrypoint of a `ray job submit`."""
@@ -34,14 +35,15 @@ class Workspace:
     """Paths and the lock.
 
     Raises:
-        InputError: a relative path inside a Ray job: the working directory of a job is deleted.
+        InputError: a relative path inside a Ray job: the working directory of a job is deleted. Or
+            a name that no library can open.
     """
 
     def __init__(self, path: Path) -> None:
         if not path.is_absolute() and inside_job():
             rule = "a relative path inside a Ray job lies in Ray's package cache, which is deleted"
             raise InputError("--workspace", str(path), rule, "give an absolute path")
-        self.path = path.resolve()
+        self.path = resolved(path, "--workspace")
 
     @property
     def samples(self) -> Path:
@@ -57,6 +59,11 @@ class Workspace:
     def node(self) -> Path:
         """The model directory of this node."""
         return self.path / "node"
+
+    @property
+    def kept(self) -> Path:
+        """Models that the registry refused."""
+        return self.path / "kept"
 
     @property
     def plan(self) -> Path:
@@ -87,21 +94,10 @@ class Workspace:
             WorkspaceError: another process writes here, or the directory can't be made.
         """
         self._make()
-        holder = self.path / "holder"
-        lock = FileLock(self.path / "lock", timeout=0)
-        try:
-            lock.acquire()
-        except Timeout:
-            pid = holder.read_text() if holder.exists() else "unknown"
-            ways_out = "wait for it, stop it, or take another --workspace"
-            raise WorkspaceError(
-                f"workspace {self.path} is in use by process {pid}: {ways_out}"
-            ) from None
-        try:
-            holder.write_text(str(os.getpid()))
+        note, place = self.path / "holder", f"workspace {self.path}"
+        way_out = "wait for it, stop it, or take another --workspace"
+        with held(self.path / "lock", note, Holder.here(), place=place, way_out=way_out):
             yield
-        finally:
-            lock.release()
 
     def _make(self) -> None:
         try:

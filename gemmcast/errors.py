@@ -4,6 +4,7 @@
     ├── InputError (also ValueError)    a value from outside breaks a rule; exit code 2
     │   └── ModelFileError              a model file that is damaged, foreign or of another contract
     ├── WorkspaceError                  a workspace is in use or cannot be read; exit code 2
+    │   └── UnavailableError            a store or registry that does not answer; worth a retry
     └── MeasurementError                a measurement failed or was refused
 
 Messages of the first three name the field, the value and the way out. A MeasurementError never
@@ -48,6 +49,10 @@ class ModelFileError(InputError):
 
 class WorkspaceError(GemmcastError):
     """A workspace that cannot be used now."""
+
+
+class UnavailableError(WorkspaceError):
+    """A store or registry that does not answer now: it is down, silent, full or read-only."""
 
 
 class MeasurementError(GemmcastError):

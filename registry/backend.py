@@ -40,7 +40,7 @@ _QUIET = {
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
 }
 """MLflow's own defaults keep a caller waiting for minutes on a server that is down."""
 
@@ -139,6 +139,16 @@ class RegistryBackend(ABC):
             )
             return _record(version)
 
+    def check(self) -> None:
+        """Raise WorkspaceError if `add` is bound to be refused; creates nothing."""
+        self.exists()
+        client = self._client()
+        with self._translated():
+            for name in self._experiment_names():
+                experiment = client.get_experiment_by_name(name)
+                if experiment and self._location() in (None, experiment.artifact_location):
+                    _refuse_deleted(experiment)
+
     def read(self, record: VersionRecord, name: str) -> bytes:
         """One file of a version. Raises ModelFileError when it is gone."""
         data = self._read_file(record, name)
@@ -170,13 +180,19 @@ class RegistryBackend(ABC):
             self._connected = self._open(create=create)
         return self._connected
 
-    def _experiment(self, client: MlflowClient, location: str | None = None) -> str:
-        """The experiment of new runs, which decides where MLflow keeps their files.
+    def _location(self) -> str | None:
+        """Where MLflow keeps the files of new versions; None: the server decides."""
+        return None
 
-        MLflow cannot move an experiment, so a directory that was moved gets another one.
-        """
+    def _experiment_names(self) -> tuple[str, ...]:
+        """MLflow cannot move an experiment, so a directory that was moved gets another one."""
+        return (NAME, f"{NAME} in {self._location()}")
+
+    def _experiment(self, client: MlflowClient) -> str:
+        """The experiment of new runs, which decides where MLflow keeps their files."""
+        location = self._location()
         experiment_id = None
-        for name in (NAME, f"{NAME} in {location}"):
+        for name in self._experiment_names():
             experiment = client.get_experiment_by_name(name) or _create_experiment(
                 client, name, location
             )
@@ -215,6 +231,12 @@ class DirectoryBackend(RegistryBackend):
         self._directory.check()
         return self._directory.lock()
 
+    def check(self) -> None:
+        """Raise WorkspaceError if `add` is bound to be refused; creates nothing."""
+        self._directory.check_writable()
+        if self._directory.exists():
+            super().check()
+
     def _open(self, *, create: bool) -> MlflowClient:
         if create and not self._directory.exists():
             with self._translated():
@@ -231,8 +253,8 @@ class DirectoryBackend(RegistryBackend):
         except OSError as error:
             raise WorkspaceError(f"registry {self.shown}: {error}") from None
 
-    def _experiment(self, client: MlflowClient, location: str | None = None) -> str:
-        return super()._experiment(client, location or self._directory.artifacts.as_uri())
+    def _location(self) -> str | None:
+        return self._directory.artifacts.as_uri()
 
 
 class ServerBackend(RegistryBackend):
@@ -302,6 +324,15 @@ def _create_experiment(client: MlflowClient, name: str, location: str | None) ->
     if experiment is None:
         raise WorkspaceError(f"experiment {name!r} was deleted from the registry: restore it")
     return experiment
+
+
+def _refuse_deleted(experiment: Experiment) -> None:
+    """MLflow makes no run in an experiment that somebody has deleted, and no second one."""
+    if experiment.lifecycle_stage == "active":
+        return
+    number = experiment.experiment_id
+    way_out = f"restore it: mlflow experiments restore --experiment-id {number}"
+    raise WorkspaceError(f"registry: experiment {experiment.name!r} was deleted; {way_out}")
 
 
 def _upload(client: MlflowClient, run_id: str, files: Mapping[str, bytes]) -> None:

@@ -1,4 +1,4 @@
-"""`python -m registry list | show | promote | rollback | verify | export`.
+"""`python -m registry list | show | promote | rollback | verify | export | publish`.
 
 The registry is WORKSPACE/registry, or what --registry names. REF is champion, challenger, or the
 number of a version. With --json, a command prints one JSON object as its last line. Bad input ends
@@ -24,6 +24,7 @@ from gemmcast import modeldir
 from gemmcast.card import ModelCard, Scores
 from gemmcast.errors import GemmcastError, InputError
 from gemmcast.score_table import SCORE_COLUMNS, score_rows
+from registry.kept import publish_kept
 from registry.registry import PublishedModel, Registry, Version
 
 app = typer.Typer(
@@ -39,6 +40,14 @@ OptionalRef = Annotated[
 ]
 Target = Annotated[
     Path, typer.Argument(metavar="FILE", help="the .onnx file to write", show_default=False)
+]
+KeptModel = Annotated[
+    Path,
+    typer.Argument(
+        metavar="FILE",
+        help="WORKSPACE/kept/model-....onnx, as the training said",
+        show_default=False,
+    ),
 ]
 Workspace = Annotated[
     Path, typer.Option("--workspace", metavar="DIR", help="the coordinator's workspace")
@@ -159,6 +168,18 @@ def export(
     """Write a version's .onnx file."""
     version = _open(workspace, registry).export(ref, file)
     _answer_version(as_json, version, f"version {version.number} is in {file}", path=str(file))
+
+
+@app.command()
+def publish(
+    file: KeptModel, workspace: Workspace = WORKSPACE, registry: Where = "", as_json: AsJson = False
+) -> None:
+    """Publish a model that a training kept, because the registry refused it then."""
+    version, objection = publish_kept(_open(workspace, registry), file)
+    text = f"version {version.number} is the {version.status}"
+    if objection:
+        text += f": {objection}; registry promote {version.number} makes it champion"
+    _answer_version(as_json, version, text, objection=objection)
 
 
 def _open(workspace: Path, registry: str) -> Registry:

@@ -15,16 +15,16 @@ import sqlite3
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from functools import cached_property
 from pathlib import Path
 
 from filelock import FileLock
 
 from gemmcast.errors import InputError, WorkspaceError
+from gemmcast.plainpath import is_plain, link_to, resolved
 
 BUSY_S = 20.0
 """How long SQLite waits for another writer. [s]"""
-UNUSABLE = "%?"
-"""SQLAlchemy unquotes and splits a database's path at these characters, MLflow does not."""
 _TABLES = "SELECT count(*) FROM sqlite_master WHERE name IN ('registered_models', 'model_versions')"
 
 
@@ -32,18 +32,19 @@ class RegistryDirectory:
     """Where a registry without a server lies."""
 
     def __init__(self, root: Path) -> None:
-        self.root = root.resolve()
-        for character in UNUSABLE:
-            if character in str(self.root):
-                rule = f"MLflow can't keep a database at a path with {character!r}"
-                raise InputError("registry", str(self.root), rule, "name another directory")
+        self.root = resolved(root, "registry")
         self.database = self.root / "mlflow.db"
         self.artifacts = self.root / "artifacts"
 
-    @property
+    @cached_property
     def uri(self) -> str:
         """The database as SQLAlchemy names it."""
-        return _sqlite_uri(self.database)
+        return _sqlite_uri(self._plain_root / self.database.name)
+
+    @cached_property
+    def _plain_root(self) -> Path:
+        """A name of the directory that SQLAlchemy and MLflow read alike."""
+        return self.root if is_plain(self.root) else link_to(self.root, "registry")
 
     def exists(self) -> bool:
         """Whether the directory has a database."""
@@ -72,6 +73,15 @@ class RegistryDirectory:
             rule = "mlflow.db is not MLflow's"
             raise InputError("registry", str(self.root), rule, "name another directory")
 
+    def check_writable(self) -> None:
+        """Whether a version could be written; creates nothing. Raises WorkspaceError if not."""
+        folder = self.root
+        while not folder.exists():
+            folder = folder.parent
+        if not os.access(folder, os.W_OK | os.X_OK):
+            way_out = "name a directory that can be written"
+            raise WorkspaceError(f"registry {self.root} can't be written: {way_out}")
+
     def create(self, fill: Callable[[str], None]) -> None:
         """Make the database unless there is one. A process killed here leaves nothing in the way.
 
@@ -97,7 +107,7 @@ class RegistryDirectory:
         # A new name each time: MLflow keeps a connection to each name for the life of the process.
         fresh = self.root / f".new-{uuid.uuid4().hex[:12]}.db"
         fresh.touch()
-        fill(_sqlite_uri(fresh))
+        fill(_sqlite_uri(self._plain_root / fresh.name))
         os.replace(fresh, self.database)
 
     @contextmanager

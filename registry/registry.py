@@ -94,6 +94,10 @@ class Registry:
         )
         return _version(record, RegistrySnapshot(records=(), aliases={}, tags={}))
 
+    def check(self) -> None:
+        """Before a model is trained: raise GemmcastError if it could not be published."""
+        self._backend.check()
+
     def champion(self) -> Version | None:
         """The champion, or None where nothing was published or promoted yet."""
         if not self._backend.exists():

@@ -70,7 +70,7 @@ HEAVY = {
     "scipy": {"costmodel/ensemble.py", "costmodel/evaluate/ranking.py"},
     "ndonnx": {"costmodel/graph_ops.py", "costmodel/onnx_export.py"},
     "mlflow": {"registry/backend.py"},
-    "deltalake": {"coordinator/samples/store.py"},
+    "deltalake": {"coordinator/samples/log.py", "coordinator/samples/place.py"},
     "onnxruntime": {"costmodel/onnx_session.py", "gemmcast/modelfile.py"},
     "onnx": {"costmodel/onnx_export.py", "registry/artifact.py"},
     "pynvml": {"agent/devices/local.py", "agent/devices/nvml.py", "agent/devices/visible.py"},

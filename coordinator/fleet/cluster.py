@@ -13,6 +13,7 @@ import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any, TypedDict
@@ -292,15 +293,17 @@ def connect(target: str) -> None:
     if target != EMBEDDED and not inside_job():
         environment = {"working_dir": str(ROOT), "excludes": NOT_SHIPPED}
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    options = {
-        "include_dashboard": False if target == EMBEDDED else None,
-        "runtime_env": environment,
-        "log_to_driver": False,
-        "logging_level": logging.ERROR,
-        "configure_logging": False,
-    }
+    start = partial(
+        ray.init,
+        address=target,
+        include_dashboard=False if target == EMBEDDED else None,
+        runtime_env=environment,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        configure_logging=False,
+    )
     try:
-        RAY_THREAD.submit(ray.init, target, **options).result()
+        RAY_THREAD.submit(start).result()
     except (ConnectionError, ray.exceptions.RayError, RuntimeError) as error:
         rule = f"no Ray cluster answers there ({_first_line(error)})"
         way_out = "start one with `ray start --head`"

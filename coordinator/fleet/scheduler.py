@@ -14,9 +14,9 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from time import monotonic
 
-import pyarrow as pa
 import pyarrow.compute as pc
 
+from coordinator.fleet.commits import CommitQueue
 from coordinator.fleet.interface import (
     NO_LEASE,
     Champions,
@@ -37,15 +37,12 @@ from coordinator.samples.store import SampleStore
 from gemmcast.arrow import to_table
 from gemmcast.cell import Cell
 from gemmcast.device import Device
-from gemmcast.errors import GemmcastError
+from gemmcast.errors import GemmcastError, UnavailableError
 from gemmcast.rows import failed
 
 log = logging.getLogger(__name__)
 
 POLL_S = 0.2
-COMMIT_S = 1.0
-"""Time between two commits while samples arrive. A commit is a file; what a killed coordinator has
-not committed is measured again."""
 
 Stopped = Callable[[], bool]
 
@@ -84,8 +81,7 @@ class Scheduler:
         self._leases = Leases(now_s)
         self._failed_starts = Counter[str]()
         self._last_error = ""
-        self._uncommitted: list[tuple[str, pa.Table]] = []
-        self._committed_s = now_s()
+        self._commits = CommitQueue(store, now_s)
         self._trained_at = 0
         self.progress = Progress()
 
@@ -110,6 +106,8 @@ class Scheduler:
             return False
         finally:
             self._commit()
+            if not self._commits.is_empty:
+                log.warning("%d rows are lost: measured again by the next run", self._commits.rows)
 
     def train_once_more(self, *, stop: Stopped, show: Show = show_nothing) -> None:
         """After the last cell: wait for a training that is running, then train on all rows."""
@@ -117,10 +115,12 @@ class Scheduler:
             return
         is_started = False
         while not stop():
+            if self._commits.is_held_back and self._commits.is_due():
+                self._commit()
             # In this order: what a training made is there as soon as it is not busy.
             is_busy = self._is_training()
             self._push_champion()
-            if not is_busy:
+            if not is_busy and not self._commits.is_held_back:
                 if is_started or not self._start_training():
                     return
                 is_started = True
@@ -142,7 +142,7 @@ class Scheduler:
         agents = self._leases.agents
         if not agents or self._fleet.starting():
             return False
-        if self._leases.is_finished():
+        if self._leases.is_finished() and self._commits.is_empty:
             return True
         if self._leases.all_failed():
             raise GemmcastError(f"every agent has failed, the last with: {self._last_error}")
@@ -152,10 +152,10 @@ class Scheduler:
         for event in events:
             if isinstance(event, Samples):
                 rows = self._leases.without_retries(event.agent, event.table)
-                self._uncommitted.append((event.agent, rows))
+                self._commits.add(event.agent, rows)
         # A lease ends when its last samples are committed.
         has_ended = any(isinstance(event, Ended) for event in events)
-        if has_ended or self._now_s() - self._committed_s >= COMMIT_S:
+        if self._commits.is_due() or (has_ended and not self._commits.is_held_back):
             self._commit()
         for event in events:
             if isinstance(event, Ready):
@@ -164,13 +164,11 @@ class Scheduler:
                 self._end(event)
 
     def _commit(self) -> None:
-        batches = self._uncommitted
-        self._uncommitted = []
-        self._committed_s = self._now_s()
-        if not batches:
+        committed = self._commits.commit()
+        if committed is None:
             return
-        rows = self._store.append([table for _, table in batches])
-        for name, _ in batches:
+        rows = committed.rows
+        for name in committed.agents:
             if name in self._leases.agents:
                 self._leases.agents[name].failures = 0
         self.progress.statuses.update(rows["status"].to_pylist())
@@ -202,13 +200,14 @@ class Scheduler:
         if ended.lease == NO_LEASE:
             return
         self._last_error = ended.error or self._last_error
-        self._leases.end(ended, self._store.committed)
+        self._leases.end(ended, self._commits.known_cells())
 
     def _commit_lost_cells(self) -> None:
         for lost in self._leases.lost_cells():
             row = failed(lost.cell, lost.device, lost.agent, "agent_lost", lost.reason)
-            self._uncommitted.append((lost.agent, to_table([row])))
-            self._commit()
+            self._commits.add(lost.agent, to_table([row]))
+            if not self._commits.is_held_back:
+                self._commit()
 
     def _count_failed_start(self, ended: Ended) -> None:
         self._failed_starts[ended.agent] += 1
@@ -216,6 +215,8 @@ class Scheduler:
             raise GemmcastError(f"agent {ended.agent} can't start: {ended.error}")
 
     def _hand_out(self) -> None:
+        if self._commits.is_held_back:
+            return
         cpu_is_taken = self._training_is_due() or self._is_training()
         answering = {ready.agent for ready in self._fleet.ready_agents()}
         for name, agent in self._leases.agents.items():
@@ -243,7 +244,11 @@ class Scheduler:
         agents = self._leases.agents.values()
         if any(agent.leases for agent in agents if agent.shares_our_cpu):
             return False
-        table = self._store.read()
+        try:
+            table = self._store.read()
+        except UnavailableError as error:
+            self._commits.hold_back(error)
+            return False
         ok_rows = pc.sum(pc.equal(table["status"], "ok")).as_py() or 0
         self._trained_at = self.progress.statuses["ok"]
         if ok_rows < self._plan.train.min_rows or ok_rows == self._trained_rows:

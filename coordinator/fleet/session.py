@@ -27,7 +27,7 @@ from coordinator.samples.store import SampleStore
 from coordinator.workspace import Workspace
 from gemmcast.card import ModelCard
 from gemmcast.cell import Cell
-from gemmcast.errors import GemmcastError
+from gemmcast.errors import GemmcastError, WorkspaceError
 from gemmcast.modeldir import write_atomically
 from registry.registry import Registry
 
@@ -100,8 +100,7 @@ class RunSession:
         target = cluster_address(address)
         if target == EMBEDDED:
             self._refuse_unmeasurable()
-        with self.workspace.locked(), stopping() as stop:
-            self._open_places()
+        with self.workspace.locked(), stopping() as stop, self._places_open():
             connect(target)
             stop.listen()
             self.fleet = RayFleet(self.plan, self.model_dir)
@@ -127,8 +126,9 @@ class RunSession:
         """Measure the plan's cells, or the given ones, and train as the plan says."""
         trainer = None
         if train:
+            self.registry.check()
             settings = self.plan.train.settings()
-            trainer = RayTrainer(settings, self.registry, self._note_training)
+            trainer = RayTrainer(settings, self.registry, self.workspace.kept, self._note_training)
         scheduler = Scheduler(
             self.plan,
             self.store,
@@ -164,11 +164,22 @@ class RunSession:
         device = local_device(devices.kind, devices.dataset, devices.device_name)
         plan_cells(self.plan, device)
 
-    def _open_places(self) -> None:
-        plan = self.plan.model_dump_json(indent=1)
-        write_atomically(self.workspace.plan, plan.encode())
-        self.store = SampleStore.open(self._places.store or self.workspace.samples, create=True)
+    @contextmanager
+    def _places_open(self) -> Iterator[None]:
+        """The registry, and the store under its lock; the plan is noted last."""
         self.registry = Registry(self._places.registry or self.workspace.registry)
+        uri = self._places.store or self.workspace.samples
+        with SampleStore.writing(uri, self.workspace.path) as self.store:
+            self._note_plan()
+            yield
+
+    def _note_plan(self) -> None:
+        plan = self.plan.model_dump_json(indent=1)
+        try:
+            write_atomically(self.workspace.plan, plan.encode())
+        except OSError as error:
+            rule = f"{self.workspace.plan} can't be written ({error.strerror})"
+            raise WorkspaceError(f"{rule}: free some space, or name another --workspace") from None
 
     def _watch_champion(self) -> int:
         """Begin to follow the champion; returns the rows of the newest version."""

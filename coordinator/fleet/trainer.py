@@ -2,7 +2,8 @@
 
 The thread waits and writes to the registry; the arithmetic runs in another process, so the
 scheduler continues to lease and commit. A model that the gate refuses is published as challenger. A
-crash here loses one model and nothing else. Does not know when a training is due.
+crash here loses one model and nothing else. A model that the registry refuses is kept in a file,
+and published when the registry is back. Does not know when a training is due.
 """
 
 from __future__ import annotations
@@ -10,14 +11,20 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Callable
+from pathlib import Path
 
 import pyarrow as pa
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from coordinator.fleet.publishing import (
+    Judged,
+    KeptError,
+    LatePublisher,
+    OnTrained,
+    publish_or_keep,
+)
 from costmodel.settings import TrainSettings
-from gemmcast.card import ModelCard
 from gemmcast.errors import GemmcastError
 from registry.registry import Registry
 
@@ -26,9 +33,6 @@ log = logging.getLogger(__name__)
 PARALLEL_ROWS = 10_000
 """From this many rows on a training uses every core. With fewer rows the trees are small, and
 threads that wait for one another make it slower on a busy host."""
-
-Judged = tuple[bytes, ModelCard, str | None]
-"""A model, its card, and the gate's objection to it."""
 
 
 def fit_and_judge(
@@ -50,26 +54,11 @@ def champion_model(registry: Registry) -> bytes | None:
     return registry.load("champion")[0]
 
 
-def publish(registry: Registry, judged: Judged) -> str | None:
-    """Publish a model as champion or, with an objection, as challenger.
-
-    Returns:
-        The version, if it is champion now.
-    """
-    model, card, reason = judged
-    version = registry.publish(model, card)
-    if reason is None:
-        registry.promote(version.number)
-        return version.number
-    registry.challenge(version.number)
-    log.warning("version %s stays challenger: %s", version.number, reason)
-    return None
-
-
 class RayTrainer:
     """One training at a time, on the host of the coordinator.
 
     Args:
+        kept: the folder for models that the registry refuses.
         on_trained: called from the thread with each card, and the version if it is champion.
     """
 
@@ -77,11 +66,15 @@ class RayTrainer:
         self,
         settings: TrainSettings,
         registry: Registry,
-        on_trained: Callable[[ModelCard, str | None], None],
+        kept: Path,
+        on_trained: OnTrained,
     ) -> None:
         self._settings = settings
         self._registry = registry
+        self._kept = kept
         self._on_trained = on_trained
+        self._late = LatePublisher(registry, on_trained)
+        self._champion: bytes | None = None
         self._thread: threading.Thread | None = None
         here = ray.get_runtime_context().get_node_id()
         self._strategy = NodeAffinitySchedulingStrategy(node_id=here, soft=False)
@@ -101,16 +94,28 @@ class RayTrainer:
 
     def _train(self, table: pa.Table, store_version: int) -> None:
         try:
-            judged = self._fit_in_task(table, store_version)
-            version = publish(self._registry, judged)
+            champion = self._known_champion()
+            judged = self._fit_in_task(table, store_version, champion)
+            version = publish_or_keep(self._registry, judged, champion, self._kept)
             self._on_trained(judged[1], version)
+        except KeptError as error:
+            log.warning("%s; this run tries it again", error)
+            self._late.start(error.path, judged[1])
         except (GemmcastError, ray.exceptions.RayError) as error:
             log.warning("training failed, measuring continues: %s", error)
         except Exception:
             # A bug in training must not end the measuring.
             log.exception("training failed, measuring continues")
 
-    def _fit_in_task(self, table: pa.Table, store_version: int) -> Judged:
+    def _known_champion(self) -> bytes | None:
+        """The champion, or the last one that the registry gave while it answered."""
+        try:
+            self._champion = champion_model(self._registry)
+        except GemmcastError as error:
+            log.warning("the gate compares with the last known champion: %s", error)
+        return self._champion
+
+    def _fit_in_task(self, table: pa.Table, store_version: int, champion: bytes | None) -> Judged:
         threads = os.cpu_count() or 1
         if len(table) < PARALLEL_ROWS:
             threads = 1
@@ -122,6 +127,5 @@ class RayTrainer:
             runtime_env=environment,
             scheduling_strategy=self._strategy,
         )
-        champion = champion_model(self._registry)
         judged: Judged = ray.get(task.remote(table, self._settings, store_version, champion))
         return judged

@@ -1,8 +1,9 @@
 """The sample store: a Delta Lake table in which every cell is committed exactly once.
 
-One writer, under the workspace's lock, drops every row whose cell is already in the table or
+One writer, under the lock of the store, drops every row whose cell is already in the table or
 earlier in the same commit. One commit holds all rows of a call, so a crash leaves all or none.
 A row is thus sent again without harm: by an agent, after a restart, or from the same file.
+A commit counts when it survives a power cut; a damaged store opens at its last whole version.
 Tables of schema 1 and 2 are read as they are. The first writer rewrites such a table in one
 commit; programs older than schema 3 must not write to it afterwards.
 Does not know Ray, plans or models. `python -m coordinator status` reads while a writer writes.
@@ -10,72 +11,119 @@ Does not know Ray, plans or models. `python -m coordinator status` reads while a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+import uuid
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Final
 
 import pyarrow as pa
-import pyarrow.compute as pc
-from deltalake import DeltaTable, QueryBuilder, write_deltalake
 
+from coordinator.holder import Holder
+from coordinator.samples.data_files import encoded, is_verifiable, read_files
 from coordinator.samples.describing import measured_devices, with_one_description
-from gemmcast.arrow import SCHEMA, check_schema, conform
+from coordinator.samples.lock import store_lock
+from coordinator.samples.log import DamagedLogError, DataFile, DeltaLog, OvertakenError
+from coordinator.samples.place import FolderPlace, StorePlace, store_place
+from coordinator.samples.recovery import mend_log, put_aside
+from gemmcast.arrow import SCHEMA
 from gemmcast.device import Device
-from gemmcast.errors import InputError
+from gemmcast.errors import InputError, UnavailableError, WorkspaceError
 
-COMPACT_EVERY: Final = 50
-"""Commits between two compactions. Without any, a commit of 100 rows takes 30 ms at first and over
-100 ms after 400 commits."""
-INDEXED_COLUMNS: Final = 4
-"""Columns of which Delta keeps statistics: few, because they cost more time than they save here."""
-RETENTION: Final = "interval 1 day"
+log = logging.getLogger(__name__)
+
+COMPACT_FILES: Final = 50
+"""Data files that become one. Without that, a commit of 100 rows takes 30 ms at first and over 100
+ms after 400 commits."""
+RETENTION_S: Final = 24 * 3600
 """How long replaced files and old log entries are kept, and with them earlier versions of the
 table. A sweep of one day would otherwise leave a hundred thousand files."""
 
 
 class SampleStore:
-    """The samples at a path or URI; use `open`."""
+    """The samples at a path or URI; use `writing` or `open`."""
 
-    def __init__(self, table: DeltaTable) -> None:
-        self._table = table
-        self._commits = 0
-        cell_ids = _query(table, "select cell_id from samples")["cell_id"]
-        self.committed: set[str] = set(cell_ids.to_pylist())
+    def __init__(self, place: StorePlace, opened: DeltaLog) -> None:
+        self._place = place
+        self._log = opened
+        self._id = uuid.uuid4().hex
+        self._attempts: dict[str, pa.Table] = {}
+        rows, self._damaged = read_files(place, _names(opened))
+        self._statuses = Counter[str](rows["status"].to_pylist())
+        self.committed: set[str] = set(rows["cell_id"].to_pylist())
         """The ids of all cells in the table."""
+
+    @staticmethod
+    @contextmanager
+    def writing(uri: Path | str, workspace: Path) -> Iterator[SampleStore]:
+        """The store at `uri`, for its one writer.
+
+        Args:
+            workspace: the workspace of this process; a second writer is told it.
+
+        Raises:
+            WorkspaceError: another process writes there.
+        """
+        place = store_place(uri)
+        with store_lock(place, Holder.here(workspace)):
+            yield SampleStore.open(uri, create=True)
 
     @staticmethod
     def open(uri: Path | str, *, create: bool) -> SampleStore:
         """The store at `uri`.
 
         Args:
-            create: for the one writer: make the table if there is none, and bring one of an older
-                schema to the present schema. False: for readers; changes nothing.
+            create: for the one writer, who holds the lock: make the table if there is none, and
+                bring one of an older schema to the present schema. False: for readers; changes
+                nothing but a damaged store, which is mended.
 
         Raises:
             InputError: there is no table and `create` is false, or the table has unknown columns or
                 rows of a newer schema.
+            UnavailableError: the store does not answer.
         """
-        text = str(uri)
-        if DeltaTable.is_deltatable(text):
-            table = DeltaTable(text)
-            _check_schema(table)
-            if create:
-                _migrate(table)
-            return SampleStore(table)
+        place = store_place(uri)
+        try:
+            store = SampleStore._whole(place)
+        except DamagedLogError:
+            if not isinstance(place, FolderPlace):
+                raise
+            store = _mended(place, is_writer=create)
+        if store is None and not create:
+            way_out = "run a plan first: python -m coordinator run PLAN.toml"
+            raise InputError("samples", place.shown, "no sample store there", way_out)
+        if store is None:
+            return SampleStore(place, _new_table(place))
+        if store._damaged:
+            store = _without_damaged_files(store, is_writer=create)
         if create:
-            return SampleStore(_new_table(text))
-        way_out = "run a plan first: python -m coordinator run PLAN.toml"
-        raise InputError("samples", text, "no sample store there", way_out)
+            store._migrate()
+        return store
+
+    @staticmethod
+    def _whole(place: StorePlace) -> SampleStore | None:
+        """The store with the newest version of its log; None where there is no table."""
+        opened = DeltaLog.load(place) if place.exists() else None
+        if opened is None:
+            return None
+        opened.check()
+        return SampleStore(place, opened)
 
     @staticmethod
     def exists(uri: Path | str) -> bool:
         """Whether there is a store at `uri`."""
-        return bool(DeltaTable.is_deltatable(str(uri)))
+        place = store_place(uri)
+        try:
+            return place.exists() and DeltaLog.load(place) is not None
+        except DamagedLogError:
+            return True
 
     @property
     def version(self) -> int:
         """The number of the last commit; 0 for a new table."""
-        return self._table.version()
+        return self._log.version
 
     def append(self, tables: Sequence[pa.Table]) -> pa.Table:
         """Commit the rows whose cells are not in the store yet, in one commit; the first row wins.
@@ -85,40 +133,56 @@ class SampleStore:
 
         Returns:
             The rows that were committed. Nothing new is no commit.
+
+        Raises:
+            UnavailableError: the store does not answer; the same rows may be sent again.
+            OvertakenError: another process has written there.
         """
+        landed = self._settle()
         rows = pa.concat_tables([SCHEMA.empty_table(), *tables])
         rows = rows.filter(self._is_new(rows["cell_id"].to_pylist()))
-        if len(rows) == 0:
-            return rows
-        write_deltalake(self._table, rows, mode="append")
-        self.committed.update(rows["cell_id"].to_pylist())
-        self._commits += 1
-        if self._commits % COMPACT_EVERY == 0:
-            self._compact()
-        return rows
+        if len(rows) > 0:
+            self._commit(rows)
+        if len(self._log.files()) >= COMPACT_FILES:
+            self._try_to_compact()
+        return pa.concat_tables([landed, rows])
 
     def read(self, *, version: int | None = None) -> pa.Table:
         """Every sample, with the columns of SCHEMA, sorted by cell; one description a device.
 
+        Rows of a data file that has changed on its disk are left out, and counted in a warning.
+
         Args:
             version: of the table, as `version` gave it; None: the newest.
         """
-        table = self._table
         if version is not None:
-            table = DeltaTable(table.table_uri, version=version)
-        rows = _query(table, "select * from samples")
-        samples = conform(rows, table.table_uri)
-        return with_one_description(samples).sort_by("cell_id")
+            return self._read_earlier(version)
+        return with_one_description(self._rows()).sort_by("cell_id")
 
     def measured_devices(self) -> list[Device]:
         """What the samples say of the devices that were measured, each once."""
         return measured_devices(self.read())
 
+    def _rows(self) -> pa.Table:
+        """As they were committed, without those of damaged files."""
+        rows, damaged = read_files(self._place, _names(self._log))
+        if damaged:
+            self._note_damage(rows, damaged)
+        return rows
+
     def counts(self) -> dict[str, int]:
         """Status -> number of rows."""
-        statuses = _query(self._table, "select status from samples")["status"]
-        counted = pc.value_counts(statuses.combine_chunks())
-        return {entry["values"]: entry["counts"] for entry in counted.to_pylist()}
+        return dict(self._statuses)
+
+    def _read_earlier(self, version: int) -> pa.Table:
+        with suppress(DamagedLogError):
+            earlier = DeltaLog.load(self._place, version)
+            rows, damaged = read_files(self._place, _names(earlier) if earlier else [])
+            if earlier and not damaged:
+                return with_one_description(rows).sort_by("cell_id")
+        hours = RETENTION_S // 3600
+        rule = f"its files are gone: they are kept for {hours} h"
+        raise InputError("version", version, rule, f"name one up to {self.version}")
 
     def _is_new(self, cell_ids: Sequence[str]) -> pa.Array:
         """For each row: whether its cell is neither in the table nor in a row before it."""
@@ -129,51 +193,157 @@ class SampleStore:
             earlier.add(cell_id)
         return pa.array(flags, pa.bool_())
 
+    def _commit(self, rows: pa.Table) -> None:
+        file = self._written(rows)
+        self._attempts[file.name] = rows
+        try:
+            self._log.commit(file, [], self._id)
+        except OvertakenError as error:
+            self._go_to_own_newest(error)
+            raise UnavailableError(f"{error}; it was this one, with a late answer") from None
+        self._attempts.clear()
+        self._take(rows)
+
+    def _written(self, rows: pa.Table) -> DataFile:
+        """A data file of these rows, not committed yet."""
+        name, data = encoded(rows)
+        self._place.write(name, data)
+        return DataFile(name=name, size=len(data), rows=len(rows))
+
+    def _take(self, rows: pa.Table) -> None:
+        self.committed.update(rows["cell_id"].to_pylist())
+        self._statuses.update(rows["status"].to_pylist())
+
+    def _settle(self) -> pa.Table:
+        """The rows of failed commits that came through after all: the answer was lost."""
+        landed = SCHEMA.empty_table()
+        if not self._attempts:
+            return landed
+        self._go_to_own_newest()
+        names = set(_names(self._log))
+        for name, rows in self._attempts.items():
+            if name in names:
+                landed = rows
+                self._take(rows)
+        self._attempts.clear()
+        return landed
+
+    def _go_to_own_newest(self, overtaken: OvertakenError | None = None) -> None:
+        """Take over the newest version, if this writer committed it. Raises OvertakenError."""
+        newest = DeltaLog.load(self._place)
+        if newest is None:
+            raise WorkspaceError(f"sample store {self._place.shown} was deleted: start again")
+        if newest.version != self.version and newest.writer() != self._id:
+            raise overtaken or OvertakenError(
+                f"another process has written to the sample store {self._place.shown}: "
+                "start this one again when that one has ended"
+            )
+        self._log = newest
+
+    def _migrate(self) -> None:
+        """Rewrite a table of an older schema: the same rows in the present columns, in one commit.
+
+        Versions before that commit can still be read: `read` brings them to the present schema.
+        """
+        if self._log.columns == set(SCHEMA.names):
+            return
+        self._log.commit(self._written(self._rows()), [], self._id, whole=True)
+
+    def mend(self, place: FolderPlace, lost: str) -> None:
+        """Take damaged files out, and all rows in that lie in other files; says so in one line.
+
+        Args:
+            lost: of the log.
+        """
+        damaged = self._damaged
+        parts = [lost] if lost else []
+        if damaged:
+            parts.append(self._shown_damage())
+        self._migrate()
+        rescued = len(self.append([self._rows_beside_the_table(place)]))
+        if set(damaged) & set(_names(self._log)):
+            self._compact()
+        for name in damaged:
+            put_aside(place, place.path / name)
+        self._damaged = []
+        if parts:
+            losses = " and ".join(parts)
+            left = f"{rescued} rows rescued, {len(self.committed)} rows in all"
+            log.warning("sample store %s was damaged: lost %s; %s", place.shown, losses, left)
+
+    def _rows_beside_the_table(self, place: FolderPlace) -> pa.Table:
+        """Rows of whole data files that are not in the table, or no longer."""
+        names = set(_names(self._log))
+        others = [name for name in place.data_files() if name not in names and is_verifiable(name)]
+        return read_files(place, others)[0]
+
+    def _try_to_compact(self) -> None:
+        """What was committed stays committed if this fails; the next commit tries again."""
+        try:
+            self._compact()
+        except UnavailableError as error:
+            log.warning("not compacted: %s", error)
+
     def _compact(self) -> None:
-        self._table.optimize.compact()
-        self._table.vacuum(dry_run=False)
-        self._table.create_checkpoint()
-        self._table.cleanup_metadata()
+        """One data file in place of all; the old ones are kept for RETENTION_S."""
+        files = self._log.files()
+        new = self._written(self._rows())
+        replaced = [file for file in files if file.name != new.name]
+        added = None if len(replaced) < len(files) else new
+        try:
+            self._log.commit(added, replaced, self._id)
+        except OvertakenError as error:
+            self._go_to_own_newest(error)
+            return
+        self._place.retire([file.name for file in replaced])
+        self._log.checkpoint()
+        self._log.sweep(RETENTION_S)
+
+    def _note_damage(self, rows: pa.Table, damaged: list[str]) -> None:
+        """Some files have changed since the store was opened: their cells are to be measured."""
+        is_news = damaged != self._damaged
+        self._damaged = damaged
+        self.committed = set(rows["cell_id"].to_pylist())
+        self._statuses = Counter(rows["status"].to_pylist())
+        if is_news:
+            self._report_damage()
+
+    def _report_damage(self) -> None:
+        log.warning("sample store %s: left out %s", self._place.shown, self._shown_damage())
+
+    def _shown_damage(self) -> str:
+        files = self._log.files()
+        rows = sum(file.rows for file in files if file.name in self._damaged)
+        named = ", ".join(self._damaged)
+        return f"{len(self._damaged)} of {len(files)} data files ({rows} rows): {named}"
 
 
-def _new_table(uri: str) -> DeltaTable:
-    configuration = {
-        "delta.dataSkippingNumIndexedCols": str(INDEXED_COLUMNS),
-        "delta.deletedFileRetentionDuration": RETENTION,
-        "delta.logRetentionDuration": RETENTION,
-    }
-    return DeltaTable.create(uri, schema=SCHEMA, configuration=configuration)
+def _names(opened: DeltaLog) -> list[str]:
+    return sorted(file.name for file in opened.files())
 
 
-def _check_schema(table: DeltaTable) -> None:
-    """Refuse a table that a newer gemmcast wrote to, before anything is read or written."""
-    columns = {field.name for field in table.schema().fields}
-    if "schema_version" in columns:
-        newest = _query(table, "select max(schema_version) as schema_version from samples")
-        check_schema(newest, table.table_uri)
+def _new_table(place: StorePlace) -> DeltaLog:
+    place.make()
+    return DeltaLog.create(place, RETENTION_S, uuid.uuid4().hex)
 
 
-def _migrate(table: DeltaTable) -> None:
-    """Rewrite a table of an older schema: the same rows in the present columns, in one commit.
+def _without_damaged_files(store: SampleStore, *, is_writer: bool) -> SampleStore:
+    """The store, mended where that is possible now."""
+    place = store._place
+    if isinstance(place, FolderPlace):
+        try:
+            return _mended(place, is_writer=is_writer)
+        except WorkspaceError as error:
+            log.info("not mended: %s", error)
+    store._report_damage()
+    return store
 
-    Versions before that commit can still be read: `read` brings them to the present schema.
-    """
-    columns = {field.name for field in table.schema().fields}
-    if columns == set(SCHEMA.names):
-        return
-    rows = conform(_query(table, "select * from samples"), table.table_uri)
-    write_deltalake(table, rows, mode="overwrite", schema_mode="overwrite")
 
-
-def _query(table: DeltaTable, sql: str) -> pa.Table:
-    # to_pyarrow_table() aborts the process at exit in half of the runs (deltalake 1.6 with
-    # pyarrow 25); a query does not.
-    batches = QueryBuilder().register("samples", table).execute(sql).read_all()
-    rows = pa.table(batches)
-
-    # a query gives texts as views, which many of Arrow's functions do not take
-    schema = rows.schema
-    for i, field in enumerate(schema):
-        if pa.types.is_string_view(field.type):
-            schema = schema.set(i, field.with_type(pa.string()))
-    return rows.cast(schema)
+def _mended(place: FolderPlace, *, is_writer: bool) -> SampleStore:
+    """Mend a store; a reader takes the lock for that, which a writer has."""
+    lock = nullcontext() if is_writer else store_lock(place, Holder.here())
+    with lock:
+        opened, lost = mend_log(place)
+        store = SampleStore(place, opened or _new_table(place))
+        store.mend(place, lost)
+    return store

@@ -253,7 +253,9 @@ class TestRayTrainer(TrainerContract):
     @pytest.fixture
     def trainer(self, ray_cluster: None, champions: ChampionWatch, tmp_path: Path) -> RayTrainer:
         registry = Registry(tmp_path / "registry")
-        return RayTrainer(TrainSettings(), registry, on_trained=lambda *_: champions.look())
+        return RayTrainer(
+            TrainSettings(), registry, tmp_path, on_trained=lambda *_: champions.look()
+        )
 
     def pause(self) -> None:
         sleep(POLL_S)

@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 from fake_fleet import FakeAgent, FakeFleet, FakeTrainer, Measure, make_scheduler
 
+from coordinator.fleet.commits import COMMIT_S
 from coordinator.fleet.interface import NO_LEASE, Ended, Event, Progress, Samples
 from coordinator.fleet.leases import MAX_CONTENDED, MAX_DEATHS, POWER_CELL, take_cells
-from coordinator.fleet.scheduler import COMMIT_S, Scheduler
+from coordinator.fleet.scheduler import Scheduler
 from coordinator.plan.cells import plan_cells
 from coordinator.plan.schema import Plan
 from coordinator.samples.store import SampleStore

@@ -19,7 +19,8 @@ from deltalake import DeltaTable, write_deltalake
 
 from coordinator.plan.cells import plan_cells
 from coordinator.plan.schema import Plan
-from coordinator.samples.store import COMPACT_EVERY, SampleStore
+from coordinator.samples.store import COMPACT_FILES as COMPACT_EVERY
+from coordinator.samples.store import SampleStore
 from gemmcast.arrow import SCHEMA, read_samples, to_table
 from gemmcast.device import Device
 from gemmcast.errors import InputError
@@ -47,7 +48,11 @@ def _file_uri(folder: Path) -> Path | str:
     return (folder / "samples").as_uri()
 
 
-PLACES = (_local_path, _file_uri)
+def _object(folder: Path) -> Path | str:
+    return f"s3://bucket/{folder.name}/samples"
+
+
+PLACES = (_local_path, _file_uri, _object)
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +81,9 @@ def _ids(table: pa.Table) -> list[str]:
 @pytest.mark.parametrize("place_in", PLACES)
 class TestStoreContract:
     @pytest.fixture
-    def open_store(self, place_in: Callable[[Path], Path | str], tmp_path: Path) -> Open:
+    def open_store(
+        self, place_in: Callable[[Path], Path | str], tmp_path: Path, s3: object
+    ) -> Open:
         """Open the store of this test, for the writer unless `create` is false."""
         return lambda *, create=True: SampleStore.open(place_in(tmp_path), create=create)
 
@@ -206,7 +213,7 @@ def test_compaction_and_checkpoints_change_nothing_that_is_read(
 def test_what_compaction_replaced_is_removed_when_its_time_is_up(
     place: Path, samples: SampleTable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("coordinator.samples.store.RETENTION", "interval 0 seconds")
+    monkeypatch.setattr("coordinator.samples.store.RETENTION_S", 0)
     store = SampleStore.open(place, create=True)
     numbers = range(1, 2 * COMPACT_EVERY + 1)
     for number in numbers:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,12 +11,14 @@ from pathlib import Path
 
 import pytest
 
+from coordinator.holder import Holder
 from coordinator.workspace import JOB_VARIABLE, Workspace
 from gemmcast.errors import InputError, WorkspaceError
 
 HOLDER = """
 import sys
 from pathlib import Path
+from coordinator.holder import Holder
 from coordinator.workspace import JOB_VARIABLE, Workspace
 with Workspace(Path(sys.argv[1])).locked():
     print("locked", flush=True)
@@ -71,8 +74,7 @@ def test_a_place_without_samples_is_refused_where_some_are_needed(tmp_path: Path
 def test_the_lock_says_who_holds_it(tmp_path: Path) -> None:
     place = Workspace(tmp_path / "workspace")
     with place.locked():
-        assert (place.path / "holder").read_text() == str(os.getpid())
-        rule = f"is in use by process {os.getpid()}"
+        rule = f"is in use by process {os.getpid()} on {socket.gethostname()}"
         ways_out = "wait for it, stop it, or take another --workspace"
         with pytest.raises(WorkspaceError, match=f"{rule}: {ways_out}"), place.locked():
             pass
@@ -94,7 +96,8 @@ def test_a_holder_that_is_killed_lets_go(tmp_path: Path, holder: subprocess.Pope
     holder.kill()
     holder.wait()
     with Workspace(tmp_path / "workspace").locked():
-        assert (tmp_path / "workspace" / "holder").read_text() == str(os.getpid())
+        note = (tmp_path / "workspace" / "holder").read_text()
+        assert Holder.from_json(note) == Holder.here()
 
 
 def test_a_command_on_a_held_workspace_ends_with_exit_code_2(

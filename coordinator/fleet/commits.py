@@ -1,0 +1,108 @@
+"""Samples on their way into the store, which may be down, full or silent for a while.
+
+A commit that fails is tried again after a pause that grows from 1 s to a minute. Meanwhile the
+agents get no new leases, so what waits here is at most what was leased before. Nothing is lost but
+by ending the run; then the next one measures those cells again.
+Knows nothing of Ray, nor of leases.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from coordinator.samples.store import SampleStore
+from gemmcast.errors import UnavailableError
+
+log = logging.getLogger(__name__)
+
+COMMIT_S = 1.0
+"""Time between two commits while samples arrive. A commit is a file; what a killed coordinator has
+not committed is measured again."""
+FIRST_PAUSE_S = 1.0
+LONGEST_PAUSE_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """One commit."""
+
+    rows: pa.Table
+    """What was new."""
+    agents: tuple[str, ...]
+    """Whose samples it holds."""
+
+
+class CommitQueue:
+    """Batches that wait for the next commit.
+
+    Args:
+        now_s: a clock that only grows.
+    """
+
+    def __init__(self, store: SampleStore, now_s: Callable[[], float]) -> None:
+        self._store = store
+        self._now_s = now_s
+        self._batches: list[tuple[str, pa.Table]] = []
+        self._tried_s = now_s()
+        self._pause_s = 0.0
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether everything is committed."""
+        return not self._batches
+
+    @property
+    def is_held_back(self) -> bool:
+        """Whether the store has failed and was not seen to work since."""
+        return self._pause_s > 0
+
+    def add(self, agent: str, rows: pa.Table) -> None:
+        """Samples of an agent, for the next commit."""
+        self._batches.append((agent, rows))
+
+    def known_cells(self) -> set[str]:
+        """Cells that are in the store or wait for it."""
+        waiting: set[str] = set()
+        for _, rows in self._batches:
+            waiting.update(rows["cell_id"].to_pylist())
+        return self._store.committed | waiting if waiting else self._store.committed
+
+    def is_due(self) -> bool:
+        """Whether it is time for a commit, or for the next try of one that failed."""
+        return self._now_s() - self._tried_s >= max(COMMIT_S, self._pause_s)
+
+    def commit(self) -> Committed | None:
+        """Commit everything that waits; None if there is nothing, or the store fails.
+
+        Raises:
+            WorkspaceError: the store is not ours to write any more.
+        """
+        self._tried_s = self._now_s()
+        if self.is_empty:
+            self._pause_s = 0.0
+            return None
+        try:
+            rows = self._store.append([rows for _, rows in self._batches])
+        except UnavailableError as error:
+            self.hold_back(error)
+            return None
+        agents = tuple(agent for agent, _ in self._batches)
+        self._batches = []
+        self._pause_s = 0.0
+        return Committed(rows, agents)
+
+    def hold_back(self, error: UnavailableError) -> None:
+        """The store does not work: wait before the next try, and longer each time."""
+        self._tried_s = self._now_s()
+        self._pause_s = min(max(FIRST_PAUSE_S, 2 * self._pause_s), LONGEST_PAUSE_S)
+        text = "%s; %d rows wait, agents get no cells; next try in %g s"
+        log.warning(text, error, self.rows, self._pause_s)
+
+    @property
+    def rows(self) -> int:
+        """How many wait."""
+        return sum(len(rows) for _, rows in self._batches)
