@@ -103,7 +103,7 @@ class Device:
             values = renamed(json.loads(text), DEVICE_FIELDS)
             names = {field.name for field in fields(Device)}
             return Device(**{name: value for name, value in values.items() if name in names})
-        except (ValueError, TypeError, AttributeError) as error:
+        except (ValueError, TypeError, AttributeError, RecursionError) as error:
             rule = f"not a device description ({error})"
             way_out = "use one of the devices that `gemmcast info --json` prints"
             raise InputError("device", text, rule, way_out) from None

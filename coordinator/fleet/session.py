@@ -17,10 +17,11 @@ from agent.devices.local import local_device
 from coordinator.fleet.cluster import EMBEDDED, RayFleet, cluster_address, connect
 from coordinator.fleet.interface import Display
 from coordinator.fleet.scheduler import Scheduler
+from coordinator.fleet.shipping import check_temporary_directory
 from coordinator.fleet.signals import Stop, stopping
 from coordinator.fleet.trainer import RayTrainer
-from coordinator.plan.cells import plan_cells
 from coordinator.plan.schema import Plan
+from coordinator.plan.sizing import measurable
 from coordinator.samples.store import SampleStore
 from coordinator.workspace import Workspace
 from gemmcast.cell import Cell
@@ -92,6 +93,7 @@ class RunSession:
         """
         target = cluster_address(address)
         if target == EMBEDDED:
+            check_temporary_directory()
             self._refuse_unmeasurable()
         with self.workspace.locked(), stopping() as stop:
             self._open_places()
@@ -150,7 +152,7 @@ class RunSession:
         """Raise InputError for a plan that this machine can't measure; nothing is written yet."""
         devices = self.plan.devices
         device = local_device(devices.kind, devices.dataset, devices.device_name)
-        plan_cells(self.plan, device)
+        measurable(self.plan, device)
 
     def _open_places(self) -> None:
         plan = self.plan.model_dump_json(indent=1)

@@ -16,6 +16,7 @@ import pyarrow as pa
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from costmodel.progress import Step, no_step
 from costmodel.settings import TrainSettings
 from gemmcast.card import ModelCard
 from gemmcast.errors import GemmcastError
@@ -32,13 +33,18 @@ Judged = tuple[bytes, ModelCard, str | None]
 
 
 def fit_and_judge(
-    table: pa.Table, settings: TrainSettings, store_version: int, champion: bytes | None
+    table: pa.Table,
+    settings: TrainSettings,
+    store_version: int,
+    champion: bytes | None,
+    step: Step = no_step,
 ) -> Judged:
-    """Train a model and compare it with the champion."""
+    """Train a model and compare it with the champion; `step` is called with each part."""
     from costmodel.gate import objection
     from costmodel.train import train
 
-    trained = train(table, settings, store_version=store_version)
+    trained = train(table, settings, store_version=store_version, step=step)
+    step("gate", 0, 1)
     reason = objection(trained, champion, table, settings.holdout)
     return trained.model, trained.card, reason
 

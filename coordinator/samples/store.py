@@ -106,6 +106,17 @@ class SampleStore:
         counted = pc.value_counts(statuses.combine_chunks())
         return {entry["values"]: entry["counts"] for entry in counted.to_pylist()}
 
+    def columns(self, *names: str) -> pa.Table:
+        """Some columns of every sample, in no order."""
+        return _query(self._table, f"select {', '.join(names)} from samples")
+
+    @property
+    def committed_ms(self) -> int | None:
+        """When the last commit was made, in Unix time; None if the log does not say. [ms]"""
+        (newest,) = self._table.history(1)
+        moment: int | None = newest.get("timestamp")
+        return moment
+
     def _is_new(self, cell_ids: Sequence[str]) -> pa.Array:
         """For each row: whether its cell is neither in the table nor in a row before it."""
         earlier: set[str] = set()
