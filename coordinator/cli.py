@@ -194,8 +194,11 @@ def train(
     place = Workspace(workspace)
     if store is None:
         place.must_exist()
-    samples = SampleStore.open(store or place.samples, create=False)
+    else:
+        # Refused before the workspace is made.
+        SampleStore.open(store, create=False)
     with place.locked():
+        samples = SampleStore.open(store or place.samples, create=False)
         versions = Registry(registry or place.registry)
         champion = champion_model(versions)
         with stages("training") as step:

@@ -22,12 +22,9 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from importlib import import_module
 from types import FrameType
-from typing import TYPE_CHECKING, Final, NoReturn, Protocol, TypeVar
+from typing import Final, NoReturn, Protocol, TypeVar
 
 from gemmcast.errors import GemmcastError, InputError, WorkspaceError
-
-if TYPE_CHECKING:
-    from _typeshed import ReadableBuffer
 
 DONE: Final = 0
 FAILED: Final = 1
@@ -198,7 +195,7 @@ def _open_streams() -> None:
 class _StandardOutput(io.FileIO):
     """Standard output, whose errors are no other file's."""
 
-    def write(self, data: ReadableBuffer, /) -> int | None:
+    def write(self, data: bytes, /) -> int | None:  # type: ignore[override]
         """Raises OutputError."""
         try:
             return super().write(data)

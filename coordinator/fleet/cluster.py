@@ -276,7 +276,7 @@ def connect(target: str) -> None:
     if target != EMBEDDED and not inside_job():
         environment = working_directory()
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    options = {
+    options: dict[str, Any] = {
         "include_dashboard": False if target == EMBEDDED else None,
         "runtime_env": environment,
         "log_to_driver": False,
