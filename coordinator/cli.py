@@ -48,8 +48,6 @@ from gemmcast.program import INTERRUPTED, leave, run_click
 
 if TYPE_CHECKING:
     from coordinator.fleet.session import RunSummary
-    from coordinator.plan.schema import Plan
-    from coordinator.plan.sizing import PlanSize
     from coordinator.samples.store import SampleStore
     from coordinator.workspace import Workspace
 
@@ -131,11 +129,10 @@ def plan(
 
     from coordinator import terminal
     from coordinator.plan.schema import read_plan
+    from coordinator.sizes import sizes_of
 
-    if device and address:
-        raise InputError("--device", device, "goes without --address", "give one of the two")
     resolved = read_plan(plan)
-    sizes = _sizes(resolved, device, address)
+    sizes = sizes_of(resolved, device, address)
 
     def text() -> None:
         """The result for people."""
@@ -152,23 +149,6 @@ def plan(
     devices = [asdict(size) for size in sizes]
     values = {"devices": devices} if address else devices[0]
     terminal.result(values, as_json=json, text=text)
-
-
-def _sizes(plan: Plan, device: str | None, address: str | None) -> list[PlanSize]:
-    """The plan on a known device, on those of a cluster, or on this machine's."""
-    from agent.devices.local import local_device
-    from coordinator.plan.known_devices import known_device
-    from coordinator.plan.sizing import size_of
-
-    if device:
-        return [size_of(plan, known_device(device))]
-    devices = plan.devices
-    if address and devices.kind != "replay":
-        from coordinator.fleet.cluster import cluster_devices, connect
-
-        connect(address)
-        return [size_of(plan, found, count) for found, count in cluster_devices(devices)]
-    return [size_of(plan, local_device(devices.kind, devices.dataset, devices.device_name))]
 
 
 @app.command()

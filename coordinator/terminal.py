@@ -111,6 +111,8 @@ def show_status(values: Mapping[str, Any]) -> None:
         "champion": values["champion"] or "none",
         "versions": values["versions"],
     }
+    for agent, model in values.get("nodes", {}).items():
+        shown[f"model on {agent}"] = model
     show_values(f"workspace {values['workspace']}", shown)
 
 

@@ -99,7 +99,7 @@ FROM_AGENT = {
     ("coordinator/plan/configurations.py", "agent.kernels.cutlass.generate.configs"),
     ("coordinator/plan/configurations.py", "agent.kernels.custom.read_custom"),
     # the device of this machine, before anything is measured
-    ("coordinator/cli.py", "agent.devices.local.local_device"),
+    ("coordinator/sizes.py", "agent.devices.local.local_device"),
     ("coordinator/fleet/cluster.py", "agent.devices.local.local_device"),
     ("coordinator/fleet/session.py", "agent.devices.local.local_device"),
 }
