@@ -17,7 +17,7 @@ from gemmcast.errors import InputError
 ROOT: Final = Path(__file__).resolve().parents[2]
 SOURCES: Final = ("py", "toml", "json", "cu", "cuh", "h", "hpp")
 """Endings of the files that agents may need."""
-LEFT_OUT: Final = (".*", "datasets", "demo", "workspace", "docs", "tests", "benchmarks")
+LEFT_OUT: Final = (".?*", "datasets", "demo", "workspace", "docs", "tests", "benchmarks")
 """Folders that are of no use to an agent."""
 LONGEST_SOCKET: Final = 107
 """Letters of the path of a Unix socket."""
@@ -30,10 +30,10 @@ def working_directory() -> dict[str, object]:
     """The runtime environment of a driver that joins from outside a job.
 
     Patterns are those of .gitignore, of which the last one that matches decides: no file but the
-    sources.
+    sources. None of them may match `.`, the folder itself.
     """
     sources = [f"!*.{ending}" for ending in SOURCES]
-    return {"working_dir": str(ROOT), "excludes": ["*.*", *sources, *LEFT_OUT]}
+    return {"working_dir": str(ROOT), "excludes": ["?*.*", *sources, *LEFT_OUT]}
 
 
 def too_large(message: str) -> InputError:
