@@ -15,7 +15,6 @@ A second table without a description of its device takes that of the first table
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -41,9 +40,11 @@ from costmodel.evaluate.metrics import to_json
 from costmodel.evaluate.ranking import ranking
 from costmodel.model import CostModel
 from gemmcast.card import Scores
+from gemmcast.cli_parser import Parser
 from gemmcast.descriptions import Descriptions
 from gemmcast.device import Device
-from gemmcast.errors import GemmcastError, InputError
+from gemmcast.errors import InputError
+from gemmcast.program import json_line, run_command, run_script
 from gemmcast.score_table import RANKING_METRICS, ranking_rows, score_rows, summary_rows
 
 DEFAULT = Path(__file__).resolve().parent.parent / "datasets" / "h100_demo.parquet"
@@ -73,14 +74,14 @@ class Accuracy:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns the exit code."""
+    return run_command(lambda: _run(arguments))
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     args = _parser().parse_args(arguments)
-    try:
-        accuracy = measure(args.table, args.holdout, args.by)
-    except (GemmcastError, OSError) as error:
-        print(f"accuracy: {error}", file=sys.stderr)
-        return 2
+    accuracy = measure(args.table, args.holdout, args.by)
     if args.json:
-        print(json.dumps(asdict(accuracy)))
+        print(json_line(asdict(accuracy)))
     else:
         _show(accuracy)
     return 0
@@ -124,9 +125,7 @@ def fit(training: TrainingSet) -> CostModel:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--table", type=Path, default=DEFAULT, help="measured GEMMs to train on")
     parser.add_argument(
         "--holdout",
@@ -228,4 +227,4 @@ def _cells(values: Sequence[str], width: int) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_script(main)

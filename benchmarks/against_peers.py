@@ -22,9 +22,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import numpy as np
 
 from gemmcast.cell import Cell
+from gemmcast.cli_parser import Parser
 from gemmcast.config import KernelConfig
+from gemmcast.errors import InputError
 from gemmcast.gemm import Gemm
 from gemmcast.procedure import Procedure
+from gemmcast.program import json_line, run_script
 
 if TYPE_CHECKING:
     from agent.devices.cuda import CudaBackend
@@ -60,14 +63,13 @@ def main() -> int:
     args = _parser().parse_args()
     obstacle = _obstacle()
     if obstacle:
-        print(f"against_peers: {obstacle}", file=sys.stderr)
-        return 2
+        raise InputError("GPU", None, obstacle, "run it where there is one")
     pairs = compare()
     if args.out:
         args.out.write_text(json.dumps(pairs, indent=1) + "\n")
     figures = differences(pairs)
     if args.json:
-        print(json.dumps(figures))
+        print(json_line(figures))
         return 0
     for pair in sorted(pairs, key=lambda pair: pair["theirs_us"]):
         _show(pair)
@@ -116,9 +118,7 @@ def differences(pairs: list[Pair]) -> dict[str, float]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, help="keep every pair of readings in this JSON file")
     parser.add_argument("--json", action="store_true", help="one JSON object on the last line")
     return parser
@@ -170,4 +170,4 @@ def _theirs_us(backend: CudaBackend, cell: Cell) -> float:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_script(main)

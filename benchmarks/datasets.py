@@ -10,7 +10,6 @@ in coordinator/samples/dataset_card.py.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,7 +19,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from coordinator.samples.dataset_card import DatasetCounts, counts
 from costmodel.evaluate.noise import noise_floor
 from gemmcast.arrow import read_samples
-from gemmcast.errors import InputError
+from gemmcast.cli_parser import Parser
+from gemmcast.program import json_line, run_script
 from gemmcast.rows import Row
 
 FOLDER = Path(__file__).resolve().parent.parent / "datasets"
@@ -33,21 +33,15 @@ Spreads = Mapping[str, Mapping[str, float]]
 
 def main() -> int:
     """The command; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("files", nargs="*", type=Path, default=sorted(FOLDER.glob("*.parquet")))
     parser.add_argument("--json", action="store_true", help="one JSON object on the last line")
     args = parser.parse_args()
     rows: dict[str, list[Row]] = {}
-    try:
-        for path in args.files:
-            rows[path.stem] = read_samples(path).to_pylist()
-    except (InputError, OSError) as error:
-        print(f"datasets: {error}", file=sys.stderr)
-        return 2
+    for path in args.files:
+        rows[path.stem] = read_samples(path).to_pylist()
     if args.json:
-        print(json.dumps(_to_json(rows)))
+        print(json_line(_to_json(rows)))
         return 0
     for name, of_dataset in rows.items():
         print(name)
@@ -87,4 +81,4 @@ def _show_spreads(spreads: Spreads) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_script(main)

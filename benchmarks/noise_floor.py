@@ -9,7 +9,6 @@ No model can be expected to predict better than that. The default is the recorde
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
@@ -17,6 +16,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from costmodel.evaluate.noise import noise_floor, repeatability
 from gemmcast.arrow import read_samples
+from gemmcast.cli_parser import Parser
+from gemmcast.program import json_line, run_script
 
 DEFAULT = (Path("datasets/h100_demo.parquet"), Path("datasets/h100_demo_again.parquet"))
 COLUMNS = ("median", "p90", "max")
@@ -24,9 +25,7 @@ COLUMNS = ("median", "p90", "max")
 
 def main() -> None:
     """The command."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("files", nargs="*", type=Path, default=list(DEFAULT))
     parser.add_argument("--json", action="store_true", help="one JSON object on the last line")
     args = parser.parse_args()
@@ -35,7 +34,7 @@ def main() -> None:
     rows = [read_samples(path).to_pylist() for path in args.files]
     spreads = noise_floor(*rows) if len(rows) == 2 else repeatability(*rows)
     if args.json:
-        print(json.dumps(spreads))
+        print(json_line(spreads))
         return
     heads = "".join(f"{name} %".rjust(10) for name in COLUMNS)
     print(f"{'reading':24}{heads}{'pairs':>8}")
@@ -46,4 +45,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

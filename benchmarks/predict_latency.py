@@ -10,7 +10,6 @@ row.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -25,7 +24,9 @@ from costmodel.dataset import split_by_shape, training_set
 from costmodel.model import CostModel
 from costmodel.onnx_session import PARITY_LIMIT
 from gemmcast import KernelConfig, Predictor
+from gemmcast.cli_parser import Parser
 from gemmcast.errors import GemmcastError
+from gemmcast.program import json_line, run_script
 from gemmcast.query import Rows
 from gemmcast.rows import config_of, gemm_of
 from registry.registry import Registry
@@ -35,19 +36,13 @@ CANDIDATES = 256
 
 def main() -> int:
     """The command; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workspace", type=Path, default=Path("demo/workspace"))
     parser.add_argument("--json", action="store_true", help="one JSON object on the last line")
     args = parser.parse_args()
-    try:
-        figures = measure(args.workspace)
-    except GemmcastError as error:
-        print(f"predict_latency: {error}; run `make demo` first", file=sys.stderr)
-        return 2
+    figures = measure(args.workspace)
     if args.json:
-        print(json.dumps(figures))
+        print(json_line(figures))
         return 0
     for name, value in figures.items():
         print(f"{name:24} {value:10.2f}")
@@ -128,4 +123,4 @@ def _must_agree(refitted: CostModel, predictor: Predictor, queries: Rows) -> Non
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_script(main)

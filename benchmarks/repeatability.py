@@ -16,7 +16,6 @@ clock and power are those of a capped kernel (agent/power.py) in most of its rea
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -33,10 +32,12 @@ from agent.spec import AgentSpec
 from agent.supervisor import ChildSupervisor
 from gemmcast.arrow import read_samples, to_table
 from gemmcast.cell import Cell
+from gemmcast.cli_parser import Parser
 from gemmcast.config import KernelConfig
-from gemmcast.errors import GemmcastError
+from gemmcast.errors import InputError
 from gemmcast.gemm import Gemm
 from gemmcast.procedure import Procedure
+from gemmcast.program import json_line, run_script
 from gemmcast.rows import Row
 
 REPEATS = 5
@@ -87,23 +88,27 @@ def main() -> int:
     """The command; returns the exit code."""
     args = _parser().parse_args()
     rows: list[Row] = []
-    try:
-        if args.recorded:
-            for path in args.recorded:
-                rows += read_samples(path).to_pylist()
-        else:
-            index, shares = map(int, args.share.split("/"))
-            rows = measure(index, shares, args.out)
-    except (GemmcastError, OSError, ValueError) as error:
-        print(f"repeatability: {error}", file=sys.stderr)
-        return 2
+    if args.recorded:
+        for path in args.recorded:
+            rows += read_samples(path).to_pylist()
+    else:
+        index, shares = _share(args.share)
+        rows = measure(index, shares, args.out)
     figures = variation(rows)
     if args.json:
-        print(json.dumps(figures))
+        print(json_line(figures))
         return 0
     for name, value in figures.items():
         print(f"{name:20} {value:8.2f}")
     return 0
+
+
+def _share(text: str) -> tuple[int, int]:
+    """Of `2/8`: which share of the work, and how many shares."""
+    index, slash, shares = text.partition("/")
+    if not slash or not index.isdecimal() or not shares.isdecimal():
+        raise InputError("--share", text, "must be INDEX/SHARES", "write --share 0/8")
+    return int(index), int(shares)
 
 
 def cells() -> list[Cell]:
@@ -191,9 +196,7 @@ def variation(rows: Iterable[Row]) -> dict[str, float]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--recorded",
         type=Path,
@@ -256,4 +259,4 @@ def _median_cv(groups: Sequence[Group], name: str) -> float:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_script(main)

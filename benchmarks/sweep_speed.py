@@ -29,6 +29,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from gemmcast.cli_parser import Parser
+from gemmcast.errors import InputError
+from gemmcast.program import json_line, run_script
+
 if TYPE_CHECKING:
     from coordinator.fleet.interface import Fleet
     from coordinator.plan.schema import Plan
@@ -80,9 +84,7 @@ class Figures(TypedDict):
 
 def main() -> int:
     """Measure and print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, help="keep the samples of each run there, as Parquet")
     parser.add_argument("--json", action="store_true", help="one JSON object on the last line")
     # One run in a process by itself: Ray looks at the GPUs once.
@@ -91,16 +93,15 @@ def main() -> int:
     args = parser.parse_args()
     uuids = _uuids()
     if args.gpus:
-        print(json.dumps(_run(uuids[: args.gpus], args.out, args.node)))
+        print(json_line(_run(uuids[: args.gpus], args.out, args.node)))
         return 0
     if not uuids:
-        print("error: sweep_speed: no NVIDIA GPU here", file=sys.stderr)
-        return 2
+        raise InputError("GPU", None, "sweep_speed measures GPUs", "run it where there is one")
     # One directory, so that the GPUs are described once.
     with TemporaryDirectory() as node:
         figures = _compare(len(uuids), args.out, Path(node))
     if args.json:
-        print(json.dumps(figures))
+        print(json_line(figures))
     else:
         for name, value in figures.items():
             print(f"{name:30} {value:10.3f}")
@@ -251,4 +252,4 @@ class _Utilisation:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_script(main)

@@ -1,5 +1,5 @@
 """`python -m coordinator`."""
 
-from coordinator.cli import main
+from gemmcast.program import run_program
 
-main()
+run_program("coordinator.cli")

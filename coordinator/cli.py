@@ -2,19 +2,20 @@
 
 Bad input ends with one line `error: ...` that names field, value and way out, and with exit code 2;
 store and registry stay as they were. With --json, the result is one JSON object on the last line of
-standard output. Commands only read options and print results; the work is done elsewhere.
+standard output. Commands only read options and print results; the work is done elsewhere, and
+gemmcast/program.py has how every program ends.
 """
 
 from __future__ import annotations
 
-import json as jsons
+import itertools
 import logging
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import typer
+from typer.main import get_command
 
 from coordinator.options import (
     Address,
@@ -28,16 +29,22 @@ from coordinator.options import (
     Holdout,
     ImportFile,
     ImportFormat,
+    KnownDevice,
     MinRows,
     ModelDirectory,
+    PlanAddress,
     PlanPath,
     RegistryUri,
     ReportFile,
     StoreUri,
+    Verbose,
+    Version,
     WithTraining,
     WorkspacePath,
+    assignments,
 )
-from gemmcast.errors import GemmcastError, InputError, WorkspaceError
+from gemmcast.errors import InputError
+from gemmcast.program import INTERRUPTED, leave, run_click
 
 if TYPE_CHECKING:
     from coordinator.fleet.session import RunSummary
@@ -46,15 +53,27 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     add_completion=False,
-    no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     help="Measure GEMMs on a fleet, train, publish, push.",
 )
 
+PROGRAM = "python -m coordinator"
 WORKSPACE = Path("workspace")
 DEMO = Path("demo")
-BAD_INPUT, FAILED, INTERRUPTED = 2, 1, 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command. Returns the exit code."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    # It warns of a home directory that it can't write to, and works without.
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
+    return run_click(get_command(app), PROGRAM, argv)
+
+
+@app.callback()
+def program(version: Version = False) -> None:
+    """Measure GEMMs on a fleet, train, publish, push."""
 
 
 @app.command()
@@ -66,6 +85,7 @@ def run(
     registry: RegistryUri = None,
     model_dir: ModelDirectory = None,
     train: WithTraining = True,
+    verbose: Verbose = False,
     json: AsJson = False,
 ) -> None:
     """Measure a plan until every cell is committed; started again, it continues."""
@@ -73,17 +93,17 @@ def run(
 
     from coordinator import terminal
     from coordinator.fleet.session import Places, RunSession
-    from coordinator.fleet.signals import leave_now
     from coordinator.plan.schema import read_plan
+    from coordinator.progress import RunDisplay
     from coordinator.workspace import Workspace
 
     resolved = read_plan(plan)
     place = Workspace(workspace)
     places = Places(store=store, registry=registry, model_dir=model_dir)
-    display = terminal.TerminalDisplay()
+    display = RunDisplay()
     session = RunSession(resolved, place, places, display)
-    terminal.console.print_json(resolved.model_dump_json(exclude_defaults=True))
     with session.open(address) as stop:
+        terminal.echo_plan(resolved.model_dump(exclude_defaults=not verbose), verbose=verbose)
         summary = session.run(stop, train=train)
 
     def text() -> None:
@@ -94,40 +114,42 @@ def run(
 
     terminal.result(asdict(summary), as_json=json, text=text)
     if not summary.complete:
-        leave_now()
+        leave(INTERRUPTED)
 
 
 @app.command()
-def plan(plan: PlanPath, json: AsJson = False) -> None:
-    """Count a plan's cells on this machine's device, or its dataset's; measures nothing."""
-    from agent.devices.local import local_device
+def plan(
+    plan: PlanPath,
+    device: KnownDevice = None,
+    address: PlanAddress = None,
+    verbose: Verbose = False,
+    json: AsJson = False,
+) -> None:
+    """Count a plan's cells on this machine's device, or on others; measures nothing."""
+    from dataclasses import asdict
+
     from coordinator import terminal
-    from coordinator.plan.cells import plan_cells
     from coordinator.plan.schema import read_plan
+    from coordinator.sizes import sizes_of
 
     resolved = read_plan(plan)
-    devices = resolved.devices
-    device = local_device(devices.kind, devices.dataset, devices.device_name)
-    planned = plan_cells(resolved, device)
-    cells = planned.cells
-    counts = {
-        "device": device.name,
-        "cells": len(cells),
-        "cells_with_power": sum(cell.power for cell in cells),
-        "shapes": len({cell.gemm.shape_key for cell in cells}),
-        "configurations": len({cell.config for cell in cells}),
-        "estimated_minutes": planned.minutes,
-        "memory_mib": planned.memory_bytes / 2**20,
-    }
+    sizes = sizes_of(resolved, device, address)
 
     def text() -> None:
         """The result for people."""
-        terminal.console.print_json(resolved.model_dump_json())
-        terminal.show_values(f"plan {resolved.name}", counts)
-        for reason, count in planned.refused.items():
-            terminal.show_line(f"refused: {count} cells, {reason}")
+        terminal.echo_plan(resolved.model_dump(exclude_defaults=not verbose), verbose=verbose)
+        for size in sizes:
+            counts = asdict(size)
+            refused = counts.pop("refused")
+            terminal.show_values(f"plan {resolved.name}", counts)
+            for reason, count in refused.items():
+                terminal.show_line(f"refused: {count} cells, {reason}")
+        if not any(size.cells for size in sizes):
+            terminal.show_line("size it for other devices with --device h100, or with --address")
 
-    terminal.result({**counts, "refused": planned.refused}, as_json=json, text=text)
+    devices = [asdict(size) for size in sizes]
+    values = {"devices": devices} if address else devices[0]
+    terminal.result(values, as_json=json, text=text)
 
 
 @app.command()
@@ -143,6 +165,7 @@ def train(
     from coordinator import terminal
     from coordinator.fleet.publishing import publish_or_keep
     from coordinator.fleet.trainer import champion_model, fit_and_judge
+    from coordinator.progress import stages
     from coordinator.samples.store import SampleStore
     from coordinator.workspace import Workspace
     from costmodel.settings import TrainSettings
@@ -153,12 +176,16 @@ def train(
     place = Workspace(workspace)
     if store is None:
         place.must_exist()
+    else:
+        # Refused before the workspace is made.
+        SampleStore.open(store, create=False)
     with place.locked():
         samples = SampleStore.open(store or place.samples, create=False)
         versions = Registry(registry or place.registry)
         versions.check()
         champion = champion_model(versions)
-        judged = fit_and_judge(samples.read(), settings, samples.version, champion)
+        with stages("training") as step:
+            judged = fit_and_judge(samples.read(), settings, samples.version, champion, step)
         version = publish_or_keep(versions, judged, champion, place.kept)
         model, card, objection = judged
         if version is not None:
@@ -187,6 +214,7 @@ def compare(
 ) -> None:
     """Compare the default kind of model with others on a workspace's samples; publishes nothing."""
     from coordinator import terminal
+    from coordinator.progress import stages
     from costmodel.alternatives import compare
     from costmodel.evaluate.groups import FOLDS
     from costmodel.model_kinds import MODEL_KINDS
@@ -194,8 +222,10 @@ def compare(
 
     _, samples = _opened(workspace, store)
     data = enough_rows(samples.read(), min_rows)
-    with terminal.steps("comparing", FOLDS * len(MODEL_KINDS)) as step:
-        comparison = compare(data, step)
+    fits = FOLDS * len(MODEL_KINDS)
+    count = itertools.count(1)
+    with stages("comparing") as step:
+        comparison = compare(data, lambda name: step(name, next(count), fits))
 
     def text() -> None:
         """The result for people."""
@@ -211,24 +241,30 @@ def status(
     registry: RegistryUri = None,
     json: AsJson = False,
 ) -> None:
-    """Show what a workspace holds: samples by status, model versions."""
+    """Show what a workspace holds and how its run is doing: samples, rate, model versions."""
+    from dataclasses import asdict
+
     from coordinator import terminal
     from coordinator.fleet.delivery import read_receipts
+    from coordinator.samples.activity import activity
     from registry.registry import Registry
 
     place, samples = _opened(workspace, store)
     versions = Registry(registry or place.registry)
     champion = versions.champion()
+    counts = samples.counts()
     nodes = {receipt.agent: receipt.text() for receipt in read_receipts(place.nodes)}
     values: dict[str, object] = {
         "workspace": str(place.path),
         "store_version": samples.version,
-        "samples": samples.counts(),
+        "samples": counts,
+        "total": sum(counts.values()),
+        **asdict(activity(samples)),
         "champion": champion.number if champion else None,
         "versions": len(versions.list()) if champion else 0,
         "nodes": nodes,
     }
-    terminal.result(values, as_json=json, text=lambda: terminal.show_values("status", values))
+    terminal.result(values, as_json=json, text=lambda: terminal.show_status(values))
 
 
 @app.command()
@@ -275,7 +311,7 @@ def import_(
     known = (
         SampleStore.open(uri, create=False).measured_devices() if SampleStore.exists(uri) else []
     )
-    imported = read_table(file, format, given_device, _assignments(constants or []), known)
+    imported = read_table(file, format, given_device, assignments(constants or []), known)
     with place.locked(), SampleStore.writing(uri, place.path) as samples:
         added = len(samples.append([imported.table]))
     counts: dict[str, object] = {
@@ -319,7 +355,7 @@ def export(
         write_t4(table, file)
         counted = counts(table.to_pylist())
     else:
-        counted = write_dataset(table, file, _measure_settings(place))
+        counted = write_dataset(table, file, place.measure_settings())
     values = {"file": str(file), **counted}
     terminal.result(values, as_json=json, text=lambda: terminal.show_values(str(file), counted))
 
@@ -334,29 +370,6 @@ def demo(
     run_demo(directory.resolve(), as_json=json, recorded=dataset)
 
 
-def main() -> None:
-    """Run one command and exit."""
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    try:
-        app(standalone_mode=False)
-    except (InputError, WorkspaceError) as error:
-        _fail(str(error), BAD_INPUT)
-    except GemmcastError as error:
-        _fail(str(error), FAILED)
-    except typer.TyperException as error:
-        _fail(error.format_message(), error.exit_code)
-    except typer.Exit as error:
-        sys.exit(error.exit_code)
-    except (KeyboardInterrupt, typer.Abort):
-        sys.exit(INTERRUPTED)
-
-
-def _fail(message: str, code: int) -> None:
-    from coordinator.terminal import fail
-
-    fail(message, code)
-
-
 def _opened(workspace: Path, store: str | None) -> tuple[Workspace, SampleStore]:
     """For reading. Raises InputError if there are no samples."""
     from coordinator.samples.store import SampleStore
@@ -366,25 +379,6 @@ def _opened(workspace: Path, store: str | None) -> tuple[Workspace, SampleStore]
     if store is None:
         place.must_exist()
     return place, SampleStore.open(store or place.samples, create=False)
-
-
-def _assignments(texts: Sequence[str]) -> dict[str, str]:
-    """Column -> value, of texts such as `m=1024`."""
-    values = {}
-    for text in texts:
-        name, equals, value = text.partition("=")
-        if not equals:
-            raise InputError("--set", text, "must be COLUMN=VALUE", "write --set m=1024")
-        values[name] = value
-    return values
-
-
-def _measure_settings(workspace: Workspace) -> Mapping[str, object] | None:
-    """The [measure] table of the last run."""
-    if not workspace.plan.is_file():
-        return None
-    settings: Mapping[str, object] = jsons.loads(workspace.plan.read_text())["measure"]
-    return settings
 
 
 def _run_text(summary: RunSummary) -> str:

@@ -21,10 +21,11 @@ import pyarrow.compute as pc
 
 from coordinator import terminal
 from coordinator.fleet.session import Places, RunSession, RunSummary
-from coordinator.fleet.signals import Stop, leave_now
+from coordinator.fleet.signals import Stop
 from coordinator.plan.cells import plan_cells
 from coordinator.plan.replay import recorded_cells, replay_plan
 from coordinator.plan.schema import Plan, read_plan
+from coordinator.progress import RunDisplay
 from coordinator.report.html import write_report
 from coordinator.workspace import Workspace
 from costmodel.dataset import TrainingSet, split_by_shape, training_set
@@ -82,7 +83,7 @@ def run_demo(directory: Path, *, as_json: bool, recorded: Path | None = None) ->
     _recreate(directory)
     plan = replay_plan(recorded.resolve()) if recorded else read_plan(PLAN)
     first, new_cells = recorded_cells(recorded) if recorded else (None, [])
-    display = terminal.TerminalDisplay()
+    display = RunDisplay()
     session = RunSession(plan, Workspace(directory / "workspace"), Places(), display)
     with session.open() as stop:
         _show_step(1, "measure, train, publish, push")
@@ -127,12 +128,12 @@ def _recreate(directory: Path) -> None:
 
 
 def _show_step(number: int, what: str) -> None:
-    terminal.console.print(f"[bold]{number}[/bold] {what}")
+    terminal.console.print(f"{number} {what}", style="bold")
 
 
 def _leave_if_stopped(stop: Stop) -> None:
     if stop():
-        leave_now()
+        raise KeyboardInterrupt
 
 
 def _pushed_version(session: RunSession, measured: RunSummary) -> str:
@@ -234,12 +235,13 @@ def _scores(training: TrainingSet, new: TrainingSet, predicted: Predictions) -> 
 def _show(
     summary: DemoSummary, new: TrainingSet, predicted: Predictions, session: RunSession
 ) -> None:
-    columns = ("GEMM", "kernel", "predicted µs", "measured µs", "error %")
+    columns = ("GEMM", "kernel", "predicted", "measured", "error %")
     examples = []
     for row in _from_small_to_large(new.table.to_pylist()):
         examples.append(_example(row, predicted[row["cell_id"]]["runtime_us"]))
     devices = ", ".join(summary.devices)
-    terminal.show_rows(f"GEMMs of new shapes on {devices}", columns, examples, text_columns=2)
+    title = f"GEMMs of new shapes on {devices}, predicted and measured in µs"
+    terminal.show_rows(title, columns, examples, text_columns=2)
     title = f"All {len(new)} of them, {summary.new_shapes} shapes: absolute error in per cent"
     terminal.show_scores(summary.scores, title)
     terminal.show_line(_figures(summary))

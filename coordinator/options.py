@@ -2,11 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from gemmcast import __version__
+from gemmcast.errors import InputError
+
+
+def show_version(is_wanted: bool) -> None:
+    """Print the version and end the program."""
+    if is_wanted:
+        print(f"gemmcast {__version__}")
+        raise typer.Exit
+
+
+Version = Annotated[
+    bool,
+    typer.Option(
+        "--version", callback=show_version, is_eager=True, help="print the version and exit"
+    ),
+]
+Verbose = Annotated[bool, typer.Option("--verbose", help="echo the whole plan, not ten lines")]
+KnownDevice = Annotated[
+    str | None,
+    typer.Option(
+        "--device",
+        help="size it for this device, not for those of this machine: words of a known name, "
+        "such as h100, or a JSON file with its description",
+    ),
+]
 PlanPath = Annotated[
     Path, typer.Argument(metavar="PLAN.toml", help="what to measure (docs/plan.md)")
 ]
@@ -22,17 +49,26 @@ AsJson = Annotated[
 ]
 StoreUri = Annotated[
     str | None,
-    typer.Option("--store", help="Delta table: a path or a URI [workspace/samples]"),
+    typer.Option("--store", help="Delta table: a path or a URI", show_default="WORKSPACE/samples"),
 ]
 RegistryUri = Annotated[
     str | None,
-    typer.Option("--registry", help="a directory or an MLflow server's URI [workspace/registry]"),
+    typer.Option(
+        "--registry",
+        help="a directory or an MLflow server's URI",
+        show_default="WORKSPACE/registry",
+    ),
 ]
 Address = Annotated[
     str | None, typer.Option(help="a Ray cluster to join; without it, one is started here")
 ]
+PlanAddress = Annotated[
+    str | None,
+    typer.Option("--address", help="size it for the devices of this Ray cluster; `auto`: of ours"),
+]
 ModelDirectory = Annotated[
-    Path | None, typer.Option(help="where agents keep their node's model [workspace/node]")
+    Path | None,
+    typer.Option(help="where agents keep their node's model", show_default="WORKSPACE/node"),
 ]
 WithTraining = Annotated[bool, typer.Option(help="train, publish and push while measuring")]
 MinRows = Annotated[int, typer.Option(help="refuse to train on fewer rows with status ok")]
@@ -42,11 +78,17 @@ ImportFile = Annotated[
 ]
 ImportFormat = Annotated[
     str | None,
-    typer.Option("--format", help="aiconfigurator, t4, csv or parquet [by the file's content]"),
+    typer.Option(
+        "--format", help="aiconfigurator, t4, csv or parquet", show_default="by the file's content"
+    ),
 ]
 DeviceFile = Annotated[
     Path | None,
-    typer.Option("--device", help="JSON file of the measured device [estimated from the table]"),
+    typer.Option(
+        "--device",
+        help="JSON file of the measured device",
+        show_default="estimated from the table",
+    ),
 ]
 Constants = Annotated[
     list[str] | None,
@@ -57,9 +99,11 @@ ExportFile = Annotated[
     typer.Argument(metavar="FILE", help="a dataset, .parquet, or T4 results, .json"),
 ]
 ExportFormat = Annotated[
-    str | None, typer.Option("--format", help="parquet or t4 [by the file's name]")
+    str | None, typer.Option("--format", help="parquet or t4", show_default="by the file's name")
 ]
-ReportFile = Annotated[Path | None, typer.Option(help="the HTML file [workspace/report.html]")]
+ReportFile = Annotated[
+    Path | None, typer.Option(help="the HTML file", show_default="WORKSPACE/report.html")
+]
 DemoDirectory = Annotated[
     Path, typer.Option("--directory", help="deleted and recreated by each demo")
 ]
@@ -67,3 +111,14 @@ DemoDataset = Annotated[
     Path | None,
     typer.Option("--dataset", help="a recorded dataset that answers in place of this machine"),
 ]
+
+
+def assignments(texts: Sequence[str]) -> dict[str, str]:
+    """Column -> value, of the values of `--set`."""
+    values = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise InputError("--set", text, "must be COLUMN=VALUE", "write --set m=1024")
+        values[name] = value
+    return values

@@ -1,31 +1,23 @@
-"""What the coordinator's commands print: progress, tables of results, one line for bad input.
+"""What the coordinator's commands print: tables of results, or one line of JSON.
 
 With --json the last line is the result as one JSON object, and nothing else goes to standard
-output. Knows nothing of how results are computed.
+output. Tables fit into 80 columns. Names come from users, so no text is read as markup. Knows
+nothing of how results are computed; progress is in coordinator/progress.py.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import NoReturn, TypedDict
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypedDict
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    SpinnerColumn,
-    TextColumn,
-    TimeElapsedColumn,
-)
 from rich.table import Table
 
-from coordinator.fleet.interface import Progress as RunProgress
-from coordinator.fleet.interface import Show
 from gemmcast.card import ModelCard, Scores
+from gemmcast.program import json_line
 from gemmcast.score_table import (
     SCORE_COLUMNS,
     SUMMARY_TARGETS,
@@ -34,10 +26,12 @@ from gemmcast.score_table import (
     summary_rows,
 )
 
-console = Console(stderr=True)
-"""For progress and errors."""
-out = Console()
+console = Console(stderr=True, markup=False, highlight=False, emoji=False)
+"""For progress and what is echoed."""
+out = Console(markup=False, highlight=False, emoji=False)
 """For results."""
+ECHOED_LINES = 10
+"""Lines of a plan that are echoed; --verbose echoes the whole plan."""
 
 RANKING_COLUMNS = (
     "ranking of",
@@ -75,33 +69,69 @@ class Comparison(TypedDict):
     default: str
 
 
-def fail(message: str, code: int) -> NoReturn:
-    """Print one line and exit."""
-    line = " ".join(message.split()).replace("[", "\\[")
-    console.print(f"[red]error:[/red] {line}", soft_wrap=True, highlight=False)
-    sys.exit(code)
-
-
 def result(values: Mapping[str, object], *, as_json: bool, text: Callable[[], None]) -> None:
     """Print a result: as JSON, or by calling `text`."""
     if as_json:
-        sys.stdout.write(json.dumps(values, default=str) + "\n")
+        sys.stdout.write(json_line(values) + "\n")
     else:
         text()
 
 
 def show_line(line: str) -> None:
     """Print a line as it is."""
-    out.print(line, soft_wrap=True, highlight=False, markup=False)
+    out.print(line, soft_wrap=True)
+
+
+def echo_plan(plan: Mapping[str, object], *, verbose: bool) -> None:
+    """Show a resolved plan on stderr: a line for each table, or all of it."""
+    if verbose:
+        console.print(json.dumps(plan, indent=1, ensure_ascii=False), soft_wrap=True)
+        return
+    lines: list[str] = []
+    for name, value in plan.items():
+        parts = value if isinstance(value, list | tuple) else [value]
+        lines += [f"{name}: {json.dumps(part, ensure_ascii=False)}" for part in parts]
+    rest = len(lines) - ECHOED_LINES
+    if rest > 0:
+        lines[ECHOED_LINES - 1 :] = [f"... and {rest + 1} more; --verbose shows the whole plan"]
+    for line in lines:
+        console.print(line, no_wrap=True, overflow="ellipsis", crop=True)
+
+
+def show_status(values: Mapping[str, Any]) -> None:
+    """Print the state of a workspace and of its run."""
+    statuses = ", ".join(f"{count} {status}" for status, count in values["samples"].items())
+    rate, age_s = values["cells_per_s"], values["last_commit_s"]
+    measuring = "-" if rate is None else f"{rate:.3g} cells/s, {values['agents']} agents"
+    shown = {
+        "samples": f"{values['total']} ({statuses})" if statuses else "0",
+        "last minute": measuring,
+        "last commit": "-" if age_s is None else f"{duration(age_s)} ago",
+        "store version": values["store_version"],
+        "champion": values["champion"] or "none",
+        "versions": values["versions"],
+    }
+    for agent, model in values.get("nodes", {}).items():
+        shown[f"model on {agent}"] = model
+    show_values(f"workspace {values['workspace']}", shown)
+
+
+def duration(seconds: float) -> str:
+    """A time in its largest unit: `4 s`, `12 min`, `3 h`, `5 days`."""
+    for unit, name in ((86_400, "days"), (3_600, "h"), (60, "min")):
+        if seconds >= 2 * unit:
+            return f"{seconds / unit:.0f} {name}"
+    return f"{seconds:.0f} s"
 
 
 def show_rows(
     title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, text_columns: int = 1
 ) -> None:
     """Print a table: the first columns are text, the others are numbers."""
-    table = _table(title, columns, text_columns)
+    table = _table(columns, text_columns)
     for row in rows:
         table.add_row(*row)
+    show_line(title)
     out.print(table)
 
 
@@ -110,15 +140,21 @@ def show_values(title: str, values: Mapping[str, object]) -> None:
     rows = []
     for name, value in values.items():
         rows.append((name, f"{value:.1f}" if isinstance(value, float) else str(value)))
-    show_rows(title, ("", ""), rows)
+    width = max(len(name) for name, _ in rows)
+    show_line(title)
+    for name, text in rows:
+        show_line(f"  {name:{width}}  {text}")
 
 
 def show_scores(scores: Scores, title: str) -> None:
     """Print errors by target and method, in per cent."""
-    table = _table(title, SCORE_COLUMNS, text_columns=2)
-    for row in score_rows(scores):
-        is_model = row[1] == "model"
-        table.add_row(*row, style="bold" if is_model else None)
+    table = _table(SCORE_COLUMNS, text_columns=2)
+    for target, method, *numbers in score_rows(scores):
+        # The model's row is the first of each target.
+        is_model = method == "model"
+        name = target if is_model else ""
+        table.add_row(name, method, *numbers, style="bold" if is_model else None)
+    show_line(title)
     out.print(table)
 
 
@@ -172,72 +208,12 @@ def _verdict(comparison: Comparison) -> str:
     )
 
 
-@contextmanager
-def steps(label: str, total: int) -> Iterator[Callable[[str], None]]:
-    """A progress bar, and the function that reports a finished step by its name."""
-    with _bar() as bar:
-        task = bar.add_task(label, total=total, details="")
-
-        def report(name: str) -> None:
-            """One step is finished."""
-            bar.update(task, advance=1, details=name)
-
-        yield report
-
-
-class TerminalDisplay:
-    """The display of a run: a bar of cells with rate, failures and the newest model's error."""
-
-    def __init__(self) -> None:
-        self.model_line = "no model yet"
-
-    def show_model(self, card: ModelCard, version: str | None) -> None:
-        """Remember a model for the bar; `version` is None if the gate refused it."""
-        error = card.scores["runtime_us"]["model"]
-        name = f"model {version}" if version else "challenger"
-        errors = f"{error['median_ape']:.1f} % median, {error['mape']:.1f} % mean"
-        self.model_line = f"{name}: runtime error {errors} on held-out shapes"
-
-    @contextmanager
-    def progress(self, label: str) -> Iterator[Show]:
-        """The bar, and the function that updates it."""
-        with _bar() as bar:
-            task = bar.add_task(label, total=None, details="starting agents")
-
-            def show(run: RunProgress) -> None:
-                """Update the bar."""
-                elapsed_s = bar.tasks[0].elapsed or 0.0
-                details = self._details(run, elapsed_s)
-                bar.update(task, total=run.cells or None, completed=run.done, details=details)
-
-            yield show
-
-    def _details(self, run: RunProgress, elapsed_s: float) -> str:
-        rate = "starting agents"
-        if elapsed_s and run.committed_now:
-            rate = f"{run.committed_now / elapsed_s:.1f}/s"
-        failures = run.statuses.total() - run.statuses["ok"]
-        if failures:
-            rate += f", {failures} failed"
-        model = "training ..." if run.training else self.model_line
-        return f"{rate} {model}"
-
-
-def _table(title: str, columns: Sequence[str], text_columns: int) -> Table:
-    table = Table(title=title, title_justify="left")
+def _table(columns: Sequence[str], text_columns: int) -> Table:
+    """Text columns fold where the terminal is narrow; numbers stay whole."""
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for i, name in enumerate(columns):
-        table.add_column(name, justify="left" if i < text_columns else "right")
+        is_text = i < text_columns
+        table.add_column(
+            name, justify="left" if is_text else "right", no_wrap=not is_text, overflow="fold"
+        )
     return table
-
-
-def _bar() -> Progress:
-    return Progress(
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=30),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[details]}"),
-        TimeElapsedColumn(),
-        console=console,
-        transient=not console.is_terminal,
-    )

@@ -13,8 +13,9 @@ report.html  what `report` made
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -85,6 +86,21 @@ class Workspace:
         if not self.samples.exists():
             way_out = "run a plan there first: python -m coordinator run PLAN.toml"
             raise InputError("--workspace", str(self.path), "holds no samples", way_out)
+
+    def measure_settings(self) -> Mapping[str, object] | None:
+        """The [measure] table of the last run; None where nothing was run.
+
+        Raises:
+            InputError: plan.json is damaged.
+        """
+        if not self.plan.is_file():
+            return None
+        try:
+            settings: Mapping[str, object] = json.loads(self.plan.read_bytes())["measure"]
+        except (ValueError, KeyError, TypeError):
+            rule = "was not written by a run"
+            raise InputError("plan.json", str(self.plan), rule, "delete it") from None
+        return settings
 
     @contextmanager
     def locked(self) -> Iterator[None]:

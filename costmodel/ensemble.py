@@ -22,6 +22,7 @@ from scipy.linalg import block_diag
 from costmodel import graph_ops
 from costmodel.graph_ops import Array
 from costmodel.network import Matrix, Network, Values, fit_network
+from costmodel.progress import Step, no_step
 
 PREFILTER_WIDTH: Final = 32
 """Of the network that ranks many configurations before the whole model scores the best of them."""
@@ -69,13 +70,21 @@ class Ensemble:
         self.max_steps = max_steps
         self.leader = next(iter(self.sizes))
 
-    def fit(self, inputs: Matrix, targets: Mapping[str, Values], *, prefilter: bool = True) -> Self:
+    def fit(
+        self,
+        inputs: Matrix,
+        targets: Mapping[str, Values],
+        *,
+        prefilter: bool = True,
+        step: Step = no_step,
+    ) -> Self:
         """Fit every network on the rows where its target was measured, in parallel.
 
         Args:
             inputs: [n, n_inputs].
             targets: target -> [n], NaN where it was not measured.
             prefilter: whether `prefilter` will be called.
+            step: called after each network.
         """
         self.lowest_ = inputs.min(axis=0)
         self.highest_ = inputs.max(axis=0)
@@ -92,7 +101,7 @@ class Ensemble:
             measured = ~np.isnan(targets[self.leader])
             leader = targets[self.leader][measured]
             tasks.append((centred[measured], leader, PREFILTER_WIDTH, self.max_steps, 0))
-        networks = _fit_all(tasks)
+        networks = _fit_all(tasks, step)
         if prefilter:
             small = networks.pop()
             self.prefilter_ = [Layer(*layer) for layer in zip(*small, strict=True)]
@@ -176,11 +185,17 @@ class Ensemble:
         )
 
 
-def _fit_all(tasks: list[tuple[Matrix, Values, int, int, int]]) -> list[Network]:
+def _fit_all(tasks: list[tuple[Matrix, Values, int, int, int]], step: Step) -> list[Network]:
     """`fit_network` with each of these arguments, one process a core."""
     jobs = min(_cores(), len(tasks))
-    with_one_thread = Parallel(n_jobs=jobs, inner_max_num_threads=1, backend="loky")
-    networks: list[Network] = with_one_thread(delayed(fit_network)(*task) for task in tasks)
+    with_one_thread = Parallel(
+        n_jobs=jobs, inner_max_num_threads=1, backend="loky", return_as="generator"
+    )
+    networks: list[Network] = []
+    step("networks", 0, len(tasks))
+    for network in with_one_thread(delayed(fit_network)(*task) for task in tasks):
+        networks.append(network)
+        step("networks", len(networks), len(tasks))
     return networks
 
 

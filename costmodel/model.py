@@ -37,6 +37,7 @@ from costmodel.outputs import (
     outputs_of,
     targets_of,
 )
+from costmodel.progress import Step, no_step, on_trial
 from costmodel.terms import Terms, Typical, log_inputs, terms
 from costmodel.training_range import TrainingRange
 from costmodel.trees import TreeSettings, fit_trees, predict_trees
@@ -98,7 +99,7 @@ class CostModel(RegressorMixin, BaseEstimator):  # type: ignore[misc]
 
     # fitting
 
-    def fit(self, queries: Rows, measured: Measured) -> Self:
+    def fit(self, queries: Rows, measured: Measured, step: Step = no_step) -> Self:
         """Fit every part.
 
         The intervals are those of the shapes that were held out to choose the tree weights. With
@@ -108,24 +109,26 @@ class CostModel(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         Args:
             queries: [n_rows, n_fields].
             measured: runtime_us, and the other outputs with NaN where they were not measured.
+            step: called after each network and each target's trees.
         """
         if self.tree_weight is not None:
-            self._fit_parts(queries, measured, self.tree_weight)
+            self._fit_parts(queries, measured, self.tree_weight, step)
             self._calibrate(queries, measured)
             return self
         is_held_out = _held_out_rows(queries)
         training = _of_rows(measured, ~is_held_out)
         held_out = _of_rows(measured, is_held_out)
-        self._fit_parts(queries[~is_held_out], training, dict.fromkeys(OUTPUT_OF_TARGET, 0.5))
+        equal = dict.fromkeys(OUTPUT_OF_TARGET, 0.5)
+        self._fit_parts(queries[~is_held_out], training, equal, on_trial(step))
         self.tree_weight_ = self._best_tree_weights(queries[is_held_out], held_out)
         self._calibrate(queries[is_held_out], held_out)
-        self._fit_parts(queries, measured, self.tree_weight_)
+        self._fit_parts(queries, measured, self.tree_weight_, step)
         return self
 
-    def fit_dataset(self, data: TrainingSet) -> Self:
+    def fit_dataset(self, data: TrainingSet, step: Step = no_step) -> Self:
         """`fit`, with library defaults once more as queries without knobs."""
         rows = with_unresolved_copies(data)
-        return self.fit(rows.queries, rows.measured)
+        return self.fit(rows.queries, rows.measured, step)
 
     def calibrate(self, data: TrainingSet) -> Self:
         """Replace the intervals by those of shapes that the model was not trained on."""
@@ -134,7 +137,7 @@ class CostModel(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         return self
 
     def _fit_parts(
-        self, queries: Rows, measured: Measured, tree_weight: Mapping[str, float]
+        self, queries: Rows, measured: Measured, tree_weight: Mapping[str, float], step: Step
     ) -> None:
         """Everything but the intervals."""
         self.typical_ = Typical.of(queries)
@@ -149,11 +152,13 @@ class CostModel(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         self.categories_ = Categories.of(queries)
         self.range_ = TrainingRange.of(quantities)
         inputs = self._network_inputs(quantities, self.categories_.one_hot(queries))
-        self.networks_ = Ensemble(self._network_sizes(), self.steps).fit(inputs, targets)
+        ensemble = Ensemble(self._network_sizes(), self.steps)
+        self.networks_ = ensemble.fit(inputs, targets, step=step)
         self.trees_: dict[str, HistGradientBoostingRegressor] = {}
-        for name, values in targets.items():
-            if self.tree_weight_[name] > 0:
-                self.trees_[name] = fit_trees(self._tree_settings(), quantities, values)
+        with_trees = [name for name in targets if self.tree_weight_[name] > 0]
+        for i, name in enumerate(with_trees):
+            step("trees", i, len(with_trees))
+            self.trees_[name] = fit_trees(self._tree_settings(), quantities, targets[name])
 
     def _network_sizes(self) -> dict[str, Size]:
         few = max(1, self.members // 2)

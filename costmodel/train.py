@@ -35,6 +35,7 @@ from costmodel.evaluate.ranking import ranking
 from costmodel.model import CostModel
 from costmodel.onnx_export import export
 from costmodel.onnx_session import open_session, p50_us, parity
+from costmodel.progress import Step, no_step
 from costmodel.settings import TrainSettings
 from gemmcast import __version__, modeldir
 from gemmcast.card import ModelCard, Scores
@@ -77,7 +78,11 @@ class Evaluation:
 
 
 def train(
-    table: pa.Table, settings: TrainSettings, *, store_version: int | None = None
+    table: pa.Table,
+    settings: TrainSettings,
+    *,
+    store_version: int | None = None,
+    step: Step = no_step,
 ) -> TrainedModel:
     """Fit on the shapes that are not held out, and measure the errors on those that are.
 
@@ -85,18 +90,21 @@ def train(
         table: samples, in the sample schema.
         settings: rows that are needed, and the share to hold out.
         store_version: version of the sample store that the table is, for the card.
+        step: called with each part of the work.
 
     Raises:
         InputError: too few usable rows or shapes.
     """
     data = enough_rows(table, settings.min_rows)
     training, test = _split(data, settings.holdout)
-    model = CostModel().fit_dataset(training)
+    model = CostModel().fit_dataset(training, step)
+    step("intervals", 0, 1)
     coverage = cross_fitted_coverage(model, test)
     model.calibrate(test)
+    step("export", 0, 1)
     exported = export(model, devices_of(data))
     session = open_session(exported)
-    evaluation = _evaluate(model, training, test)
+    evaluation = _evaluate(model, training, test, step)
     one_query = data.queries[:1]
     card = ModelCard(
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -117,7 +125,7 @@ def train(
         scores_by_dtype=evaluation.by_dtype,
         scores_by_size=evaluation.by_size,
         ranking=evaluation.ranking,
-        generalisation=_generalisation(data, model.tree_weight_),
+        generalisation=_generalisation(data, model.tree_weight_, step),
         repeatability=repeatability(data.table.to_pylist()),
         coverage=coverage,
         tree_weight={target: model.tree_weight_[target] for target in model.targets_},
@@ -165,9 +173,10 @@ def _split_in_words(holdout: float) -> str:
     )
 
 
-def _evaluate(model: CostModel, training: TrainingSet, test: TrainingSet) -> Evaluation:
+def _evaluate(model: CostModel, training: TrainingSet, test: TrainingSet, step: Step) -> Evaluation:
     """The errors on the held-out rows, beside the baselines."""
-    predicted = predictions(model, training, test)
+    predicted = predictions(model, training, test, step)
+    step("ranking", 0, 1)
     return Evaluation(
         scores=to_json(scores(test, predicted)),
         by_family=_to_json(scores_by(test, predicted, test.column("family"))),
@@ -188,7 +197,7 @@ def _to_json(tables: Mapping[str, ScoreTable]) -> dict[str, Scores]:
 
 
 def _generalisation(
-    data: TrainingSet, tree_weight: Mapping[str, float]
+    data: TrainingSet, tree_weight: Mapping[str, float], step: Step
 ) -> dict[str, dict[str, object]]:
     """The errors of smaller models on layers, kernels and devices that they were not trained on."""
 
@@ -197,5 +206,6 @@ def _generalisation(
         small = CostModel(members=SMALL_NETWORKS, steps=SMALL_STEPS, tree_weight=tree_weight)
         return small.fit_dataset(training)
 
-    by_split = generalisation(data, fit)
+    by_split = generalisation(data, fit, step)
+    step("latency", 0, 1)
     return {name: of_split.to_json() for name, of_split in by_split.items()}

@@ -53,5 +53,5 @@ const column = (i) => i * outputs.length + outputs.indexOf("runtime_us")
 tiles.forEach((tile, i) => {
   const warning = extrapolating[i] ? ", outside the training range" : ""
   const interval = `${low[column(i)].toFixed(1)} to ${high[column(i)].toFixed(1)}`
-  console.log(`tiled tile=${tile}: ${runtimeUs[i].toFixed(1)} us (${interval}), ${tflops[i].toFixed(2)} TFLOP/s${warning}`)
+  console.log(`tiled:tile=${tile}: ${runtimeUs[i].toFixed(1)} us (${interval}), ${tflops[i].toFixed(2)} TFLOP/s${warning}`)
 })

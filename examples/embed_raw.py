@@ -50,4 +50,4 @@ answers = zip(tiles, *session.run(outputs, {"question": rows}), strict=True)
 for tile, runtime_us, tflops, low, high, extrapolating in answers:
     warning = ", outside the training range" if extrapolating else ""
     runtime = f"{runtime_us:.1f} us ({low[column]:.1f} to {high[column]:.1f})"
-    print(f"tiled tile={tile}: {runtime}, {tflops:.2f} TFLOP/s{warning}")
+    print(f"tiled:tile={tile}: {runtime}, {tflops:.2f} TFLOP/s{warning}")

@@ -1,7 +1,14 @@
-"""`python -m gemmcast` is `gemmcast`."""
+"""`gemmcast` and `python -m gemmcast`."""
 
-import sys
+from typing import NoReturn
 
-from gemmcast.cli import main
+from gemmcast.program import run_program
 
-sys.exit(main())
+
+def run() -> NoReturn:
+    """Run the command line of this process."""
+    run_program("gemmcast.cli")
+
+
+if __name__ == "__main__":
+    run()

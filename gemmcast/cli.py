@@ -1,15 +1,15 @@
 """`gemmcast predict | rank | pick | info`: the embedded predictor from a shell.
 
 The model is an .onnx file or a node's model directory. With --json, a command prints one JSON
-object. Bad input ends with one line `error: ...` on stderr and exit code 2. The options are in
-gemmcast/cli_parser.py.
+object. Values have the digits that their interval allows. Bad input ends with one line
+`error: ...` on stderr and exit code 2. The options are in gemmcast/cli_parser.py.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import sys
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Any, Final
 from gemmcast.cli_parser import parse_arguments
 from gemmcast.config import KNOBS, KernelConfig
 from gemmcast.device import Device
-from gemmcast.errors import GemmcastError, InputError
+from gemmcast.errors import InputError
 from gemmcast.gemm import Gemm
 from gemmcast.prediction import Prediction
+from gemmcast.program import json_line, run_command
 
 if TYPE_CHECKING:
     from gemmcast.predictor import Predictor, RankedConfig
@@ -41,21 +42,20 @@ _EXTRAPOLATING: Final = (
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command. Returns the exit code: 0, or 2 for bad input."""
+    """Run one command. Returns the exit code."""
+    return run_command(lambda: _run(argv))
+
+
+def _run(argv: Sequence[str] | None) -> None:
     args = parse_arguments(argv)
     commands = {"predict": predict, "rank": rank, "pick": pick, "info": info}
-    try:
-        values, text = commands[args.command](args)
-    except GemmcastError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(json.dumps(values) if args.json else text)
-    return 0
+    values, text = commands[args.command](args)
+    print(json_line(values) if args.json else text)
 
 
 def predict(args: argparse.Namespace) -> Shown:
     """The cost of one GEMM with one configuration."""
-    gemm, config = _gemm(args), _config(args.config)
+    gemm, config = _gemm(args), KernelConfig.parse(args.config)
     with _open(args.model) as predictor:
         cost = predictor.predict(gemm, config, _device(args.device), cache=args.cache)
     values = {"gemm": asdict(gemm), "config": asdict(config), "prediction": asdict(cost)}
@@ -103,7 +103,7 @@ def info(args: argparse.Namespace) -> Shown:
 
 
 def _ranking(args: argparse.Namespace, gemm: Gemm, top: int | None) -> list[RankedConfig]:
-    configs = [_config(text) for text in args.configs]
+    configs = [KernelConfig.parse(text) for text in args.configs]
     if args.configs_file:
         configs += _read_configs(args.configs_file)
     device = _device(args.device)
@@ -124,11 +124,31 @@ def _show(prediction: Prediction) -> str:
 def _lines(prediction: Prediction) -> Iterator[str]:
     """One line per predicted value, with the interval that holds nine of ten measurements."""
     for name, low in prediction.low.items():
-        value = getattr(prediction, name)
-        interval = f"({low:.4g} to {prediction.high[name]:.4g})"
-        yield f"{name:21} {value:12.6g} {_UNITS[name]:8} {interval}"
+        high = prediction.high[name]
+        value, *bounds = rounded(getattr(prediction, name), low, high)
+        yield f"{name:21} {value:>12} {_UNITS[name]:8} ({bounds[0]} to {bounds[1]})"
     if prediction.extrapolating:
         yield _EXTRAPOLATING
+
+
+def rounded(value: float, low: float, high: float) -> list[str]:
+    """Value, low and high with the digits that the interval allows.
+
+    Half the interval keeps two digits, and so does each number.
+    """
+    half = (high - low) / 2
+    texts = []
+    for number in (value, low, high):
+        decimals = max(_decimals(half), _decimals(number))
+        texts.append(f"{round(number, decimals):.{max(0, decimals)}f}")
+    return texts
+
+
+def _decimals(number: float) -> int:
+    """Places behind the point that leave two digits; negative: before the point."""
+    if not 0 < abs(number) < math.inf:
+        return 0
+    return 1 - math.floor(math.log10(abs(number)))
 
 
 def _open(model: Path) -> Predictor:
@@ -155,46 +175,22 @@ def _device(text: str | None) -> Device | str | None:
     if text is None or not Path(text).is_file():
         return text
     try:
-        return Device.from_json(Path(text).read_text(), strict=True)
+        return Device.from_json(Path(text).read_text(encoding="utf-8"), strict=True)
     except (OSError, UnicodeDecodeError) as error:
         way_out = "name a file with a device description in JSON"
         raise InputError("--device", text, f"can't be read ({error})", way_out) from None
 
 
-def _config(text: str) -> KernelConfig:
-    """A configuration from `FAMILY[:KNOB=VALUE,...]`; the knob `tile` sets all three tiles.
-
-    Examples: `tiled:tile=16`, `blas:kernel=blocked,tile_m=64,tile_n=128,tile_k=64`, `cublas`.
-    """
-    family, _, knobs = text.partition(":")
-    kernel = ""
-    numbers: dict[str, int] = {}
-    for knob in filter(None, knobs.split(",")):
-        name, equals, value = knob.partition("=")
-        if not equals or name not in (*KNOBS, "kernel", "tile"):
-            way_out = f"write family:knob=value,... with knobs tile, {', '.join(KNOBS)}"
-            raise InputError("config", text, f"can't read {knob!r}", way_out)
-        if name == "kernel":
-            kernel = value
-            continue
-        if not value.isdecimal():
-            rule = "must be a whole number"
-            raise InputError(name, value, rule, "correct the configuration")
-        names = ("tile_m", "tile_n", "tile_k") if name == "tile" else (name,)
-        numbers |= dict.fromkeys(names, int(value))
-    return KernelConfig(family=family, kernel=kernel, **numbers)
-
-
 def _read_configs(path: Path) -> list[KernelConfig]:
     try:
-        return [KernelConfig(**row) for row in json.loads(path.read_text())]
+        return [KernelConfig(**row) for row in json.loads(path.read_text(encoding="utf-8"))]
     except InputError:
         raise
     except OSError as error:
         rule = f"can't be read ({error.strerror})"
         way_out = "name a JSON list of configurations"
         raise InputError("--configs-file", str(path), rule, way_out) from None
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         rule = f"not a JSON list of configurations ({error})"
         way_out = f"knobs are {', '.join(KNOBS)}"
         raise InputError("--configs-file", str(path), rule, way_out) from None

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, NoReturn, get_args
 
+from gemmcast import __version__
 from gemmcast.config import FAMILIES
 from gemmcast.gemm import DTYPES, LAYOUTS
 from gemmcast.prediction import Objective
@@ -23,8 +24,8 @@ _COMMANDS: Final = {
 }
 
 
-class _Parser(argparse.ArgumentParser):
-    """argparse prints a usage text before an error; one line is enough."""
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line, without argparse's usage text. Benchmarks use it too."""
 
     def error(self, message: str) -> NoReturn:
         """Print one line and end the process."""
@@ -43,11 +44,12 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     return args
 
 
-def _parser() -> _Parser:
+def _parser() -> Parser:
     text = "Predict what a matrix multiplication costs, before it runs."
-    parser = _Parser(prog="gemmcast", description=text)
+    parser = Parser(prog="gemmcast", description=text)
+    parser.add_argument("--version", action="version", version=f"gemmcast {__version__}")
     commands = parser.add_subparsers(
-        required=True, dest="command", metavar=" | ".join(_COMMANDS), parser_class=_Parser
+        required=True, dest="command", metavar=" | ".join(_COMMANDS), parser_class=Parser
     )
     for name, help_ in _COMMANDS.items():
         command = commands.add_parser(name, help=help_, description=help_)
@@ -63,24 +65,29 @@ def _parser() -> _Parser:
         if name in ("rank", "pick"):
             _add_choice(command)
         if name == "rank":
-            command.add_argument("--top", type=int, help="print only the first TOP (all)")
+            command.add_argument("--top", type=int, help="print only the first TOP [default: all]")
     return parser
 
 
 def _add_problem(command: argparse.ArgumentParser) -> None:
     for size in ("m", "n", "k"):
         command.add_argument(size, type=int)
-    command.add_argument("--dtype", default="fp32", help=", ".join(DTYPES))
-    command.add_argument("--layout", default="nn", help=", ".join(LAYOUTS))
-    command.add_argument("--batch", type=int, default=1)
-    command.add_argument("--beta", type=float, default=0.0)
+    _add(command, "--dtype", "fp32", ", ".join(DTYPES))
+    _add(command, "--layout", "nn", f"{', '.join(LAYOUTS)}: A, then B; t is stored transposed")
+    _add(command, "--batch", 1, "independent products of one shape")
+    _add(command, "--beta", 0.0, "C = A·B + beta · C")
     device = "the name of a device of the model, or a file with a device description in JSON"
-    command.add_argument("--device", help=device)
-    command.add_argument("--cache", choices=("cold", "warm"), default="cold")
+    command.add_argument("--device", help=f"{device} [default: the model's only device]")
+    _add(command, "--cache", "cold", "cold, warm: whether the operands are in the L2 cache")
 
 
 def _add_choice(command: argparse.ArgumentParser) -> None:
-    objectives = ", ".join(get_args(Objective))
-    command.add_argument("--objective", default="time", help=objectives)
+    _add(command, "--objective", "time", ", ".join(get_args(Objective)))
     command.add_argument("--configs-file", type=Path, help="a JSON list of configurations")
     command.add_argument("configs", nargs="*", metavar=_CONFIG)
+
+
+def _add(command: argparse.ArgumentParser, name: str, default: str | float, help_: str) -> None:
+    """An option whose help shows its default."""
+    text = f"{help_} [default: %(default)s]"
+    command.add_argument(name, default=default, type=type(default), help=text)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from typing import Final
+from urllib.parse import quote, unquote
 
 from gemmcast.errors import InputError
 
@@ -32,6 +33,11 @@ FAMILIES: Final = {
 }
 """The order is part of the ONNX contract: append, never reorder."""
 _MAX_KNOB: Final = 2**24
+_MAX_DIGITS: Final = 8
+"""Of a number below it."""
+_TILE: Final = ("tile_m", "tile_n", "tile_k")
+_SAFE: Final = "/:@+"
+"""Of a kernel's name, besides letters, digits and `_.-~`: as it is in the text form."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +82,8 @@ class KernelConfig:
         if self.family not in FAMILIES:
             way_out = f"use one of {', '.join(FAMILIES)}"
             raise InputError("family", self.family, "unknown kernel family", way_out)
+        if type(self.kernel) is not str:
+            raise InputError("kernel", self.kernel, "must be a text", "correct the configuration")
         for name in KNOBS:
             value = getattr(self, name)
             # `type` and not `isinstance`: True is an int, too.
@@ -92,14 +100,45 @@ class KernelConfig:
         return max(self.block_threads, self.cpu_threads)
 
     def __str__(self) -> str:
+        """`FAMILY[:KNOB=VALUE,...]` without what is unknown; `parse` reads it."""
         known = {name: getattr(self, name) for name in KNOBS if getattr(self, name)}
         if self.tile_m and self.tile_m == self.tile_n == self.tile_k:
-            for name in ("tile_m", "tile_n", "tile_k"):
+            for name in _TILE:
                 del known[name]
             known = {"tile": self.tile_m, **known}
-        knobs = [f"{name}={value}" for name, value in known.items()]
-        names = [name for name in (self.family, self.kernel) if name]
-        return " ".join([*names, *knobs])
+        words = [f"{name}={value}" for name, value in known.items()]
+        if self.kernel:
+            words = [f"kernel={quote(self.kernel, safe=_SAFE)}", *words]
+        return ":".join([self.family, ",".join(words)]) if words else self.family
+
+    @staticmethod
+    def parse(text: str) -> KernelConfig:
+        """A configuration from its text; the knob `tile` sets all three tiles.
+
+        Examples: `tiled:tile=16`, `blas:kernel=blocked,tile_m=64,tile_n=128,tile_k=64`, `cublas`.
+        What a shell or this form would take for something else in a kernel's name is
+        percent-encoded.
+
+        Raises:
+            InputError: an unknown family or knob, or a value that is no whole number.
+        """
+        family, _, words = text.partition(":")
+        kernel = ""
+        numbers: dict[str, int] = {}
+        for word in filter(None, words.split(",")):
+            name, equals, value = word.partition("=")
+            if not equals or name not in (*KNOBS, "kernel", "tile"):
+                way_out = f"write family:knob=value,... with knobs kernel, tile, {', '.join(KNOBS)}"
+                raise InputError("config", text, f"can't read {word!r}", way_out)
+            if name == "kernel":
+                kernel = unquote(value)
+                continue
+            if not value.isdecimal() or len(value) > _MAX_DIGITS:
+                rule = f"must be a whole number from 0 (unknown) to {_MAX_KNOB - 1}"
+                raise InputError(name, value, rule, "correct the configuration")
+            names = _TILE if name == "tile" else (name,)
+            numbers |= dict.fromkeys(names, int(value))
+        return KernelConfig(family=family, kernel=kernel, **numbers)
 
 
 KNOBS: Final = tuple(f.name for f in fields(KernelConfig) if f.name not in ("family", "kernel"))

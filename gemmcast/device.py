@@ -110,7 +110,7 @@ class Device:
             if strict and unknown:
                 raise TypeError(f"no device has a key {unknown[0]!r}")
             return Device(**{name: value for name, value in values.items() if name in names})
-        except (ValueError, TypeError, AttributeError) as error:
+        except (ValueError, TypeError, AttributeError, RecursionError) as error:
             rule = f"not a device description ({error})"
             way_out = "use one of the devices that `gemmcast info --json` prints"
             raise InputError("device", text, rule, way_out) from None

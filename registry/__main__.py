@@ -1,7 +1,5 @@
 """`python -m registry`."""
 
-import sys
+from gemmcast.program import run_program
 
-from registry.cli import main
-
-sys.exit(main())
+run_program("registry.cli")

@@ -2,14 +2,15 @@
 
 The registry is WORKSPACE/registry, or what --registry names. REF is champion, challenger, or the
 number of a version. With --json, a command prints one JSON object as its last line. Bad input ends
-with one line `error: ...` on stderr and exit code 2. A run that is in progress pushes a version
-that is promoted or rolled back to (coordinator/fleet/champion.py); --push writes it to a node here.
+with one line `error: ...` on stderr and exit code 2 (gemmcast/program.py). Tables fit into 80
+columns. A run that is in progress pushes a version that is promoted or rolled back to
+(coordinator/fleet/champion.py); --push writes it to a node here.
 """
 
 from __future__ import annotations
 
 import json
-import sys
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -19,19 +20,30 @@ import typer
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
+from typer.main import get_command
 
-from gemmcast import modeldir
+from gemmcast import __version__, modeldir
 from gemmcast.card import ModelCard, Scores
-from gemmcast.errors import GemmcastError, InputError
-from gemmcast.score_table import SCORE_COLUMNS, score_rows
+from gemmcast.errors import InputError
+from gemmcast.program import json_line, run_click
+from gemmcast.score_table import SCORE_COLUMNS, SUMMARY_TARGETS, score_rows
 from registry.kept import publish_kept
 from registry.registry import PublishedModel, Registry, Version
 
 app = typer.Typer(
     help="Model versions: list them, choose which one runs.",
     add_completion=False,
+    pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+PROGRAM = "python -m registry"
+
+
+def _show_version(is_wanted: bool) -> None:
+    if is_wanted:
+        print(f"gemmcast {__version__}")
+        raise typer.Exit
+
 
 _REF_HELP = "champion, challenger, or a version's number"
 Ref = Annotated[str, typer.Argument(metavar="REF", help=_REF_HELP, show_default=False)]
@@ -71,19 +83,26 @@ Push = Annotated[
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="print one JSON object as the last line")]
+All = Annotated[bool, typer.Option("--all", help="the whole card: baselines, families, splits")]
+ShowVersion = Annotated[
+    bool,
+    typer.Option(
+        "--version", callback=_show_version, is_eager=True, help="print the version and exit"
+    ),
+]
 WORKSPACE = Path("workspace")
+COLUMNS = 80
+"""Width of what is shown of a card."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command. Returns the exit code: 0, or 2 for bad input."""
-    try:
-        return app(args=argv, prog_name="python -m registry", standalone_mode=False) or 0
-    except typer.TyperException as error:
-        message = error.format_message()
-    except GemmcastError as error:
-        message = str(error)
-    print("error:", " ".join(message.split()), file=sys.stderr)
-    return 2
+    """Run one command. Returns the exit code."""
+    return run_click(get_command(app), PROGRAM, argv)
+
+
+@app.callback()
+def program(version: ShowVersion = False) -> None:
+    """Model versions: list them, choose which one runs."""
 
 
 @app.command("list")
@@ -102,13 +121,15 @@ def show(
     ref: OptionalRef = "champion",
     workspace: Workspace = WORKSPACE,
     registry: Where = "",
+    whole: All = False,
     as_json: AsJson = False,
 ) -> None:
-    """A version's card: its data, its errors, the baselines."""
+    """How wrong a version is and on what data; with --all its whole card."""
     published = _open(workspace, registry).load(ref)
     card = json.loads(published.card.to_json())
     values = {"version": asdict(published.version), "card": card}
-    _answer(as_json, values, *_card(published))
+    shown = [*_errors(published), *(_card(published) if whole else ())]
+    _answer(as_json, values, *shown)
 
 
 @app.command()
@@ -217,34 +238,53 @@ def _answer_version(as_json: bool, version: Version, text: str, **more: object) 
 
 def _answer(as_json: bool, values: Mapping[str, object], *shown: Table | str) -> None:
     if as_json:
-        print(json.dumps(values))
+        print(json_line(values))
         return
-    console = Console(highlight=False, markup=False)
+    console = Console(highlight=False, markup=False, emoji=False)
     for part in shown:
         console.print(part, soft_wrap=isinstance(part, str))
 
 
+def _errors(published: PublishedModel) -> Iterator[Table | str]:
+    """The answer: how wrong the model is, and on what."""
+    card = published.card
+    rows = f"{card.test_rows} held-out rows of {card.test_shapes} shapes"
+    yield f"version {_names(published.version)}: errors in per cent on {rows}"
+    table = _table("target", *SCORE_COLUMNS[2:])
+    for target, method, *numbers in score_rows(card.scores):
+        if method == "model":
+            table.add_row(SUMMARY_TARGETS.get(target, target), *numbers)
+    yield table
+    yield _facts({"devices": _devices(card), "trained": f"{card.created_at} on {_rows(card)}"})
+
+
 def _card(published: PublishedModel) -> Iterator[Table | str]:
-    """The facts of a card, then its score tables."""
+    """The other facts of a card, then its score tables."""
     card = published.card
     facts = {
-        "version": _names(published.version),
         "sha256": published.version.sha256,
-        "trained": f"{card.created_at} by gemmcast {card.program_version}",
-        "contract": str(card.contract),
+        "program": f"gemmcast {card.program_version}, contract {card.contract}",
         "targets": ", ".join(card.targets),
-        "rows": _rows(card),
-        "devices": _devices(card),
         "split": _split(card),
         "parity": f"{_shown(card.parity_max_rel)} largest relative difference from scikit-learn",
         "latency": f"{_shown(card.latency_p50_us)} us a query",
     }
-    yield "\n".join(f"{name:9} {fact}" for name, fact in facts.items())
-    yield _score_table("errors on the test rows, percent", card.scores)
+    yield _facts(facts)
+    yield "\nbeside the baselines, in per cent"
+    yield _score_table(card.scores)
     for family, scores in card.scores_by_family.items():
-        yield _score_table(f"family {family}", scores)
+        yield f"family {family}"
+        yield _score_table(scores)
     for name, part in card.generalisation.items():
-        yield _score_table(f"generalisation, {name}: {part['split']}", part["scores"])
+        yield textwrap.fill(f"generalisation, {name}: {part['split']}", COLUMNS)
+        yield _score_table(part["scores"])
+
+
+def _facts(facts: Mapping[str, str]) -> str:
+    lines = []
+    for name, fact in facts.items():
+        lines.append(textwrap.fill(f"{name:9} {fact}", COLUMNS, subsequent_indent=10 * " "))
+    return "\n".join(lines)
 
 
 def _names(version: Version) -> str:
@@ -254,8 +294,8 @@ def _names(version: Version) -> str:
 
 def _rows(card: ModelCard) -> str:
     if card.store_version is None:
-        return str(card.rows)
-    return f"{card.rows} of sample store version {card.store_version}"
+        return f"{card.rows} rows"
+    return f"{card.rows} rows of sample store version {card.store_version}"
 
 
 def _devices(card: ModelCard) -> str:
@@ -268,18 +308,16 @@ def _split(card: ModelCard) -> str:
     return f"{card.split}: {training}, {test}"
 
 
-def _score_table(title: str, scores: Scores) -> Table:
-    table = _table(*SCORE_COLUMNS, title=title)
+def _score_table(scores: Scores) -> Table:
+    table = _table(*SCORE_COLUMNS)
     for target, method, *numbers in score_rows(scores):
         # The model's row is the first of each target.
         table.add_row(target if method == "model" else "", method, *numbers)
     return table
 
 
-def _table(*columns: str, title: str | None = None) -> Table:
-    table = Table(
-        box=SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False, padding=(0, 1, 0, 0)
-    )
+def _table(*columns: str) -> Table:
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for column in columns:
         is_number = column in SCORE_COLUMNS[2:]
         table.add_column(column, justify="right" if is_number else "left", no_wrap=True)

@@ -66,7 +66,7 @@ class RegistryDirectory:
             with closing(sqlite3.connect(uri, uri=True, timeout=BUSY_S)) as database:
                 tables = database.execute(_TABLES).fetchone()
         except sqlite3.Error as error:
-            way_out = "restore it from a copy, or publish into another directory"
+            way_out = _way_out(error)
             message = f"registry {self.database} can't be read ({error}): {way_out}"
             raise WorkspaceError(message) from None
         if tables != (2,):
@@ -128,6 +128,16 @@ class RegistryDirectory:
     def file(self, run_id: str, name: str) -> Path:
         """Where MLflow put a file of a run, relative to where the directory is now."""
         return self.artifacts / run_id / "artifacts" / name
+
+
+def _way_out(error: sqlite3.Error) -> str:
+    """What to do about a database that SQLite refuses."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return "another program holds it: wait, or end that program"
+    if code in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_READONLY):
+        return "run as a user who may read and write it"
+    return "restore it from a copy, or publish into another directory"
 
 
 def _sqlite_uri(database: Path) -> str:

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -215,8 +215,17 @@ def power_samples() -> pa.Table:
 
 
 @pytest.fixture(scope="session")
-def candidate(cpu_samples: pa.Table) -> TrainedModel:
-    return train(cpu_samples, TrainSettings(), store_version=7)
+def training_steps() -> list[tuple[str, int, int]]:
+    """What the training of `candidate` reported."""
+    return []
+
+
+@pytest.fixture(scope="session")
+def candidate(cpu_samples: pa.Table, training_steps: list[tuple[str, int, int]]) -> TrainedModel:
+    def step(*reported: Any) -> None:
+        training_steps.append(reported)
+
+    return train(cpu_samples, TrainSettings(), store_version=7, step=step)
 
 
 @pytest.fixture(scope="session")
@@ -239,19 +248,15 @@ def coordinator() -> Callable[..., Ended]:
     """
 
     def run(*arguments: str | Path) -> Ended:
-        out, err, code = StringIO(), StringIO(), 0
+        out, err = StringIO(), StringIO()
         with (
             redirect_stdout(out),
             redirect_stderr(err),
             pytest.MonkeyPatch.context() as patch,
         ):
-            patch.setattr(sys, "argv", ["coordinator", *map(str, arguments)])
             patch.setattr(terminal.out, "width", WIDTH)
             patch.setattr(terminal.console, "width", WIDTH)
-            try:
-                main()
-            except SystemExit as leaving:
-                code = int(leaving.code or 0)
-        return Ended(sys.argv, code, out.getvalue(), err.getvalue())
+            code = main([str(argument) for argument in arguments])
+        return Ended(arguments, code, out.getvalue(), err.getvalue())
 
     return run

@@ -37,7 +37,15 @@ ROOMS = {
     "report": {"samples"},
 }
 """Which rooms of the coordinator a room may import, besides itself and coordinator/workspace.py."""
-COMMAND_LINE = {"coordinator/cli.py", "coordinator/demo.py", "coordinator/terminal.py"}
+COMMAND_LINE = {
+    "coordinator/cli.py",
+    "coordinator/demo.py",
+    "coordinator/progress.py",
+    "coordinator/terminal.py",
+}
+COMMAND_LINE_MODULES = tuple(
+    file.removesuffix(".py").replace("/", ".") for file in sorted(COMMAND_LINE)
+)
 HEAVY = {
     "ray": {
         "agent/actor.py",
@@ -93,7 +101,8 @@ FROM_AGENT = {
     ("coordinator/plan/configurations.py", "agent.kernels.cutlass.generate.configs"),
     ("coordinator/plan/configurations.py", "agent.kernels.custom.read_custom"),
     # the device of this machine, before anything is measured
-    ("coordinator/cli.py", "agent.devices.local.local_device"),
+    ("coordinator/sizes.py", "agent.devices.local.local_device"),
+    ("coordinator/fleet/cluster.py", "agent.devices.local.local_device"),
     ("coordinator/fleet/session.py", "agent.devices.local.local_device"),
 }
 MAX_LINES = 400
@@ -192,11 +201,7 @@ def test_rooms_of_the_coordinator() -> None:
 
 def test_only_the_command_line_prints() -> None:
     """Nothing imports the command line but its own files and `python -m coordinator`."""
-    users = {
-        file
-        for file, name in arrows()
-        if name.startswith(("coordinator.cli", "coordinator.terminal", "coordinator.demo"))
-    }
+    users = {file for file, name in arrows() if name.startswith(COMMAND_LINE_MODULES)}
     assert users <= COMMAND_LINE | {"coordinator/__main__.py"}
 
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import re
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,8 +20,10 @@ from benchmarks.paper.forest import fit_forests
 from benchmarks.paper.plots import draw
 from benchmarks.paper.recordings import MAIN, STUDY, read_recordings
 from benchmarks.paper.tables import tables
-from gemmcast.errors import GemmcastError, InputError
+from gemmcast.cli_parser import Parser
+from gemmcast.errors import InputError
 from gemmcast.modeldir import write_atomically
+from gemmcast.program import run_command, run_script
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMAND = "python -m benchmarks.paper"
@@ -32,16 +33,16 @@ MAX_SHOWN = 10
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Returns the exit code: 0, 1 for a page that is not up to date, 2 for bad input."""
+    return run_command(lambda: _parsed_run(arguments))
+
+
+def _parsed_run(arguments: Sequence[str] | None) -> int:
     args = _parser().parse_args(arguments)
-    try:
-        return _run(args.out, args.datasets, check=args.check)
-    except (GemmcastError, OSError) as error:
-        print(f"paper: {error}", file=sys.stderr)
-        return 2
+    return _run(args.out, args.datasets, check=args.check)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=COMMAND,
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -137,4 +138,4 @@ def _report_differences(page: Path, text: str, updated: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_script(main)

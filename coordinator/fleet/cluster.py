@@ -23,12 +23,15 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from agent.actor import Agent
 from agent.child_process import ChildDied
+from agent.devices.local import local_device
 from agent.spec import AgentSpec, Hello
 from coordinator.fleet.delivery import Delivery
 from coordinator.fleet.interface import NO_LEASE, Ended, Event, Ready, Samples
-from coordinator.plan.schema import Plan
+from coordinator.fleet.shipping import too_large, working_directory
+from coordinator.plan.schema import Devices, Plan
 from coordinator.workspace import inside_job
 from gemmcast.cell import Cell
+from gemmcast.device import Device
 from gemmcast.errors import GemmcastError
 
 log = logging.getLogger(__name__)
@@ -39,11 +42,6 @@ BACKPRESSURE = 8
 LOOK_FOR_NODES_S = 5.0
 MAX_STARTS = 3
 """Tries to start an agent, before the run continues without it."""
-ROOT = Path(__file__).resolve().parents[2]
-NOT_SHIPPED = [".venv", ".git", "datasets", "demo", "workspace", "docs", "tests", "benchmarks"]
-"""Folders of the project that agents do not need, when we join a cluster from outside a job; a job
-ships its own working directory."""
-
 RESTART_S = 60.0
 """An actor that Ray restarts gets no lease for at most this time."""
 RAY_THREAD = ThreadPoolExecutor(max_workers=1, thread_name_prefix="ray")
@@ -288,10 +286,11 @@ def connect(target: str) -> None:
 
     Raises:
         GemmcastError: no cluster answers there.
+        InputError: the project's folder is larger than Ray ships.
     """
     environment = None
     if target != EMBEDDED and not inside_job():
-        environment = {"working_dir": str(ROOT), "excludes": NOT_SHIPPED}
+        environment = working_directory()
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     start = partial(
         ray.init,
@@ -308,6 +307,32 @@ def connect(target: str) -> None:
         rule = f"no Ray cluster answers there ({_first_line(error)})"
         way_out = "start one with `ray start --head`"
         raise GemmcastError(f"--address = {target!r}: {rule}; {way_out}") from None
+    except ValueError as error:
+        if "maximum size" not in str(error):
+            raise
+        raise too_large(_first_line(error)) from None
+
+
+def cluster_devices(devices: Devices) -> list[tuple[Device, int]]:
+    """The devices on which a run would measure, and how many of each; measures nothing.
+
+    The first GPU of a node stands for all of its GPUs.
+    """
+    counts: dict[str, int] = {}
+    by_name: dict[str, Device] = {}
+    nodes: list[Node] = ray.nodes()  # type: ignore[no-untyped-call]
+    for node in nodes:
+        gpus = int(node["Resources"].get("GPU", 0)) if node["Alive"] else 0
+        is_without = devices.kind == "cuda" and not gpus
+        if not node["Alive"] or is_without:
+            continue
+        kind = "cuda" if gpus and devices.kind != "cpu" else "cpu"
+        strategy = NodeAffinitySchedulingStrategy(node_id=node["NodeID"], soft=False)
+        task = ray.remote(local_device).options(num_cpus=0, scheduling_strategy=strategy)
+        device: Device = ray.get(task.remote(kind))
+        by_name[device.name] = device
+        counts[device.name] = counts.get(device.name, 0) + (gpus if kind == "cuda" else 1)
+    return [(device, counts[name]) for name, device in by_name.items()]
 
 
 def _first_line(error: BaseException) -> str:

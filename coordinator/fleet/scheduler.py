@@ -33,6 +33,7 @@ from coordinator.fleet.interface import (
 from coordinator.fleet.leases import MAX_FAILURES, Leases
 from coordinator.plan.cells import plan_cells
 from coordinator.plan.schema import Plan
+from coordinator.plan.sizing import refuse_empty
 from coordinator.samples.store import SampleStore
 from gemmcast.arrow import to_table
 from gemmcast.cell import Cell
@@ -80,6 +81,7 @@ class Scheduler:
         self._now_s = now_s
         self._leases = Leases(now_s)
         self._failed_starts = Counter[str]()
+        self._refused: dict[str, int] = {}
         self._last_error = ""
         self._commits = CommitQueue(store, now_s)
         self._trained_at = 0
@@ -90,6 +92,7 @@ class Scheduler:
 
         Raises:
             GemmcastError: every agent has failed, and none is starting.
+            InputError: the plan has no cell for any device that joined.
         """
         self._take(self._fleet.ready_agents())
         try:
@@ -143,6 +146,8 @@ class Scheduler:
         if not agents or self._fleet.starting():
             return False
         if self._leases.is_finished() and self._commits.is_empty:
+            if not self.progress.cells and self._given_cells is None:
+                refuse_empty(self._plan, "the fleet", self._refused)
             return True
         if self._leases.all_failed():
             raise GemmcastError(f"every agent has failed, the last with: {self._last_error}")
@@ -190,7 +195,9 @@ class Scheduler:
 
     def _cells_of(self, device: Device, device_key: str) -> list[Cell]:
         if self._given_cells is None:
-            return plan_cells(self._plan, device).cells
+            planned = plan_cells(self._plan, device)
+            self._refused |= planned.refused
+            return planned.cells
         return [cell for cell in self._given_cells if cell.device_key == device_key]
 
     def _end(self, ended: Ended) -> None:

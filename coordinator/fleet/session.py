@@ -19,10 +19,11 @@ from coordinator.fleet.cluster import EMBEDDED, RayFleet, cluster_address, conne
 from coordinator.fleet.delivery import Delivered, write_record
 from coordinator.fleet.interface import Display, Progress, Show
 from coordinator.fleet.scheduler import Scheduler
+from coordinator.fleet.shipping import check_temporary_directory
 from coordinator.fleet.signals import Stop, stopping
 from coordinator.fleet.trainer import RayTrainer
-from coordinator.plan.cells import plan_cells
 from coordinator.plan.schema import Plan
+from coordinator.plan.sizing import measurable
 from coordinator.samples.store import SampleStore
 from coordinator.workspace import Workspace
 from gemmcast.card import ModelCard
@@ -99,6 +100,7 @@ class RunSession:
         """
         target = cluster_address(address)
         if target == EMBEDDED:
+            check_temporary_directory()
             self._refuse_unmeasurable()
         with self.workspace.locked(), stopping() as stop, self._places_open():
             connect(target)
@@ -162,7 +164,7 @@ class RunSession:
         """Raise InputError for a plan that this machine can't measure; nothing is written yet."""
         devices = self.plan.devices
         device = local_device(devices.kind, devices.dataset, devices.device_name)
-        plan_cells(self.plan, device)
+        measurable(self.plan, device)
 
     @contextmanager
     def _places_open(self) -> Iterator[None]:

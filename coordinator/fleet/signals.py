@@ -1,23 +1,18 @@
-"""SIGINT and SIGTERM: the first asks a run to end, the second interrupts it.
+"""SIGINT and SIGTERM during a run: the first asks it to end, the second interrupts it.
 
 Before a run measures there is nothing to commit, and Ray takes seconds to start: a signal then ends
-the process at once.
+the process at once. Outside a run gemmcast/program.py decides.
 """
 
 from __future__ import annotations
 
-import os
 import signal
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import NoReturn
 
-INTERRUPTED = 130
-"""Exit code of a run that a signal ended."""
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+from gemmcast.program import SIGNALS, interrupt_at_once
 
 
 class Stop:
@@ -45,23 +40,9 @@ def stopping() -> Iterator[Stop]:
     """Until `listen` is called a signal ends the process; afterwards it sets the flag."""
     before = {number: signal.getsignal(number) for number in SIGNALS}
     for number in SIGNALS:
-        signal.signal(number, _leave)
+        signal.signal(number, interrupt_at_once)
     try:
         yield Stop()
     finally:
         for number, action in before.items():
             signal.signal(number, action)
-
-
-def leave_now() -> NoReturn:
-    """End the process without the exit hooks of libraries, which take seconds.
-
-    Everything must be committed.
-    """
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(INTERRUPTED)
-
-
-def _leave(_number: int, _frame: FrameType | None) -> None:
-    leave_now()

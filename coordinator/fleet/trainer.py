@@ -24,6 +24,7 @@ from coordinator.fleet.publishing import (
     OnTrained,
     publish_or_keep,
 )
+from costmodel.progress import Step, no_step
 from costmodel.settings import TrainSettings
 from gemmcast.errors import GemmcastError
 from registry.registry import Registry
@@ -36,13 +37,18 @@ threads that wait for one another make it slower on a busy host."""
 
 
 def fit_and_judge(
-    table: pa.Table, settings: TrainSettings, store_version: int, champion: bytes | None
+    table: pa.Table,
+    settings: TrainSettings,
+    store_version: int,
+    champion: bytes | None,
+    step: Step = no_step,
 ) -> Judged:
-    """Train a model and compare it with the champion."""
+    """Train a model and compare it with the champion; `step` is called with each part."""
     from costmodel.gate import objection
     from costmodel.train import train
 
-    trained = train(table, settings, store_version=store_version)
+    trained = train(table, settings, store_version=store_version, step=step)
+    step("gate", 0, 1)
     reason = objection(trained, champion, table, settings.holdout)
     return trained.model, trained.card, reason
 

@@ -107,6 +107,13 @@ class DeltaLog:
         return self._table.version()
 
     @property
+    def committed_ms(self) -> int | None:
+        """When this version was committed, in Unix time; None if its commit does not say. [ms]"""
+        (newest,) = self._table.history(1)
+        moment: int | None = newest.get("timestamp")
+        return moment
+
+    @property
     def columns(self) -> set[str]:
         """Names of the table's columns."""
         return {field.name for field in self._table.schema().fields}

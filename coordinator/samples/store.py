@@ -184,6 +184,15 @@ class SampleStore:
         rule = f"its files are gone: they are kept for {hours} h"
         raise InputError("version", version, rule, f"name one up to {self.version}")
 
+    def columns(self, *names: str) -> pa.Table:
+        """Some columns of every sample, in no order."""
+        return self._rows().select(list(names))
+
+    @property
+    def committed_ms(self) -> int | None:
+        """When the last commit was made, in Unix time; None if the log does not say. [ms]"""
+        return self._log.committed_ms
+
     def _is_new(self, cell_ids: Sequence[str]) -> pa.Array:
         """For each row: whether its cell is neither in the table nor in a row before it."""
         earlier: set[str] = set()

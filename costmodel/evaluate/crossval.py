@@ -8,7 +8,8 @@ is a function that the caller hands over. Knows nothing of files or of what is p
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from typing import Final, Protocol, Self
 
@@ -27,6 +28,7 @@ from costmodel.dataset import (
 from costmodel.evaluate.baselines import BASELINES
 from costmodel.evaluate.groups import FOLDS, split
 from costmodel.evaluate.metrics import ScoreTable, score
+from costmodel.progress import Step, no_step
 from gemmcast.query import INTERVALS, Rows
 
 UNRESOLVED: Final = "unresolved"
@@ -59,7 +61,9 @@ Fit = Callable[[TrainingSet], Model]
 """From training rows to a fitted model."""
 
 
-def predictions(model: Model, training: TrainingSet, test: TrainingSet) -> Predictions:
+def predictions(
+    model: Model, training: TrainingSet, test: TrainingSet, step: Step = no_step
+) -> Predictions:
     """The test rows predicted by a model and by the baselines.
 
     The model's interval is there as methods `low` and `high`. Where a library chose the kernel, the
@@ -67,9 +71,10 @@ def predictions(model: Model, training: TrainingSet, test: TrainingSet) -> Predi
 
     Args:
         model: fitted on the training rows.
+        step: called before each baseline of each target.
     """
     from_model = model.predict(test.queries)
-    predicted = beside_baselines(training, test, from_model)
+    predicted = beside_baselines(training, test, from_model, step=step)
     is_default = resolved_default(test)
     without_choice: Mapping[str, npt.NDArray[np.floating]] = {}
     if is_default.any():
@@ -90,7 +95,9 @@ def beside_baselines(
     training: TrainingSet,
     test: TrainingSet,
     from_model: Mapping[str, npt.NDArray[np.floating]],
-    baselines: Iterable[str] = tuple(BASELINES),
+    baselines: Sequence[str] = tuple(BASELINES),
+    *,
+    step: Step = no_step,
 ) -> Predictions:
     """A model's predictions by target, with those of the baselines.
 
@@ -98,14 +105,16 @@ def beside_baselines(
         training: all that a baseline sees.
         from_model: output -> [n_test].
         baselines: names of BASELINES.
+        step: called before each baseline of each target.
     """
     predicted: Predictions = {}
     for target in TARGETS:
-        if target not in from_model or np.isnan(training.measured[target]).all():
-            continue
-        predicted[target] = {"model": np.asarray(from_model[target])}
-        for name in baselines:
-            predicted[target][name] = BASELINES[name](training, test, target)
+        if target in from_model and not np.isnan(training.measured[target]).all():
+            predicted[target] = {"model": np.asarray(from_model[target])}
+    pairs = list(itertools.product(predicted, baselines))
+    for i, (target, name) in enumerate(pairs):
+        step("baselines", i, len(pairs))
+        predicted[target][name] = BASELINES[name](training, test, target)
     return predicted
 
 

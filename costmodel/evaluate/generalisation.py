@@ -26,6 +26,7 @@ from costmodel.dataset import Indices, Mask, Names, TrainingSet
 from costmodel.evaluate.crossval import Fit, beside_baselines, scores
 from costmodel.evaluate.groups import FOLDS, devices, kernels, layers, split
 from costmodel.evaluate.metrics import ScoreTable, to_json
+from costmodel.progress import Step, no_step
 
 MIN_TRAINING: Final = 100
 """Rows; a split with fewer training rows is left out."""
@@ -75,14 +76,17 @@ class SplitScores:
         }
 
 
-def generalisation(data: TrainingSet, fit: Fit) -> dict[str, SplitScores]:
+def generalisation(data: TrainingSet, fit: Fit, step: Step = no_step) -> dict[str, SplitScores]:
     """The errors of each split that the data allow, by the split's name.
 
     Args:
         fit: called once per split with its training rows.
+        step: called before each split.
     """
     by_name: dict[str, SplitScores] = {}
-    for part in splits(data):
+    parts = list(splits(data))
+    for i, part in enumerate(parts):
+        step("generalisation", i, len(parts))
         training = data.take(part.training)
         test = data.take(part.test)
         from_model = fit(training).predict(test.queries)

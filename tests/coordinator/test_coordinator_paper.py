@@ -164,7 +164,7 @@ def test_a_recording_without_a_family_is_refused_in_a_line(
     printed = capsys.readouterr()
     assert printed.out == ""
     assert printed.err.count("\n") == 1
-    assert printed.err.startswith(f"paper: family = '{missing}'")
+    assert printed.err.startswith(f"error: family = '{missing}'")
     assert "record datasets/plans/" in printed.err
     assert (tmp_path / "paper.md").read_text() == PAGE.read_text()
     assert not folders[1].exists()

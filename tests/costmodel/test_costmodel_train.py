@@ -201,3 +201,16 @@ def test_every_type_of_device_is_described(cpu_samples: pa.Table, power_samples:
     data = training_set(pa.concat_tables([cpu_samples, power_samples]))
     dtypes = {device.name: sorted(device.peak_tflops) for device in devices_of(data)}
     assert dtypes == {"Paper CPU (2 cores)": ["fp32"], "Paper GPU 80GB": ["fp16", "fp32"]}
+
+
+def test_a_training_says_how_far_it_is(
+    candidate: TrainedModel, training_steps: list[tuple[str, int, int]]
+) -> None:
+    stages = list(dict.fromkeys(stage for stage, _, _ in training_steps))
+    assert stages[:4] == ["trial networks", "trial trees", "networks", "intervals"] or stages[
+        :5
+    ] == ["trial networks", "trial trees", "networks", "trees", "intervals"]
+    assert stages[-4:] == ["baselines", "ranking", "generalisation", "latency"]
+    networks = [(done, total) for stage, done, total in training_steps if stage == "networks"]
+    assert networks == [(done, 5) for done in range(6)]
+    assert all(0 <= done <= total for _, done, total in training_steps)

@@ -271,7 +271,7 @@ def same(printed: list[str], expected: list[str]) -> bool:
 def test_the_example_with_gemmcast_runs(power_file: Path) -> None:
     *lines, pick = call(sys.executable, "-W", "error", ROOT / "examples" / "embed.py", power_file)
     assert same(lines, expected_lines(power_file))
-    assert pick.startswith("pick: tiled tile=")
+    assert pick.startswith("pick: tiled:tile=")
     assert len(call(sys.executable, ROOT / "examples" / "embed.py", power_file, "GPU B")) == 5
 
 

@@ -88,7 +88,7 @@ def test_config_refuses_a_knob_that_is_no_whole_number(knob: str, value: object)
 def test_config_shows_what_is_known_of_it() -> None:
     assert (
         str(KernelConfig(family="tiled", kernel="naive", tile_m=16, stages=2))
-        == "tiled naive tile_m=16 stages=2"
+        == "tiled:kernel=naive,tile_m=16,stages=2"
     )
 
 

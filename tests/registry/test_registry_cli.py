@@ -20,6 +20,7 @@ ROOT = Path(__file__).parents[2]
 REACH = (
     "a run in progress pushes it within 5 s, else the next run does; --push NODE_DIR writes it now"
 )
+COLUMNS = 80
 pytestmark = pytest.mark.filterwarnings(
     "ignore:The ``noload`` loader strategy:DeprecationWarning"
 )  # inside MLflow 3.17 with SQLAlchemy 2.1
@@ -56,9 +57,14 @@ def test_list(ask: Callable[..., str], ask_json: Callable[..., Any]) -> None:
 
 
 def test_show(ask: Callable[..., str], ask_json: Callable[..., Any]) -> None:
-    text = ask("show", "challenger")
-    assert "version   3 challenger" in text
-    assert "NVIDIA H100 80GB HBM3 (22683)" in text
+    lines = ask("show", "challenger").splitlines()
+    assert lines[0].startswith("version 3 challenger: errors in per cent on 4683 held-out rows")
+    assert ["runtime", "3.0", "4.7", "11.2", "0.980", "4683"] in [line.split() for line in lines]
+    assert "NVIDIA H100 80GB HBM3 (22683)" in lines[-2]
+    assert len(lines) < 10
+    text = ask("show", "challenger", "--all")
+    assert text.splitlines()[: len(lines)] == lines
+    assert max(len(line.rstrip()) for line in text.splitlines()) <= COLUMNS
     for row in (
         ["lookup", "3.0", "31.0", "11.2", "0.980", "4683"],
         ["roofline", "3.0", "40.0", "11.2", "0.980", "4683"],
@@ -142,11 +148,11 @@ WRONG = [
         ["promote", "9"],
         "version = '9': no such version; name one of: champion, challenger, 3, 2, 1",
     ),
-    (["promote"], "Missing argument 'REF'."),
-    (["export", "1"], "Missing argument 'FILE'."),
-    (["list", "--what"], "No such option: --what"),
-    (["delete"], "No such command 'delete'."),
-    ([], "Missing command."),
+    (["promote"], "Missing argument 'REF'. (see python -m registry --help)"),
+    (["export", "1"], "Missing argument 'FILE'. (see python -m registry --help)"),
+    (["list", "--what"], "No such option: --what (see python -m registry --help)"),
+    (["delete"], "No such command 'delete'. (see python -m registry --help)"),
+    ([], "Missing command. (see python -m registry --help)"),
     (
         ["list", "--registry", "sqlite:///x"],
         "registry = 'sqlite:///x': neither a directory nor a tracking server; name a directory, or http(s)://HOST:PORT",
@@ -199,7 +205,7 @@ def test_help_does_not_import_what_is_heavy() -> None:
     imported = {line.rpartition("|")[2].strip() for line in ran.stderr.splitlines()}
     assert ran.returncode == 0
     assert "rollback" in ran.stdout
-    assert "registry.cli" in imported
+    assert "registry.registry" in imported
     assert not {"mlflow", "sqlalchemy", "onnx", "onnxruntime", "numpy"} & imported
 
 

@@ -1,0 +1,74 @@
+"""How large a plan is on a type of device: cells, minutes, memory, and what is refused.
+
+Equal devices divide the cells of a plan; with `replicate = "per_gpu"` each measures all of them.
+Does not know how the devices were found.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from coordinator.plan.cells import Planned, plan_cells
+from coordinator.plan.schema import Plan
+from gemmcast.device import Device
+from gemmcast.errors import InputError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanSize:
+    """What a plan comes to on some equal devices."""
+
+    device: str
+    """Name of the product."""
+    devices: int
+    cells: int
+    cells_with_power: int
+    shapes: int
+    configurations: int
+    estimated_minutes: float
+    """Until the last of the devices is done."""
+    memory_mib: float
+    """Of the largest operand set, with the float64 copies for its check."""
+    refused: dict[str, int]
+    """Reason -> cells that are left out."""
+
+
+def size_of(plan: Plan, device: Device, devices: int = 1) -> PlanSize:
+    """The size of a plan on some devices like this one.
+
+    Raises:
+        InputError: a shape is larger than the device's memory.
+    """
+    planned = plan_cells(plan, device)
+    divided_by = devices if plan.devices.replicate == "per_type" else 1
+    return PlanSize(
+        device=device.name,
+        devices=devices,
+        cells=len(planned.cells),
+        cells_with_power=sum(cell.power for cell in planned.cells),
+        shapes=len({cell.gemm.shape_key for cell in planned.cells}),
+        configurations=len({cell.config for cell in planned.cells}),
+        estimated_minutes=planned.minutes / divided_by,
+        memory_mib=planned.memory_bytes / 2**20,
+        refused=planned.refused,
+    )
+
+
+def refuse_empty(plan: Plan, where: str, refused: dict[str, int]) -> None:
+    """Raise InputError for a plan of which nothing can be measured.
+
+    Args:
+        where: the device or the cluster.
+        refused: reason -> cells.
+    """
+    reasons = "; ".join(f"{count} cells: {reason}" for reason, count in refused.items())
+    rule = f"{where} can measure none of its cells ({reasons or 'it has none'})"
+    raise InputError("plan", plan.name, rule, "take a plan for this device, or other nodes")
+
+
+def measurable(plan: Plan, device: Device) -> Planned:
+    """The cells of a plan on a device. Raises InputError where it can measure none of them."""
+    planned = plan_cells(plan, device)
+    if not planned.cells:
+        refuse_empty(plan, device.name, planned.refused)
+    return planned

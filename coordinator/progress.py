@@ -1,0 +1,199 @@
+"""How far a run or a training is: a bar on a terminal, lines where there is none.
+
+    12:00:31 measuring: 120 of 400 cells (30 %), 4.2 cells/s, 2 agents, 3 failed (2 timeout,
+    1 crashed), model 2: runtime error 4.1 % median, 6.9 % mean on held-out shapes
+
+A line comes once a minute, with every twentieth of the cells and with every stage of a training:
+the log of a job, of CI or of nohup says what happens and stays short. Tests pass a made-up clock.
+Does not know what is measured or trained.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from time import monotonic
+
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
+
+from coordinator.fleet.interface import Progress as RunProgress
+from coordinator.fleet.interface import Show
+from coordinator.terminal import console
+from costmodel.progress import Step
+from gemmcast.card import ModelCard
+
+LINE_S = 60.0
+"""A line comes after this time at the latest."""
+PARTS = 20
+"""Lines from none to all of the cells, at most."""
+RATE_S = 60.0
+"""A rate is that of the last minute."""
+Clock = Callable[[], float]
+"""A clock that only grows. [s]"""
+
+
+class LinePace:
+    """When a line is due.
+
+    Args:
+        parts: lines of a stage at most, besides one a minute.
+    """
+
+    def __init__(self, now_s: Clock, parts: int = PARTS) -> None:
+        self._now_s = now_s
+        self._parts = parts
+        self._said_s: float | None = None
+        self._said: tuple[str, int] | None = None
+
+    def is_due(self, stage: str, done: int, total: int) -> bool:
+        """Whether a minute is over, one more part is done, or another stage has begun."""
+        part = done * self._parts // total if total else 0
+        now_s = self._now_s()
+        is_late = self._said_s is None or now_s - self._said_s >= LINE_S
+        if not is_late and self._said == (stage, part):
+            return False
+        self._said_s = now_s
+        self._said = (stage, part)
+        return True
+
+
+class Rate:
+    """How many a second, over the last minute."""
+
+    def __init__(self, now_s: Clock) -> None:
+        self._now_s = now_s
+        self._counts: deque[tuple[float, int]] = deque()
+
+    def of(self, count: int) -> float | None:
+        """The rate, when the count is this one now; None before there is any."""
+        now_s = self._now_s()
+        self._counts.append((now_s, count))
+        while len(self._counts) > 2 and self._counts[1][0] <= now_s - RATE_S:
+            self._counts.popleft()
+        first_s, first = self._counts[0]
+        if count == first or now_s <= first_s:
+            return None
+        return (count - first) / (now_s - first_s)
+
+
+class RunDisplay:
+    """The display of a run: cells, rate, agents, failures and the newest model's error."""
+
+    def __init__(self, now_s: Clock = monotonic) -> None:
+        self._now_s = now_s
+        self.model_line = "no model yet"
+
+    def show_model(self, card: ModelCard, version: str | None) -> None:
+        """Remember a model; `version` is None if the gate refused it."""
+        error = card.scores["runtime_us"]["model"]
+        name = f"model {version}" if version else "challenger"
+        errors = f"{error['median_ape']:.1f} % median, {error['mape']:.1f} % mean"
+        self.model_line = f"{name}: runtime error {errors} on held-out shapes"
+
+    @contextmanager
+    def progress(self, label: str) -> Iterator[Show]:
+        """A bar or lines, and the function that updates them."""
+        rate = Rate(self._now_s)
+        if not console.is_terminal:
+            yield self._lines(label, rate)
+            return
+        with _bar() as bar:
+            task = bar.add_task(label, total=None, details="starting agents")
+
+            def show(run: RunProgress) -> None:
+                """Update the bar."""
+                details = self.details(run, rate.of(run.committed_now))
+                bar.update(task, total=run.cells or None, completed=run.done, details=details)
+
+            yield show
+
+    def details(self, run: RunProgress, rate: float | None) -> str:
+        """Rate, agents, failures by reason, and the model."""
+        if not run.agents:
+            return "starting agents"
+        words = [f"{run.agents} agent{'s' if run.agents > 1 else ''}"]
+        if rate is not None:
+            words.insert(0, f"{rate:.1f} cells/s")
+        failures = failures_text(run.statuses)
+        if failures:
+            words.append(failures)
+        if run.training:
+            words.append("training")
+        words.append(self.model_line)
+        return ", ".join(words)
+
+    def _lines(self, label: str, rate: Rate) -> Show:
+        pace = LinePace(self._now_s)
+
+        def show(run: RunProgress) -> None:
+            """Print a line, if one is due."""
+            a_second = rate.of(run.committed_now)
+            stage = f"{bool(run.agents)} {run.training} {self.model_line}"
+            if not pace.is_due(stage, run.done, run.cells):
+                return
+            details = self.details(run, a_second)
+            if run.agents:
+                share = 100 * run.done // run.cells if run.cells else 0
+                details = f"{run.done} of {run.cells} cells ({share} %), {details}"
+            log_line(f"{label}: {details}")
+
+        return show
+
+
+def failures_text(statuses: Counter[str]) -> str:
+    """`3 failed (2 timeout, 1 crashed)`; empty without failures."""
+    failed = statuses.copy()
+    del failed["ok"]
+    if not failed.total():
+        return ""
+    reasons = ", ".join(f"{count} {status}" for status, count in failed.most_common())
+    return f"{failed.total()} failed ({reasons})"
+
+
+@contextmanager
+def stages(label: str, now_s: Clock = monotonic) -> Iterator[Step]:
+    """A bar or lines for work in stages, and the function that reports a part."""
+    if not console.is_terminal:
+        pace = LinePace(now_s, parts=0)
+
+        def say(stage: str, done: int, total: int) -> None:
+            """Print a line, if one is due."""
+            if pace.is_due(stage, done, total):
+                log_line(f"{label}: {stage}{f' {done} of {total}' if total > 1 else ''}")
+
+        yield say
+        return
+    with _bar() as bar:
+        task = bar.add_task(label, total=None, details="")
+
+        def move(stage: str, done: int, total: int) -> None:
+            """Move the bar."""
+            bar.update(task, total=total, completed=done, details=stage)
+
+        yield move
+
+
+def log_line(text: str) -> None:
+    """Print a line with the time of day on stderr."""
+    console.print(f"{datetime.now():%H:%M:%S} {text}", soft_wrap=True)
+
+
+def _bar() -> Progress:
+    return Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=20),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[details]}", markup=False),
+        TimeElapsedColumn(),
+        console=console,
+    )
