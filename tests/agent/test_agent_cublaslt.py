@@ -14,8 +14,8 @@ import pytest
 
 from agent.kernels import load
 from agent.kernels.cublaslt import MAX_SPACES, CublasLt
-from agent.kernels.cublaslt.__main__ import main
 from agent.kernels.cublaslt.candidates import MAX_CHECKS
+from agent.kernels.cublaslt.cli import main
 from agent.kernels.cublaslt.library import WORKSPACE_BYTES
 from agent.kernels.cublaslt.names import LT_KNOBS
 from gemmcast.config import KernelConfig
