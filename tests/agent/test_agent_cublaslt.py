@@ -148,7 +148,7 @@ def test_fp8_has_one_layout(layout: str) -> None:
         ),
         ("fastest", {}, "no kernel 'fastest'"),
         ("enumerated", {}, "no kernel 'enumerated' without knobs"),
-        ("", {"tile_m": 7}, "accepts no cublaslt tile_m=7"),
+        ("", {"tile_m": 7}, "accepts no cublaslt:tile_m=7"),
         (
             "default",
             {"tile_m": 256},

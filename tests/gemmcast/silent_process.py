@@ -1,6 +1,6 @@
-"""Run a Python file or module in this process, which may open no socket and write no file.
+"""Run a Python file in this process, which may open no socket and write no file.
 
-    python silent_process.py FILE.py|MODULE ARGUMENT...
+    python silent_process.py FILE ARGUMENT...
 
 A seccomp filter of the kernel kills the process (SIGSYS) at its first `socket` and at its first
 `openat` for writing, from Python or from any library. Needs no rights and no other program.
@@ -70,5 +70,4 @@ if __name__ == "__main__":
     silence(ARCHITECTURES[platform.machine()])
     # As the program itself would see them.
     sys.argv = sys.argv[1:]
-    run = runpy.run_path if sys.argv[0].endswith(".py") else runpy.run_module
-    run(sys.argv[0], run_name="__main__")
+    runpy.run_path(sys.argv[0], run_name="__main__")

@@ -16,6 +16,7 @@ from agent.kernels.cublaslt import FAMILY, CublasLt
 from agent.kernels.cublaslt.candidates import KERNEL_NAMES
 from agent.kernels.cublaslt.matrices import MATMUL_TYPES
 from agent.kernels.cublaslt.names import parse_kernel
+from gemmcast.cli_parser import Parser
 from gemmcast.config import KernelConfig
 from gemmcast.errors import InputError
 from gemmcast.gemm import LAYOUTS, Gemm
@@ -38,7 +39,7 @@ def _resolve(argv: Sequence[str] | None, family: CublasLt) -> None:
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m agent.kernels.cublaslt",
         description="Print the configurations that cuBLASLt's names mean for one problem, as JSON.",
     )
