@@ -14,7 +14,8 @@ import onnx
 import pyarrow as pa
 import pytest
 
-from coordinator.fleet.trainer import fit_and_judge, publish
+from coordinator.fleet.publishing import publish
+from coordinator.fleet.trainer import fit_and_judge
 from costmodel import gate
 from costmodel.dataset import devices_of, training_set
 from costmodel.gate import MAX_TIMES_EMPTY, objection, times_of_empty
