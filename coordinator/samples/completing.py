@@ -135,7 +135,9 @@ def _with_missing_peaks(given: Device, name: str, rows: Sequence[Row]) -> tuple[
 
 def _completed(row: Row, device: Device | None) -> Row:
     if device is None:
-        return Sample(**row).row()
+        # without a UUID it is no board of ours, whatever it says of itself
+        uuid = row.get("device_uuid") or ESTIMATED + row["device"]
+        return Sample(**{**row, "device_uuid": uuid}).row()
     descriptors = known_columns(gemm_of(row), config_of(row), device)
     completed = {**descriptors, **row, "device": device.name}
     if device.uuid.startswith(ESTIMATED) and not _describes_itself(row):

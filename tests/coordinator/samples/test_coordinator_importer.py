@@ -57,6 +57,17 @@ def test_a_peak_is_within_reach_of_the_datasheets(
     assert device.peak_tflops == {"bf16": pytest.approx(peak)}
 
 
+def test_a_table_that_describes_its_device_but_names_no_board_is_none_of_ours(
+    write: Write, own_row: MakeRow
+) -> None:
+    said = {"device_kind": "cuda", "compute_units": 132, "peak_tflops": 700.0, "dram_gbps": 2900.0}
+    (row,) = read_table(write([own_row(**said)], "said.csv")).table.to_pylist()
+    assert {name: row[name] for name in said} == said
+    assert row["device_uuid"] == "imported-NVIDIA H100 80GB HBM3"
+    board = read_table(write([own_row(**said, device_uuid="GPU-1")], "board.csv")).table
+    assert board["device_uuid"].to_pylist() == ["GPU-1"]
+
+
 def test_rows_that_all_failed_are_described_too(write: Write, own_row: MakeRow) -> None:
     row = own_row(status="timeout", runtime_us="")
     device = device_of(read_table(write([row], "failed.csv")).table.to_pylist())
