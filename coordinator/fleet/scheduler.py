@@ -124,9 +124,11 @@ class Scheduler:
             is_busy = self._is_training()
             self._push_champion()
             if not is_busy and not self._commits.is_held_back:
-                if is_started or not self._start_training():
+                if is_started:
                     return
-                is_started = True
+                is_started = self._start_training()
+                if not is_started and not self._commits.is_held_back:
+                    return
             show(self.progress)
             self._fleet.poll(POLL_S)
 

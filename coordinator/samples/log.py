@@ -107,13 +107,6 @@ class DeltaLog:
         return self._table.version()
 
     @property
-    def committed_ms(self) -> int | None:
-        """When this version was committed, in Unix time; None if its commit does not say. [ms]"""
-        (newest,) = self._table.history(1)
-        moment: int | None = newest.get("timestamp")
-        return moment
-
-    @property
     def columns(self) -> set[str]:
         """Names of the table's columns."""
         return {field.name for field in self._table.schema().fields}
@@ -214,8 +207,19 @@ class DeltaLog:
         rule = f"another process has written to the sample store {self.place.shown}"
         return OvertakenError(f"{rule}: start this one again when that one has ended")
 
+    @property
+    def committed_ms(self) -> int | None:
+        """When this version was committed, in Unix time; None if the log does not say. [ms]"""
+        moment: int | None = self._commit_info().get("timestamp")
+        return moment
+
     def _record(self) -> dict[str, Any] | None:
         """Our part of the version's commit metadata; None if another program committed it."""
+        record: dict[str, Any] | None = self._commit_info().get(COMMIT_KEY)
+        return record
+
+    def _commit_info(self) -> dict[str, Any]:
+        """Delta's commit metadata of the version."""
         name = f"{LOG_FOLDER}/{self.version:020}.json"
         try:
             lines = self.place.read(name).splitlines()
@@ -228,9 +232,9 @@ class DeltaLog:
             raise _damaged(self.place, f"{name} is empty")
         for action in actions:
             if "commitInfo" in action:
-                record: dict[str, Any] | None = action["commitInfo"].get(COMMIT_KEY)
-                return record
-        return None
+                information: dict[str, Any] = action["commitInfo"]
+                return information
+        return {}
 
 
 def _opened(place: StorePlace, version: int | None) -> DeltaTable:

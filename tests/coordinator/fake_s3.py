@@ -74,6 +74,7 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(body)
+        self.wfile.flush()
 
     def do_GET(self) -> None:
         if "list-type" in self.query:

@@ -124,7 +124,7 @@ def test_a_run_that_is_stopped_meanwhile_says_what_is_measured_again(
 def test_the_last_training_waits_for_the_store(
     failing: MakeStore, fleet: FakeFleet, make_plan: MakePlan
 ) -> None:
-    plan = make_plan({"sample": 40}, train={"min_rows": 10, "every": 1000})
+    plan = make_plan({"sample": 40}, train={"min_rows": 20, "every": 1000})
     store, trainer = failing(0, 0), FakeTrainer(fleet)
     scheduler = make_scheduler(plan, store, fleet, trainer)
     assert scheduler.run(stop=lambda: False)

@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -245,6 +246,17 @@ def test_what_was_written_but_not_committed_is_no_row(place: Path, samples: Samp
     store._place.write(name, data)
     assert DataFile(name=name, size=len(data), rows=1) not in store._log.files()
     assert len(SampleStore.open(place, create=False).read()) == 0
+
+
+def test_the_last_commit_has_a_time_and_columns_are_read_alone(
+    place: Path, samples: SampleTable
+) -> None:
+    before_ms = 1e3 * time.time() - 1
+    store = SampleStore.open(place, create=True)
+    store.append([samples([1, 2])])
+    assert store.committed_ms is not None
+    assert before_ms <= store.committed_ms <= 1e3 * time.time() + 1
+    assert store.columns("cell_id", "agent").column_names == ["cell_id", "agent"]
 
 
 # Names of places
