@@ -10,6 +10,7 @@ Does not know what is measured or trained.
 
 from __future__ import annotations
 
+import math
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -33,6 +34,8 @@ from gemmcast.card import ModelCard
 
 LINE_S = 60.0
 """A line comes after this time at the latest."""
+PART_S = 2.0
+"""Parts that are done sooner after a line get none."""
 PARTS = 20
 """Lines from none to all of the cells, at most."""
 RATE_S = 60.0
@@ -58,8 +61,10 @@ class LinePace:
         """Whether a minute is over, one more part is done, or another stage has begun."""
         part = done * self._parts // total if total else 0
         now_s = self._now_s()
-        is_late = self._said_s is None or now_s - self._said_s >= LINE_S
-        if not is_late and self._said == (stage, part):
+        since_s = math.inf if self._said_s is None else now_s - self._said_s
+        is_new_stage = self._said is None or self._said[0] != stage
+        is_next_part = self._said != (stage, part) and (since_s >= PART_S or done == total)
+        if not (since_s >= LINE_S or is_new_stage or is_next_part):
             return False
         self._said_s = now_s
         self._said = (stage, part)

@@ -110,14 +110,16 @@ def put_device(directory: Path, device: Device) -> None:
 
 def devices(directory: Path) -> list[Device]:
     """The devices of this node, ordered by name and UUID."""
-    described = [Device.from_json(path.read_text()) for path in directory.glob("device-*.json")]
+    described = [
+        Device.from_json(path.read_text("utf-8")) for path in directory.glob("device-*.json")
+    ]
     return sorted(described, key=lambda device: (device.name, device.uuid))
 
 
 def read_current(directory: Path) -> CurrentModel:
     """Raises ModelFileError when the directory has no current.json, or a damaged one."""
     try:
-        values = json.loads((directory / CURRENT).read_text())
+        values = json.loads((directory / CURRENT).read_text("utf-8"))
         return CurrentModel(file=values["file"], sha256=values["sha256"], version=values["version"])
     except FileNotFoundError:
         way_out = "run an agent that pushes here, or name an .onnx file"

@@ -150,7 +150,7 @@ def leave(code: int) -> NoReturn:
 
 def json_line(values: object) -> str:
     """One line of JSON, in which NaN and infinity are null: JSON has no such numbers."""
-    return json.dumps(_finite(values), default=str, allow_nan=False)
+    return json.dumps(_finite(values), default=str)
 
 
 def _run_module(module: str) -> int:

@@ -126,7 +126,7 @@ def read_plan(path: Path) -> Plan:
         InputError: the file can't be read or parsed, or is no valid plan.
     """
     try:
-        values = tomllib.loads(path.read_text())
+        values = tomllib.loads(path.read_text("utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         way_out = "name a plan in TOML, such as examples/demo.toml"
         raise InputError("PLAN", str(path), f"can't be read ({error})", way_out) from None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from contextlib import redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
 
 import pytest
@@ -55,6 +55,8 @@ def test_a_line_comes_with_every_part_every_minute_and_every_stage(clock: Clock)
     pace = LinePace(clock)
     assert pace.is_due("a", 0, 1000)
     assert not pace.is_due("a", 49, 1000)
+    assert not pace.is_due("a", 50, 1000)
+    clock.s += 2
     assert pace.is_due("a", 50, 1000)
     clock.s += 59.9
     assert not pace.is_due("a", 51, 1000)
@@ -62,6 +64,8 @@ def test_a_line_comes_with_every_part_every_minute_and_every_stage(clock: Clock)
     assert pace.is_due("a", 51, 1000)
     assert not pace.is_due("a", 51, 1000)
     assert pace.is_due("b", 51, 1000)
+    assert pace.is_due("b", 1000, 1000)
+    assert not pace.is_due("b", 1000, 1000)
 
 
 def test_the_rate_is_that_of_the_last_minute(clock: Clock) -> None:
@@ -134,12 +138,16 @@ def test_no_name_is_read_as_markup(shown: Callable[..., StringIO], clock: Clock)
     with stages(MARKUP, clock) as step:
         step(MARKUP, 1, 2)
     assert text.getvalue().count(MARKUP) >= 2
-    result = StringIO()
+    result, echo = StringIO(), StringIO()
     with redirect_stdout(result):
         terminal.show_rows(MARKUP, (MARKUP,), [(MARKUP,)])
         terminal.show_values(MARKUP, {MARKUP: MARKUP})
         terminal.show_line(MARKUP)
     assert result.getvalue().count(MARKUP) == 7
+    with redirect_stderr(echo):
+        terminal.echo_plan({"name": MARKUP}, verbose=False)
+        terminal.echo_plan({"name": MARKUP}, verbose=True)
+    assert echo.getvalue().count(MARKUP) == 2
 
 
 def test_failures_are_named_by_reason() -> None:

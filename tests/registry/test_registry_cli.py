@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -187,6 +189,18 @@ def test_damage_is_one_line_and_exit_code_2(
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err.count("\n") == 1 and "damaged" in captured.err
+
+
+def test_a_locked_registry_is_not_damaged(
+    directory: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("registry.directory.BUSY_S", 0.1)
+    with closing(sqlite3.connect(directory / "mlflow.db")) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        assert main(["list", "--registry", str(directory)]) == 2
+    line = capsys.readouterr().err
+    assert "(database is locked): another program holds it: wait, or end that program" in line
+    assert "restore" not in line
 
 
 def run_module(*arguments: str, flags: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:

@@ -178,6 +178,32 @@ TABLES = [
         says="/demo: No such",
     ),
 ]
+HEAD = "m,n,k,dtype,layout,family,kernel,runtime_us,device\n"
+FOREIGN_TABLES = [
+    Slip(
+        command="coordinator import t.csv --workspace new",
+        says="its cells are separated by semicolons",
+        prepare=write("t.csv", "m;n;k;dtype\n1;2;3;fp16\n"),
+    ),
+    Slip(
+        command="coordinator import ms.csv --workspace new",
+        says="is the unit right?",
+        prepare=write(
+            "ms.csv",
+            f"{HEAD}4096,4096,4096,fp16,nn,cublas,default,0.2,NVIDIA H100 80GB HBM3\n",
+        ),
+    ),
+    Slip(
+        command="coordinator import board.csv --workspace new",
+        says="is no GPU whose datasheet is known here",
+        prepare=write("board.csv", f"{HEAD}64,64,64,fp16,nn,cublas,default,5,Nobody's GPU\n"),
+    ),
+    Slip(
+        command="coordinator export README.parquet --workspace ws",
+        says="would replace a page that is no card of a dataset",
+        prepare=write("README.md", "my notes"),
+    ),
+]
 VERSIONS = [
     Slip(command="registry", says="Missing command"),
     Slip(command="registry list", says="holds no registry"),
@@ -272,4 +298,14 @@ SCRIPTS = [
     Slip(command="paper --out no", says="there is no page no.md"),
     Slip(command="paper --datasets no", says="no"),
 ]
-SLIPS = [*RUN, *PLANS, *WORKSPACES, *TABLES, *VERSIONS, *QUERIES, *KERNELS, *SCRIPTS]
+SLIPS = [
+    *RUN,
+    *PLANS,
+    *WORKSPACES,
+    *TABLES,
+    *FOREIGN_TABLES,
+    *VERSIONS,
+    *QUERIES,
+    *KERNELS,
+    *SCRIPTS,
+]

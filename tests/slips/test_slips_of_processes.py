@@ -19,7 +19,25 @@ SLOW_IMPORT = """
 from pathlib import Path
 from time import sleep
 Path("ready").touch()
-sleep(300)
+while True:
+    try:
+        sleep(300)
+    except BaseException:
+        pass
+"""
+"""As libraries do, it swallows what is raised in it."""
+SLOW_EXIT = """
+import atexit
+from pathlib import Path
+from time import sleep
+
+def hook():
+    Path("ready").touch()
+    sleep(2)
+
+def main():
+    atexit.register(hook)
+    print("done")
 """
 SLOW_COMMAND = """
 from pathlib import Path
@@ -35,7 +53,13 @@ def main():
         half.unlink()
         CLEAN_UP
 """
-BUSY_CLEAN_UP = 'Path("cleaning").touch(); sleep(300)'
+BUSY_CLEAN_UP = """Path("cleaning").touch()
+        while True:
+            try:
+                sleep(300)
+            except KeyboardInterrupt:
+                pass
+"""
 PIPES = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
 
 
@@ -92,6 +116,17 @@ def test_a_second_signal_does_not_wait_for_the_clean_up(tmp_path: Path, module: 
     assert end(process) == (130, "", "interrupted\n")
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_after_the_result_changes_nothing(
+    tmp_path: Path, module: list[str], number: signal.Signals
+) -> None:
+    (tmp_path / "slow.py").write_text(SLOW_EXIT)
+    process = start(tmp_path, *module)
+    wait_for(tmp_path / "ready")
+    process.send_signal(number)
+    assert end(process) == (0, "done\n", "")
+
+
 @pytest.mark.parametrize("program", ["coordinator", "registry", "agent.kernels.cutlass"])
 def test_a_signal_right_after_the_start(tmp_path: Path, program: str) -> None:
     """A trace of imports says when the program's frame stands: what is heavy comes after it."""
@@ -145,13 +180,23 @@ def test_a_closed_output_is_refused_before_anything_is_done(tmp_path: Path) -> N
 
 
 def test_a_locale_without_utf8_prints_what_it_can(tmp_path: Path) -> None:
-    """With an empty name the line shows R², which ASCII lacks."""
+    """R² and µs stand in tables, and ASCII lacks them."""
     code = """
 from gemmcast.program import run_script
 run_script(lambda: print("R² µs"))
 """
     ascii_only = {"PYTHONIOENCODING": "ascii"}
     assert end(start(tmp_path, "-c", code, environment=ascii_only)) == (0, "R? ?s\n", "")
+
+
+def test_a_locale_without_utf8_reads_plans(tmp_path: Path) -> None:
+    plan = "# µs\nname = 'p'\n[[sweep]]\nfamily = 'blas'\nshapes = { sample = 5 }\n"
+    (tmp_path / "p.toml").write_bytes(plan.encode())
+    ascii_only = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    words = ("-m", "coordinator", "plan", "p.toml", "--device", "h100", "--json")
+    code, out, err = end(start(tmp_path, *words, environment=ascii_only))
+    assert (code, err) == (0, "")
+    assert "NVIDIA H100" in out
 
 
 def test_a_name_that_is_no_text_is_refused(tmp_path: Path) -> None:

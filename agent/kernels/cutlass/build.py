@@ -161,7 +161,7 @@ def _build_library(
     (folder / "objects").mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=folder) as scratch:
         for name, text in files.items():
-            (Path(scratch) / name).write_text(text)
+            (Path(scratch) / name).write_text(text, "utf-8")
         objects = _compile_all(files, Path(scratch), arch, kit, jobs, progress)
         _link(objects, library, Path(scratch), kit)
 
@@ -233,5 +233,5 @@ def _nvcc(kit: Toolkit, arguments: Sequence[str]) -> None:
 def _place(path: Path, text: str) -> None:
     """Write the whole file or nothing."""
     beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.write_text(text)
+    beside.write_text(text, "utf-8")
     beside.replace(path)

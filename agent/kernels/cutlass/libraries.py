@@ -152,7 +152,7 @@ def open_all(folder: Path, arch: str) -> list[BuiltKernel]:
         path = manifest_path(folder, set_name, arch)
         if not path.is_file():
             continue
-        manifest: Manifest = json.loads(path.read_text())
+        manifest: Manifest = json.loads(path.read_text("utf-8"))
         library = folder / manifest["library"]
         if library.is_file():
             origin = f"cutlass {manifest['cutlass']}, nvcc {manifest['nvcc']}"

@@ -70,7 +70,7 @@ def sources(kernels: Sequence[CutlassKernel], per_file: int = KERNELS_PER_FILE) 
     parts = [*_cut(older, per_file), *_cut(newer, HOPPER_PER_FILE)]
     files = {}
     for name in HEADERS:
-        files[name] = (Path(__file__).parent / name).read_text()
+        files[name] = (Path(__file__).parent / name).read_text("utf-8")
     for number, part in enumerate(parts):
         files[f"{_part_name(number)}.cu"] = _part_text(number, part)
     files["table.cu"] = _table_text([len(part) for part in parts])

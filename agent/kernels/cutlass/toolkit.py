@@ -114,7 +114,7 @@ def _nvcc_version(nvcc: Path) -> str:
 
 
 def _headers_version(headers: Path) -> str:
-    text = (headers / "cutlass" / "version.h").read_text()
+    text = (headers / "cutlass" / "version.h").read_text("utf-8")
     numbers = []
     for part in ("MAJOR", "MINOR", "PATCH"):
         match = re.search(rf"define CUTLASS_{part}\s+(\d+)", text)
