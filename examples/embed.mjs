@@ -34,7 +34,8 @@ const query = (m, n, k, tile) => [
   // The problem.
   m, n, k, tile || m, tile || n, tile || k, 1, 4, 4, 0, FP32, 0, 0,
   // The configuration, with a cold cache. Of the knobs, only split_k is 1 when it is unknown.
-  TILED, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0,
+  // The tiled kernel has a thread for each element of its tile.
+  TILED, 0, 0, 0, 0, 1, 0, 0, 0, tile * tile, 0,
   // The device.
   device.compute_units, device.peak_tflops.fp32, device.dram_gbps, device.l2_bytes,
   device.clock_max_mhz ?? 0, device.empty_launch_us, device.power_limit_w ?? 0, device.idle_power_w ?? 0,

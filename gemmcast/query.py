@@ -2,10 +2,11 @@
 
     question[n_rows, len(FIELDS)] float32  ->  each output[n_rows] float32
 
-A row holds raw values only; every feature is computed inside the graph. Five rules fill it: an
+A row holds raw values only; every feature is computed inside the graph. Six rules fill it: an
 unknown tile is the whole dimension; an unknown split_k is 1; an unknown l2_gbps is 2.2 dram_gbps;
-other unknowns are 0; on a CPU `active_units` and `peak_tflops` are those of the computing threads.
-`_query` is the only place of these rules. docs/onnx.md is the public page of this file.
+threads that the tile determines are never unknown; other unknowns are 0; on a CPU `active_units`
+and `peak_tflops` are those of the computing threads. `_query` is the only place of these rules.
+docs/onnx.md is the public page of this file.
 """
 
 from __future__ import annotations
@@ -42,6 +43,9 @@ EXTRAPOLATING: Final = "extrapolating"
 L2_OVER_DRAM: Final = 2.2
 """Bandwidth of L2 over that of memory, where L2's was not measured."""
 SCHEDULES: Final = ("ws", "pingpong", "coop", "streamk", "pingpongfast", "coopfast")
+_WS: Final = SCHEDULES.index("ws") + 1
+WARP_THREADS: Final = 32
+WARPGROUP_THREADS: Final = 128
 """Schedules in the names of CUTLASS 3 kernels. The code is the place in this list, from 1."""
 CACHES: Final = ("cold", "warm")
 
@@ -243,7 +247,7 @@ _knobs = attrgetter(*_KNOB_NAMES)
 
 
 def _query(problem: _Problem, kernel: _Kernel, machine: _Machine, warm: Number) -> Query:
-    """The five rules. Each argument holds one number for all rows, or one per row."""
+    """The six rules. Each argument holds one number for all rows, or one per row."""
     threads_on_cpu = _smaller(kernel.threads, machine.compute_units) * machine.on_cpu
     active_units = _known(threads_on_cpu, machine.compute_units)
     active_share = active_units / _known(machine.compute_units, 1)
@@ -270,7 +274,7 @@ def _query(problem: _Problem, kernel: _Kernel, machine: _Machine, warm: Number) 
         swizzle=kernel.swizzle,
         cluster_m=kernel.cluster_m,
         cluster_n=kernel.cluster_n,
-        threads=kernel.threads,
+        threads=_known(kernel.threads, _threads_of_tile(kernel)),
         warm=warm,
         active_units=active_units,
         peak_tflops=machine.peak_tflops * active_share,
@@ -283,6 +287,30 @@ def _query(problem: _Problem, kernel: _Kernel, machine: _Machine, warm: Number) 
         l2_gbps=_known(machine.l2_gbps, L2_OVER_DRAM * machine.dram_gbps),
         algorithm=kernel.algorithm,
     )
+
+
+def _threads_of_tile(kernel: _Kernel) -> Number:
+    """Threads of one block, where family and tile determine them; else 0.
+
+    The tiled kernel has a thread for each element of its tile, CUTLASS 2 a warp for each warp tile.
+    CUTLASS 3, whose kernels have clusters, has a warpgroup that loads, and one that computes with
+    the schedule `ws`, two with others.
+    """
+    is_tiled = kernel.family == FAMILY_CODES["tiled"]
+    is_cutlass = kernel.family == FAMILY_CODES["cutlass"]
+    has_clusters = kernel.cluster_m > 0
+    # 0 where the warp tile is unknown
+    warps = (
+        (kernel.tile_m // _known(kernel.warp_m, np.inf))
+        * (kernel.tile_n // _known(kernel.warp_n, np.inf))
+        * (kernel.tile_k // _known(kernel.warp_k, np.inf))
+    )
+    warpgroups = 3 - (kernel.algorithm == _WS)
+    cutlass2 = (1 - has_clusters) * warps * WARP_THREADS
+    cutlass3 = has_clusters * warpgroups * WARPGROUP_THREADS
+    tiled = is_tiled * kernel.tile_m * kernel.tile_n
+    # NumPy's stubs forget that these are float64.
+    return tiled + is_cutlass * (cutlass2 + cutlass3)  # type: ignore[return-value]
 
 
 def _known(value: Number, otherwise: Number) -> Number:

@@ -301,16 +301,25 @@ def connect(target: str) -> None:
         logging_level=logging.ERROR,
         configure_logging=False,
     )
+    # Ray would warn that its SIGTERM handler is not set, which is our intention.
+    logging.getLogger("ray").setLevel(logging.ERROR)
     try:
         RAY_THREAD.submit(start).result()
-    except (ConnectionError, ray.exceptions.RayError, RuntimeError) as error:
-        rule = f"no Ray cluster answers there ({_first_line(error)})"
-        way_out = "start one with `ray start --head`"
-        raise GemmcastError(f"--address = {target!r}: {rule}; {way_out}") from None
-    except ValueError as error:
-        if "maximum size" not in str(error):
-            raise
-        raise too_large(_first_line(error)) from None
+    except Exception as error:  # noqa: BLE001
+        # A process of Ray that does not start is a plain Exception.
+        raise _refusal(target, error) from None
+
+
+def _refusal(target: str, error: Exception) -> GemmcastError:
+    """Why Ray was not joined or started, in one line."""
+    reason = _first_line(error)
+    if isinstance(error, ValueError) and "maximum size" in str(error):
+        return too_large(reason)
+    if target == EMBEDDED:
+        way_out = "its logs are in /tmp/ray/session_latest/logs"
+        return GemmcastError(f"Ray does not start on this machine ({reason}); {way_out}")
+    rule = f"no Ray cluster answers there ({reason})"
+    return GemmcastError(f"--address = {target!r}: {rule}; start one with `ray start --head`")
 
 
 def cluster_devices(devices: Devices) -> list[tuple[Device, int]]:

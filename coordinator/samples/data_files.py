@@ -19,6 +19,8 @@ from coordinator.samples.place import StorePlace
 from gemmcast.arrow import SCHEMA, conform
 
 _NAME: Final = re.compile(r"samples-([0-9a-f]{64})\.parquet")
+_DELTA_PREFIX: Final = "part-"
+"""Of the files that Delta Lake itself writes, as programs before this one let it."""
 
 
 class DamagedFileError(Exception):
@@ -61,9 +63,9 @@ def read_files(place: StorePlace, names: Sequence[str]) -> tuple[pa.Table, list[
     return pa.concat_tables(tables), damaged
 
 
-def is_verifiable(name: str) -> bool:
-    """Whether the name tells what is in the file."""
-    return _NAME.fullmatch(name) is not None
+def is_data_file(name: str) -> bool:
+    """Whether a file of this name was part of a table, now or earlier."""
+    return name.startswith(_DELTA_PREFIX) or _NAME.fullmatch(name) is not None
 
 
 def _verified(place: StorePlace, name: str) -> bytes:

@@ -22,7 +22,7 @@ from typing import Final
 import pyarrow as pa
 
 from coordinator.holder import Holder
-from coordinator.samples.data_files import encoded, is_verifiable, read_files
+from coordinator.samples.data_files import encoded, is_data_file, read_files
 from coordinator.samples.describing import measured_devices, with_one_description
 from coordinator.samples.lock import store_lock
 from coordinator.samples.log import DamagedLogError, DataFile, DeltaLog, OvertakenError
@@ -283,7 +283,7 @@ class SampleStore:
     def _rows_beside_the_table(self, place: FolderPlace) -> pa.Table:
         """Rows of whole data files that are not in the table, or no longer."""
         names = set(_names(self._log))
-        others = [name for name in place.data_files() if name not in names and is_verifiable(name)]
+        others = [name for name in place.data_files() if name not in names and is_data_file(name)]
         return read_files(place, others)[0]
 
     def _try_to_compact(self) -> None:

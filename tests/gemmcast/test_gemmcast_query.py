@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -11,14 +12,16 @@ import pytest
 
 from agent.kernels.cutlass import sources
 from gemmcast import query
-from gemmcast.config import FAMILIES, KernelConfig
+from gemmcast.arrow import read_samples
+from gemmcast.config import FAMILIES, KNOBS, KernelConfig
 from gemmcast.device import Device
 from gemmcast.errors import InputError
 from gemmcast.gemm import DTYPES, Gemm
-from gemmcast.rows import known_columns
+from gemmcast.rows import config_of, known_columns
 from gemmcast.sample import Sample
 
 Draw = Callable[..., list[tuple[Gemm, KernelConfig]]]
+RECORDED = Path(__file__).parents[2] / "datasets" / "h100_sxm.parquet"
 
 
 @pytest.fixture(params=["gpu", "unmetered gpu", "cpu"])
@@ -235,3 +238,19 @@ def test_what_can_not_be_encoded(
             cache=changed.get("cache", "cold"),
         )  # type: ignore[arg-type]
     assert str(caught.value) == message
+
+
+@pytest.mark.parametrize("family", ["tiled", "cutlass"])
+def test_threads_that_a_plan_does_not_name_are_those_of_the_compiled_kernel(
+    family: str, gpu: Device
+) -> None:
+    """A plan names the tile; a measured row has the threads of the kernel that was compiled."""
+    table = read_samples(RECORDED, ["family", "kernel", *KNOBS])
+    rows = table.group_by(table.column_names).aggregate([]).to_pylist()
+    measured = [config_of(row) for row in rows if row["family"] == family]
+    measured = [config for config in measured if config.block_threads]
+    planned = [replace(config, block_threads=0) for config in measured]
+    gemm = Gemm(m=512, n=512, k=512)
+    of_measured = query.encode_configs(gemm, measured, gpu)
+    np.testing.assert_array_equal(query.encode_configs(gemm, planned, gpu), of_measured)
+    assert len(measured) > 3
