@@ -39,11 +39,12 @@ format: $(ENV)
 	$(PYTHON) -m ruff check --fix .
 	$(PYTHON) -m ruff format .
 
-.venv/.ready-$(LOCK): $(LOCK) requirements.lock
+.venv/.ready-$(LOCK): $(LOCK) requirements.lock pyproject.toml
 	@test -n "$(BOOTSTRAP)" || { echo "gemmcast needs Python 3.11 or newer with venv; none was found on the PATH"; exit 1; }
 	@echo "making .venv/ from $(LOCK) with $(BOOTSTRAP) (about a minute) ..."
 	@test -x .venv/bin/python || $(BOOTSTRAP) -m venv .venv
 	@.venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.lock $(if $(CUDA),-r $(LOCK))
+	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
 # The locks: one for everybody, the CUDA ones on top of it. No index address in them.
