@@ -174,5 +174,5 @@ def test_it_is_a_program_of_its_own(tables: Path, tmp_path: Path) -> None:
     command = [sys.executable, str(PROGRAM), "--table", str(few)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("accuracy: ")
+    assert done.stderr.startswith("error: table")
     assert done.stderr.count("\n") == 1

@@ -141,7 +141,7 @@ print(build_editable(sys.argv[1]))
         (path,) = (member for member in archive.namelist() if member.endswith(".pth"))
         assert archive.read(path).decode().strip() == str(ROOT)
         (scripts,) = (member for member in archive.namelist() if "entry_points" in member)
-        assert "gemmcast.cli:main" in archive.read(scripts).decode()
+        assert "gemmcast = gemmcast.__main__:run" in archive.read(scripts).decode()
 
 
 @pytest.mark.parametrize("pins", [[], OLDEST], ids=["newest", "oldest"])
