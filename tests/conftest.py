@@ -22,6 +22,7 @@ from coordinator import terminal
 from coordinator.cli import main
 from coordinator.plan.cells import plan_cells
 from coordinator.plan.schema import Plan, parse_plan
+from costmodel import ensemble
 from costmodel.settings import TrainSettings
 from costmodel.train import TrainedModel, train
 from gemmcast.arrow import to_table
@@ -101,6 +102,14 @@ os.environ.update(RAY_worker_niceness="0")
 WIDTH = 200
 """Columns of a terminal that no table is too wide for."""
 PLAN_TABLES = ("name", "seed", "devices", "measure", "train")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_process_a_fit() -> Iterator[None]:
+    """Networks are fitted one after another: the cores have tests enough to run."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ensemble, "_cores", lambda: 1)
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)
