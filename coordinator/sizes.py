@@ -39,8 +39,8 @@ def _of_cluster(plan: Plan, address: str) -> list[PlanSize]:
     from coordinator.fleet.cluster import cluster_devices, connect
 
     connect(address)
-    found = cluster_devices(plan.devices)
-    if not found:
+    counted = cluster_devices(plan.devices)
+    if not counted:
         rule = f"no node has a device of kind {plan.devices.kind}"
         raise InputError("--address", address, rule, "add such a node, or take --device")
-    return [size_of(plan, device, count) for device, count in found]
+    return [size_of(plan, device, count) for device, count in counted]

@@ -262,8 +262,8 @@ class CostModel(RegressorMixin, BaseEstimator):  # type: ignore[misc]
 
     def _terms(self, query: Array) -> Terms:
         """The terms, with the typical value of what the query does not know of the device."""
-        found = terms(query)
-        return found._replace(quantities=self.typical_.filled(found.quantities))
+        raw = terms(query)
+        return raw._replace(quantities=self.typical_.filled(raw.quantities))
 
     def _network_inputs(self, quantities: Array, one_hot: Array) -> Array:
         xp = quantities.__array_namespace__()

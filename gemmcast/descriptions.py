@@ -106,10 +106,10 @@ class Descriptions:
     @property
     def devices(self) -> list[Device]:
         """Every device once, by name; of one name the plain one first."""
-        found: list[Device] = []
+        devices: list[Device] = []
         for named in self._names.values():
-            found += named.devices.values()
-        return found
+            devices += named.devices.values()
+        return devices
 
     def of(self, name: str, power_limit_w: float | None) -> Device:
         """The device of an imported row: the whole one of that name and limit."""

@@ -1,8 +1,8 @@
 """The registry's champion, looked at from a thread, so that no registry delays the scheduling.
 
 Whatever makes a version champion (a training of this run, `registry promote` or `rollback` on any
-machine), the nodes get it from here. A registry that does not answer is logged once and asked
-again; the nodes keep their model meanwhile. Knows nothing of agents.
+machine), the nodes get it from here. A registry that does not answer is logged once and
+tried again; the nodes keep their model meanwhile. Knows nothing of agents.
 """
 
 from __future__ import annotations

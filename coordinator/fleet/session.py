@@ -196,7 +196,7 @@ class RunSession:
         """Called from the trainer's thread, which may wait for the registry."""
         self._display.show_model(card, version)
         if version is not None:
-            # A registry that has just failed is asked again by the watch's own thread.
+            # A registry that has just failed is tried again by the watch's own thread.
             with suppress(GemmcastError):
                 self._champions.look()
 

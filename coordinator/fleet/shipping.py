@@ -1,4 +1,4 @@
-"""What Ray is told of this project and this machine before it starts.
+"""What Ray gets of this project and of this machine before it starts.
 
 Nodes of a cluster that was joined from outside a job get the project's sources and nothing else:
 data, models and workspaces may be large, and Ray ships 512 MiB at most. Ray's sockets lie in the

@@ -1,7 +1,7 @@
 """How large a plan is on a type of device: cells, minutes, memory, and what is refused.
 
 Equal devices divide the cells of a plan; with `replicate = "per_gpu"` each measures all of them.
-Does not know how the devices were found.
+Does not know where the devices come from.
 """
 
 from __future__ import annotations

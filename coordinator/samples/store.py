@@ -61,7 +61,7 @@ class SampleStore:
         """The store at `uri`, for its one writer.
 
         Args:
-            workspace: the workspace of this process; a second writer is told it.
+            workspace: the workspace of this process; the refusal of a second writer names it.
 
         Raises:
             WorkspaceError: another process writes there.

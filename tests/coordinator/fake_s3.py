@@ -85,11 +85,11 @@ class Handler(BaseHTTPRequestHandler):
             self.answer(404)
             return
         headers = {"ETag": etag(data), "Last_Modified": self.date_time_string()}
-        asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
-        if asked is None:
+        bounds = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
+        if bounds is None:
             self.answer(200, data, **headers)
             return
-        first, last = int(asked[1]), int(asked[2] or len(data) - 1)
+        first, last = int(bounds[1]), int(bounds[2] or len(data) - 1)
         part = data[first : last + 1]
         span = f"bytes {first}-{first + len(part) - 1}/{len(data)}"
         self.answer(206, part, Content_Range=span, **headers)
@@ -154,10 +154,8 @@ class Handler(BaseHTTPRequestHandler):
             )
         for folder in sorted(folders):
             contents.append(f"<CommonPrefixes><Prefix>{escape(folder)}</Prefix></CommonPrefixes>")
-        found = "".join(contents)
-        return (
-            f"<ListBucketResult><IsTruncated>false</IsTruncated>{found}</ListBucketResult>".encode()
-        )
+        entries = "".join(contents)
+        return f"<ListBucketResult><IsTruncated>false</IsTruncated>{entries}</ListBucketResult>".encode()
 
 
 if __name__ == "__main__":

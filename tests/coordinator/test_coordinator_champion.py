@@ -71,16 +71,16 @@ def wait_until(holds: Callable[[], bool]) -> None:
 
 
 def wait_for_newest(watch: ChampionWatch) -> tuple[bytes, str]:
-    found: list[tuple[bytes, str]] = []
+    pushed: list[tuple[bytes, str]] = []
 
     def has_come() -> bool:
         newest = watch.newest()
         if newest:
-            found.append(newest)
-        return bool(found)
+            pushed.append(newest)
+        return bool(pushed)
 
     wait_until(has_come)
-    return found[0]
+    return pushed[0]
 
 
 def test_each_champion_is_given_once(

@@ -69,9 +69,9 @@ def test_an_unknown_limit_and_idle_power_stand_for_typical_ones(metered: Fitted)
     unknown = _with_limit(data.queries, 0.0)
     unknown[:, AT["idle_power_w"]] = 0.0
     expected = model.predict(data.queries)
-    found = model.predict(unknown)
+    predicted = model.predict(unknown)
     for name in OTHERS:
-        np.testing.assert_array_equal(found[name], expected[name])
+        np.testing.assert_array_equal(predicted[name], expected[name])
 
 
 def test_rows_without_power_and_limit_do_not_make_the_limit_known(metered: Fitted) -> None:
