@@ -1,4 +1,4 @@
-"""What the coordinator's tests share: fake_fleet.py is importable, and an object store."""
+"""What the coordinator's tests share: a fake fleet, a store, and an object store."""
 
 from __future__ import annotations
 
@@ -6,9 +6,14 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 from urllib.request import Request, urlopen
 
 import pytest
+
+from coordinator.samples.store import SampleStore
+from gemmcast.device import Device
+from tests.coordinator.fake_fleet import FakeAgent, FakeFleet, Measure
 
 FOLDER = Path(__file__).parent
 sys.path.insert(0, str(FOLDER))
@@ -38,3 +43,20 @@ def s3(s3_port: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str]
 
     yield become
     become("up")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> SampleStore:
+    return SampleStore.open(tmp_path / "samples", create=True)
+
+
+@pytest.fixture
+def fleet(measure: Measure, cpu: Device) -> Callable[..., FakeFleet]:
+    """A fleet of CPUs of one kind, unless agents are given."""
+
+    def make(agents: dict[str, FakeAgent] | int = 1, **options: Any) -> FakeFleet:
+        if isinstance(agents, int):
+            agents = {f"node{i}/cpu": FakeAgent(cpu) for i in range(agents)}
+        return FakeFleet(measure, agents, **options)
+
+    return make

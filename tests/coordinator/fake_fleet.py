@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import pyarrow as pa
 
@@ -202,3 +203,21 @@ def make_scheduler(
         trained_rows=trained_rows,
         now_s=now_s or fleet.now_s,
     )
+
+
+def never() -> bool:
+    return False
+
+
+def run_all(*arguments: Any, **options: Any) -> Scheduler:
+    """A scheduler of `make_scheduler` after a run in which every cell was committed."""
+    scheduler = make_scheduler(*arguments, **options)
+    assert scheduler.run(stop=never)
+    return scheduler
+
+
+def rows_by_status(store: SampleStore, cells: Sequence[Cell]) -> dict[str, int]:
+    """Rows by status, once every cell is proven to be there once."""
+    ids = store.read()["cell_id"].to_pylist()
+    assert sorted(ids) == sorted(cell.cell_id for cell in cells)
+    return store.counts()

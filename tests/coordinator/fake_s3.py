@@ -154,8 +154,8 @@ class Handler(BaseHTTPRequestHandler):
             )
         for folder in sorted(folders):
             contents.append(f"<CommonPrefixes><Prefix>{escape(folder)}</Prefix></CommonPrefixes>")
-        entries = "".join(contents)
-        return f"<ListBucketResult><IsTruncated>false</IsTruncated>{entries}</ListBucketResult>".encode()
+        entries = "".join(["<IsTruncated>false</IsTruncated>", *contents])
+        return f"<ListBucketResult>{entries}</ListBucketResult>".encode()
 
 
 if __name__ == "__main__":
