@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import perf_counter
@@ -34,6 +34,7 @@ from costmodel.evaluate.metrics import to_json
 from gemmcast import Predictor, modeldir
 from gemmcast.card import ModelCard, Scores
 from gemmcast.cell import Cell
+from gemmcast.device import Device
 from gemmcast.errors import GemmcastError, InputError
 from gemmcast.rows import ReadRow, Row, config_of, gemm_of
 
@@ -159,16 +160,22 @@ def _draw_new_cells(session: RunSession) -> list[Cell]:
     """The plan's sweeps over other shapes, on the devices that took part."""
     table = session.store.read()
     known_shapes = set(training_set(table).shapes)
-    measured_devices = set(table["device"].to_pylist())
-    plan = _with_new_shapes(session.plan)
-    cells: list[Cell] = []
-    for device in modeldir.devices(session.model_dir):
-        if device.name not in measured_devices:
-            continue
-        for cell in plan_cells(plan, device).cells:
+    measured = set(table["device"].to_pylist())
+    devices = [one for one in modeldir.devices(session.model_dir) if one.name in measured]
+    return cells_of_new_shapes(session.plan, devices, known_shapes)
+
+
+def cells_of_new_shapes(
+    plan: Plan, devices: Sequence[Device], known_shapes: Collection[str]
+) -> list[Cell]:
+    """The plan's sweeps over shapes that are not known; boards of one name have the same cells."""
+    cells: dict[str, Cell] = {}
+    other_plan = _with_new_shapes(plan)
+    for device in devices:
+        for cell in plan_cells(other_plan, device).cells:
             if cell.gemm.shape_key not in known_shapes:
-                cells.append(cell)
-    return cells
+                cells[cell.cell_id] = cell
+    return list(cells.values())
 
 
 def _with_new_shapes(plan: Plan) -> Plan:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from coordinator.demo import predict_pushed
+from coordinator.demo import cells_of_new_shapes, predict_pushed
+from coordinator.plan.schema import Plan
 from costmodel.train import TrainedModel
 from gemmcast import modeldir
 from gemmcast.cell import Cell
+from gemmcast.device import Device
 from gemmcast.errors import GemmcastError
 
 
@@ -28,3 +32,15 @@ def test_a_node_that_serves_another_version_is_refused(
     modeldir.put_model(tmp_path, candidate.model, "1")
     with pytest.raises(GemmcastError, match="holds model 1, but model 2 was pushed there"):
         predict_pushed(tmp_path, cpu_cells[:3], "2")
+
+
+def test_boards_of_one_name_get_each_new_cell_once(
+    make_plan: Callable[..., Plan], cpu: Device
+) -> None:
+    plan = make_plan()
+    alone = cells_of_new_shapes(plan, [cpu], known_shapes=())
+    together = cells_of_new_shapes(plan, [cpu, replace(cpu, uuid="CPU-other")], known_shapes=())
+    assert [cell.cell_id for cell in together] == [cell.cell_id for cell in alone] != []
+    known = alone[0].gemm.shape_key
+    rest = cells_of_new_shapes(plan, [cpu], known_shapes=(known,))
+    assert known not in {cell.gemm.shape_key for cell in rest}
