@@ -29,6 +29,7 @@ from gemmcast.arrow import to_table
 from gemmcast.cell import Cell
 from gemmcast.device import Device
 from gemmcast.rows import Row, blank
+from tests.made_up_clock import Clock
 
 Ended = subprocess.CompletedProcess[str]
 MEASURED_AT = "2026-01-01T12:00:00.000+00:00"
@@ -102,6 +103,11 @@ os.environ.update(RAY_worker_niceness="0")
 WIDTH = 200
 """Columns of a terminal that no table is too wide for."""
 PLAN_TABLES = ("name", "seed", "devices", "measure", "train")
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -25,6 +25,7 @@ from deltalake.fs import DeltaStorageHandler
 from pyarrow.fs import PyFileSystem
 
 from gemmcast.errors import InputError, UnavailableError
+from gemmcast.modeldir import write_atomically
 from gemmcast.plainpath import is_plain, link_to, resolved
 
 LOG_FOLDER: Final = "_delta_log"
@@ -109,16 +110,8 @@ class FolderPlace(StorePlace):
 
     def write(self, name: str, data: bytes) -> None:
         """Write a file, so that it survives a power cut."""
-        target = self.path / name
-        unfinished = target.with_name(f".{target.name}.unfinished")
         with translated(self.shown):
-            try:
-                unfinished.write_bytes(data)
-                _sync(unfinished)
-                os.replace(unfinished, target)
-                _sync(self.path)
-            finally:
-                unfinished.unlink(missing_ok=True)
+            write_atomically(self.path / name, data)
 
     def sync_log(self) -> None:
         """Make the newest files of the log survive a power cut: entry, checkpoint, hint."""

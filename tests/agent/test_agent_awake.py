@@ -5,21 +5,7 @@ from __future__ import annotations
 import pytest
 
 from agent.awake import STALL_S, AwakeTime
-
-
-class Clock:
-    """Stands still until a test moves it."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
+from tests.made_up_clock import Clock
 
 
 def test_time_passes_between_looks_that_lie_close_together(clock: Clock) -> None:

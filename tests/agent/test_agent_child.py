@@ -26,27 +26,13 @@ from gemmcast.arrow import to_table
 from gemmcast.cell import Cell
 from gemmcast.device import Device
 from gemmcast.procedure import Procedure
+from tests.made_up_clock import Clock
 
 MakeCell = Callable[..., Cell]
 MakeRow = Callable[..., dict[str, Any]]
 MakeSupervisor = Callable[..., ChildSupervisor]
 pytestmark = pytest.mark.cluster
 HELD_CHILD = (sys.executable, str(Path(__file__).parent / "held_child.py"))
-
-
-class Clock:
-    """Stands still until a test moves it."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
 
 
 @pytest.fixture

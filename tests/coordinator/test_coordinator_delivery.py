@@ -9,21 +9,7 @@ from pathlib import Path
 import pytest
 
 from coordinator.fleet.delivery import LATE_S, RETRY_S, Delivery, read_receipts, write_record
-
-
-class Clock:
-    """Stands still until a test moves it."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
+from tests.made_up_clock import Clock
 
 
 @pytest.fixture

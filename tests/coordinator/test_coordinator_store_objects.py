@@ -38,7 +38,7 @@ def lock_of(uri: str, clock: list[float]) -> Callable[..., ExpiringLock]:
     """A lock of the store for a process on another host, on a made-up clock."""
 
     def make(pid: int, host: str = "node1") -> ExpiringLock:
-        holder = Holder(host=host, pid=pid, workspace=f"/work/{pid}")
+        holder = Holder(host=host, pid=pid, workspace=f"/data/{pid}")
         return ExpiringLock(ObjectPlace(uri), holder, lambda: clock[0])
 
     return make
@@ -48,7 +48,7 @@ def test_a_second_writer_is_refused_with_the_name_of_the_first(
     lock_of: Callable[..., ExpiringLock], uri: str
 ) -> None:
     lock_of(1).take()
-    holder = "process 1 on node1 \\(workspace /work/1\\)"
+    holder = "process 1 on node1 \\(workspace /data/1\\)"
     way_out = "wait for it, stop it, or take another --store"
     with pytest.raises(WorkspaceError, match=f"store {uri} is in use by {holder}: {way_out}"):
         lock_of(2).take()

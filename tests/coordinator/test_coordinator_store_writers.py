@@ -198,11 +198,11 @@ def test_a_full_disk_is_one_line_and_leaves_no_half_file(
 ) -> None:
     store = SampleStore.open(place, create=True)
 
-    def no_space(_: Path, data: bytes) -> None:
+    def no_space(_: int) -> None:
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as full:
-        full.setattr(Path, "write_bytes", no_space)
+        full.setattr(os, "fsync", no_space)
         with pytest.raises(UnavailableError, match="sample store .*: No space left on device$"):
             store.append([samples([1])])
     assert not list(place.glob("*.parquet*"))
