@@ -122,14 +122,16 @@ class Measurer:
         if cell.power and no_power is None:
             # Sizes the load, and shows the clock before any cap.
             before = yield from self._time(launched, BEFORE_POWER, cell, row)
-            power = self._meter(launched, before, row)
-        burst = self._time(launched, self._procedure, cell, row)
+            power = self._meter(launched, before, cell, row)
+        window_mhz = None if power is None else power.clock_mhz
+        steps = self._time(launched, self._procedure, cell, row, window_mhz)
         if power is not None and not power.capped:
             # At once, before another kernel moves the board's voltage.
-            finish(burst)
+            burst = finish(steps)
         else:
             # Without a window there is no hurry; after a window at the cap the board has to rest.
-            yield from burst
+            burst = yield from steps
+        row["capped"] = burst.capped if power is None else power.capped
 
         if no_power is not None:
             raise MeasurementError("unsupported", f"no power reading: {no_power}")
@@ -156,7 +158,7 @@ class Measurer:
 
     def _launch(self, cell: Cell, row: Row) -> _Launched:
         """Enqueue the first launch and the comparison of its result; wait for nothing."""
-        sets = self._backend.operands(cell.gemm, cold=cell.cache == "cold")
+        sets = self._backend.operands(cell.gemm, cold=cell.cache == "cold", metered=cell.power)
         prepared = load(cell.config.family).prepare(cell.gemm, cell.config, sets)
         row.update(prepared.facts)
         reference = self._reference_of(cell, sets)
@@ -174,11 +176,20 @@ class Measurer:
         return self._reference
 
     def _time(
-        self, launched: _Launched, procedure: Procedure, cell: Cell, row: Row
+        self,
+        launched: _Launched,
+        procedure: Procedure,
+        cell: Cell,
+        row: Row,
+        window_mhz: float | None = None,
     ) -> Steps[Burst]:
         """Time a burst and fill the row's columns of it."""
         burst, conditions = yield from self._backend.burst(
-            launched.prepared, len(launched.sets), procedure, cold=cell.cache == "cold"
+            launched.prepared,
+            launched.sets,
+            procedure,
+            cold=cell.cache == "cold",
+            window_mhz=window_mhz,
         )
         row.update(conditions)
         row["runtime_us"] = burst.runtime_us
@@ -192,17 +203,24 @@ class Measurer:
                 f"the clock was at {burst.start_mhz:.0f} MHz before the kernel ran, "
                 "and no rest raised it",
             )
+        if burst.unsteady:
+            raise MeasurementError(
+                "throttled",
+                f"the clock was at {burst.clock_mhz:.0f} MHz and lower while the kernel ran, "
+                "and no two bursts agree on it",
+            )
         return burst
 
-    def _meter(self, launched: _Launched, burst: Burst, row: Row) -> PowerReading:
+    def _meter(self, launched: _Launched, burst: Burst, cell: Cell, row: Row) -> PowerReading:
         """Meter power and fill the row's columns of it."""
         # What the others have enqueued must not run inside the window.
         self._backend.pending().wait()
         power = self._backend.power(
             launched.prepared,
-            len(launched.sets),
+            launched.sets,
             burst,
             self._procedure,
+            cold=cell.cache == "cold",
             step_s=self._device.counter_step_s,
             meanwhile=self._others.begin_next,
         )

@@ -114,8 +114,11 @@ class Sample:
     """SM clock just before, under a kernel that draws little power: what the board allows. [MHz]"""
     temperature_c: float | None = None
     """Temperature of the device. [°C]"""
+    capped: bool | None = None
+    """Whether the power cap slowed the kernel in its power window, or without one in its burst;
+    judged by counted clocks."""
     throttle_reasons: int | None = None
-    """NVML's bit mask while the kernel ran. [bits]"""
+    """NVML's bit mask just after the burst; its bits linger from the kernel before. [bits]"""
     power_limit_w: float | None = None
     """Power limit of the device. [W]"""
     idle_power_w: float | None = None

@@ -36,11 +36,14 @@ class DeviceBackend(Protocol):
     def characterise(self) -> Device:
         """The same with measured peaks, bandwidths, launch overhead and idle power; seconds."""
 
-    def operands(self, gemm: Gemm, *, cold: bool) -> Sequence[Operands]:
+    def operands(self, gemm: Gemm, *, cold: bool, metered: bool = False) -> Sequence[Operands]:
         """Operand sets of standard normal numbers: one, or where `cold` more than 3x the cache.
 
         The same sets as long as the problem is the same. Those of another problem may be windows of
         the same memory: A and B are never written, C by every kernel.
+
+        Args:
+            metered: power will be metered; small problems get more sets.
 
         Raises:
             MeasurementError: "out_of_memory".
@@ -53,9 +56,19 @@ class DeviceBackend(Protocol):
         """Copy a finished array to the host, without waiting for what was enqueued later."""
 
     def burst(
-        self, prepared: Prepared, sets: int, procedure: Procedure, *, cold: bool
+        self,
+        prepared: Prepared,
+        sets: Sequence[Operands],
+        procedure: Procedure,
+        *,
+        cold: bool,
+        window_mhz: float | None = None,
     ) -> Steps[tuple[Burst, Row]]:
-        """Time launches that rotate over the sets; also other columns (temperature_c, ...)."""
+        """Time launches that rotate over the sets; also other columns (temperature_c, ...).
+
+        Args:
+            window_mhz: mean clock of the same kernel in its power window, where it had one.
+        """
 
     def no_power(self) -> str | None:
         """Why power cannot be read here; None where it can."""
@@ -63,10 +76,11 @@ class DeviceBackend(Protocol):
     def power(
         self,
         prepared: Prepared,
-        sets: int,
+        sets: Sequence[Operands],
         burst: Burst,
         procedure: Procedure,
         *,
+        cold: bool,
         step_s: float | None,
         meanwhile: Callable[[], object],
     ) -> PowerReading:

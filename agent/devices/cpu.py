@@ -109,7 +109,7 @@ class CpuBackend:
             peak_tflops={dtype: self._peak_tflops(dtype) for dtype in PEAK_DTYPES},
         )
 
-    def operands(self, gemm: Gemm, *, cold: bool) -> Sequence[Operands]:
+    def operands(self, gemm: Gemm, *, cold: bool, metered: bool = False) -> Sequence[Operands]:
         """See `DeviceBackend`."""
         if self._problem == (gemm, cold):
             return self._sets
@@ -133,14 +133,20 @@ class CpuBackend:
         return array
 
     def burst(
-        self, prepared: Prepared, sets: int, procedure: Procedure, *, cold: bool
+        self,
+        prepared: Prepared,
+        sets: Sequence[Operands],
+        procedure: Procedure,
+        *,
+        cold: bool,
+        window_mhz: float | None = None,
     ) -> Steps[tuple[Burst, Row]]:
         """See `DeviceBackend`.
 
         Raises:
             MeasurementError: "contended" when too many batches were interrupted.
         """
-        timer = _BatchTimer(prepared, sets, self._clock)
+        timer = _BatchTimer(prepared, len(sets), self._clock)
         # Interrupted batches count too: a busy host must not cost more time than an idle one.
         began_s = self._clock.now_s()
 
@@ -159,10 +165,11 @@ class CpuBackend:
     def power(
         self,
         prepared: Prepared,
-        sets: int,
+        sets: Sequence[Operands],
         burst: Burst,
         procedure: Procedure,
         *,
+        cold: bool,
         step_s: float | None,
         meanwhile: Callable[[], object],
     ) -> PowerReading:

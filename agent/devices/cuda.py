@@ -2,15 +2,16 @@
 
 A burst is a captured graph of many launches between two events, so that the launch overhead of
 Python is out of the time; that overhead is measured apart, from a few plain launches. Operand sets
-are windows of one arena of random numbers and rotate inside the graph. Where a graph does not get
-round all of them, or all of them together are smaller than 3x L2, a pass of reads over a flush
-buffer evicts L2 before every replay. Everything goes to one stream (cuda_stream.py), so what is
-enqueued for the next cell never runs beside this one.
+are windows of one arena of random numbers and rotate inside the graph; where that leaves some of
+them in L2, a pass of reads over a flush buffer evicts it before every replay (rotation.py).
+Everything goes to one stream (cuda_stream.py), so what is enqueued for the next cell never runs
+beside this one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from math import ceil
 from statistics import median
 from typing import Protocol, cast
@@ -22,6 +23,7 @@ from agent.devices.cuda_graphs import GraphBatches, GraphLoad
 from agent.devices.cuda_peaks import characterise
 from agent.devices.cuda_stream import SPIN_CYCLES, CudaStream, elapsed_us
 from agent.devices.nvml import NvmlBoard
+from agent.devices.rotation import COLD, MAX_LAUNCHES, MAX_SETS, Round, cold_round, sets_needed
 from agent.kernels import Prepared, load
 from agent.operands import Array, ArrayModule, Carved, Operands, input_elements, output_elements
 from agent.power import PowerReading, heat, meter
@@ -40,8 +42,6 @@ LONG_BATCH_US = 2000.0
 LONG_BATCH_LAUNCHES = 64
 """A batch is as long as so many launches, between MIN_BATCH_US and LONG_BATCH_US: the host pays for
 every launch in a graph, not for its length."""
-MAX_LAUNCHES = 512
-"""In one graph."""
 PROBE_LAUNCHES = 8
 """Plain launches that show the host's cost and size the batch."""
 PROBE_LAUNCHES_LONG = 3
@@ -49,12 +49,13 @@ PROBE_LAUNCHES_LONG = 3
 PROBE_LONG_US = 1000.0
 PROBE_ONCE_US = 20_000.0
 """Kernels of this length are launched only once."""
-LOAD_GRAPH_US = 5_000.0
-MAX_LOAD_GRAPH_US = 50_000.0
+LOAD_ROUND_US = 5_000.0
+"""A round of a load takes about so long; LOAD_DEPTH rounds outlast any pause of the host."""
+MAX_LOAD_ROUND_US = 50_000.0
 HEATER = Gemm(m=4096, n=4096, k=4096, dtype="fp16")
 """Runs at the power cap."""
-HEATER_LAUNCHES = 16
-"""In one graph: some milliseconds."""
+HEATER_US = 300.0
+"""Of one launch, roughly."""
 
 
 class CudaBackend:
@@ -78,10 +79,10 @@ class CudaBackend:
         self.stream = CudaStream(self._sm_count, self.board.clock_max_mhz())
         self._l2_bytes = int(self._properties["l2CacheSize"])
         self._arenas = CudaArenas()
-        self._problem: tuple[Gemm, bool] | None = None
+        self._problem: tuple[Gemm, int] | None = None
         self._sets: Sequence[Operands] = ()
         self._is_warm = False
-        self._flush_buffer = cupy.zeros(3 * self._l2_bytes // 4, dtype=cupy.float32)
+        self._flush_buffer = cupy.zeros(COLD * self._l2_bytes // 4, dtype=cupy.float32)
         self._touch = self.stream.toucher(self._flush_buffer)
 
     def identify(self) -> Device:
@@ -110,20 +111,19 @@ class CudaBackend:
         """See `DeviceBackend`."""
         return characterise(self)
 
-    def operands(self, gemm: Gemm, *, cold: bool) -> Sequence[Operands]:
+    def operands(self, gemm: Gemm, *, cold: bool, metered: bool = False) -> Sequence[Operands]:
         """See `DeviceBackend`."""
-        if self._problem == (gemm, cold):
+        most = MAX_SETS if metered else MAX_LAUNCHES
+        count = sets_needed(gemm.operand_bytes, self._l2_bytes, most) if cold else 1
+        if self._problem == (gemm, count):
             return self._sets
-        count = 1
-        if cold:
-            count = min(ceil(3 * self._l2_bytes / gemm.operand_bytes), MAX_LAUNCHES)
         # Dropped first: they may be the last windows of an arena that must grow.
         self._problem = None
         self._sets = ()
         inputs = self._arenas.get(gemm.dtype, gemm.dtype, count * input_elements(gemm))
         outputs = self._arenas.get(f"{gemm.c_dtype} C", gemm.c_dtype, count * output_elements(gemm))
         self._sets = Carved(gemm, inputs, outputs, count)
-        self._problem = (gemm, cold)
+        self._problem = (gemm, count)
         return self._sets
 
     def pending(self) -> Pending:
@@ -135,24 +135,25 @@ class CudaBackend:
         return self.stream.read(array)
 
     def burst(
-        self, prepared: Prepared, sets: int, procedure: Procedure, *, cold: bool
+        self,
+        prepared: Prepared,
+        sets: Sequence[Operands],
+        procedure: Procedure,
+        *,
+        cold: bool,
+        window_mhz: float | None = None,
     ) -> Steps[tuple[Burst, Row]]:
         """See `DeviceBackend`."""
-        launch_us, host_us = yield from self._probe(prepared, sets)
-        # 512 sets of a small problem may be less than 3x L2.
-        are_few = cold and sets == MAX_LAUNCHES
-        launches = _launches_in_batch(launch_us, sets if are_few else MAX_LAUNCHES)
-        graph = self.stream.capture(prepared, sets, launches)
-
-        def warm() -> None:
-            """One launch that is not timed."""
-            prepared.launch(0)
-
-        before: Callable[[], None] | None = None
-        if not cold:
-            before = warm
-        elif launches < sets or are_few:
-            before = self._evict_l2
+        launch_us, host_us = yield from self._probe(prepared, len(sets))
+        launches = _launches_in_batch(launch_us)
+        batch = self._round(sets, launches, launches, cold=cold)
+        before = self._evict_l2 if batch.evicts else None
+        if cold:
+            # The probe has left its operands there.
+            self._evict_l2()
+        else:
+            before = partial(prepared.launch, 0)
+        graph = self.stream.capture(prepared, len(sets), batch.launches)
 
         def run(_launches: int, count: int) -> Batches:
             """So many replays of the graph."""
@@ -162,8 +163,15 @@ class CudaBackend:
             """The highest clock that was seen on this GPU."""
             return self.stream.full_mhz
 
-        at_once = _batches_at_once(launches * launch_us * 1e-6, procedure)
-        burst = yield from time_burst(run, launches, procedure, at_once=at_once, full_mhz=full_mhz)
+        at_once = _batches_at_once(batch.launches * launch_us * 1e-6, procedure)
+        burst = yield from time_burst(
+            run,
+            batch.launches,
+            procedure,
+            at_once=at_once,
+            full_mhz=full_mhz,
+            window_mhz=window_mhz,
+        )
         return burst, {
             "host_launch_us": host_us,
             "launch_bound": host_us > burst.runtime_us,
@@ -182,10 +190,11 @@ class CudaBackend:
     def power(
         self,
         prepared: Prepared,
-        sets: int,
+        sets: Sequence[Operands],
         burst: Burst,
         procedure: Procedure,
         *,
+        cold: bool,
         step_s: float | None,
         meanwhile: Callable[[], object],
     ) -> PowerReading:
@@ -193,11 +202,10 @@ class CudaBackend:
         if not self._is_warm:
             self._is_warm = True
             self._heat()
-        launches = _launches_in_load(burst.runtime_us, sets)
-        graph = self.stream.capture(prepared, sets, launches)
+        load_ = self._load(prepared, sets, burst.runtime_us, cold=cold)
         return meter(
             self.board,
-            GraphLoad(self.stream, graph, launches),
+            load_,
             procedure,
             step_s=step_s,
             burst_mhz=burst.clock_mhz,
@@ -215,9 +223,29 @@ class CudaBackend:
         """To the temperature at which a sweep keeps the board, before its first power reading."""
         sets = self.operands(HEATER, cold=False)
         prepared = load("cublas").prepare(HEATER, KernelConfig(family="cublas"), sets)
-        graph = self.stream.capture(prepared, len(sets), HEATER_LAUNCHES)
-        load_ = GraphLoad(self.stream, graph, HEATER_LAUNCHES)
+        load_ = self._load(prepared, sets, HEATER_US, cold=False)
         heat(load_, self.board.temperature_c, clock=self.clock)
+
+    def _load(
+        self, prepared: Prepared, sets: Sequence[Operands], launch_us: float, *, cold: bool
+    ) -> GraphLoad:
+        """A queue of launches that take about `launch_us` each."""
+        wanted = max(1, round(LOAD_ROUND_US / launch_us))
+        most = max(wanted, int(MAX_LOAD_ROUND_US / launch_us))
+        round_ = self._round(sets, wanted, most, cold=cold)
+        graphs = self.stream.capture_round(prepared, len(sets), round_.launches)
+        before = self._evict_l2 if round_.evicts else None
+        if cold:
+            # Earlier launches of this kernel have left their operands there.
+            self._evict_l2()
+        return GraphLoad(self.stream, graphs, round_.launches, before)
+
+    def _round(self, sets: Sequence[Operands], wanted: int, most: int, *, cold: bool) -> Round:
+        if not cold:
+            return Round(launches=wanted, evicts=False)
+        first = sets[0]
+        set_bytes = first.a.nbytes + first.b.nbytes + first.c.nbytes
+        return cold_round(len(sets), set_bytes, self._l2_bytes, wanted=wanted, most=most)
 
     def _evict_l2(self) -> None:
         """By reading something else."""
@@ -255,10 +283,10 @@ def _library_version() -> str:
     return cast(_Versioned, load("cublas")).version
 
 
-def _launches_in_batch(launch_us: float, most: int) -> int:
+def _launches_in_batch(launch_us: float) -> int:
     batch_us = min(LONG_BATCH_US, LONG_BATCH_LAUNCHES * launch_us)
     batch_us = max(MIN_BATCH_US, batch_us)
-    return min(max(1, ceil(batch_us / launch_us)), most)
+    return min(max(1, ceil(batch_us / launch_us)), MAX_LAUNCHES)
 
 
 def _batches_at_once(batch_s: float, procedure: Procedure) -> int:
@@ -266,13 +294,6 @@ def _batches_at_once(batch_s: float, procedure: Procedure) -> int:
     fit = min(MIN_BATCHES, int(procedure.burst_s / batch_s))
     needed = min(MAX_BATCHES, ceil(procedure.min_burst_s / batch_s))
     return max(1, fit, needed)
-
-
-def _launches_in_load(launch_us: float, sets: int) -> int:
-    """Launches in one graph of a load: all sets if possible, or L2 would keep the first few."""
-    all_sets = min(sets, ceil(MAX_LOAD_GRAPH_US / launch_us))
-    launches = max(round(LOAD_GRAPH_US / launch_us), all_sets)
-    return max(1, min(MAX_LAUNCHES, launches))
 
 
 class _Enqueued:

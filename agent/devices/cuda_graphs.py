@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import cupy
 
@@ -21,7 +22,7 @@ from agent.devices.cuda_stream import (
 from agent.timing import Batch
 
 LOAD_DEPTH = 6
-"""Graphs that are queued ahead while power is metered."""
+"""Rounds that are queued ahead while power is metered."""
 
 
 class GraphBatches:
@@ -83,47 +84,64 @@ class GraphBatches:
         return float(end_cycles - begin_cycles) / float(end_ns - begin_ns) * 1e3
 
 
-class GraphLoad:
-    """A queue of graph launches, kept `LOAD_DEPTH` deep; the `Load` of agent/power.py."""
+@dataclass(frozen=True, slots=True)
+class _Queued:
+    """A round of launches that is queued, between two events."""
 
-    def __init__(self, stream: CudaStream, graph: cupy.cuda.Graph, launches: int) -> None:
+    begin: cupy.cuda.Event
+    end: cupy.cuda.Event
+
+
+class GraphLoad:
+    """A queue of rounds, kept `LOAD_DEPTH` deep; the `Load` of agent/power.py.
+
+    Args:
+        graphs: of one round, in their order.
+        launches: in one round.
+        before: enqueued ahead of each round (evicts L2), if anything; it is not timed.
+    """
+
+    def __init__(
+        self,
+        stream: CudaStream,
+        graphs: Sequence[cupy.cuda.Graph],
+        launches: int,
+        before: Callable[[], None] | None = None,
+    ) -> None:
         self._stream = stream
-        self._graph = graph
+        self._graphs = graphs
         self._launches = launches
+        self._before = before
         self._stamps, self._stamp = stream.load_stamps
-        self._events: deque[cupy.cuda.Event] = deque()
-        """One behind each graph that is queued."""
+        self._queue: deque[_Queued] = deque()
         self._enqueued = 0
         self._done = 0
         self._marked = 0
-        self._done_event: cupy.cuda.Event = None
-        self._marked_event: cupy.cuda.Event = None
+        self._timed_us = 0.0
+        """Of the rounds that ended since the mark."""
 
     def feed(self) -> None:
         """See `Load`."""
         self._collect()
-        while len(self._events) < LOAD_DEPTH:
-            self._stamp(self._enqueued % LOAD_SLOTS)
-            self._stream.launch(self._graph)
-            self._events.append(self._stream.event())
-            self._enqueued += 1
+        while len(self._queue) < LOAD_DEPTH:
+            self._enqueue_round()
 
     def mark(self) -> None:
         """See `Load`."""
         self._wait_for_more_than(0)
         self._marked = self._done
-        self._marked_event = self._done_event
+        self._timed_us = 0.0
 
     def launch_us(self) -> float:
         """See `Load`."""
         self._wait_for_more_than(self._marked)
-        graphs = self._done - self._marked
-        return elapsed_us(self._marked_event, self._done_event) / (graphs * self._launches)
+        rounds = self._done - self._marked
+        return self._timed_us / (rounds * self._launches)
 
     def clock_mhz(self) -> float | None:
-        """See `Load`: from the start of the first graph since the mark to the start of the last.
+        """See `Load`: from the start of the first round since the mark to the start of the last.
 
-        None when the window was so long that the first graph's slot was used again.
+        None when the window was so long that the first round's slot was used again.
         """
         self._wait_for_more_than(self._marked + 1)
         if self._done - self._marked >= LOAD_SLOTS - LOAD_DEPTH:
@@ -136,17 +154,28 @@ class GraphLoad:
     def stop(self) -> None:
         """See `Load`."""
         self._stream.synchronize()
-        self._events.clear()
+        self._queue.clear()
+
+    def _enqueue_round(self) -> None:
+        self._stamp(self._enqueued % LOAD_SLOTS)
+        if self._before is not None:
+            self._before()
+        begin = self._stream.event()
+        for graph in self._graphs:
+            self._stream.launch(graph)
+        self._queue.append(_Queued(begin, self._stream.event()))
+        self._enqueued += 1
 
     def _wait_for_more_than(self, done: int) -> None:
-        """Until more than `done` graphs have ended."""
+        """Until more than `done` rounds have ended."""
         self._collect()
         while self._done <= done:
             self.feed()
-            self._events[0].synchronize()
+            self._queue[0].end.synchronize()
             self._collect()
 
     def _collect(self) -> None:
-        while self._events and self._events[0].done:
-            self._done_event = self._events.popleft()
+        while self._queue and self._queue[0].end.done:
+            ended = self._queue.popleft()
+            self._timed_us += elapsed_us(ended.begin, ended.end)
             self._done += 1

@@ -80,7 +80,7 @@ class Gpu(Protocol):
         """Operand sets."""
 
     def burst(
-        self, prepared: Prepared, sets: int, procedure: Procedure, *, cold: bool
+        self, prepared: Prepared, sets: Sequence[Operands], procedure: Procedure, *, cold: bool
     ) -> Steps[tuple[Burst, Row]]:
         """Times launches."""
 
@@ -164,7 +164,7 @@ def _peak_tflops(gpu: Gpu, dtype: str) -> float | None:
             prepared.launch(0)
         except (MeasurementError, MemoryError):
             continue
-        burst, _ = finish(gpu.burst(prepared, len(sets), procedure, cold=True))
+        burst, _ = finish(gpu.burst(prepared, sets, procedure, cold=True))
         best = max(best, gemm.flops / (burst.runtime_us * 1e6))
     return best or None
 

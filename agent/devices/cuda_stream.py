@@ -17,6 +17,7 @@ import cupy
 import numpy as np
 from numpy.typing import NDArray
 
+from agent.devices.rotation import pieces
 from agent.kernels import Prepared
 from agent.kernels.launch import launcher
 from agent.operands import Array, address_of
@@ -92,16 +93,32 @@ class CudaStream:
         """Wait for everything that was enqueued."""
         self.handle.synchronize()
 
-    def capture(self, prepared: Prepared, sets: int, launches: int) -> cupy.cuda.Graph:
-        """A graph of that many launches, one after the other, rotating over the sets."""
+    def capture(
+        self, prepared: Prepared, sets: int, launches: int, first: int = 0
+    ) -> cupy.cuda.Graph:
+        """A graph of that many launches, one after the other, rotating over the sets.
+
+        Args:
+            first: the set of the first launch.
+        """
         self.handle.begin_capture()
         try:
-            for i in range(launches):
+            for i in range(first, first + launches):
                 prepared.launch(i % sets)
         finally:
             graph = self.handle.end_capture()
         graph.upload(self.handle)
         return graph
+
+    def capture_round(self, prepared: Prepared, sets: int, launches: int) -> list[cupy.cuda.Graph]:
+        """The graphs of a round, in their order; equal pieces of it share one."""
+        captured: dict[tuple[int, int], cupy.cuda.Graph] = {}
+        graphs = []
+        for first, count in pieces(launches, sets):
+            if (first, count) not in captured:
+                captured[first, count] = self.capture(prepared, sets, count, first)
+            graphs.append(captured[first, count])
+        return graphs
 
     def launch(self, graph: cupy.cuda.Graph) -> None:
         """Enqueue a graph."""

@@ -177,7 +177,7 @@ class FakeBackend:
 
     characterise = identify
 
-    def operands(self, gemm: Gemm, *, cold: bool) -> Sequence[Operands]:
+    def operands(self, gemm: Gemm, *, cold: bool, metered: bool = False) -> Sequence[Operands]:
         self.at("operands", gemm.m)
         self.requests.append((gemm, cold))
         self._unchecked = True
@@ -199,7 +199,13 @@ class FakeBackend:
         return array
 
     def burst(
-        self, prepared: Prepared, sets: int, procedure: Procedure, *, cold: bool
+        self,
+        prepared: Prepared,
+        sets: Sequence[Operands],
+        procedure: Procedure,
+        *,
+        cold: bool,
+        window_mhz: float | None = None,
     ) -> Steps[tuple[Burst, dict[str, Any]]]:
         m = self._m_of[id(prepared)] = self.current
         self.at("burst", m)
@@ -217,10 +223,11 @@ class FakeBackend:
     def power(
         self,
         prepared: Prepared,
-        sets: int,
+        sets: Sequence[Operands],
         burst: Burst,
         procedure: Procedure,
         *,
+        cold: bool,
         step_s: float | None,
         meanwhile: Callable[[], object],
     ) -> PowerReading:

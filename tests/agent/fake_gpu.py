@@ -6,13 +6,15 @@
 What is real: arenas, graphs, batches, stamps, the load and the meter, as they are enqueued. A GEMM
 takes 20 us (with 96 rows 8 ms) and is right; the board draws 300 W; its counter steps ten times a
 second; spins see 1980 MHz and every other kernel 1900 MHz. The GPU works beside the host: a launch
-costs the host 2 us and runs when the launches before it are done.
+costs the host 2 us and runs when the launches before it are done. Its L2 keeps what was used last;
+launches in graphs are counted as hits where it holds their operands, else as misses.
 """
 
 from __future__ import annotations
 
 import ctypes
 import sys
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import ModuleType, SimpleNamespace
@@ -20,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from agent.devices.rotation import COLD
 from agent.power_window import HostClock
 
 GEMM_US = 20.0
@@ -32,6 +35,9 @@ COPY_US = 50.0
 SHORT_US = 5.0
 HOST_LAUNCH_US = 2.0
 ENERGY_READ_US = 2000.0
+L2_BYTES = 2**20
+FLUSH_BUFFER = 1
+"""Stands for its address."""
 STEP_S = 0.1
 WATTS = 300
 SPIN_MHZ = 1980
@@ -46,6 +52,8 @@ REPLACED = (
     "agent.kernels.launch",
 )
 """Modules with these beginnings are imported anew over the fakes, and put back afterwards."""
+Launch = tuple[float, tuple[int, int] | None]
+"""In a graph: its time (us); address and bytes of its operands."""
 
 
 class Gpu:
@@ -54,7 +62,10 @@ class Gpu:
     def __init__(self) -> None:
         self.host_us = 1e6
         self.queue_end_us = 1e6
-        self.captured: list[float] | None = None
+        self.captured: list[Launch] | None = None
+        self.l2 = L2()
+        self.graphs: dict[str, int] = {"hits": 0, "misses": 0}
+        """Launches in graphs."""
         self.enqueued: list[str] = []
         """Names of what ran, in its order: gemm, graph, and kernels by their names."""
         self.slow_from_us = float("inf")
@@ -67,14 +78,28 @@ class Gpu:
     def wait(self, seconds: float) -> None:
         self.host_us += seconds * 1e6
 
-    def run(self, us: float, name: str = "") -> None:
-        """Enqueue a kernel; while a graph is captured, note it instead."""
+    def run(self, us: float, name: str = "", operands: tuple[int, int] | None = None) -> None:
+        """Enqueue a kernel; while a graph is captured, note it instead.
+
+        Args:
+            operands: the address and the bytes of what it uses.
+        """
         if self.captured is not None:
-            self.captured.append(us)
+            self.captured.append((us, operands))
             return
+        if operands is not None:
+            self.l2.use(*operands)
         self.enqueued.append(name)
         self.queue_end_us = max(self.queue_end_us, self.host_us) + us
         self.host_us += HOST_LAUNCH_US
+
+    def run_graph(self, launches: list[Launch]) -> None:
+        """Enqueue them all, and count which find their operands in L2."""
+        self.run(sum(us for us, _ in launches), "graph")
+        for _, operands in launches:
+            if operands is not None:
+                is_hit = self.l2.use(*operands)
+                self.graphs["hits" if is_hit else "misses"] += 1
 
     def cycles(self, at_us: float) -> int:
         """Of an SM until that time."""
@@ -91,6 +116,25 @@ class Gpu:
         return round(steps * WATTS * STEP_S * 1e3)
 
 
+class L2:
+    """A cache that keeps what was used last."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[int, int] = OrderedDict()
+        self._bytes = 0
+
+    def use(self, address: int, size: int) -> bool:
+        """Whether it held this; from now on it does."""
+        is_hit = address in self._kept
+        self._bytes -= self._kept.pop(address, 0)
+        self._kept[address] = size
+        self._bytes += size
+        while self._bytes > L2_BYTES:
+            _, dropped = self._kept.popitem(last=False)
+            self._bytes -= dropped
+        return is_hit
+
+
 class Array(np.ndarray):
     """NumPy's, with the names that CuPy gives a pointer and a copy to the host."""
 
@@ -103,15 +147,15 @@ class Array(np.ndarray):
 
 
 class Graph:
-    def __init__(self, gpu: Gpu, us: float) -> None:
+    def __init__(self, gpu: Gpu, launches: list[Launch]) -> None:
         self._gpu = gpu
-        self._us = us
+        self._launches = launches
 
     def upload(self, _stream: Any) -> None:
         pass
 
     def launch(self, _stream: Any) -> None:
-        self._gpu.run(self._us, "graph")
+        self._gpu.run_graph(self._launches)
 
 
 class Stream:
@@ -131,7 +175,7 @@ class Stream:
 
     def end_capture(self) -> Graph:
         noted, self._gpu.captured = self._gpu.captured, None
-        return Graph(self._gpu, sum(noted or []))
+        return Graph(self._gpu, noted or [])
 
 
 class Event:
@@ -171,7 +215,7 @@ class Kernel:
     def launch(self, arguments: int) -> None:
         """As `launchKernel` of the driver: `arguments` points to an array of pointers."""
         if self.name == "touch":
-            self._gpu.run(TOUCH_US, self.name)
+            self._gpu.run(TOUCH_US, self.name, (FLUSH_BUFFER, COLD * L2_BYTES))
             return
         assert self.name == "stamp"
         pointers = ctypes.cast(arguments, ctypes.POINTER(ctypes.c_void_p))
@@ -203,7 +247,8 @@ class Library:
         from agent.kernels import Prepared
 
         def launch(i: int) -> None:
-            self._gpu.run(SLOW_US if gemm.m == SLOW_M else GEMM_US, "gemm")
+            us = SLOW_US if gemm.m == SLOW_M else GEMM_US
+            self._gpu.run(us, "gemm", (sets[i].c.ctypes.data, gemm.operand_bytes))
             if self._gpu.captured is None:
                 _multiply(gemm, sets[i])
 
@@ -269,7 +314,7 @@ def _fake_runtime() -> SimpleNamespace:
     properties = {
         "name": b"Fake GPU",
         "multiProcessorCount": SMS,
-        "l2CacheSize": 2**20,
+        "l2CacheSize": L2_BYTES,
         "totalGlobalMem": 2**34,
         "major": 9,
         "minor": 0,

@@ -11,7 +11,7 @@ import pytest
 from agent.devices import cpu
 from agent.devices.cpu import MAX_ARENA_BYTES, NO_POWER, CpuBackend, CpuClock
 from agent.kernels import Prepared, load
-from agent.operands import address_of, input_elements, output_elements
+from agent.operands import Operands, address_of, input_elements, output_elements
 from agent.timing import Burst, Steps, finish
 from gemmcast.config import KernelConfig
 from gemmcast.errors import MeasurementError
@@ -104,6 +104,9 @@ def test_a_shape_that_does_not_fit_is_refused_before_it_is_allocated(backend: Cp
     assert len(backend.operands(Gemm(m=8, n=8, k=8), cold=False)) == 1
 
 
+_NO_OPERANDS = Operands(a=None, b=None, c=None)
+
+
 class Clock:
     """A made-up clock that only launches move, and a count of context switches."""
 
@@ -117,7 +120,8 @@ class Clock:
         """Of a kernel whose launches take `launch_us`."""
         clock = CpuClock(now_s=lambda: self._now_us * 1e-6, preemptions=self._switches.__next__)
         prepared = Prepared(self._launch)
-        return CpuBackend(clock).burst(prepared, sets, Procedure(burst_s=0.002), cold=cold)
+        rotated = [_NO_OPERANDS] * sets
+        return CpuBackend(clock).burst(prepared, rotated, Procedure(burst_s=0.002), cold=cold)
 
     def _launch(self, i: int) -> None:
         self.order.append(i)
@@ -151,9 +155,10 @@ def test_a_cpu_has_no_readable_power(backend: CpuBackend) -> None:
     with pytest.raises(MeasurementError, match="no energy counter") as caught:
         backend.power(
             Prepared(lambda _: None),
-            1,
+            [_NO_OPERANDS],
             burst,
             Procedure(),
+            cold=True,
             step_s=None,
             meanwhile=lambda: pytest.fail("nothing settles"),
         )

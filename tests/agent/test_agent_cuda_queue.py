@@ -8,6 +8,7 @@ from typing import Any
 import fake_gpu
 import pytest
 
+from agent.timing import Burst
 from gemmcast.config import KernelConfig
 from gemmcast.gemm import Gemm
 from gemmcast.procedure import Procedure
@@ -19,6 +20,12 @@ NOT_ROUND = Gemm(m=48, n=48, k=64)
 """94 sets, which a batch of 64 launches does not get round."""
 TINY = Gemm(m=16, n=16, k=16)
 """All 512 sets are 1.5 MiB: less than 3x L2."""
+SMALLEST = Gemm(m=4, n=4, k=4)
+"""All 8192 sets of a cell with power are 1.5 MiB."""
+LARGE = Gemm(m=512, n=512, k=512)
+"""One set is 3 MiB."""
+LONG = Gemm(m=300, n=300, k=300)
+"""Three sets are 3.1 MiB; a batch of four launches ends in the middle of a turn."""
 SLOW_MHZ = fake_gpu.MHZ / 2
 
 
@@ -29,12 +36,12 @@ def backend(gpu: fake_gpu.Gpu) -> Any:
     return CudaBackend(gpu.clock)
 
 
-def _prepared(backend: Any, gemm: Gemm, *, cold: bool) -> tuple[Any, int]:
-    """A kernel, and how many operand sets it has."""
+def _prepared(backend: Any, gemm: Gemm, *, cold: bool, metered: bool = False) -> tuple[Any, Any]:
+    """A kernel and its operand sets."""
     from agent.kernels import load
 
-    sets = backend.operands(gemm, cold=cold)
-    return load("cublas").prepare(gemm, CONFIG, sets), len(sets)
+    sets = backend.operands(gemm, cold=cold, metered=metered)
+    return load("cublas").prepare(gemm, CONFIG, sets), sets
 
 
 def _before_graphs(gpu: fake_gpu.Gpu, backend: Any, gemm: Gemm, *, cold: bool) -> list[str]:
@@ -67,6 +74,73 @@ def test_l2_is_evicted_where_all_sets_together_fit_in_it(
     assert before == ["touch"] * len(before)
 
 
+SHAPES = [ROUND, NOT_ROUND, TINY, SMALLEST, LARGE, LONG, Gemm(m=72, n=80, k=48, batch=2)]
+
+
+@pytest.mark.parametrize("launch_us", [0.5, 20.0, 3000.0])
+@pytest.mark.parametrize("gemm", SHAPES, ids=str)
+def test_no_timed_launch_of_a_cold_burst_finds_its_operands_in_l2(
+    gpu: fake_gpu.Gpu,
+    backend: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    gemm: Gemm,
+    launch_us: float,
+) -> None:
+    from agent.timing import finish
+
+    monkeypatch.setattr(fake_gpu, "GEMM_US", launch_us)
+    prepared, sets = _prepared(backend, gemm, cold=True)
+    burst, _ = finish(backend.burst(prepared, sets, Procedure(), cold=True))
+    assert gpu.graphs == {"hits": 0, "misses": burst.launches_timed}
+
+
+@pytest.mark.parametrize("launch_us", [20.0, 3000.0])
+@pytest.mark.parametrize("gemm", SHAPES, ids=str)
+def test_no_launch_of_a_cold_power_window_finds_its_operands_in_l2(
+    gpu: fake_gpu.Gpu,
+    backend: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    gemm: Gemm,
+    launch_us: float,
+) -> None:
+    monkeypatch.setattr(fake_gpu, "GEMM_US", launch_us)
+    reading = _metered(gpu, backend, gemm, cold=True)
+    assert gpu.graphs["hits"] == 0
+    assert gpu.graphs["misses"] > 0
+    # The time of an eviction is not the kernel's.
+    assert reading.sustained_runtime_us == pytest.approx(launch_us)
+
+
+def test_evictions_take_a_small_part_of_a_power_window(gpu: fake_gpu.Gpu, backend: Any) -> None:
+    _metered(gpu, backend, SMALLEST, cold=True)
+    evictions = gpu.enqueued.count("touch")
+    assert evictions > 0
+    assert evictions * fake_gpu.TOUCH_US < 0.01 * gpu.graphs["misses"] * fake_gpu.GEMM_US
+
+
+@pytest.mark.parametrize("gemm", [ROUND, TINY], ids=str)
+def test_every_launch_of_a_warm_power_window_finds_its_operands_in_l2(
+    gpu: fake_gpu.Gpu, backend: Any, gemm: Gemm
+) -> None:
+    _metered(gpu, backend, gemm, cold=False)
+    assert gpu.graphs["misses"] == 0
+    assert gpu.graphs["hits"] > 0
+
+
+def _metered(gpu: fake_gpu.Gpu, backend: Any, gemm: Gemm, *, cold: bool) -> Any:
+    """A power window of a kernel that ran once before."""
+    # Heating is another kernel's.
+    backend._is_warm = True
+    prepared, sets = _prepared(backend, gemm, cold=cold, metered=True)
+    prepared.launch(0)
+    gpu.enqueued.clear()
+    gpu.graphs.update(hits=0, misses=0)
+    burst = Burst(runtime_us=fake_gpu.GEMM_US, runtime_rse=0.0, launches_timed=1)
+    return backend.power(
+        prepared, sets, burst, Procedure(), cold=cold, step_s=None, meanwhile=lambda: None
+    )
+
+
 @pytest.mark.parametrize("gemm", [ROUND, NOT_ROUND, TINY])
 def test_a_warm_batch_begins_with_a_launch_that_is_not_timed(
     gpu: fake_gpu.Gpu, backend: Any, gemm: Gemm
@@ -79,7 +153,7 @@ def test_a_warm_batch_begins_with_a_launch_that_is_not_timed(
 def graph(backend: Any) -> Any:
     """64 launches: 1.28 ms."""
     prepared, sets = _prepared(backend, ROUND, cold=True)
-    return backend.stream.capture(prepared, sets, 64)
+    return backend.stream.capture(prepared, len(sets), 64)
 
 
 def test_each_batch_has_the_clock_of_its_own_time(
@@ -112,7 +186,7 @@ def test_the_clock_of_a_load_is_that_since_its_mark(
 
     begin_us = gpu.host_us
     gpu.slow_from_us = begin_us + 50_000.0
-    load = GraphLoad(backend.stream, graph, 64)
+    load = GraphLoad(backend.stream, [graph], 64)
     _fed(gpu, load, begin_us + 70_000.0)
     load.mark()
     _fed(gpu, load, begin_us + 170_000.0)
@@ -129,7 +203,7 @@ def test_the_clock_of_a_load_ends_with_what_has_run(
 
     begin_us = gpu.host_us
     gpu.slow_from_us = begin_us + 100_000.0
-    load = GraphLoad(backend.stream, graph, 64)
+    load = GraphLoad(backend.stream, [graph], 64)
     load.feed()
     load.mark()
     _fed(gpu, load, begin_us + 99_000.0)

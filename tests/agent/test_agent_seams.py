@@ -50,13 +50,13 @@ class BackendContract:
 
     def burst(
         self, backend: DeviceBackend, *, cold: bool = False
-    ) -> tuple[Any, Any, Prepared, int]:
+    ) -> tuple[Any, Any, Prepared, Any]:
         prepared, sets = self.prepare(backend, SMALL, cold=cold)
         prepared.launch(0)
         backend.pending().wait()
-        steps = backend.burst(prepared, len(sets), PROCEDURE, cold=cold)
+        steps = backend.burst(prepared, sets, PROCEDURE, cold=cold)
         burst, columns = finish(steps)
-        return burst, columns, prepared, len(sets)
+        return burst, columns, prepared, sets
 
     def test_it_identifies_itself_the_same_every_time(self, backend: DeviceBackend) -> None:
         device = backend.identify()
@@ -131,6 +131,7 @@ class BackendContract:
                 sets,
                 burst,
                 PROCEDURE,
+                cold=False,
                 step_s=None,
                 meanwhile=lambda: calls.append("meanwhile"),
             )

@@ -252,6 +252,7 @@ def test_batches_that_began_at_a_low_clock_are_left_out(at_once: int) -> None:
         clock_mhz=HIGH[1],
         start_mhz=HIGH[0],
         held_back=False,
+        capped=False,
     )
     # One of four is too few to rest for.
     assert rests == ([RESTS_S[0]] if at_once == 1 else [])
@@ -316,8 +317,9 @@ def test_batches_whose_clock_falls_only_while_they_run_are_kept() -> None:
     burst, rests = rested(
         time_burst(kernel.run, 10, USUAL, at_once=MIN_BATCHES, full_mhz=lambda: FULL_MHZ)
     )
-    assert rests == []
-    assert burst.held_back is False
+    # A second burst agrees.
+    assert rests == [0.0]
+    assert (burst.held_back, burst.capped, burst.unsteady) == (False, True, False)
     assert burst.launches_timed == 10 * MIN_BATCHES
     assert burst.clock_mhz == 0.6 * FULL_MHZ
     assert burst.start_mhz == FULL_MHZ
@@ -348,10 +350,62 @@ def test_low_is_judged_by_the_highest_clock_seen_until_then() -> None:
         full_mhz=lambda: 1200.0 if len(kernel.counts) == 1 else FULL_MHZ,
     )
     burst, rests = rested(steps)
-    assert tuple(rests) == RESTS_S
-    # Those of the first look
-    assert burst.held_back is False
+    # The first look kept its batches. Against the higher clock they are doubtful, and no other
+    # burst can be had.
+    assert tuple(rests) == (*RESTS_S, 0.0, *RESTS_S)
+    assert (burst.held_back, burst.unsteady) == (False, True)
     assert burst.launches_timed == 10 * MIN_BATCHES
+
+
+def _bursts(*clocks_mhz: float, window_mhz: float | None = None) -> tuple[Burst, list[float]]:
+    """Of a kernel whose time goes with its clock; burst i runs at the i-th, the last one on."""
+    seen = [(FULL_MHZ, mhz) for mhz in clocks_mhz[:-1] for _ in range(MIN_BATCHES)]
+    seen += [(FULL_MHZ, clocks_mhz[-1])] * 10 * MIN_BATCHES
+    kernel = FakeKernel((100.0 * FULL_MHZ / mhz for _, mhz in seen), clocks=seen)
+    return rested(
+        time_burst(
+            kernel.run,
+            10,
+            USUAL,
+            at_once=MIN_BATCHES,
+            full_mhz=lambda: FULL_MHZ,
+            window_mhz=window_mhz,
+        )
+    )
+
+
+def test_a_burst_that_the_kernel_before_slowed_is_timed_again() -> None:
+    burst, rests = _bursts(1473.0, 1880.0)
+    assert (burst.clock_mhz, burst.capped, burst.unsteady) == (1880.0, False, False)
+    assert burst.runtime_us == pytest.approx(100.0 * FULL_MHZ / 1880)
+    assert rests == [0.0]
+
+
+def test_a_capped_kernel_is_timed_until_two_bursts_agree() -> None:
+    burst, rests = _bursts(1420.0, 1600.0, 1590.0)
+    assert (burst.clock_mhz, burst.capped, burst.unsteady) == (1600.0, True, False)
+    assert rests == [0.0, RESTS_S[0]]
+
+
+def test_bursts_of_which_no_two_agree_are_marked() -> None:
+    burst, rests = _bursts(1000.0, 1100.0, 1200.0, 1300.0, 1400.0)
+    assert burst.unsteady is True
+    # The one at the highest clock
+    assert burst.clock_mhz == 1400.0
+    assert tuple(rests) == (0.0, *RESTS_S)
+
+
+def test_no_burst_is_slower_than_the_power_window_of_its_kernel() -> None:
+    burst, rests = _bursts(1335.0, 1340.0, 1826.0, window_mhz=1820.0)
+    assert (burst.clock_mhz, burst.unsteady) == (1826.0, False)
+    assert rests == [0.0, RESTS_S[0]]
+    burst, _ = _bursts(1335.0, window_mhz=1820.0)
+    assert burst.unsteady is True
+
+
+def test_a_burst_just_below_its_window_is_as_good_as_one_above() -> None:
+    burst, rests = _bursts(1850.0, window_mhz=1880.0)
+    assert (burst.clock_mhz, rests) == (1850.0, [])
 
 
 def test_a_rest_sleeps_as_long_as_it_should() -> None:
