@@ -79,7 +79,7 @@ class Query(NamedTuple):
     active_units: Array
     peak_tflops: Array
     dram_gbps: Array
-    empty_launch_us: Array
+    empty_kernel_us: Array
     power_limit_w: Array
     l2_gbps: Array
 
@@ -247,7 +247,7 @@ def floor_us(q: Query, times: Times) -> Array:
     xp = q.k.__array_namespace__()
     l2 = xp.sum(times.l2, axis=1, keepdims=True)
     dram = xp.sum(times.dram, axis=1, keepdims=True)
-    return times.compute + l2 + dram + times.steps + q.empty_launch_us
+    return times.compute + l2 + dram + times.steps + q.empty_kernel_us
 
 
 def library_times_us(q: Query, times: Times) -> Array:
@@ -263,7 +263,7 @@ def library_times_us(q: Query, times: Times) -> Array:
     l2_us = tiles * (xp.minimum(tile_m, m) + xp.minimum(tile_n, n)) * row_us
     steps_us = busiest_sm * (q.k / USUAL_TILE_K * STEP_US)
     dram = xp.sum(times.dram, axis=1, keepdims=True)
-    return compute_us + l2_us + steps_us + (dram + q.empty_launch_us)
+    return compute_us + l2_us + steps_us + (dram + q.empty_kernel_us)
 
 
 # alignment

@@ -18,13 +18,13 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 
-from costmodel.dataset import TrainingSet, Values, split_by_shape, training_set
+from costmodel.dataset import Values, split_by_shape, training_set
 from costmodel.onnx_export import empty_graph
 from costmodel.onnx_session import PARITY_LIMIT, open_session, times_of
 from costmodel.train import TrainedModel
 from gemmcast.card import ModelCard
 from gemmcast.modelfile import METADATA_PREFIX
-from gemmcast.query import FIELDS, INPUT, READ_CONTRACTS
+from gemmcast.query import CONTRACT, FIELDS, INPUT, READ_CONTRACTS
 
 MAX_TIMES_EMPTY: Final = 50.0
 """Time of one query through ONNX Runtime over that of an empty graph, one thread: about 200 us
@@ -48,9 +48,8 @@ def objection(
     reason = _too_slow(trained.model)
     if reason or not _is_comparable(champion):
         return reason
-    _, test = split_by_shape(training_set(table), holdout)
-    new_errors = _errors_by_shape(trained.model, test)
-    old_errors = _errors_by_shape(champion, test)
+    new_errors = _errors_by_shape(trained.model, table, holdout)
+    old_errors = _errors_by_shape(champion, table, holdout)
     return _comparison(new_errors, old_errors)
 
 
@@ -84,16 +83,25 @@ def _too_slow(model: bytes) -> str | None:
 
 
 def _is_comparable(champion: bytes) -> bool:
-    """Whether the champion reads our queries; one of an older contract is replaced uncompared."""
-    metadata = open_session(champion).get_modelmeta().custom_metadata_map
-    return metadata.get(f"{METADATA_PREFIX}contract") in READ_CONTRACTS
+    """Whether rows can be put in the champion's terms; else it is replaced uncompared."""
+    return _contract_of(champion) in READ_CONTRACTS
 
 
-def _errors_by_shape(model: bytes, test: TrainingSet) -> Values:
-    """[n_shapes] Mean absolute percentage error of runtime.
+def _contract_of(model: bytes) -> str | None:
+    """None for a file of another program."""
+    metadata = open_session(model).get_modelmeta().custom_metadata_map
+    contract: str | None = metadata.get(f"{METADATA_PREFIX}contract")
+    return contract
 
-    Rows of one shape are not independent, so each shape counts once.
+
+def _errors_by_shape(model: bytes, table: pa.Table, holdout: float) -> Values:
+    """[n_shapes] Mean absolute percentage error of runtime on the held-out shapes.
+
+    Rows of one shape are not independent, so each shape counts once. Each model is asked in the
+    terms of its own contract.
     """
+    data = training_set(table, int(_contract_of(model) or CONTRACT))
+    _, test = split_by_shape(data, holdout)
     (runtime_us,) = open_session(model).run(["runtime_us"], {INPUT: test.queries})
     measured_us = test.measured["runtime_us"]
     ape = 100 * np.abs(np.asarray(runtime_us, dtype=np.float64) / measured_us - 1)
