@@ -284,5 +284,6 @@ def _of_boards(by_board: Mapping[str, set[float]], column: str) -> float:
     readings = [value for values in by_board.values() for value in values]
     if any(uuid.startswith(ESTIMATED) for uuid in by_board):
         return min(readings) if column in _SMALLEST else max(readings)
-    middle = median_low if isinstance(readings[0], int) else median
+    are_whole = all(isinstance(value, int) for value in readings)
+    middle = median_low if are_whole else median
     return middle([middle(values) for values in by_board.values()])
