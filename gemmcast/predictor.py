@@ -126,7 +126,8 @@ class Predictor:
     def predict_encoded(self, row: Sequence[query.Number] | query.Rows) -> dict[str, float]:
         """The values of one encoded row[len(FIELDS)] by output name, without intervals.
 
-        Power and energy are absent where the row's power limit is unknown or was never seen.
+        Power and energy are absent where the row's power limit is unknown or was never seen. A row
+        for a file of an earlier contract is encoded with `gemmcast.contracts.device_for`.
         """
         model = self._model
         return _known(model.outputs, model.run_one(row).values)
