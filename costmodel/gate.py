@@ -18,13 +18,13 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 
-from costmodel.dataset import Values, split_by_shape, training_set
+from costmodel.dataset import TrainingSet, Values, split_by_shape, training_set
 from costmodel.onnx_export import empty_graph
 from costmodel.onnx_session import PARITY_LIMIT, open_session, times_of
 from costmodel.train import TrainedModel
 from gemmcast.card import ModelCard
 from gemmcast.modelfile import METADATA_PREFIX
-from gemmcast.query import CONTRACT, FIELDS, INPUT, READ_CONTRACTS
+from gemmcast.query import CONTRACT, FIELDS, INPUT, READ_CONTRACTS, Rows
 
 MAX_TIMES_EMPTY: Final = 50.0
 """Time of one query through ONNX Runtime over that of an empty graph, one thread: about 200 us
@@ -48,8 +48,9 @@ def objection(
     reason = _too_slow(trained.model)
     if reason or not _is_comparable(champion):
         return reason
-    new_errors = _errors_by_shape(trained.model, table, holdout)
-    old_errors = _errors_by_shape(champion, table, holdout)
+    _, test = split_by_shape(training_set(table), holdout)
+    new_errors = _errors_by_shape(trained.model, test)
+    old_errors = _errors_by_shape(champion, test)
     return _comparison(new_errors, old_errors)
 
 
@@ -94,15 +95,21 @@ def _contract_of(model: bytes) -> str | None:
     return contract
 
 
-def _errors_by_shape(model: bytes, table: pa.Table, holdout: float) -> Values:
-    """[n_shapes] Mean absolute percentage error of runtime on the held-out shapes.
+def _queries_for(model: bytes, test: TrainingSet) -> Rows:
+    """[n_rows, n_fields] The rows in the terms of the model's own contract."""
+    contract = _contract_of(model)
+    if contract in (None, str(CONTRACT)):
+        return test.queries
+    return training_set(test.table, int(contract)).queries
 
-    Rows of one shape are not independent, so each shape counts once. Each model is asked in the
-    terms of its own contract.
+
+def _errors_by_shape(model: bytes, test: TrainingSet) -> Values:
+    """[n_shapes] Mean absolute percentage error of runtime.
+
+    Rows of one shape are not independent, so each shape counts once.
     """
-    data = training_set(table, int(_contract_of(model) or CONTRACT))
-    _, test = split_by_shape(data, holdout)
-    (runtime_us,) = open_session(model).run(["runtime_us"], {INPUT: test.queries})
+    queries = _queries_for(model, test)
+    (runtime_us,) = open_session(model).run(["runtime_us"], {INPUT: queries})
     measured_us = test.measured["runtime_us"]
     ape = 100 * np.abs(np.asarray(runtime_us, dtype=np.float64) / measured_us - 1)
     means: list[float] = []

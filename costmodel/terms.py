@@ -1,7 +1,7 @@
 """The terms of a query: the floor, and the quantities that networks and trees learn from.
 
     query[n, len(FIELDS)]  ->  floor_us[n, 1], quantities[n, len(QUANTITIES)]
-    floor_us = computing + loads from L2 + DRAM traffic + latency along k + empty kernel
+    floor_us = computing + loads from L2 + DRAM traffic + latency along k + start
 
 The floor is the time if nothing overlapped (costmodel/formulas.py); networks and trees learn the
 correction. Trees see the quantities as they are, with the same bits in NumPy and ONNX Runtime;

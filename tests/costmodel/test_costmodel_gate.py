@@ -175,7 +175,7 @@ def test_worse_means_by_more_than_a_standard_error(
     noise = np.random.default_rng(0).normal(0.0, 1.0, 100)
     noise = (noise - noise.mean()) / noise.std(ddof=1)
     errors = {b"old": np.full(100, 5.0), b"new": 5.0 + noise + standard_errors / 10}
-    monkeypatch.setattr(gate, "_errors_by_shape", lambda model, table, holdout: errors[model])
+    monkeypatch.setattr(gate, "_errors_by_shape", lambda model, test: errors[model])
     monkeypatch.setattr(gate, "_is_comparable", lambda champion: True)
     monkeypatch.setattr(gate, "_too_slow", lambda model: None)
     reason = objection(replace(candidate, model=b"new"), b"old", cpu_samples, HOLDOUT)

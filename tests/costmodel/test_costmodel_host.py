@@ -21,7 +21,6 @@ from gemmcast.query import AT, EMPTY_KERNEL_US
 LAUNCHES_US = (1.5, 4.1, 20.0, 40.0)
 EMPTY_KERNEL_ON_PAPER_US = 2.5
 SOME_KINDS = ("boosting", "analytical fit", "boosting, monotone")
-HOLDOUT = 0.3
 
 
 def _with(table: pa.Table, name: str, values: Sequence[object]) -> pa.Table:
@@ -117,9 +116,10 @@ def test_a_champion_of_contract_3_is_compared_in_its_own_terms(
     model: CostModel, power_samples: pa.Table, launch_us: float, is_alike: bool
 ) -> None:
     table = _on_host(power_samples, launch_us)
-    exported = export(model, devices_of(training_set(table)))
-    present = gate._errors_by_shape(exported, table, HOLDOUT)
-    older = gate._errors_by_shape(_as_contract_3(exported), table, HOLDOUT)
+    data = training_set(table)
+    exported = export(model, devices_of(data))
+    present = gate._errors_by_shape(exported, data)
+    older = gate._errors_by_shape(_as_contract_3(exported), data)
     assert np.array_equal(present, older) == is_alike
     assert len(present) == len(older) > 10
 
