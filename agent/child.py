@@ -140,7 +140,7 @@ def is_complete(device: Device) -> bool:
 
     `counter_step_s` is no sign of it: a board without a regular energy counter has none.
     """
-    if not device.peak_tflops:
+    if not device.peak_tflops or device.empty_kernel_us is None:
         return False
     return device.kind == "cpu" or device.l2_gbps is not None
 

@@ -19,10 +19,11 @@ import pyarrow.compute as pc
 
 from gemmcast import query
 from gemmcast.config import KNOBS
+from gemmcast.contracts import EMPTY_KERNEL_SINCE, HOST_LAUNCH_US
 from gemmcast.descriptions import Descriptions
 from gemmcast.device import Device
 from gemmcast.draw import is_drawn
-from gemmcast.query import OUTPUTS
+from gemmcast.query import CONTRACT, OUTPUTS
 from gemmcast.rows import gemm_of
 
 Values = npt.NDArray[np.float64]
@@ -84,17 +85,21 @@ class TrainingSet:
         return list(zip(*values.values(), strict=True))
 
 
-def training_set(table: pa.Table) -> TrainingSet:
+def training_set(table: pa.Table, contract: int = CONTRACT) -> TrainingSet:
     """The usable rows of a table of samples.
 
     Usable is a row with status ok and a runtime, of a device whose peak at the row's dtype,
     bandwidth and number of units were measured.
+
+    Args:
+        table: samples, in the sample schema.
+        contract: of the file that the queries are for.
     """
     is_usable = pc.equal(table["status"], "ok")
     for name in FLOOR_COLUMNS:
         is_positive = pc.greater(pc.fill_null(table[name], 0), 0)
         is_usable = pc.and_(is_usable, is_positive)
-    usable = table.filter(is_usable)
+    usable = _for_contract(table.filter(is_usable), contract)
     columns = usable.to_pydict()
     flops: list[float] = []
     shapes: list[str] = []
@@ -112,6 +117,15 @@ def training_set(table: pa.Table) -> TrainingSet:
         measured=measured,
         shapes=np.array(shapes, dtype=object),
     )
+
+
+def _for_contract(table: pa.Table, contract: int) -> pa.Table:
+    """The samples, with what field 29 of a query was before contract 4 (gemmcast/contracts.py)."""
+    if contract >= EMPTY_KERNEL_SINCE:
+        return table
+    launch_us = pc.fill_null(table["empty_launch_us"], HOST_LAUNCH_US)
+    place = table.column_names.index("empty_kernel_us")
+    return table.set_column(place, table.schema.field(place), launch_us)
 
 
 def devices_of(data: TrainingSet) -> list[Device]:

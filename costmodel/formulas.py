@@ -4,6 +4,7 @@
     compute    = waves x FLOP of a tile / FLOP rate of an SM
     L2, DRAM   = bytes loaded / bandwidth
     steps      = waves x steps along k x latency of a step
+    start      = a few empty kernels
 
 A query that does not name its tile is computed with the usual one. Arrays are [n, 1], or [n, 2] for
 both sides m and n. Only + - * / ceil min max where are used, which NumPy and ONNX Runtime round
@@ -44,6 +45,8 @@ LIBRARY_TILES: Final = (
 """Tiles (m, n) that libraries choose from, where the query does not name one."""
 STEP_US: Final = 0.3
 """Latency of one step along k, on recent NVIDIA GPUs."""
+START: Final = 4.0
+"""What a GEMM takes besides its work, in empty kernels: pipelines fill, a last tile is written."""
 THREADS_PER_SM: Final = 2048.0
 MIN_BLOCK_THREADS: Final = 64.0
 WIDEST_SWIZZLE: Final = 8
@@ -79,7 +82,7 @@ class Query(NamedTuple):
     active_units: Array
     peak_tflops: Array
     dram_gbps: Array
-    empty_launch_us: Array
+    empty_kernel_us: Array
     power_limit_w: Array
     l2_gbps: Array
 
@@ -133,6 +136,8 @@ class Times(NamedTuple):
     """[n, 1] latency along k."""
     dram: Array
     """[n, 3] traffic of A, B and C."""
+    start: Array
+    """[n, 1] what is no work."""
 
 
 def query_of(query: Array) -> Query:
@@ -218,7 +223,7 @@ def blocks_per_sm(q: Query) -> Array:
 
 
 def times_us(q: Query, tile: Tile, grid: Grid, room: Array) -> Times:
-    """Of computing, of the loads from L2, of the latency along k, of DRAM traffic."""
+    """Of computing, of the loads from L2, of the latency along k, of DRAM traffic, of starting."""
     xp = q.k.__array_namespace__()
     depth = tile.k * grid.count_k
     flops_of_tile = 2.0 * graph_ops.reduce_prod(tile.side, axis=1) * depth
@@ -230,6 +235,7 @@ def times_us(q: Query, tile: Tile, grid: Grid, room: Array) -> Times:
         l2=row_us * xp.minimum(tile.side, q.size),
         steps=grid.busiest_sm * grid.count_k * STEP_US / room,
         dram=dram_us(q),
+        start=START * q.empty_kernel_us,
     )
 
 
@@ -247,7 +253,7 @@ def floor_us(q: Query, times: Times) -> Array:
     xp = q.k.__array_namespace__()
     l2 = xp.sum(times.l2, axis=1, keepdims=True)
     dram = xp.sum(times.dram, axis=1, keepdims=True)
-    return times.compute + l2 + dram + times.steps + q.empty_launch_us
+    return times.compute + l2 + dram + times.steps + times.start
 
 
 def library_times_us(q: Query, times: Times) -> Array:
@@ -263,7 +269,7 @@ def library_times_us(q: Query, times: Times) -> Array:
     l2_us = tiles * (xp.minimum(tile_m, m) + xp.minimum(tile_n, n)) * row_us
     steps_us = busiest_sm * (q.k / USUAL_TILE_K * STEP_US)
     dram = xp.sum(times.dram, axis=1, keepdims=True)
-    return compute_us + l2_us + steps_us + (dram + q.empty_launch_us)
+    return compute_us + l2_us + steps_us + (dram + times.start)
 
 
 # alignment

@@ -24,7 +24,7 @@ from costmodel.onnx_session import PARITY_LIMIT, open_session, times_of
 from costmodel.train import TrainedModel
 from gemmcast.card import ModelCard
 from gemmcast.modelfile import METADATA_PREFIX
-from gemmcast.query import FIELDS, INPUT, READ_CONTRACTS
+from gemmcast.query import CONTRACT, FIELDS, INPUT, READ_CONTRACTS, Rows
 
 MAX_TIMES_EMPTY: Final = 50.0
 """Time of one query through ONNX Runtime over that of an empty graph, one thread: about 200 us
@@ -84,9 +84,23 @@ def _too_slow(model: bytes) -> str | None:
 
 
 def _is_comparable(champion: bytes) -> bool:
-    """Whether the champion reads our queries; one of an older contract is replaced uncompared."""
-    metadata = open_session(champion).get_modelmeta().custom_metadata_map
-    return metadata.get(f"{METADATA_PREFIX}contract") in READ_CONTRACTS
+    """Whether rows can be put in the champion's terms; else it is replaced uncompared."""
+    return _contract_of(champion) in READ_CONTRACTS
+
+
+def _contract_of(model: bytes) -> str | None:
+    """None for a file of another program."""
+    metadata = open_session(model).get_modelmeta().custom_metadata_map
+    contract: str | None = metadata.get(f"{METADATA_PREFIX}contract")
+    return contract
+
+
+def _queries_for(model: bytes, test: TrainingSet) -> Rows:
+    """[n_rows, n_fields] The rows in the terms of the model's own contract."""
+    contract = _contract_of(model)
+    if contract in (None, str(CONTRACT)):
+        return test.queries
+    return training_set(test.table, int(contract)).queries
 
 
 def _errors_by_shape(model: bytes, test: TrainingSet) -> Values:
@@ -94,7 +108,8 @@ def _errors_by_shape(model: bytes, test: TrainingSet) -> Values:
 
     Rows of one shape are not independent, so each shape counts once.
     """
-    (runtime_us,) = open_session(model).run(["runtime_us"], {INPUT: test.queries})
+    queries = _queries_for(model, test)
+    (runtime_us,) = open_session(model).run(["runtime_us"], {INPUT: queries})
     measured_us = test.measured["runtime_us"]
     ape = 100 * np.abs(np.asarray(runtime_us, dtype=np.float64) / measured_us - 1)
     means: list[float] = []

@@ -48,7 +48,7 @@ TIMES: Final = (
     "dram_b_us",
     "dram_c_us",
     "steps_us",
-    "empty_launch_us",
+    "empty_kernel_us",
 )
 """The times of the analytical fit, of costmodel/terms.py."""
 SIZES: Final = ("m", "n", "k", "batch")

@@ -1,7 +1,7 @@
 """The terms of a query: the floor, and the quantities that networks and trees learn from.
 
     query[n, len(FIELDS)]  ->  floor_us[n, 1], quantities[n, len(QUANTITIES)]
-    floor_us = computing + loads from L2 + DRAM traffic + latency along k + launch
+    floor_us = computing + loads from L2 + DRAM traffic + latency along k + start
 
 The floor is the time if nothing overlapped (costmodel/formulas.py); networks and trees learn the
 correction. Trees see the quantities as they are, with the same bits in NumPy and ONNX Runtime;
@@ -82,7 +82,7 @@ FIELD_SCALES: Final[Mapping[str, float]] = {
     "peak_tflops": 300.0,
     "dram_gbps": 3e3,
     "l2_gbps": 6e3,
-    "empty_launch_us": 2.0,
+    "empty_kernel_us": 2.0,
     "power_limit_w": 700.0,
     "idle_power_w": 100.0,
 }

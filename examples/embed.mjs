@@ -25,7 +25,7 @@ const names = inNode ? process.argv.slice(2) : [given.get("model"), given.get("a
 const [model, about] = await Promise.all(names.map((name) => read(name)))
 
 const { contract, outputs, devices: [device] } = JSON.parse(new TextDecoder().decode(about))
-if (contract !== "3") throw new Error(`contract ${contract}: see docs/onnx.md`)
+if (contract !== "4") throw new Error(`contract ${contract}: see docs/onnx.md`)
 const session = await ort.InferenceSession.create(model)
 
 // A tiled fp32 GEMM, both operands row-major and in memory: the 34 numbers of docs/onnx.md.
@@ -38,7 +38,7 @@ const query = (m, n, k, tile) => [
   TILED, 0, 0, 0, 0, 1, 0, 0, 0, tile * tile, 0,
   // The device.
   device.compute_units, device.peak_tflops.fp32, device.dram_gbps, device.l2_bytes,
-  device.clock_max_mhz ?? 0, device.empty_launch_us, device.power_limit_w ?? 0, device.idle_power_w ?? 0,
+  device.clock_max_mhz ?? 0, device.empty_kernel_us || 1.2, device.power_limit_w ?? 0, device.idle_power_w ?? 0,
   device.l2_gbps || 2.2 * device.dram_gbps,
   // The algorithm.
   0,

@@ -15,7 +15,7 @@ import onnxruntime as ort
 
 session = ort.InferenceSession(sys.argv[1], providers=["CPUExecutionProvider"])
 properties = session.get_modelmeta().custom_metadata_map
-assert properties["gemmcast.contract"] == "3", "another contract: see docs/onnx.md"
+assert properties["gemmcast.contract"] == "4", "another contract: see docs/onnx.md"
 device = json.loads(properties["gemmcast.devices"])[0]
 dtypes = json.loads(properties["gemmcast.dtypes"])
 families = json.loads(properties["gemmcast.families"])
@@ -35,7 +35,7 @@ def query(m: int, n: int, k: int, tile: int) -> list[float]:
         device["dram_gbps"],
         device["l2_bytes"],
         device["clock_max_mhz"] or 0,
-        device["empty_launch_us"],
+        device["empty_kernel_us"] or 1.2,
         device["power_limit_w"] or 0,
         device["idle_power_w"] or 0,
         device["l2_gbps"] or 2.2 * device["dram_gbps"],

@@ -1,7 +1,7 @@
 """Samples as Arrow: the schema of batches, store and datasets, and the reader of any schema.
 
 The only file of gemmcast that needs pyarrow; the embedded predictor does not import it. Columns of
-schemas 1 and 2 are read through gemmcast/renames.py, and nothing is written in them.
+schemas 1 to 3 are read through gemmcast/renames.py, and nothing is written in them.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def conform(table: pa.Table, source: str) -> pa.Table:
         rule = f"{source} has a column that the schema does not have"
         raise InputError("column", unknown[0], rule, "drop or rename it (docs/schema.md)")
     columns = [_column(table, field, source) for field in SCHEMA]
-    return pa.table(columns, schema=SCHEMA)
+    return _in_this_schema(pa.table(columns, schema=SCHEMA))
 
 
 def check_schema(table: pa.Table, source: str) -> None:
@@ -98,7 +98,7 @@ def check_schema(table: pa.Table, source: str) -> None:
 
 
 def upgrade(table: pa.Table) -> pa.Table:
-    """A table of schema 1 or 2 in the names of schema 3; a table of schema 3 unchanged."""
+    """A table of schema 1 or 2 in the names of schema 3; a table of a later schema unchanged."""
     names = [renames.COLUMNS.get(name, name) for name in table.column_names]
     if "threads" not in names and names == table.column_names:
         return table
@@ -110,9 +110,22 @@ def upgrade(table: pa.Table) -> pa.Table:
     families = table["family"].to_pylist()
     current = [renames.FAMILIES.get(family, family) for family in families]
     table = _replace(table, "family", current)
-    if "threads" in names:
-        table = _split_threads(table)
-    return _replace(table, "schema_version", [SCHEMA_VERSION] * len(table))
+    return _split_threads(table) if "threads" in names else table
+
+
+def _in_this_schema(table: pa.Table) -> pa.Table:
+    """A table with the columns of SCHEMA whose rows are of any schema: see `with_empty_kernel`."""
+    kernel_us = table["empty_kernel_us"]
+    on_cpu = pc.equal(table["device_kind"], "cpu")
+    of_cpu = pc.coalesce(kernel_us, table["empty_launch_us"])
+    present = {
+        "empty_kernel_us": pc.if_else(on_cpu, of_cpu, kernel_us),
+        _VERSION: pa.array([SCHEMA_VERSION] * len(table), pa.int64()),
+    }
+    for name, column in present.items():
+        field = SCHEMA.field(name)
+        table = table.set_column(SCHEMA.get_field_index(name), field, column)
+    return table
 
 
 def _rename_kernels(table: pa.Table) -> pa.Table:

@@ -39,6 +39,7 @@ class Described(NamedTuple):
     l2_bytes: int | None
     dram_gbps: float | None
     l2_gbps: float | None
+    empty_kernel_us: float | None
     empty_launch_us: float | None
     driver: str | None
     cuda: str | None
@@ -54,7 +55,9 @@ class Described(NamedTuple):
 
 COLUMNS: Final = Described._fields
 _of_row = itemgetter(*COLUMNS)
-_SMALLEST: Final = ("empty_launch_us",)
+_SAME_NAMES: Final = COLUMNS[COLUMNS.index("mig") : COLUMNS.index("dtype")]
+"""Columns with the name of a Device's field."""
+_SMALLEST: Final = ("empty_kernel_us", "empty_launch_us")
 """Of several estimates the smallest counts; of other descriptors the largest."""
 
 
@@ -103,6 +106,11 @@ class Descriptions:
         """From rows with the columns of COLUMNS, or more."""
         return Descriptions(Counter(Described._make(_of_row(row)) for row in rows))
 
+    @staticmethod
+    def of_boards(boards: Iterable[Device]) -> Descriptions:
+        """From descriptions of single boards, as a node has them."""
+        return Descriptions(Counter(one for board in boards for one in _said_of(board)))
+
     @property
     def devices(self) -> list[Device]:
         """Every device once, by name; of one name the plain one first."""
@@ -119,6 +127,16 @@ class Descriptions:
 def device_of(rows: Sequence[Mapping[str, Any]]) -> Device:
     """The device that rows of one name describe; of several (see above) the plain one."""
     return Descriptions.of_rows(rows).devices[0]
+
+
+def _said_of(board: Device) -> list[Described]:
+    """What rows of a board would say of it, one for each dtype that it was measured at."""
+    known = {name: getattr(board, name) for name in _SAME_NAMES}
+    known |= {"device": board.name, "device_kind": board.kind, "device_uuid": board.uuid}
+    without_peak = Described(**known, dtype="", peak_tflops=None)
+    peaks = board.peak_tflops.items()
+    of_dtypes = [without_peak._replace(dtype=dtype, peak_tflops=peak) for dtype, peak in peaks]
+    return of_dtypes or [without_peak]
 
 
 class _Named:
@@ -181,7 +199,8 @@ class _Named:
             l2_bytes=int(_number(sources, "l2_bytes") or 0),
             dram_gbps=_number(sources, "dram_gbps") or 0.0,
             l2_gbps=_number(sources, "l2_gbps"),
-            empty_launch_us=_number(sources, "empty_launch_us") or 0.0,
+            empty_kernel_us=_number(sources, "empty_kernel_us"),
+            empty_launch_us=_number(sources, "empty_launch_us"),
             peak_tflops=peaks,
             driver=self._text(sources, "driver"),
             cuda=self._text(sources, "cuda"),
@@ -265,5 +284,6 @@ def _of_boards(by_board: Mapping[str, set[float]], column: str) -> float:
     readings = [value for values in by_board.values() for value in values]
     if any(uuid.startswith(ESTIMATED) for uuid in by_board):
         return min(readings) if column in _SMALLEST else max(readings)
-    middle = median_low if isinstance(readings[0], int) else median
+    are_whole = all(isinstance(value, int) for value in readings)
+    middle = median_low if are_whole else median
     return middle([middle(values) for values in by_board.values()])

@@ -15,15 +15,17 @@ from numbers import Real
 from typing import Final
 
 from gemmcast.errors import InputError
-from gemmcast.renames import DEVICE_FIELDS, renamed
+from gemmcast.renames import DEVICE_FIELDS, renamed, with_empty_kernel
 
 DEVICE_KINDS: Final = ("cuda", "cpu")
-_NUMBERS: Final = ("compute_units", "memory_bytes", "l2_bytes", "dram_gbps", "empty_launch_us")
+_NUMBERS: Final = ("compute_units", "memory_bytes", "l2_bytes", "dram_gbps")
 _OPTIONAL_NUMBERS: Final = (
     "clock_max_mhz",
     "power_limit_w",
     "idle_power_w",
     "l2_gbps",
+    "empty_kernel_us",
+    "empty_launch_us",
     "counter_step_s",
 )
 
@@ -56,8 +58,12 @@ class Device:
     """Measured memory bandwidth, bytes read plus bytes written. [GB/s]"""
     l2_gbps: float | None = None
     """Measured bandwidth of reads from L2. [GB/s]"""
-    empty_launch_us: float
-    """Time of an empty kernel's launch; on a CPU, of the smallest GEMM. [us]"""
+    empty_kernel_us: float | None = None
+    """Time of an empty kernel on the GPU, as a runtime is timed; on a CPU, of the smallest GEMM.
+    [us]"""
+    empty_launch_us: float | None = None
+    """Host time of one launch of an empty kernel; on a CPU, `empty_kernel_us`. A reading of the
+    host: models of contract 4 and later do not read it. [us]"""
     peak_tflops: Mapping[str, float] = field(default_factory=dict)
     """dtype -> throughput of the best large GEMM measured on the whole device. [TFLOP/s]"""
     driver: str | None = None
@@ -94,7 +100,7 @@ class Device:
 
     @staticmethod
     def from_json(text: str, *, strict: bool = False) -> Device:
-        """The inverse of `to_json`, also of descriptions written before contract 3.
+        """The inverse of `to_json`, also of descriptions written before contract 4.
 
         Args:
             strict: refuse a key that no device has, because a person misspelt it. Otherwise it is
@@ -105,6 +111,7 @@ class Device:
         """
         try:
             values = renamed(json.loads(text), DEVICE_FIELDS)
+            values = with_empty_kernel(values, values.get("kind"))
             names = {field.name for field in fields(Device)}
             unknown = sorted(values.keys() - names)
             if strict and unknown:

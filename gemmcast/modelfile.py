@@ -3,6 +3,7 @@
 A file describes itself in its metadata (docs/onnx.md): the contract, the fields of a query, the
 outputs, and the devices of the training rows. A file of contract 2 or 3 is served; its older names
 are read through gemmcast/renames.py. A forked process opens the bytes again at its first query.
+A name stands for all boards of this node that have it: for the median of their descriptors.
 Does not know where a file comes from, nor what a Gemm is.
 """
 
@@ -19,6 +20,7 @@ import numpy.typing as npt
 import onnxruntime as ort
 
 from gemmcast import forks, query
+from gemmcast.descriptions import Descriptions
 from gemmcast.device import Device
 from gemmcast.errors import ModelFileError
 from gemmcast.renames import METADATA_KEYS, QUERY_FIELDS, renamed
@@ -77,8 +79,13 @@ class LoadedModel:
         everything = _metadata(session, source)
         self.metadata = _own_metadata(everything, source)
         self.outputs = _outputs(session, self.metadata, source)
-        self.devices = _without_twins([*local_devices, *_devices(self.metadata, source)])
-        self.default_device = _only(local_devices) or _only(self.devices)
+        self.contract = int(self.metadata["contract"])
+        trained_on = _devices(self.metadata, source)
+        self.devices = _without_twins([*local_devices, *trained_on])
+        here = Descriptions.of_boards(local_devices).devices
+        self.named_devices = [*here, *trained_on]
+        """What a name stands for: the first of that name."""
+        self.default_device = _only(here) or _only(self.named_devices)
         self._opening = threading.Lock()
         self._sessions: _Sessions | None = _open(session, everything, self.outputs, source)
         forks.track(self)
@@ -226,7 +233,7 @@ def _own_metadata(everything: dict[str, str], source: str) -> dict[str, str]:
 
 def _check_contract(metadata: dict[str, str], source: str) -> None:
     contract = metadata["contract"]
-    served = " and ".join(query.READ_CONTRACTS)
+    served = ", ".join(query.READ_CONTRACTS)
     refusal = ModelFileError(
         "model",
         source,
@@ -239,8 +246,9 @@ def _check_contract(metadata: dict[str, str], source: str) -> None:
     if missing:
         rule = f"has no metadata {', '.join(sorted(missing))}"
         raise ModelFileError("model", source, rule, _FETCH_AGAIN)
-    fields = _json_list(metadata, "fields", source)
-    if [QUERY_FIELDS.get(str(name), name) for name in fields] != list(query.FIELDS):
+    older = QUERY_FIELDS.get(contract, {})
+    fields = map(str, _json_list(metadata, "fields", source))
+    if [older.get(name, name) for name in fields] != list(query.FIELDS):
         raise refusal
 
 

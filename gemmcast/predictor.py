@@ -22,6 +22,7 @@ import numpy.typing as npt
 
 from gemmcast import modeldir, query, ties
 from gemmcast.config import KernelConfig
+from gemmcast.contracts import device_for
 from gemmcast.device import Device
 from gemmcast.errors import InputError, ModelFileError
 from gemmcast.following import ModelFollower
@@ -90,7 +91,11 @@ class Predictor:
 
     @property
     def devices(self) -> list[Device]:
-        """The devices that can be named: this node's, then those of the training rows."""
+        """The devices that can be named: this node's, then those of the training rows.
+
+        A UUID names one board. A name that several boards of this node have stands for the median
+        of their descriptors (gemmcast/descriptions.py).
+        """
         return self._model.devices
 
     def predict(
@@ -121,7 +126,8 @@ class Predictor:
     def predict_encoded(self, row: Sequence[query.Number] | query.Rows) -> dict[str, float]:
         """The values of one encoded row[len(FIELDS)] by output name, without intervals.
 
-        Power and energy are absent where the row's power limit is unknown or was never seen.
+        Power and energy are absent where the row's power limit is unknown or was never seen. A row
+        for a file of an earlier contract is encoded with `gemmcast.contracts.device_for`.
         """
         model = self._model
         return _known(model.outputs, model.run_one(row).values)
@@ -241,15 +247,22 @@ def _load_file(path: Path) -> LoadedModel:
 
 
 def _device(model: LoadedModel, device: Device | str | None) -> Device:
-    """The device that a caller means."""
+    """The device that a caller means, as the model's contract describes it."""
+    return device_for(_chosen(model, device), model.contract)
+
+
+def _chosen(model: LoadedModel, device: Device | str | None) -> Device:
     if isinstance(device, Device):
         return device
     if device is None and model.default_device:
         return model.default_device
-    for candidate in model.devices:
-        if device in (candidate.name, candidate.uuid):
+    for candidate in model.named_devices:
+        if device == candidate.name:
             return candidate
-    names = ", ".join(sorted({candidate.name for candidate in model.devices})) or "none"
+    for candidate in model.devices:
+        if device == candidate.uuid:
+            return candidate
+    names = ", ".join(sorted({candidate.name for candidate in model.named_devices})) or "none"
     rule = "must name a device of the model" if device else "must be given: the model has several"
     raise InputError("device", device, rule, f"name one of: {names}; or give a Device")
 

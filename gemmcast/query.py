@@ -2,11 +2,11 @@
 
     question[n_rows, len(FIELDS)] float32  ->  each output[n_rows] float32
 
-A row holds raw values only; every feature is computed inside the graph. Six rules fill it: an
+A row holds raw values only; every feature is computed inside the graph. Seven rules fill it: an
 unknown tile is the whole dimension; an unknown split_k is 1; an unknown l2_gbps is 2.2 dram_gbps;
-threads that the tile determines are never unknown; other unknowns are 0; on a CPU `active_units`
-and `peak_tflops` are those of the computing threads. `_query` is the only place of these rules.
-docs/onnx.md is the public page of this file.
+an unknown empty_kernel_us is 1.2; threads that the tile determines are never unknown; other
+unknowns are 0; on a CPU `active_units` and `peak_tflops` are those of the computing threads.
+`_query` is the only place of these rules. docs/onnx.md is the public page of this file.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from gemmcast.device import Device
 from gemmcast.errors import InputError
 from gemmcast.gemm import DTYPES, Gemm
 
-CONTRACT: Final = 3
+CONTRACT: Final = 4
 """The contract that this version writes."""
-READ_CONTRACTS: Final = ("2", "3")
-"""The contracts that this version serves. Contract 3 only renamed two fields of contract 2."""
+READ_CONTRACTS: Final = ("2", "3", "4")
+"""The contracts that this version serves (gemmcast/contracts.py)."""
 OPSET: Final = 21
 ML_OPSET: Final = 3
 IR_VERSION: Final = 10
@@ -42,6 +42,8 @@ EXTRAPOLATING: Final = "extrapolating"
 """True for a query outside the training range."""
 L2_OVER_DRAM: Final = 2.2
 """Bandwidth of L2 over that of memory, where L2's was not measured."""
+EMPTY_KERNEL_US: Final = 1.2
+"""What an empty kernel takes on a recent GPU, where it was not measured. [us]"""
 SCHEDULES: Final = ("ws", "pingpong", "coop", "streamk", "pingpongfast", "coopfast")
 _WS: Final = SCHEDULES.index("ws") + 1
 WARP_THREADS: Final = 32
@@ -119,8 +121,9 @@ class Query(NamedTuple):
     """L2 cache of a GPU, last-level cache of a CPU. [bytes]"""
     clock_max_mhz: Number
     """Highest clock of the device. [MHz] Unknown: 0"""
-    empty_launch_us: Number
-    """The device's `empty_launch_us`: the launch of an empty kernel. [us]"""
+    empty_kernel_us: Number
+    """The device's `empty_kernel_us`: what an empty kernel takes; nothing of the host. [us]
+    Unknown: 1.2"""
     power_limit_w: Number
     """The device's power limit. [W] Unknown: 0"""
     idle_power_w: Number
@@ -236,7 +239,7 @@ class _Machine(NamedTuple):
     dram_gbps: Number
     l2_bytes: Number
     clock_max_mhz: Number
-    empty_launch_us: Number
+    empty_kernel_us: Number
     power_limit_w: Number
     idle_power_w: Number
     l2_gbps: Number
@@ -247,7 +250,7 @@ _knobs = attrgetter(*_KNOB_NAMES)
 
 
 def _query(problem: _Problem, kernel: _Kernel, machine: _Machine, warm: Number) -> Query:
-    """The six rules. Each argument holds one number for all rows, or one per row."""
+    """The seven rules. Each argument holds one number for all rows, or one per row."""
     threads_on_cpu = _smaller(kernel.threads, machine.compute_units) * machine.on_cpu
     active_units = _known(threads_on_cpu, machine.compute_units)
     active_share = active_units / _known(machine.compute_units, 1)
@@ -281,7 +284,7 @@ def _query(problem: _Problem, kernel: _Kernel, machine: _Machine, warm: Number) 
         dram_gbps=machine.dram_gbps,
         l2_bytes=machine.l2_bytes,
         clock_max_mhz=machine.clock_max_mhz,
-        empty_launch_us=machine.empty_launch_us,
+        empty_kernel_us=_known(machine.empty_kernel_us, EMPTY_KERNEL_US),
         power_limit_w=machine.power_limit_w,
         idle_power_w=machine.idle_power_w,
         l2_gbps=_known(machine.l2_gbps, L2_OVER_DRAM * machine.dram_gbps),
@@ -360,7 +363,7 @@ def _machine(device: Device, dtype: str, cache: str) -> _Machine:
         device.dram_gbps,
         device.l2_bytes,
         device.clock_max_mhz or 0.0,
-        device.empty_launch_us,
+        device.empty_kernel_us or 0.0,
         device.power_limit_w or 0.0,
         device.idle_power_w or 0.0,
         device.l2_gbps or 0.0,

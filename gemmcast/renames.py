@@ -1,9 +1,10 @@
 """Names that changed between schemas, and how older rows, devices, cards and models are read.
 
 Schema 3 renamed columns, one kernel family and the unlisted algorithms of cuBLASLt; contract 3
-renamed two fields of a query. Rows, device descriptions, model cards and ONNX files written before
-are read through this file. Nothing is written in the old names except the hash of a cell, which
-must never change.
+renamed two fields of a query. Schema 4 added `empty_kernel_us`, which took the place of
+`empty_launch_us` in a query of contract 4. Rows, device descriptions, model cards and ONNX files
+written before are read through this file. Nothing is written in the old names except the hash of a
+cell, which must never change.
 """
 
 from __future__ import annotations
@@ -33,8 +34,12 @@ CARD_FIELDS: Final = {
     "sklearn_single_p50_us": "sklearn_latency_p50_us",
 }
 """The same for a model card (gemmcast.card.ModelCard)."""
-QUERY_FIELDS: Final = {"workers": "active_units", "device_launch_us": "empty_launch_us"}
-"""The same for the fields of a query of contract 2; their places did not change."""
+QUERY_FIELDS: Final[Mapping[str, Mapping[str, str]]] = {
+    "2": {"workers": "active_units", "device_launch_us": "empty_kernel_us"},
+    "3": {"empty_launch_us": "empty_kernel_us"},
+}
+"""Contract -> the names of fields, and those that stand in their places now. The host's launch is
+another number than what took its place: see gemmcast/contracts.py."""
 METADATA_KEYS: Final = {"gemmcast-shortlist": "gemmcast-prefilter"}
 """The same for the metadata of an ONNX file."""
 RANKING_METHODS: Final = {"shortlist": "prefilter"}
@@ -49,6 +54,19 @@ _UNLISTED: Final = ("beyond-", "enumerated-")
 def renamed(values: Mapping[str, Value], names: Mapping[str, str]) -> dict[str, Value]:
     """The same values, old names replaced."""
     return {names.get(name, name): value for name, value in values.items()}
+
+
+def with_empty_kernel(values: Mapping[str, Value], kind: object) -> dict[str, Value]:
+    """A row, or the description of a device of this kind, with the `empty_kernel_us` of schema 4.
+
+    On a CPU it is the number that earlier schemas called the empty launch: the smallest GEMM. On a
+    GPU that number is the host's, and what an empty kernel takes stays unknown.
+    """
+    completed = dict(values)
+    launch = completed.get("empty_launch_us")
+    if kind == "cpu" and launch is not None and completed.get("empty_kernel_us") is None:
+        completed["empty_kernel_us"] = launch
+    return completed
 
 
 def current_kernel(family: str, kernel: str) -> str:

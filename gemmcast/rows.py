@@ -58,6 +58,7 @@ def known_columns(gemm: Gemm, config: KernelConfig, device: Device) -> Row:
         "l2_bytes": device.l2_bytes,
         "dram_gbps": device.dram_gbps,
         "l2_gbps": device.l2_gbps,
+        "empty_kernel_us": device.empty_kernel_us,
         "empty_launch_us": device.empty_launch_us,
         "peak_tflops": device.peak_tflops.get(gemm.dtype),
         "driver": device.driver,

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from gemmcast.errors import InputError
 
-SCHEMA_VERSION: Final = 3
+SCHEMA_VERSION: Final = 4
 STATUSES: Final = {
     "ok": "Measured, and the result is correct.",
     "incorrect": "The result differs from the reference by more than the tolerance.",
@@ -176,8 +176,12 @@ class Sample:
     """Measured memory bandwidth, read plus written. [GB/s]"""
     l2_gbps: float | None = None
     """Measured bandwidth of reads from L2. [GB/s]"""
+    empty_kernel_us: float | None = None
+    """Time of an empty kernel on the GPU, as a runtime is timed; on a CPU, of the smallest GEMM.
+    [us]"""
     empty_launch_us: float | None = None
-    """Time of an empty kernel's launch; on a CPU, of the smallest GEMM. [us]"""
+    """Host time of one launch of an empty kernel; on a CPU, `empty_kernel_us`. No input of a
+    model. [us]"""
     peak_tflops: float | None = None
     """Throughput of the best large GEMM at the row's dtype, on the whole device. [TFLOP/s]"""
     driver: str | None = None

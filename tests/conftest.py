@@ -43,6 +43,7 @@ CPU = Device(
     memory_bytes=2**34,
     l2_bytes=2**25,
     dram_gbps=40.0,
+    empty_kernel_us=1.0,
     empty_launch_us=1.0,
     peak_tflops={"fp32": 0.2, "fp64": 0.1},
     library="openblas 0",
@@ -58,7 +59,8 @@ GPU = Device(
     memory_bytes=80 * 2**30,
     l2_bytes=50 * 2**20,
     dram_gbps=2900.0,
-    empty_launch_us=2.5,
+    empty_kernel_us=2.5,
+    empty_launch_us=4.5,
     peak_tflops={"fp32": 50.0, "tf32": 380.0, "fp16": 640.0, "bf16": 660.0},
     driver="580",
     cuda="13.0",
@@ -134,7 +136,9 @@ def _law(cell: Cell, device: Device) -> Row:
     gemm = cell.gemm
     compute_us = _compute_us(cell, device)
     moved_us = gemm.operand_bytes / (device.dram_gbps * 1e3)
-    quiet_us = max(compute_us, moved_us) + device.empty_launch_us
+    assert device.empty_kernel_us is not None
+    empty_us = device.empty_kernel_us
+    quiet_us = max(compute_us, moved_us) + empty_us
     runtime_us = float(quiet_us * np.exp(NOISE * rng.standard_normal()))
     readings: Row = {
         "runtime_us": runtime_us,
@@ -144,7 +148,7 @@ def _law(cell: Cell, device: Device) -> Row:
     }
     if cell.power and device.has_power:
         assert device.power_limit_w is not None and device.idle_power_w is not None
-        busy = compute_us / (compute_us + moved_us + device.empty_launch_us)
+        busy = compute_us / (compute_us + moved_us + empty_us)
         noise = np.exp(NOISE * rng.standard_normal())
         range_w = device.power_limit_w - device.idle_power_w
         power_w = float(device.idle_power_w + range_w * busy * noise)

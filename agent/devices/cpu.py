@@ -95,17 +95,18 @@ class CpuBackend:
             memory_bytes=cpu_host.memory_bytes(),
             l2_bytes=self._cache_bytes,
             dram_gbps=0.0,
-            empty_launch_us=0.0,
             library=f"numpy {np.__version__}, {blas.library()}",
         )
 
     def characterise(self) -> Device:
         """See `DeviceBackend`."""
         blas.set_threads(self._cores)
+        smallest_us = self._smallest_gemm_us()
         return replace(
             self.identify(),
             dram_gbps=self._copy_gbps(),
-            empty_launch_us=self._empty_launch_us(),
+            empty_kernel_us=smallest_us,
+            empty_launch_us=smallest_us,
             peak_tflops={dtype: self._peak_tflops(dtype) for dtype in PEAK_DTYPES},
         )
 
@@ -223,7 +224,8 @@ class CpuBackend:
 
         return float(2 * source.nbytes) / (self._best_s(copy) * 1e9)
 
-    def _empty_launch_us(self) -> float:
+    def _smallest_gemm_us(self) -> float:
+        """Call and work in one: on a CPU nothing is launched."""
         one = np.ones((1, 1), dtype=np.float32)
 
         def multiply_thousand_times() -> None:

@@ -1,7 +1,8 @@
 """What a GPU can do, measured once per device and software version; takes ten to fifteen seconds.
 
-Peak TFLOP/s, bandwidths of DRAM and L2, launch overhead, idle power, the energy counter's step.
-Peaks are those of a library's large GEMM on this very board, not of a datasheet.
+Peak TFLOP/s, bandwidths of DRAM and L2, an empty kernel, idle power, the energy counter's step.
+Peaks are those of a library's large GEMM on this very board, not of a datasheet. All are times of
+the GPU: a slow host changes none of them. What a launch costs the host is a reading of its own.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Protocol
 import cupy
 import numpy as np
 
-from agent.devices.cuda_stream import CudaStream, elapsed_us
+from agent.devices.cuda_stream import SPIN_CYCLES, CudaStream, elapsed_us
 from agent.kernels import Prepared, load
 from agent.operands import Operands
 from agent.power_window import Board, HostClock
@@ -35,8 +36,12 @@ PEAK_FAMILIES = {
     "fp8_e4m3": "cublaslt",
 }
 """dtype -> the family whose large GEMM is the peak."""
+BURST_S = 0.05
+SMALLEST = Gemm(m=1, n=1, k=1)
 COPY_ELEMENTS = 2**27
 L2_PASSES = 64
+COVER_CYCLES = 20 * SPIN_CYCLES
+"""About 0.6 ms: covers the enqueueing of one kernel and two events by any host."""
 REST_S = 1.0
 """Until a board has come down to idle power."""
 IDLE_STEPS = 10
@@ -100,6 +105,7 @@ def characterise(gpu: Gpu) -> Device:
         counter_step_s=counter_step_s,
         dram_gbps=_dram_gbps(gpu),
         l2_gbps=_l2_gbps(gpu, device.l2_bytes, device.compute_units),
+        empty_kernel_us=_empty_kernel_us(gpu),
         empty_launch_us=_empty_launch_us(gpu),
         peak_tflops=peaks,
     )
@@ -152,7 +158,7 @@ def _counter_steps(board: Board, clock: HostClock) -> list[tuple[float, float]] 
 
 def _peak_tflops(gpu: Gpu, dtype: str) -> float | None:
     """None where this board or its library has no such multiplication."""
-    procedure = Procedure(burst_s=0.05)
+    procedure = Procedure(burst_s=BURST_S)
     family = PEAK_FAMILIES[dtype]
     best = 0.0
     for dim in PEAK_DIMS:
@@ -199,6 +205,20 @@ def _l2_gbps(gpu: Gpu, l2_bytes: int, compute_units: int) -> float:
     return float(L2_PASSES * source.nbytes / (best_us * 1e3))
 
 
+def _empty_kernel_us(gpu: Gpu) -> float:
+    """Of an empty kernel, timed as every runtime is: many in a graph, between two events."""
+
+    def launch(_: int) -> None:
+        """One of them."""
+        gpu.stream.launch_empty()
+
+    # It uses no operands, but a burst rotates over some.
+    unused = gpu.operands(SMALLEST, cold=False)
+    procedure = Procedure(burst_s=BURST_S)
+    burst, _ = finish(gpu.burst(Prepared(launch), unused, procedure, cold=False))
+    return burst.runtime_us
+
+
 def _empty_launch_us(gpu: Gpu) -> float:
     """Host time of one launch of an empty kernel, the queue never full."""
     best_us = float("inf")
@@ -214,8 +234,8 @@ def _empty_launch_us(gpu: Gpu) -> float:
 
 
 def _time_us(gpu: Gpu, run: Callable[[], None]) -> float:
-    """On the GPU, between two events."""
-    gpu.stream.spin()
+    """On the GPU, between two events, which are all enqueued while it spins."""
+    gpu.stream.spin(COVER_CYCLES)
     begin = gpu.stream.event()
     run()
     end = gpu.stream.event()

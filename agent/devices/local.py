@@ -68,7 +68,6 @@ def _described(gpu: VisibleGpu) -> Device:
         memory_bytes=int(pynvml.nvmlDeviceGetMemoryInfo(used).total),
         l2_bytes=0,
         dram_gbps=0.0,
-        empty_launch_us=0.0,
         mig=gpu.slice is not None,
     )
 

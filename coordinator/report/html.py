@@ -42,6 +42,7 @@ from costmodel.dataset import TrainingSet, training_set
 from costmodel.evaluate.ranking import PROBLEM
 from gemmcast.card import ModelCard
 from gemmcast.modeldir import write_atomically
+from gemmcast.query import CONTRACT
 from gemmcast.rows import Row
 from gemmcast.score_table import SCORE_COLUMNS, SUMMARY_TARGETS, score_rows, summary_rows
 from registry.registry import PublishedModel, Version
@@ -53,7 +54,8 @@ WORKSPACE = "this workspace"
 
 def write_report(path: Path, table: pa.Table, champion: PublishedModel | None) -> None:
     """Write the report of a table of samples, and of the champion if there is one."""
-    usable = training_set(table)
+    contract = champion.card.contract if champion else CONTRACT
+    usable = training_set(table, contract)
     headlines = _sample_headlines(usable)
     sections = [_measured(usable, table)]
     footer = ""

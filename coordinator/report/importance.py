@@ -29,7 +29,7 @@ CPU_FIELDS = (
     "dram_gbps",
     "l2_bytes",
     "clock_max_mhz",
-    "empty_launch_us",
+    "empty_kernel_us",
     "power_limit_w",
     "idle_power_w",
     "l2_gbps",

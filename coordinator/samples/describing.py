@@ -30,6 +30,7 @@ SETTLED: Final = (
     "l2_bytes",
     "dram_gbps",
     "l2_gbps",
+    "empty_kernel_us",
     "empty_launch_us",
 )
 """Columns that are the field of a Device of that name; `peak_tflops` is one by dtype."""

@@ -2,12 +2,11 @@
 
     peak       = the best row, at least 0.8 of the datasheet's, at most all of it, for each dtype
     bandwidth  = 0.9 of the datasheet's
-    launch     = 3 us
 
-Rows alone are a poor judge: a table of small GEMMs shows neither peak nor bandwidth, and its
-shortest runtime is no launch. What our own boards reached of their datasheets is a better one: H100
-and H200 0.73 to 0.83 of the peaks, 0.87 to 0.89 of the bandwidth. These estimates stand only until
-a board of that name is measured (gemmcast/descriptions.py).
+Rows alone are a poor judge: a table of small GEMMs shows neither peak nor bandwidth. What our own
+boards reached of their datasheets is a better one: H100 and H200 0.73 to 0.83 of the peaks, 0.87 to
+0.89 of the bandwidth. What an empty kernel takes stays unknown: the shortest runtime is none. These
+estimates stand only until a board of that name is measured (gemmcast/descriptions.py).
 """
 
 from __future__ import annotations
@@ -26,8 +25,6 @@ REACHED_PEAK: Final = 0.8
 """Share of the datasheet's throughput that the best large GEMM reaches."""
 REACHED_GBPS: Final = 0.9
 """Share of the datasheet's bandwidth that a copy reaches."""
-LAUNCH_US: Final = 3.0
-"""An empty launch on a recent GPU."""
 MIB: Final = 2**20
 GIB: Final = 2**30
 
@@ -63,13 +60,12 @@ def estimate(name: str, rows: Sequence[ReadRow]) -> tuple[Device, str]:
         memory_bytes=datasheet.memory_gib * GIB,
         l2_bytes=datasheet.l2_mib * MIB,
         dram_gbps=REACHED_GBPS * datasheet.dram_gbps,
-        empty_launch_us=LAUNCH_US,
         peak_tflops=peaks,
     )
     limit = f"{device.power_limit_w:.0f} W" if device.power_limit_w else "unknown"
     note = (
         f"{name}: descriptors estimated from its datasheet and rows ({len(rows)}): "
-        f"{peaks_text(peaks)}; {device.dram_gbps:.0f} GB/s; launch {LAUNCH_US} us; "
+        f"{peaks_text(peaks)}; {device.dram_gbps:.0f} GB/s; "
         f"power limit {limit}; {_datasheet_text(datasheet)}. A measured board replaces them"
     )
     return device, note

@@ -4,8 +4,8 @@ One writer, under the lock of the store, drops every row whose cell is already i
 earlier in the same commit. One commit holds all rows of a call, so a crash leaves all or none.
 A row is thus sent again without harm: by an agent, after a restart, or from the same file.
 A commit counts when it survives a power cut; a damaged store opens at its last whole version.
-Tables of schema 1 and 2 are read as they are. The first writer rewrites such a table in one
-commit; programs older than schema 3 must not write to it afterwards.
+Tables of an older schema are read as they are. The first writer rewrites such a table in one
+commit; programs older than its schema must not write to it afterwards.
 Does not know Ray, plans or models. `python -m coordinator status` reads while a writer writes.
 """
 

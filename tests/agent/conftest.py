@@ -40,6 +40,7 @@ DEVICE = Device(
     memory_bytes=2**34,
     l2_bytes=2**25,
     dram_gbps=40.0,
+    empty_kernel_us=1.0,
     empty_launch_us=1.0,
     peak_tflops={"fp32": 0.2, "fp64": 0.1},
     library="openblas 0",

@@ -28,7 +28,6 @@ from agent.power_window import HostClock
 GEMM_US = 20.0
 SLOW_M = 96
 SLOW_US = 8000.0
-SPIN_US = 30.0
 STAMP_US = 3.0
 TOUCH_US = 60.0
 COPY_US = 50.0
@@ -41,6 +40,7 @@ FLUSH_BUFFER = 1
 STEP_S = 0.1
 WATTS = 300
 SPIN_MHZ = 1980
+SPIN_US = 60_000 / SPIN_MHZ
 MHZ = 1900
 SMS = 132
 REPLACED = (
@@ -208,8 +208,9 @@ class Kernel:
             self._gpu.run(SHORT_US, self.name)
             return
         begin_us = max(self._gpu.queue_end_us, self._gpu.host_us)
-        self._gpu.run(SPIN_US, self.name)
-        end_us = begin_us + SPIN_US
+        spin_us = float(args[0]) / SPIN_MHZ
+        self._gpu.run(spin_us, self.name)
+        end_us = begin_us + spin_us
         args[1][:] = [_cycles(begin_us), _ns(begin_us), _cycles(end_us), _ns(end_us)]
 
     def launch(self, arguments: int) -> None:

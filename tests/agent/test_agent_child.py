@@ -116,6 +116,7 @@ def _gpu(**values: Any) -> Device:
     described = {
         "arch": "sm_90",
         "l2_gbps": 5500.0,
+        "empty_kernel_us": 1.1,
         "counter_step_s": 0.1,
         "dram_gbps": 3300.0,
         "peak_tflops": {"fp32": 50.0},
@@ -144,6 +145,7 @@ IDENTIFIED = _gpu(l2_gbps=None, counter_step_s=None, dram_gbps=0.0, peak_tflops=
         (_gpu(counter_step_s=None), True),
         (_gpu(arch=None), False),
         (_gpu(l2_gbps=None), False),
+        (_gpu(empty_kernel_us=None), False),
         # As an older version of this program left it.
         (_gpu(l2_gbps=None, counter_step_s=None, arch=None), False),
         (_gpu(peak_tflops={}), False),

@@ -75,10 +75,26 @@ def test_the_device_is_described_by_what_was_measured(characterised: Device) -> 
     assert device.peak_tflops["fp32"] == pytest.approx(2 * 64**3 / 20e-6 / 1e12)
     assert device.idle_power_w == pytest.approx(300, rel=0.02)
     assert device.counter_step_s == pytest.approx(0.1, rel=0.02)
+    assert device.empty_kernel_us == pytest.approx(fake_gpu.SHORT_US)
     assert device.empty_launch_us == pytest.approx(fake_gpu.HOST_LAUNCH_US)
     assert device.dram_gbps > 0
     assert device.l2_gbps is not None
     assert device.l2_gbps > 0
+
+
+@pytest.mark.parametrize("launch_us", [10.0, 40.0])
+def test_a_slower_host_changes_no_descriptor_but_its_own(
+    characterised: Device, monkeypatch: pytest.MonkeyPatch, launch_us: float
+) -> None:
+    monkeypatch.setattr(fake_gpu, "HOST_LAUNCH_US", launch_us)
+    with fake_gpu.installed() as gpu:
+        from agent.devices.cuda import CudaBackend
+
+        device = CudaBackend(gpu.clock).characterise()
+    assert device.empty_launch_us == pytest.approx(launch_us)
+    for name in ("dram_gbps", "l2_gbps", "empty_kernel_us"):
+        assert getattr(device, name) == pytest.approx(getattr(characterised, name)), name
+    assert dict(device.peak_tflops) == pytest.approx(dict(characterised.peak_tflops))
 
 
 def test_every_cell_is_one_good_row(rows: list[Row]) -> None:

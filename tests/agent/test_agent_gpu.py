@@ -92,6 +92,7 @@ def test_a_gpu_is_described_by_what_was_measured_on_it(make_supervisor: MakeSupe
     assert min(device.peak_tflops.values()) > 0.1
     assert device.l2_gbps
     assert device.l2_gbps > device.dram_gbps > 100
+    assert 0.5 < device.empty_kernel_us < 3
     assert 0.5 < device.empty_launch_us < 100
     assert make_supervisor().device == device
 

@@ -156,7 +156,7 @@ def test_the_analytical_fit_finds_what_the_times_explain(data: TrainingSet) -> N
     times_us = {name: quantities[:, QUANTITIES.index(name)] for name in TIMES}
     busy_us = times_us["compute_us"]
     loading_us = times_us["dram_a_us"]
-    measured_us = 3 * busy_us + 0.5 * loading_us + times_us["empty_launch_us"]
+    measured_us = 3 * busy_us + 0.5 * loading_us + times_us["empty_kernel_us"]
     fit = Analytical("runtime_us")
     fit.fit(data.queries, measured_us, np.ones(len(data)))
     predicted_us = fit.predict(data.queries)

@@ -38,6 +38,7 @@ GPU = Device(
     l2_bytes=50 << 20,
     dram_gbps=2987.6,
     l2_gbps=5512.3,
+    empty_kernel_us=1.1,
     empty_launch_us=2.1,
     peak_tflops={"fp32": 51.2, "fp16": 743.1},
     driver="580.1",
@@ -61,6 +62,7 @@ CPU = Device(
     memory_bytes=16 << 30,
     l2_bytes=30 << 20,
     dram_gbps=17.3,
+    empty_kernel_us=0.7,
     empty_launch_us=0.7,
     peak_tflops={"fp32": 0.1234567, "fp64": 0.0611111},
 )

@@ -45,7 +45,7 @@ DEVICE = {
     "dram_gbps": 2987.6,
     "l2_bytes": 50 << 20,
     "clock_max_mhz": None,
-    "empty_launch_us": 2.1,
+    "empty_kernel_us": 1.1,
     "power_limit_w": None,
     "idle_power_w": None,
     "l2_gbps": None,
@@ -64,7 +64,7 @@ def page(tmp_path: Path) -> Path:
     shutil.copy(EXAMPLE, tmp_path)
     (tmp_path / "browser.mjs").write_text(BROWSER)
     (tmp_path / "model.onnx").write_bytes(b"\x07\x08")
-    about = {"contract": "3", "outputs": ["runtime_us", "tflops"], "devices": [DEVICE]}
+    about = {"contract": "4", "outputs": ["runtime_us", "tflops"], "devices": [DEVICE]}
     (tmp_path / "about.json").write_text(json.dumps(about))
     return tmp_path
 

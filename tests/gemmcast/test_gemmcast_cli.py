@@ -315,7 +315,7 @@ def test_help_shows_the_defaults(capsys: pytest.CaptureFixture[str]) -> None:
 def test_info_says_what_a_model_is(run: Run, power_model: bytes, tmp_path: Path) -> None:
     modeldir.put_model(tmp_path, power_model, "7")
     answer = last(run("info", "--model", tmp_path, "--json"))
-    assert (answer["version"], answer["contract"]) == ("7", "3")
+    assert (answer["version"], answer["contract"]) == ("7", "4")
     assert answer["outputs"] == [
         "runtime_us",
         "tflops",

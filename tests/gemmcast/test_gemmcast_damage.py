@@ -133,8 +133,8 @@ def test_other_bytes_are_refused(tmp_path: Path) -> None:
 
 
 def test_another_contract_is_refused(tmp_path: Path, power_model: bytes, edit: Edit) -> None:
-    message = refusal(tmp_path / "newer.onnx", edit(power_model, contract="4", fields=None))
-    rule = "is of contract 4, this gemmcast serves 2 and 3"
+    message = refusal(tmp_path / "newer.onnx", edit(power_model, contract="5", fields=None))
+    rule = "is of contract 5, this gemmcast serves 2, 3, 4"
     assert f"{rule}; install the gemmcast that exported it" in message
     assert "is of contract" in refusal(
         tmp_path / "fields.onnx", edit(power_model, fields='["m", "n"]')

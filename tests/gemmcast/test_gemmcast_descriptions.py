@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from random import Random
 from typing import Any
 
 import pytest
@@ -19,6 +20,18 @@ from gemmcast.sample import Sample
 Row = dict[str, Any]
 MakeRow = Callable[..., Row]
 NAME = "GPU A"
+MEASURED = {
+    "peak_tflops": 100.0,
+    "dram_gbps": 700.0,
+    "l2_gbps": 1500.0,
+    "idle_power_w": 30.0,
+    "empty_kernel_us": 0.4,
+    "empty_launch_us": 2.0,
+    "clock_max_mhz": 500.0,
+    "memory_bytes": 2**33,
+    "l2_bytes": 2**24,
+}
+"""Descriptors, and what differs between two boards."""
 
 
 @pytest.fixture
@@ -78,6 +91,45 @@ def test_the_median_of_boards_counts_each_board_once(row: MakeRow) -> None:
     (device,) = _every_order([*fast, *others])
     assert (device.dram_gbps, device.peak_tflops) == (2950.0, {"fp16": 743.1})
     assert device.uuid == "GPU-1"
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_every_descriptor_is_the_median_of_the_boards_however_many_rows_they_have(
+    row: MakeRow, seed: int
+) -> None:
+    """The second board has most rows; each value is unknown on one board of the five."""
+    rows = []
+    for board, count in enumerate((1, 50, 3, 1, 2)):
+        values: dict[str, float | int | None] = {}
+        for place, (name, unit) in enumerate(MEASURED.items()):
+            values[name] = (board + 1) * unit if board != place % 5 else None
+        rows += [{**row(uuid=f"GPU-{board}"), **values}] * count
+    Random(seed).shuffle(rows)
+    device = device_of(rows)
+    for place, (name, unit) in enumerate(MEASURED.items()):
+        known = [(board + 1) * unit for board in range(5) if board != place % 5]
+        lower, upper = sorted(known)[1:3]
+        is_peak = name == "peak_tflops"
+        value = device.peak_tflops["fp16"] if is_peak else getattr(device, name)
+        expected = lower if isinstance(unit, int) else pytest.approx((lower + upper) / 2)
+        assert value == expected, name
+    assert device.uuid == "GPU-1"
+
+
+def test_boards_of_a_node_are_described_as_their_rows_are(row: MakeRow, gpu: Device) -> None:
+    boards = [
+        replace(gpu, uuid="GPU-1", dram_gbps=3000.0, peak_tflops={"fp16": 800.0}),
+        replace(gpu, uuid="GPU-2", dram_gbps=2900.0, empty_kernel_us=None, peak_tflops={}),
+        replace(gpu, uuid="GPU-3", dram_gbps=2950.0, empty_kernel_us=1.4, peak_tflops={}),
+        replace(gpu, uuid="GPU-4", power_limit_w=500.0, peak_tflops={}),
+    ]
+    for order in itertools.permutations(boards):
+        plain, capped = Descriptions.of_boards(order).devices
+        assert (plain.name, plain.dram_gbps, plain.peak_tflops) == (NAME, 2950.0, {"fp16": 800.0})
+        assert plain.empty_kernel_us == pytest.approx((gpu.empty_kernel_us + 1.4) / 2)
+        assert (capped.name, capped.power_limit_w) == (f"{NAME} (500 W)", 500.0)
+    assert Descriptions.of_boards([]).devices == []
+    assert Descriptions.of_boards([gpu]).devices == [gpu]
 
 
 def test_a_board_that_was_measured_twice_is_one_board(row: MakeRow) -> None:

@@ -63,7 +63,8 @@ def test_the_page_lists_the_fields_in_order() -> None:
 
 
 def test_the_page_says_what_to_write_for_the_unknown(gpu: Device) -> None:
-    bare = replace(gpu, clock_max_mhz=None, power_limit_w=None, idle_power_w=None, l2_gbps=None)
+    optional = ("clock_max_mhz", "power_limit_w", "idle_power_w", "l2_gbps", "empty_kernel_us")
+    bare = replace(gpu, **dict.fromkeys(optional))
     row = dict(
         zip(
             query.FIELDS,

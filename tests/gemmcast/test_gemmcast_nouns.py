@@ -106,6 +106,7 @@ def test_device_refuses_a_kind_it_does_not_know(gpu: Device) -> None:
         "memory_bytes",
         "l2_bytes",
         "dram_gbps",
+        "empty_kernel_us",
         "empty_launch_us",
         "clock_max_mhz",
         "power_limit_w",

@@ -107,6 +107,37 @@ def test_a_device_of_an_unknown_limit_gets_no_power(
     assert powered.pick(gemm, [config], "time", unknown).prediction.power_w is None
 
 
+def test_no_prediction_depends_on_the_host(powered: Predictor, gpu: Device) -> None:
+    """64³, whose time is next to nothing but that of an empty kernel."""
+    gemm, config = Gemm(m=64, n=64, k=64, dtype="fp16"), KernelConfig(family="cublas")
+    expected = powered.predict(gemm, config, gpu)
+    for launch_us in (1.5, 4.1, 20.0, 40.0, None):
+        host = replace(gpu, empty_launch_us=launch_us)
+        assert powered.predict(gemm, config, host) == expected
+        assert powered.pick(gemm, [config], device=host).prediction.runtime_us == pytest.approx(
+            expected.runtime_us, rel=1e-5
+        )
+
+
+def test_a_name_stands_for_the_median_of_the_nodes_boards(
+    power_model: bytes, tmp_path: Path, gpu: Device
+) -> None:
+    modeldir.put_model(tmp_path, power_model, "1")
+    by_uuid = {}
+    for uuid, dram_gbps in (("GPU-1", 2000.0), ("GPU-2", 3000.0), ("GPU-3", 2500.0)):
+        by_uuid[uuid] = replace(gpu, uuid=uuid, dram_gbps=dram_gbps)
+        modeldir.put_device(tmp_path, by_uuid[uuid])
+    config = KernelConfig(family="cublas")
+    with Predictor(tmp_path) as predictor:
+        by_name = predictor.predict(GEMM, config, gpu.name)
+        assert by_name == predictor.predict(GEMM, config)
+        assert by_name == predictor.predict(GEMM, config, by_uuid["GPU-3"])
+        for uuid, board in by_uuid.items():
+            assert predictor.predict(GEMM, config, uuid) == predictor.predict(GEMM, config, board)
+        assert predictor.predict(GEMM, config, "GPU-1") != by_name
+        assert [device.uuid for device in predictor.devices][:3] == list(by_uuid)
+
+
 def test_it_says_what_it_is(powered: Predictor, power_model: bytes) -> None:
     assert powered.version == modeldir.sha256(power_model)[:12]
     assert powered.metadata["contract"] == str(query.CONTRACT)

@@ -32,6 +32,7 @@ def device(request: pytest.FixtureRequest, gpu: Device, cpu: Device) -> Device:
         power_limit_w=None,
         idle_power_w=None,
         l2_gbps=None,
+        empty_kernel_us=None,
         l2_bytes=2**40 + 1,
         peak_tflops={"tf32": 1 / 3},
     )
@@ -73,7 +74,7 @@ def test_candidates_are_the_same_questions(device: Device, draw: Draw, cache: st
         )
 
 
-def test_the_five_rules(gpu: Device, cpu: Device) -> None:
+def test_the_seven_rules(gpu: Device, cpu: Device) -> None:
     gemm = Gemm(m=100, n=200, k=300, dtype="fp32", layout="nt")
     row = dict(
         zip(
@@ -121,6 +122,21 @@ def test_the_five_rules(gpu: Device, cpu: Device) -> None:
         )
 
 
+@pytest.mark.parametrize(("known_us", "written_us"), [(1.1, 1.1), (None, 1.2), (0.0, 1.2)])
+def test_an_empty_kernel_that_was_not_measured_takes_the_usual_time(
+    gpu: Device, known_us: float | None, written_us: float
+) -> None:
+    device = replace(gpu, empty_kernel_us=known_us)
+    row = query.encode(Gemm(m=1, n=1, k=1), KernelConfig(family="tiled"), device)
+    assert row.empty_kernel_us == written_us
+
+
+def test_no_query_reads_what_a_launch_costs_the_host(gpu: Device) -> None:
+    hosts = [replace(gpu, empty_launch_us=us) for us in (1.5, 4.1, 20.0, 40.0, None)]
+    gemm, config = Gemm(m=1, n=1, k=1), KernelConfig(family="tiled")
+    assert len({query.encode(gemm, config, device) for device in hosts}) == 1
+
+
 @pytest.mark.parametrize(
     ("family", "kernel", "algo_id", "code"),
     [
@@ -151,7 +167,6 @@ def test_an_algorithm_is_the_librarys_number_or_a_schedules_code(
         memory_bytes=1,
         l2_bytes=1,
         dram_gbps=1.0,
-        empty_launch_us=1.0,
         peak_tflops={"fp32": 1.0},
     )
     assert query.encode(Gemm(m=1, n=1, k=1), config, device)[query.AT["algorithm"]] == code
@@ -160,7 +175,7 @@ def test_an_algorithm_is_the_librarys_number_or_a_schedules_code(
 def test_the_contract_stands() -> None:
     """Files in use follow it: append codes, and raise CONTRACT for anything else."""
     assert (query.CONTRACT, query.INPUT, query.OPSET, query.ML_OPSET, query.IR_VERSION) == (
-        3,
+        4,
         "question",
         21,
         3,

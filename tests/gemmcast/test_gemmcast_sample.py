@@ -83,8 +83,8 @@ def test_a_misspelt_column_is_no_row_of_a_table(row: dict[str, Any]) -> None:
 
 
 def test_rows_of_a_newer_schema_are_refused_whatever_their_columns(row: dict[str, Any]) -> None:
-    newer = to_table([row, {**row, "schema_version": 4}]).append_column("new", pa.array([1, 2]))
-    with pytest.raises(InputError, match="^schema_version = 4: x.parquet is of a newer schema"):
+    newer = to_table([row, {**row, "schema_version": 5}]).append_column("new", pa.array([1, 2]))
+    with pytest.raises(InputError, match="^schema_version = 5: x.parquet is of a newer schema"):
         conform(newer, "x.parquet")
 
 

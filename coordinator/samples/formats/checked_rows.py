@@ -76,6 +76,7 @@ def checked(values: Row) -> Row:
     for name, value in with_current_names(values).items():
         if value is not None and value != "":
             row[name] = _typed(name, value)
+    row = _in_this_schema(row)
     needed = [*NEEDED]
     if row.get("status", "ok") == "ok":
         needed.append("runtime_us")
@@ -102,9 +103,15 @@ def with_current_names(values: Row) -> Row:
             row["kernel"] = renames.current_kernel(family, kernel)
     if threads not in (None, ""):
         row.setdefault(renames.threads_column(str(family)), threads)
-    if "schema_version" in row and not values.keys() <= COLUMNS.keys():
-        row["schema_version"] = SCHEMA_VERSION
     return row
+
+
+def _in_this_schema(row: Row) -> Row:
+    """A row of any schema, in the present names, with what the present schema says."""
+    current: Row = renames.with_empty_kernel(row, row.get("device_kind"))
+    if "schema_version" in row:
+        current["schema_version"] = max(row["schema_version"], SCHEMA_VERSION)
+    return current
 
 
 def utc(text: str) -> str:

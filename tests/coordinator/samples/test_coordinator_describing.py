@@ -127,11 +127,11 @@ def test_a_store_of_a_newer_schema_is_refused_by_reader_and_writer(
 ) -> None:
     newer = demo.append_column("new_column", pa.array([1] * len(demo)))
     place = newer.column_names.index("schema_version")
-    newer = newer.set_column(place, "schema_version", pa.array([4] * len(demo)))
+    newer = newer.set_column(place, "schema_version", pa.array([5] * len(demo)))
     path = tmp_path / "newer"
     write_deltalake(str(path), newer)
     files = sorted(entry.name for entry in path.rglob("*"))
     for create in (False, True):
-        with pytest.raises(InputError, match="^schema_version = 4: .*is of a newer schema"):
+        with pytest.raises(InputError, match="^schema_version = 5: .*is of a newer schema"):
             SampleStore.open(path, create=create)
     assert sorted(entry.name for entry in path.rglob("*")) == files

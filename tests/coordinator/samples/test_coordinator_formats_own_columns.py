@@ -262,6 +262,6 @@ def test_text_that_was_written_as_bytes_is_read(tmp_path: Path, own_row: MakeRow
 
 @pytest.mark.parametrize("name", ["newer.csv", "newer.parquet"])
 def test_a_table_of_a_newer_schema_is_refused(write: Write, own_row: MakeRow, name: str) -> None:
-    rows = [own_row(schema_version=3), own_row(m=8, schema_version=4)]
-    with pytest.raises(InputError, match="^schema_version = 4: newer.*is of a newer schema"):
+    rows = [own_row(schema_version=4), own_row(m=8, schema_version=5)]
+    with pytest.raises(InputError, match="^schema_version = 5: newer.*is of a newer schema"):
         read_table(write(rows, name))

@@ -225,9 +225,9 @@ def test_a_bad_result_costs_itself(write: Write, kernel_tuner: MakeRow, problem:
 
 
 def test_a_file_of_a_newer_schema_is_refused(write: Write, kernel_tuner: MakeRow) -> None:
-    metadata = {"program": "gemmcast", "constants": {"schema_version": 4}}
+    metadata = {"program": "gemmcast", "constants": {"schema_version": 5}}
     file = {"metadata": metadata, "results": [kernel_tuner()]}
-    with pytest.raises(InputError, match="^schema_version = 4: results.json is of a newer schema"):
+    with pytest.raises(InputError, match="^schema_version = 5: results.json is of a newer schema"):
         read_table(write(file, "results.json"))
 
 
