@@ -115,7 +115,8 @@ class Measurer:
         refuse(cell.gemm, cell.config, self._device.kind)
         launched = yield from self._launch_when_there_is_room(cell, row)
         yield self._backend.pending()
-        row["max_error_over_rms"] = verdict(cell.gemm, self._backend.read(launched.errors))
+        errors = self._backend.read(launched.errors)
+        row["max_error_over_rms"] = verdict(cell.gemm, row["split_k"], errors)
 
         no_power = self._backend.no_power() if cell.power else None
         power = None
