@@ -91,7 +91,9 @@ def test_times_and_clocks_are_those_of_the_gpu_not_of_the_host(rows: list[Row]) 
         is_slow = row["m"] == fake_gpu.SLOW_M
         launch_us = fake_gpu.SLOW_US if is_slow else fake_gpu.GEMM_US
         assert row["runtime_us"] == pytest.approx(launch_us, rel=1e-3)
-        assert row["runtime_rse"] < 1e-6
+        # Batches of a fake GPU do not differ: what is left is what boards and their states add.
+        windowed = row["power_w"] is not None
+        assert row["runtime_uncertainty"] == pytest.approx(0.006 if windowed else 0.01166, rel=1e-3)
         assert row["clock_mhz"] == pytest.approx(1900, rel=1e-3)
         assert row["clock_start_mhz"] == pytest.approx(1980, rel=1e-3)
         assert row["launches_timed"] * row["runtime_us"] >= 15_000

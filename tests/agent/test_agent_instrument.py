@@ -26,6 +26,7 @@ from gemmcast.errors import MeasurementError
 from gemmcast.gemm import Gemm
 from gemmcast.procedure import Procedure
 from gemmcast.sample import STATUSES
+from gemmcast.uncertainty import runtime_uncertainty
 
 MakeCell = Callable[..., Cell]
 MakeBackend = Any
@@ -78,7 +79,9 @@ def test_a_good_row_says_what_was_measured_where_and_how(
     assert row["status"] == "ok"
     assert row["reason"] is None
     assert row["runtime_us"] == 12.5
-    assert row["runtime_rse"] == 0.002
+    assert row["runtime_uncertainty"] == runtime_uncertainty(
+        0.002, after_window=False, device_kind=device.kind
+    )
     assert row["launches_timed"] == 400
     assert row["cell_id"] == cell.cell_id
     assert row["agent"] == "me"
@@ -123,6 +126,23 @@ def test_power_is_metered_where_the_cell_wants_it(measure: Measure, make_cell: M
     assert row["power_w"] is None
     assert row["sustained_runtime_us"] is None
     assert row["counter_steps"] is None
+
+
+def test_a_runtime_after_its_window_is_less_uncertain(
+    device: Device,
+    make_cell: MakeCell,
+    make_backend: MakeBackend,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # The family that is there runs on a CPU.
+    monkeypatch.setattr(measurement, "refuse", lambda *_: None)
+    on = replace(device, kind="cuda")
+    instrument = LiveInstrument(make_backend(on), on, Procedure(), "me")
+    cell = make_cell(power=True)
+    with_window = instrument.measure(cell).row["runtime_uncertainty"]
+    without = instrument.measure(replace(cell, power=False)).row["runtime_uncertainty"]
+    assert with_window == pytest.approx(np.hypot(0.006, 0.002))
+    assert without == pytest.approx(np.sqrt(0.006**2 + 0.010**2 + 0.002**2))
 
 
 def test_the_meter_gets_the_length_of_the_counters_step(
