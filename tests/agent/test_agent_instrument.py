@@ -18,6 +18,7 @@ from agent.kernels import Prepared
 from agent.measurement import CONTENTION_WAITS_S
 from agent.messages import Outcome
 from agent.operands import Operands
+from agent.tolerance import tolerance
 from gemmcast.arrow import SCHEMA, to_table
 from gemmcast.cell import Cell
 from gemmcast.config import FAMILIES, FamilyFacts, KernelConfig
@@ -219,15 +220,15 @@ def test_a_board_that_is_held_back_is_a_row_throttled_with_its_readings(
 
 
 @pytest.fixture
-def families(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Any], None]:
+def families(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Adds a family, as a new file in agent/kernels/ would."""
 
-    def add(name: str, launch: Callable[[Operands], object]) -> None:
+    def add(name: str, launch: Callable[[Operands], object], **facts: int) -> None:
         class Family:
             def prepare(
                 self, gemm: Gemm, config: KernelConfig, sets: Sequence[Operands]
             ) -> Prepared:
-                return Prepared(lambda i: launch(sets[i]), {"kernel": name})
+                return Prepared(lambda i: launch(sets[i]), {"kernel": name, **facts})
 
         module = ModuleType(f"agent.kernels.{name}")
         module.FAMILY = Family()  # type: ignore[attr-defined]
@@ -251,6 +252,24 @@ def test_a_wrong_kernel_is_a_row_that_says_so_and_is_never_timed(
     assert row["kernel"] == "wrong"
     assert row["runtime_us"] is None
     assert row["launches_timed"] is None
+
+
+@pytest.mark.parametrize(("split_k", "status"), [(33, "ok"), (1, "incorrect")])
+def test_the_slices_that_a_kernel_reports_decide_how_far_off_it_may_be(
+    measure: Measure, make_cell: MakeCell, families: Any, split_k: int, status: str
+) -> None:
+    gemm = Gemm(m=8, n=64, k=33 * 16)
+    middle = (tolerance(gemm, 1).element + tolerance(gemm, 33).element) / 2
+
+    def is_off_at_one_element(operands: Operands) -> None:
+        exact = np.matmul(operands.a.astype(np.float64), operands.b.astype(np.float64))
+        exact[0, 0, 0] += middle * np.sqrt(np.mean(exact * exact))
+        operands.c[...] = exact
+
+    families("splits", is_off_at_one_element, split_k=split_k)
+    cell = make_cell(family="splits", kernel="", m=gemm.m, n=gemm.n, k=gemm.k)
+    row = measure(cell).row
+    assert (row["status"], row["split_k"]) == (status, split_k)
 
 
 def test_a_kernel_that_writes_nothing_is_incorrect(
