@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +14,7 @@ from agent.devices import nvml
 from agent.devices.nvml import NvmlBoard, module_energy
 from agent.instrument import LiveInstrument
 from agent.kernels import Prepared
+from agent.operands import Operands
 from agent.power import PowerReading, meter
 from agent.power_window import HostClock
 from agent.timing import Burst
@@ -207,10 +208,11 @@ def sample(
         def power(
             self,
             prepared: Prepared,
-            sets: int,
+            sets: Sequence[Operands],
             burst: Burst,
             procedure: Procedure,
             *,
+            cold: bool,
             step_s: Any,
             meanwhile: Any,
         ) -> PowerReading:
