@@ -6,9 +6,7 @@ random sign vector x), which a wrong tile does not pass. Errors are relative to 
 of C's elements. Before the launch C is filled with NaN (where beta is 0), so an element that the
 kernel did not write is an error too. A·B is computed once for all configurations of a problem.
 
-Tolerance: 8 u for the rounding of multiplicands and of C, plus 8 u_acc sqrt(k) for the accumulation
-(Higham & Mary, "A new approach to probabilistic rounding error analysis", 2019: errors of random
-data grow with sqrt(k)).
+agent/tolerance.py says how large an error a right kernel may have.
 Works on NumPy and CuPy arrays alike; on a GPU nothing here waits for it.
 """
 
@@ -20,29 +18,9 @@ from math import sqrt
 from agent.dtypes import narrow, poison, widen
 from agent.kernels import Prepared
 from agent.operands import Array, ArrayModule, Operands
+from agent.tolerance import ROWS, tolerance
 from gemmcast.errors import MeasurementError
-from gemmcast.gemm import DTYPES, RESULTS, Gemm
-
-ROWS = 64
-"""Rows of C that are compared element by element."""
-MULTIPLICANDS = {"tf32": 2.0**-10}
-"""Unit roundoff where the hardware may cut operands off instead of rounding them."""
-ACCUMULATORS = {"fp64": 2.0**-53, "fp8_e4m3": 2.0**-14}
-"""Unit roundoff where it is not fp32's. Hopper's fp8 units keep 13 to 14 bits of a sum
-(DeepSeek-V3, arXiv 2412.19437, section 3.3.2)."""
-FP32_ROUNDOFF = 2.0**-24
-ELEMENT_FACTOR = 2
-"""A single element may be off by this many tolerances: where libraries split k, partial sums may be
-rounded to C's type (cuBLAS does so by default)."""
-
-
-def tolerance(dtype: str, k: int) -> float:
-    """Largest error of a row, relative to the root mean square of C."""
-    # Operands of fp8 are multiplied exactly: what is rounded is C.
-    c_dtype = RESULTS.get(dtype, dtype)
-    roundoff = MULTIPLICANDS.get(dtype, DTYPES[c_dtype].unit_roundoff)
-    accumulator = ACCUMULATORS.get(dtype, FP32_ROUNDOFF)
-    return 8 * roundoff + 8 * accumulator * sqrt(k)
+from gemmcast.gemm import Gemm
 
 
 class Reference:
@@ -106,16 +84,19 @@ class Reference:
         self._c[...] = narrow(xp, waves, gemm.c_dtype).reshape(self._c.shape)
 
 
-def verdict(gemm: Gemm, errors: Array) -> float:
+def verdict(gemm: Gemm, split_k: int, errors: Array) -> float:
     """The larger of the two errors, on the host.
+
+    Args:
+        split_k: slices of k; 0 where the library does not say.
 
     Raises:
         MeasurementError: "incorrect" when an error is over its tolerance, or not a number.
     """
-    limit = tolerance(gemm.dtype, gemm.k)
+    allowed = tolerance(gemm, split_k)
     element_error, row_error = float(errors[0]), float(errors[1])
-    _check_error(element_error, ELEMENT_FACTOR * limit)
-    _check_error(row_error, limit)
+    _check_error(element_error, allowed.element)
+    _check_error(row_error, allowed.row)
     return max(element_error, row_error)
 
 
@@ -127,7 +108,7 @@ def check(xp: ArrayModule, gemm: Gemm, operands: Operands, prepared: Prepared) -
     """
     errors = Reference(xp, gemm, operands).errors(prepared, gemm.alpha, gemm.beta)
     on_host = errors if xp.__name__ == "numpy" else errors.get()
-    return verdict(gemm, on_host)
+    return verdict(gemm, prepared.facts.get("split_k", 0), on_host)
 
 
 def _check_error(error: float, allowed: float) -> None:

@@ -24,6 +24,7 @@ from gemmcast.device import Device
 from gemmcast.errors import MeasurementError
 from gemmcast.procedure import Procedure
 from gemmcast.rows import Row
+from gemmcast.uncertainty import runtime_uncertainty
 
 BEFORE_POWER = Procedure(burst_s=0.005, min_burst_s=0.0)
 """The short burst before power is metered. The burst that counts comes after the window, in the
@@ -115,7 +116,8 @@ class Measurer:
         refuse(cell.gemm, cell.config, self._device.kind)
         launched = yield from self._launch_when_there_is_room(cell, row)
         yield self._backend.pending()
-        row["max_error_over_rms"] = verdict(cell.gemm, self._backend.read(launched.errors))
+        errors = self._backend.read(launched.errors)
+        row["max_error_over_rms"] = verdict(cell.gemm, row["split_k"], errors)
 
         no_power = self._backend.no_power() if cell.power else None
         power = None
@@ -193,7 +195,11 @@ class Measurer:
         )
         row.update(conditions)
         row["runtime_us"] = burst.runtime_us
-        row["runtime_rse"] = burst.runtime_rse
+        row["runtime_uncertainty"] = runtime_uncertainty(
+            burst.runtime_rse,
+            after_window=row["sustained_runtime_us"] is not None,
+            device_kind=self._device.kind,
+        )
         row["launches_timed"] = burst.launches_timed
         row["clock_mhz"] = burst.clock_mhz
         row["clock_start_mhz"] = burst.start_mhz

@@ -170,7 +170,7 @@ def show_card(card: ModelCard, title: str) -> None:
     repeated = [
         f"{name} {values['median']:.2f} %"
         for name, values in card.repeatability.items()
-        if name != "runtime_rse"
+        if "cells" in values
     ]
     if repeated:
         show_line(f"repeated measurements of a cell differ by (median): {', '.join(repeated)}")

@@ -71,7 +71,7 @@ def conform(table: pa.Table, source: str) -> pa.Table:
             file needs and this one lacks, or a type that cannot be cast.
     """
     check_schema(table, source)
-    table = upgrade(table)
+    table = _with_uncertainty(upgrade(table))
     unknown = sorted(set(table.column_names) - set(COLUMNS))
     if unknown:
         rule = f"{source} has a column that the schema does not have"
@@ -142,6 +142,31 @@ def _split_threads(table: pa.Table) -> pa.Table:
     table = table.append_column("cpu_threads", pc.if_else(on_cpu, threads, none))
     table = table.append_column("block_threads", pc.if_else(on_cpu, none, threads))
     return table.drop_columns(["threads"])
+
+
+def _with_uncertainty(table: pa.Table) -> pa.Table:
+    """Schemas 1 to 3 kept the standard error of a burst in place of the uncertainty."""
+    names = table.column_names
+    if renames.STANDARD_ERROR not in names or "family" not in names:
+        return table
+    if not _is_number(table[renames.STANDARD_ERROR].type):
+        return table
+    errors = table[renames.STANDARD_ERROR].to_pylist()
+    families = table["family"].to_pylist()
+    sustained_us = [None] * len(table)
+    if "sustained_runtime_us" in names:
+        sustained_us = table["sustained_runtime_us"].to_pylist()
+    uncertainties = list(map(renames.current_uncertainty, errors, sustained_us, families))
+    table = table.drop_columns([renames.STANDARD_ERROR])
+    if "runtime_uncertainty" in names:
+        return table
+    return table.append_column("runtime_uncertainty", pa.array(uncertainties, pa.float64()))
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    """Or a column without values, which may have no type."""
+    tests = (pa.types.is_floating, pa.types.is_integer, pa.types.is_null)
+    return any(test(kind) for test in tests)
 
 
 def _replace(table: pa.Table, name: str, values: Sequence[object]) -> pa.Table:

@@ -12,6 +12,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final, TypeVar
 
+from gemmcast.uncertainty import runtime_uncertainty
+
 Value = TypeVar("Value")
 
 COLUMNS: Final = {
@@ -24,6 +26,8 @@ COLUMNS: Final = {
     "fill": "operand_distribution",
 }
 """Columns of schemas 1 and 2 that only changed their name; gemmcast/arrow.py splits `threads`."""
+STANDARD_ERROR: Final = "runtime_rse"
+"""Of the median within one burst: what schemas 1 to 3 had in place of `runtime_uncertainty`."""
 DEVICE_FIELDS: Final = {"sm_count": "compute_units", "launch_overhead_us": "empty_launch_us"}
 """The same for a device description (gemmcast.device.Device)."""
 CARD_FIELDS: Final = {
@@ -78,6 +82,19 @@ def current_kernel(family: str, kernel: str) -> str:
 def threads_column(family: str) -> str:
     """Where schema 3 keeps the `threads` of an older row or plan: of the CPU, or of a block."""
     return "cpu_threads" if family == "blas" else "block_threads"
+
+
+def current_uncertainty(
+    error: float | None, sustained_runtime_us: float | None, family: str
+) -> float | None:
+    """The `runtime_uncertainty` of a row that has a standard error, and what else says of it."""
+    if error is None:
+        return None
+    return runtime_uncertainty(
+        error,
+        after_window=sustained_runtime_us is not None,
+        device_kind="cpu" if family == "blas" else "cuda",
+    )
 
 
 def first_config(config: Mapping[str, str | int]) -> dict[str, str | int]:

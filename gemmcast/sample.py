@@ -126,8 +126,9 @@ class Sample:
 
     runtime_us: float | None = None
     """Median time of one launch in a short burst, launch overhead not included. [us]"""
-    runtime_rse: float | None = None
-    """Relative standard error of that median. [0..1]"""
+    runtime_uncertainty: float | None = None
+    """Relative standard uncertainty (k = 1) of `runtime_us`: how far another board of the same type
+    is off, another day."""
     launches_timed: int | None = None
     """Launches that the median is taken over."""
     host_launch_us: float | None = None

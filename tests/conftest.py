@@ -142,7 +142,7 @@ def _law(cell: Cell, device: Device) -> Row:
     runtime_us = float(quiet_us * np.exp(NOISE * rng.standard_normal()))
     readings: Row = {
         "runtime_us": runtime_us,
-        "runtime_rse": 0.003,
+        "runtime_uncertainty": 0.003,
         "launches_timed": 250,
         "max_error_over_rms": 1e-6,
     }

@@ -22,7 +22,7 @@ from agent.devices.cuda_arena import CudaArenas
 from agent.devices.cuda_graphs import GraphBatches, GraphLoad
 from agent.devices.cuda_peaks import characterise
 from agent.devices.cuda_stream import SPIN_CYCLES, CudaStream, elapsed_us
-from agent.devices.nvml import NvmlBoard
+from agent.devices.nvml import NvmlBoard, module_energy
 from agent.devices.rotation import COLD, MAX_LAUNCHES, MAX_SETS, Round, cold_round, sets_needed
 from agent.kernels import Prepared, load
 from agent.operands import Array, ArrayModule, Carved, Operands, input_elements, output_elements
@@ -185,7 +185,7 @@ class CudaBackend:
             return "a MIG slice shares the board's energy counter with its neighbours"
         if not self.board.has_energy():
             return "this board has no total-energy counter"
-        return None
+        return module_energy(self._properties["name"].decode())
 
     def power(
         self,

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pynvml
 
+from agent.devices.nvml import module_energy
 from agent.devices.visible import VARIABLE, VisibleGpu, first_visible, optional
 from gemmcast.device import Device
 from gemmcast.errors import InputError
@@ -57,13 +58,15 @@ def _described(gpu: VisibleGpu) -> Device:
     used = gpu.board if gpu.slice is None else gpu.slice
     # Some drivers name boards only.
     name = optional(lambda: pynvml.nvmlDeviceGetName(used))
+    name = name or pynvml.nvmlDeviceGetName(gpu.board)
+    # Slices share the counter of the board, so their power cannot be metered.
+    is_metered = gpu.slice is None and module_energy(name) is None
     return Device(
-        name=name or pynvml.nvmlDeviceGetName(gpu.board),
+        name=name,
         kind="cuda",
         uuid=pynvml.nvmlDeviceGetUUID(used),
         compute_units=0,
-        # Slices share the counter of the board, so their power cannot be metered.
-        idle_power_w=_power_w(gpu.board) if gpu.slice is None else None,
+        idle_power_w=_power_w(gpu.board) if is_metered else None,
         arch=f"sm_{major}{minor}",
         memory_bytes=int(pynvml.nvmlDeviceGetMemoryInfo(used).total),
         l2_bytes=0,

@@ -4,12 +4,17 @@ Found by PCI bus id, never by index: Ray sets CUDA_VISIBLE_DEVICES, which NVML i
 UUID of CuPy's device properties: CuPy 14 cuts those 16 bytes off at the first zero among them. The
 UUID is NVML's.)
 A reading that this board or driver does not have is None.
+
+On a Grace superchip the energy counter is that of the whole module, with the CPU and its memory
+(seen on GH200: github.com/ml-energy/zeus/pull/172). NVML has no counter of the GPU alone: only its
+power has a scope (nvmlPowerScopeType_t: GPU, module, memory). So energy is refused there, by name.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import pynvml
 
@@ -19,6 +24,20 @@ T = TypeVar("T")
 POWER_CAP_REASONS = (
     pynvml.nvmlClocksThrottleReasonSwPowerCap | pynvml.nvmlClocksThrottleReasonHwPowerBrakeSlowdown
 )
+GRACE_SUPERCHIP: Final = re.compile(r"\bG[HB]\d+|\bGrace\b", re.IGNORECASE)
+"""In the name of a product: GH200, GB200, GB300, GB10. Only GH200's counter was seen; those of the
+others are not known to be the GPU's."""
+
+
+def module_energy(name: str) -> str | None:
+    """Why a product's energy counter is not its GPU's; None where it is.
+
+    Args:
+        name: from the driver, as `NVIDIA GH200 480GB`.
+    """
+    if GRACE_SUPERCHIP.search(name) is None:
+        return None
+    return f"the energy counter of {name} is the whole module's, with the CPU and its memory"
 
 
 class NvmlBoard:

@@ -131,17 +131,16 @@ def _contents(counted: DatasetCounts) -> dict[str, str]:
 
 
 def _quality(rows: Rows) -> dict[str, str]:
-    """How much the readings of one row scatter, and whether the two power readings agree."""
-    errors: list[float] = []
+    """How far the readings can be trusted, and whether the two power readings agree."""
+    uncertainties: list[float] = []
     disagreements: list[float] = []
     for row in rows:
-        if row["runtime_rse"] is not None:
-            errors.append(row["runtime_rse"])
+        if row["runtime_uncertainty"] is not None:
+            uncertainties.append(row["runtime_uncertainty"])
         if row["power_w"] and row["power_instant_w"]:
             disagreements.append(abs(row["power_w"] / row["power_instant_w"] - 1))
-    scatter = _median_percent(errors)
     return {
-        "spread within a reading, median": f"{scatter} of runtime (relative standard error)",
+        "standard uncertainty of runtime, median": _median_percent(uncertainties),
         "counter against instantaneous power, median": _median_percent(disagreements),
     }
 

@@ -1,6 +1,7 @@
 """How well readings of the same cell agree: no model can be expected to predict better than that.
 
-    difference = 100 |second / first - 1|   in per cent
+    difference = 100 |second / first - 1|                      in per cent
+    deviation  = |ln(second / first)| / sqrt(u1^2 + u2^2)      u: runtime_uncertainty of a reading
 
 A cell is a GEMM with the configuration that ran (all knobs, as the row has them), the state of the
 cache, and the type of device. Does not know any model, nor where the rows come from.
@@ -9,6 +10,7 @@ cache, and the type of device. Does not know any model, nor where the rows come 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from math import hypot, log, nan
 
 import numpy as np
 
@@ -23,6 +25,9 @@ Pair = tuple[ReadRow, ReadRow]
 """Two measurements of one cell."""
 Spread = dict[str, float]
 """median, p90 and max in per cent, and how many pairs (`cells`) or rows (`rows`) they are of."""
+Coverage = dict[str, float]
+"""Share of the pairs whose runtimes deviate by at most one and two u (`within_1u`, `within_2u`), in
+per cent; 68 and 95 if errors were normal. And how many pairs that are (`cells`)."""
 
 
 def noise_floor(rows: Iterable[ReadRow], again: Iterable[ReadRow]) -> dict[str, Spread]:
@@ -31,20 +36,35 @@ def noise_floor(rows: Iterable[ReadRow], again: Iterable[ReadRow]) -> dict[str, 
     Returns:
         reading -> its spread, over the cells (by cell id) that are `ok` in both.
     """
-    first = {row["cell_id"]: row for row in rows if row["status"] == "ok"}
-    second = {row["cell_id"]: row for row in again if row["status"] == "ok"}
-    return _differences([(first[cell], second[cell]) for cell in first if cell in second])
+    return _differences(pairs_between(rows, again))
 
 
 def repeatability(rows: Sequence[ReadRow]) -> dict[str, Spread]:
     """How far measurements of the same cell differ within one dataset.
 
-    Each measurement is compared with the one before it, on any device of the same type.
-
     Returns:
-        reading -> its spread over these pairs; and `runtime_rse`, the spread of the relative
-        standard error within one reading, over all rows that are `ok`.
+        reading -> its spread over the pairs of `pairs_within`; and `runtime_uncertainty`, the
+        spread of what the readings themselves claim, over all rows that are `ok`.
     """
+    spreads = _differences(pairs_within(rows))
+    claimed = []
+    for row in rows:
+        if row["status"] == "ok" and row["runtime_uncertainty"] is not None:
+            claimed.append(100 * row["runtime_uncertainty"])
+    if claimed:
+        spreads["runtime_uncertainty"] = _spread(claimed, "rows")
+    return spreads
+
+
+def pairs_between(rows: Iterable[ReadRow], again: Iterable[ReadRow]) -> list[Pair]:
+    """The readings of each cell (by cell id) that is `ok` in two datasets."""
+    first = {row["cell_id"]: row for row in rows if row["status"] == "ok"}
+    second = {row["cell_id"]: row for row in again if row["status"] == "ok"}
+    return [(first[cell], second[cell]) for cell in first if cell in second]
+
+
+def pairs_within(rows: Iterable[ReadRow]) -> list[Pair]:
+    """Each `ok` measurement with the one of its cell before it, on any device of the same type."""
     measured = [row for row in rows if row["status"] == "ok"]
     measured.sort(key=lambda row: str(row["measured_at"]))
     last: dict[CellKey, ReadRow] = {}
@@ -54,11 +74,25 @@ def repeatability(rows: Sequence[ReadRow]) -> dict[str, Spread]:
         if cell in last:
             pairs.append((last[cell], row))
         last[cell] = row
-    spreads = _differences(pairs)
-    errors = [100 * row["runtime_rse"] for row in measured if row["runtime_rse"] is not None]
-    if errors:
-        spreads["runtime_rse"] = _spread(errors, "rows")
-    return spreads
+    return pairs
+
+
+def coverage(pairs: Iterable[Pair]) -> Coverage:
+    """How many runtimes agree within their uncertainty; pairs without one are left out."""
+    cells, within_1u, within_2u = 0, 0, 0
+    for first, second in pairs:
+        claimed = first["runtime_uncertainty"], second["runtime_uncertainty"]
+        if None in claimed:
+            continue
+        difference = abs(log(second["runtime_us"] / first["runtime_us"]))
+        cells += 1
+        within_1u += difference <= hypot(*claimed)
+        within_2u += difference <= 2 * hypot(*claimed)
+    return {
+        "within_1u": 100 * within_1u / cells if cells else nan,
+        "within_2u": 100 * within_2u / cells if cells else nan,
+        "cells": cells,
+    }
 
 
 def cell_key(row: ReadRow) -> CellKey:

@@ -95,7 +95,7 @@ def make_row() -> Callable[..., dict[str, Any]]:
     ) -> dict[str, Any]:
         readings = {
             "runtime_us": runtime_us,
-            "runtime_rse": 0.001,
+            "runtime_uncertainty": 0.001,
             "launches_timed": 100,
             "max_error_over_rms": 1e-7,
         }

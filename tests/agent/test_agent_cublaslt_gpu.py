@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from agent.check import tolerance
 from agent.dtypes import CARRIERS, narrow, widen
 from agent.kernels import load
 from agent.kernels.cublaslt import CublasLt
 from agent.kernels.cublaslt.library import WORKSPACE_BYTES
 from agent.kernels.cublaslt.names import LT_KNOBS
 from agent.operands import Array, Carved, input_elements, output_elements
+from agent.tolerance import tolerance
 from gemmcast.config import KernelConfig
 from gemmcast.errors import MeasurementError
 from gemmcast.gemm import LAYOUTS, Gemm
@@ -92,7 +92,8 @@ def test_real_products_are_right(dtype: str, layout: str, batch: int) -> None:
             continue
         prepared.launch(1)
         difference = xp.abs(widen(xp, sets[1].c, gemm.c_dtype) - want)
-        assert float(xp.max(difference) / scale) <= tolerance(gemm.c_dtype, gemm.k), prepared.facts
+        limit = tolerance(gemm, prepared.facts["split_k"]).element
+        assert float(xp.max(difference) / scale) <= limit, prepared.facts
         assert bool((sets[0].c == untouched).all())
         facts = prepared.facts
         assert facts["kernel"] == kernel

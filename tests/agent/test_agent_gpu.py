@@ -110,7 +110,7 @@ def test_a_row_has_everything_that_was_read(
     assert row["runtime_us"] > 2e-6 * row["m"] * row["n"] * row["k"] / (
         1.5 * supervisor.device.peak_tflops[dtype]
     )
-    assert 0 <= row["runtime_rse"] < 0.02
+    assert 0.006 <= row["runtime_uncertainty"] < 0.025
     assert row["launches_timed"] >= 5
     assert row["workspace_bytes"] > 0
     assert (

@@ -18,6 +18,7 @@ from agent.kernels import Prepared
 from agent.measurement import CONTENTION_WAITS_S
 from agent.messages import Outcome
 from agent.operands import Operands
+from agent.tolerance import tolerance
 from gemmcast.arrow import SCHEMA, to_table
 from gemmcast.cell import Cell
 from gemmcast.config import FAMILIES, FamilyFacts, KernelConfig
@@ -26,6 +27,7 @@ from gemmcast.errors import MeasurementError
 from gemmcast.gemm import Gemm
 from gemmcast.procedure import Procedure
 from gemmcast.sample import STATUSES
+from gemmcast.uncertainty import runtime_uncertainty
 
 MakeCell = Callable[..., Cell]
 MakeBackend = Any
@@ -78,7 +80,9 @@ def test_a_good_row_says_what_was_measured_where_and_how(
     assert row["status"] == "ok"
     assert row["reason"] is None
     assert row["runtime_us"] == 12.5
-    assert row["runtime_rse"] == 0.002
+    assert row["runtime_uncertainty"] == runtime_uncertainty(
+        0.002, after_window=False, device_kind=device.kind
+    )
     assert row["launches_timed"] == 400
     assert row["cell_id"] == cell.cell_id
     assert row["agent"] == "me"
@@ -123,6 +127,23 @@ def test_power_is_metered_where_the_cell_wants_it(measure: Measure, make_cell: M
     assert row["power_w"] is None
     assert row["sustained_runtime_us"] is None
     assert row["counter_steps"] is None
+
+
+def test_a_runtime_after_its_window_is_less_uncertain(
+    device: Device,
+    make_cell: MakeCell,
+    make_backend: MakeBackend,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # The family that is there runs on a CPU.
+    monkeypatch.setattr(measurement, "refuse", lambda *_: None)
+    on = replace(device, kind="cuda")
+    instrument = LiveInstrument(make_backend(on), on, Procedure(), "me")
+    cell = make_cell(power=True)
+    with_window = instrument.measure(cell).row["runtime_uncertainty"]
+    without = instrument.measure(replace(cell, power=False)).row["runtime_uncertainty"]
+    assert with_window == pytest.approx(np.hypot(0.006, 0.002))
+    assert without == pytest.approx(np.sqrt(0.006**2 + 0.010**2 + 0.002**2))
 
 
 def test_the_meter_gets_the_length_of_the_counters_step(
@@ -199,15 +220,15 @@ def test_a_board_that_is_held_back_is_a_row_throttled_with_its_readings(
 
 
 @pytest.fixture
-def families(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Any], None]:
+def families(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Adds a family, as a new file in agent/kernels/ would."""
 
-    def add(name: str, launch: Callable[[Operands], object]) -> None:
+    def add(name: str, launch: Callable[[Operands], object], **facts: int) -> None:
         class Family:
             def prepare(
                 self, gemm: Gemm, config: KernelConfig, sets: Sequence[Operands]
             ) -> Prepared:
-                return Prepared(lambda i: launch(sets[i]), {"kernel": name})
+                return Prepared(lambda i: launch(sets[i]), {"kernel": name, **facts})
 
         module = ModuleType(f"agent.kernels.{name}")
         module.FAMILY = Family()  # type: ignore[attr-defined]
@@ -231,6 +252,24 @@ def test_a_wrong_kernel_is_a_row_that_says_so_and_is_never_timed(
     assert row["kernel"] == "wrong"
     assert row["runtime_us"] is None
     assert row["launches_timed"] is None
+
+
+@pytest.mark.parametrize(("split_k", "status"), [(33, "ok"), (1, "incorrect")])
+def test_the_slices_that_a_kernel_reports_decide_how_far_off_it_may_be(
+    measure: Measure, make_cell: MakeCell, families: Any, split_k: int, status: str
+) -> None:
+    gemm = Gemm(m=8, n=64, k=33 * 16)
+    middle = (tolerance(gemm, 1).element + tolerance(gemm, 33).element) / 2
+
+    def is_off_at_one_element(operands: Operands) -> None:
+        exact = np.matmul(operands.a.astype(np.float64), operands.b.astype(np.float64))
+        exact[0, 0, 0] += middle * np.sqrt(np.mean(exact * exact))
+        operands.c[...] = exact
+
+    families("splits", is_off_at_one_element, split_k=split_k)
+    cell = make_cell(family="splits", kernel="", m=gemm.m, n=gemm.n, k=gemm.k)
+    row = measure(cell).row
+    assert (row["status"], row["split_k"]) == (status, split_k)
 
 
 def test_a_kernel_that_writes_nothing_is_incorrect(

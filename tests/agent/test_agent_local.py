@@ -223,6 +223,17 @@ def test_a_slice_has_its_own_memory_and_no_power(
     assert not device.has_power
 
 
+def test_a_superchip_has_no_power_of_its_gpu(
+    fake: FakeNvml, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its counter is the whole module's, so a plan must not count on power cells."""
+    fake.boards[0].name = "NVIDIA GH200 480GB"
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    assert not local_device("cuda").has_power
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    assert local_device("cuda").has_power
+
+
 def test_a_split_board_without_slices_is_no_gpu(
     fake: FakeNvml, monkeypatch: pytest.MonkeyPatch
 ) -> None:

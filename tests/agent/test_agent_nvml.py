@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any
@@ -11,9 +11,10 @@ import pynvml
 import pytest
 
 from agent.devices import nvml
-from agent.devices.nvml import NvmlBoard
+from agent.devices.nvml import NvmlBoard, module_energy
 from agent.instrument import LiveInstrument
 from agent.kernels import Prepared
+from agent.operands import Operands
 from agent.power import PowerReading, meter
 from agent.power_window import HostClock
 from agent.timing import Burst
@@ -207,10 +208,11 @@ def sample(
         def power(
             self,
             prepared: Prepared,
-            sets: int,
+            sets: Sequence[Operands],
             burst: Burst,
             procedure: Procedure,
             *,
+            cold: bool,
             step_s: Any,
             meanwhile: Any,
         ) -> PowerReading:
@@ -335,6 +337,43 @@ def test_a_reading_that_a_board_does_not_have_is_absent_there_and_only_there(
     )
     assert getattr(NvmlBoard(BUS_IDS[1]), method)() == without
     assert getattr(NvmlBoard(BUS_IDS[0]), method)() != without
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "NVIDIA GH200 480GB",
+        "NVIDIA GH200 144G HBM3e",
+        "GH200 120GB",
+        "NVIDIA GB200",
+        "NVIDIA GB300",
+        "NVIDIA GB10",
+        "gb200_sxm",
+        "NVIDIA Grace Hopper",
+    ],
+)
+def test_the_counter_of_a_superchip_is_that_of_its_module(name: str) -> None:
+    reason = module_energy(name)
+    assert reason is not None
+    assert name in reason
+    assert "whole module" in reason
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "NVIDIA H100 80GB HBM3",
+        "NVIDIA H200",
+        "NVIDIA B200",
+        "NVIDIA GeForce RTX 4090",
+        "NVIDIA RTX PRO 6000 Blackwell Server Edition",
+        "NVIDIA L40S",
+        "Tesla V100-SXM2-32GB",
+        "NVIDIA A100-SXM4-80GB MIG 1g.10gb",
+    ],
+)
+def test_the_counter_of_a_board_is_that_of_its_gpu(name: str) -> None:
+    assert module_energy(name) is None
 
 
 def test_an_energy_counter_that_fails_is_a_row_and_not_the_end_of_the_process(

@@ -83,7 +83,7 @@ def test_train_publishes_and_makes_it_this_nodes_model(
     assert set(trained["scores"]["runtime_us"]) == {"model", "lookup", "roofline", "paper_forest"}
     assert set(trained["generalisation"]) == {"layer"}
     assert trained["ranking"] == {}
-    assert trained["repeatability"]["runtime_rse"]["rows"] == 300
+    assert trained["repeatability"]["runtime_uncertainty"]["rows"] == 300
     with Predictor(workspace / "node") as predictor:
         assert predictor.version == "1"
         answer = predictor.predict(

@@ -149,7 +149,7 @@ def test_what_train_prints_of_it(
     }
     repeatability = {
         "power_w": {"median": 0.456, "p90": 1.0, "max": 2.0, "cells": 4},
-        "runtime_rse": {"median": 0.1, "p90": 0.1, "max": 0.1, "rows": 9},
+        "runtime_uncertainty": {"median": 0.1, "p90": 0.1, "max": 0.1, "rows": 9},
     }
     card = ModelCard(
         created_at="",

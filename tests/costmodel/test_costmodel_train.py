@@ -71,8 +71,8 @@ def test_the_card_has_the_repeatability(
     candidate: TrainedModel, power_candidate: TrainedModel
 ) -> None:
     for card in (candidate.card, power_candidate.card):
-        within = card.repeatability["runtime_rse"]
-        assert set(card.repeatability) == {"runtime_rse"}
+        within = card.repeatability["runtime_uncertainty"]
+        assert set(card.repeatability) == {"runtime_uncertainty"}
         assert within == {
             "median": pytest.approx(0.3),
             "p90": pytest.approx(0.3),

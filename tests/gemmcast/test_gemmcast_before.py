@@ -9,16 +9,22 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from gemmcast import Gemm, KernelConfig, Predictor, modeldir, query
+from gemmcast.arrow import conform, read_samples
 from gemmcast.card import ModelCard
 from gemmcast.device import Device
+from gemmcast.errors import InputError
 from gemmcast.renames import FAMILIES as RENAMED_FAMILIES
 from gemmcast.renames import current_kernel
 
-ARCHIVE = Path(__file__).parents[1] / "before" / "contract2.tar.xz"
+BEFORE = Path(__file__).parents[1] / "before"
+ARCHIVE = BEFORE / "contract2.tar.xz"
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +107,38 @@ def test_a_new_model_follows_the_older_one(
     modeldir.put_model(directory, power_model, "8")
     with Predictor(directory) as predictor:
         assert (predictor.version, predictor.metadata["contract"]) == ("8", "4")
+
+
+@pytest.mark.parametrize("name", ["cpu", "kernels"])
+def test_a_standard_error_becomes_an_uncertainty(name: str) -> None:
+    path = BEFORE / f"{name}.parquet"
+    older = pq.read_table(path).to_pylist()
+    present = read_samples(path).to_pylist()
+    assert "runtime_rse" not in present[0]
+    for old, row in zip(older, present, strict=True):
+        error = old["runtime_rse"]
+        if error is None:
+            assert row["runtime_uncertainty"] is None
+        elif name == "cpu":
+            assert row["runtime_uncertainty"] == pytest.approx(3 * error)
+        else:
+            state = 0.010 if old["sustained_runtime_us"] is None else 0.0
+            expected = np.sqrt(0.006**2 + state**2 + error**2)
+            assert row["runtime_uncertainty"] == pytest.approx(expected)
+
+
+def test_an_uncertainty_beside_a_standard_error_stays() -> None:
+    table = pq.read_table(BEFORE / "kernels.parquet")
+    stated = pa.array([0.07] * len(table))
+    read = conform(table.append_column("runtime_uncertainty", stated), "both")
+    assert set(read["runtime_uncertainty"].to_pylist()) == {0.07}
+
+
+def test_a_standard_error_that_is_no_number_is_refused() -> None:
+    table = pq.read_table(BEFORE / "kernels.parquet").drop_columns(["runtime_rse"])
+    table = table.append_column("runtime_rse", pa.array(["small"] * len(table)))
+    with pytest.raises(InputError, match="column = 'runtime_rse'"):
+        conform(table, "words")
 
 
 def test_a_card_has_the_current_names(before: Path) -> None:

@@ -27,11 +27,11 @@ from gemmcast.sample import COLUMNS, SCHEMA_VERSION, STATUSES
 
 GEMM_COLUMNS: Final = tuple(f.name for f in fields(Gemm))
 CONFIG_COLUMNS: Final = tuple(f.name for f in fields(KernelConfig))
-READABLE: Final = frozenset({*COLUMNS, *renames.COLUMNS, "threads"})
+READABLE: Final = frozenset({*COLUMNS, *renames.COLUMNS, "threads", renames.STANDARD_ERROR})
 """The names that a column of a file may have: those of the present schema and the earlier ones."""
 NEEDED: Final = ("m", "n", "k", "dtype", "family")
 """What every row must have; a row that is ok needs a runtime too."""
-SHARES: Final = ("occupancy", "runtime_rse")
+SHARES: Final = ("occupancy", renames.STANDARD_ERROR)
 """Columns between 0 and 1."""
 POSITIVE: Final = (
     *READINGS,
@@ -88,7 +88,7 @@ def checked(values: Row) -> Row:
     config_values = {name: row[name] for name in CONFIG_COLUMNS if name in row}
     gemm = Gemm(**gemm_values)
     config = KernelConfig(**config_values)
-    return {**row, **asdict(gemm), **asdict(config)}
+    return {**_with_uncertainty(row), **asdict(gemm), **asdict(config)}
 
 
 def with_current_names(values: Row) -> Row:
@@ -126,8 +126,19 @@ def utc(text: str) -> str:
         raise InputError("measured_at", text, "must be a time of ISO 8601", way_out) from None
 
 
+def _with_uncertainty(row: Row) -> Row:
+    """A checked row; a standard error becomes the uncertainty, unless the row has one."""
+    row = dict(row)
+    error = row.pop(renames.STANDARD_ERROR, None)
+    if error is not None:
+        sustained_runtime_us = row.get("sustained_runtime_us")
+        uncertainty = renames.current_uncertainty(error, sustained_runtime_us, row["family"])
+        row.setdefault("runtime_uncertainty", uncertainty)
+    return row
+
+
 def _typed(name: str, value: object) -> str | bool | int | float:
-    kind = COLUMNS[name]
+    kind = _kind(name)
     is_plain = not isinstance(value, dict | list)
     if not is_plain or (isinstance(value, bool) and kind != "bool"):
         expected = "text" if kind == "str" else "number"
@@ -139,6 +150,11 @@ def _typed(name: str, value: object) -> str | bool | int | float:
     number = _number(name, value)
     _check_bounds(name, value, number)
     return number
+
+
+def _kind(name: str) -> str:
+    """Of the values of a column."""
+    return "float" if name == renames.STANDARD_ERROR else COLUMNS[name]
 
 
 def _text(name: str, text: str) -> str:
@@ -164,7 +180,7 @@ def _number(name: str, value: object) -> int | float:
     if "_" in text:
         # Python reads 1_000 as a number, tables don't mean one
         raise InputError(name, value, "must be a number", CORRECT)
-    is_whole_column = COLUMNS[name] == "int"
+    is_whole_column = _kind(name) == "int"
     try:
         # a large whole number must not lose digits on the way through a float
         is_digits = type(value) is int or text.isdecimal()

@@ -18,6 +18,7 @@ from coordinator.samples.formats.checked_rows import READABLE, ParsedRows, check
 from coordinator.samples.formats.source_file import SourceFile
 from coordinator.samples.formats.t4 import CONFIGURATION, PROGRAM, STATUSES
 from gemmcast.errors import InputError
+from gemmcast.renames import STANDARD_ERROR
 from gemmcast.rows import Row
 from gemmcast.sample import check_version
 
@@ -198,7 +199,7 @@ def _of_runtimes(runtimes: list[float]) -> Row:
     return {
         "runtime_us": median(runtimes) * TO_US["ms"],
         "launches_timed": len(runtimes),
-        "runtime_rse": rse,
+        STANDARD_ERROR: rse,
     }
 
 

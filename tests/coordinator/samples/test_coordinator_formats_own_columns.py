@@ -7,6 +7,7 @@ import os
 import re
 import threading
 from collections.abc import Callable
+from math import hypot
 from pathlib import Path
 
 import pyarrow as pa
@@ -35,7 +36,7 @@ def test_a_few_columns_are_enough(write: Write, own_row: MakeRow) -> None:
         "cache": "cold",
         "status": "ok",
         "runtime_us": 7.25,
-        "runtime_rse": None,
+        "runtime_uncertainty": None,
         "power_w": None,
         "compute_units": 132,
         "agent": "import:csv:mine.csv",
@@ -60,6 +61,24 @@ def test_a_csv_in_the_columns_of_an_older_schema_is_read(name: str, tmp_path: Pa
     assert "threads" in old.column_names
     pc.write_csv(old, tmp_path / "samples.csv")
     assert read_table(tmp_path / "samples.csv").table.equals(read_samples(path))
+
+
+@pytest.mark.parametrize(
+    ("columns", "uncertainty"),
+    [
+        ({"runtime_rse": "0.008"}, hypot(0.006, 0.010, 0.008)),
+        ({"runtime_rse": "0.008", "sustained_runtime_us": 7.3}, 0.010),
+        ({"runtime_rse": ""}, None),
+        ({"runtime_rse": "0.008", "runtime_uncertainty": "0.07"}, 0.07),
+        ({"runtime_uncertainty": "1.5"}, 1.5),
+    ],
+)
+def test_a_standard_error_of_an_older_schema_becomes_an_uncertainty(
+    write: Write, own_row: MakeRow, columns: Row, uncertainty: float | None
+) -> None:
+    (row,) = read_table(write([{**own_row(), **columns}], "mine.csv")).table.to_pylist()
+    assert row["runtime_uncertainty"] == pytest.approx(uncertainty)
+    assert "runtime_rse" not in row
 
 
 def test_failed_rows_need_no_runtime(write: Write, own_row: MakeRow) -> None:
@@ -101,6 +120,8 @@ def test_an_unknown_column_is_refused_with_a_guess(
         ({"runtime_us": "1_0"}, "runtime_us = '1_0'", "must be a number"),
         ({"power_w": 0}, "power_w = '0'", "must be above 0"),
         ({"occupancy": 75}, "occupancy = '75'", "is a share, from 0 to 1; write 75 % as 0.75"),
+        ({"runtime_rse": 5}, "runtime_rse = '5'", "is a share, from 0 to 1; write 75 % as 0.75"),
+        ({"runtime_uncertainty": -0.1}, "runtime_uncertainty = '-0.1'", "must not be negative"),
         ({"cache": "lukewarm"}, "cache = 'lukewarm'", ".*use one of cold, warm"),
         ({"status": "fine"}, "status = 'fine'", ".*use one of ok"),
         ({"device_kind": "tpu"}, "device_kind = 'tpu'", ".*use one of cuda, cpu"),

@@ -118,7 +118,8 @@ def test_a_kernel_tuner_file_needs_its_problem_from_the_user(
     }
     assert {name: row[name] for name in expected} == expected
     deviation = np.std([1.0, 3.0, 1.25], ddof=1)
-    assert row["runtime_rse"] == pytest.approx(1.2533 * deviation / np.sqrt(3) / 1.75)
+    error = 1.2533 * deviation / np.sqrt(3) / 1.75
+    assert row["runtime_uncertainty"] == pytest.approx(np.hypot(error, np.hypot(0.006, 0.01)))
     assert imported.notes[1] == "measurements that were not read: GFLOP/s"
 
 
