@@ -294,6 +294,17 @@ SCRIPTS = [
     Slip(command="noise_floor no.parquet", says="no.parquet"),
     Slip(command="repeatability --share x", says="--share = 'x': must be INDEX/SHARES"),
     Slip(command="repeatability --recorded no.parquet", says="no.parquet"),
+    Slip(command="record", says="required: PLAN, --out, --limit-s"),
+    Slip(command="record no.toml --out new --limit-s 9", says="PLAN = 'no.toml': can't be read"),
+    Slip(
+        command="record plan.toml --out new --limit-s 9 --second-board 2",
+        says="--second-board = 2.0: must be a share from 0 to 1",
+    ),
+    Slip(
+        command="record p.toml --out new --limit-s 9 --skip no.parquet",
+        says="no.parquet",
+        prepare=write("p.toml", PLAN),
+    ),
     Slip(command="predict_latency --workspace no", says="no"),
     Slip(command="paper --out no", says="there is no page no.md"),
     Slip(command="paper --datasets no", says="no"),
