@@ -59,7 +59,8 @@ class Device:
     empty_launch_us: float
     """Time of an empty kernel's launch; on a CPU, of the smallest GEMM. [us]"""
     peak_tflops: Mapping[str, float] = field(default_factory=dict)
-    """dtype -> throughput of the best large GEMM measured on the whole device. [TFLOP/s]"""
+    """dtype -> throughput of the best large GEMM measured on the whole device; of int8 in TOP/s.
+    [TFLOP/s]"""
     driver: str | None = None
     """Version of the GPU driver."""
     cuda: str | None = None

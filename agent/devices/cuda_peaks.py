@@ -33,6 +33,7 @@ PEAK_FAMILIES = {
     "fp16": "cublas",
     "bf16": "cublas",
     "fp8_e4m3": "cublaslt",
+    "int8": "cublaslt",
 }
 """dtype -> the family whose large GEMM is the peak."""
 COPY_ELEMENTS = 2**27

@@ -45,7 +45,7 @@ class Shapes(PlanTable):
     """Largest m, n and k of the sample."""
     multiple: Dim = 1
     """Sampled sizes are rounded to multiples of this. Tensor-core kernels need multiples of 8
-    (fp16, bf16) or 16 (fp8)."""
+    (fp16, bf16) or 16 (fp8, int8)."""
     max_gflop: Annotated[float, Field(gt=0)] | None = None
     """Sampled shapes with more arithmetic than this are drawn again."""
     seed: Seed | None = None
@@ -105,7 +105,7 @@ class Sweep(PlanTable):
     """cutlass only, in place of `kernel`: `"paper"`, `"default"`, `"wide"` or `"between"`, the set
     of kernels (docs/cutlass.md) that was built for the architecture of the device."""
     dtypes: Names = ("fp32",)
-    """List of `fp64`, `fp32`, `tf32`, `fp16`, `bf16`, `fp8_e4m3`."""
+    """List of `fp64`, `fp32`, `tf32`, `fp16`, `bf16`, `fp8_e4m3`, `int8`."""
     layouts: Names = ("nn",)
     """List of `nn`, `nt`, `tn`, `tt`: A, then B; `n` is row-major as written, `t` stored
     transposed."""

@@ -21,6 +21,7 @@ from gemmcast.cell import Cell
 
 PLANS = Path(__file__).resolve().parents[2] / "datasets" / "plans"
 HOLES = ("holes", "holes-more", "holes-warm")
+ALONE = ("holes-power", "holes-int8")
 ROWS = 150
 LONGEST_MINUTES = 5.0
 """Of a plan without power: one call of a GPU machine has about nine."""
@@ -110,7 +111,7 @@ def test_every_hole_is_filled_for_each_dtype_and_family(kind: str) -> None:
     assert not thin
 
 
-@pytest.mark.parametrize("name", [*HOLES, "holes-power"])
+@pytest.mark.parametrize("name", [*HOLES, *ALONE])
 def test_nothing_is_refused(name: str) -> None:
     assert planned(name).refused == {}
 
@@ -119,6 +120,13 @@ def test_nothing_is_refused(name: str) -> None:
 def test_a_plan_without_power_fits_into_one_call(name: str) -> None:
     assert planned(name).minutes < LONGEST_MINUTES
     assert not any(cell.power for cell in planned(name).cells)
+
+
+def test_int8_is_recorded_in_cublaslt() -> None:
+    recorded = planned("holes-int8").cells
+    assert {(cell.config.family, cell.gemm.dtype) for cell in recorded} == {("cublaslt", "int8")}
+    assert sum(not cell.power for cell in recorded) >= 5 * ROWS
+    assert sum(cell.gemm.m <= 8 for cell in recorded) >= 50
 
 
 def test_the_plan_with_power_meters_fifteen_hundred_cells_mostly_short() -> None:

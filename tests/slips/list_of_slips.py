@@ -243,7 +243,7 @@ QUERIES = [
     Slip(command=f"{PREDICT} blas:threads=2", says="can't read 'threads=2'"),
     Slip(command=f"{PREDICT} blas:cpu_threads=two", says="cpu_threads = 'two'"),
     Slip(command=f"{PREDICT} blas:cpu_threads={'9' * 5000}", says="must be a whole number from 0"),
-    Slip(command=f"{PREDICT} blas --dtype int8", says="dtype = 'int8': unknown dtype"),
+    Slip(command=f"{PREDICT} blas --dtype int4", says="dtype = 'int4': unknown dtype"),
     Slip(command=f"{PREDICT} blas --layout xx", says="layout = 'xx': unknown layout"),
     Slip(command=f"{PREDICT} blas --cache hot", says="cache = 'hot'"),
     Slip(command=f"{PREDICT} blas --beta nan", says="beta = nan: must be finite"),
