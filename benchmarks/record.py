@@ -69,6 +69,7 @@ class Worker:
     index: int = 0
     """From 0."""
     count: int = 1
+    """How many there are: one for each GPU."""
 
     def takes(self, number: int) -> bool:
         """Whether the problem of that number is this one's: they are dealt in turn."""
@@ -77,18 +78,16 @@ class Worker:
 
 @dataclass(slots=True)
 class Recording:
-    """The rows of this process. Its file is replaced as a whole, so that it is always complete.
-
-    Args:
-        path: the file.
-        cells: how many there are to measure.
-        end_s: when to stop, by `monotonic`.
-    """
+    """The rows of this process. Its file is replaced as a whole, so that it is always complete."""
 
     path: Path
+    """The file."""
     cells: int
+    """How many there are to measure."""
     end_s: float
+    """When to stop, by `monotonic`."""
     statuses: Counter[str] = field(default_factory=Counter)
+    """Status -> rows."""
     _rows: list[Row] = field(default_factory=list)
     _tables: list[pa.Table] = field(default_factory=list)
     _began_s: float = field(default_factory=monotonic)
@@ -279,8 +278,11 @@ class Due:
     """Which cells this process has to measure: new ones of its share, and some of other boards'."""
 
     device: Device
+    """What this process measures."""
     worker: Worker
+    """Which process this is."""
     recorded: Boards
+    """What is left out."""
     second_share: float
     """Share of the cells that are measured on two boards."""
 
