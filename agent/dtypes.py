@@ -19,9 +19,17 @@ CARRIERS = {
     "bf16": "uint16",
     "fp8_e4m3": "uint8",
 }
-"""dtype -> the array library's dtype that holds it."""
-NAN_BITS = {"bf16": 0x7FC0, "fp8_e4m3": 0x7F}
-"""A NaN, where the carrier holds bits."""
+"""Floating-point dtype -> the array library's dtype that holds it."""
+INTEGERS = ("int8", "int32")
+"""Dtype of operands and of their C; an array library has both."""
+NAN_BITS = {"bf16": 0x7FC0, "fp8_e4m3": 0x7F, "int32": -(2**31)}
+"""A NaN, where the carrier holds bits; for int32 the number that is farthest from every product."""
+INT8_MAX = 127
+
+
+def carrier(dtype: str) -> str:
+    """The array library's dtype that holds numbers of this one."""
+    return dtype if dtype in INTEGERS else CARRIERS[dtype]
 
 
 def widen(xp: ArrayModule, array: Array, dtype: str) -> Array:
@@ -35,18 +43,23 @@ def widen(xp: ArrayModule, array: Array, dtype: str) -> Array:
 
 
 def narrow(xp: ArrayModule, array: Array, dtype: str) -> Array:
-    """A float32 array in the carrier of `dtype`, rounded to nearest even."""
+    """A float32 array in the carrier of `dtype`, rounded to nearest even.
+
+    Beyond the largest number of fp8 and int8 it becomes that number.
+    """
     if dtype == "bf16":
         bits = array.view(xp.uint32)
         to_even = 0x7FFF + ((bits >> 16) & 1)
         return ((bits + to_even) >> 16).astype(xp.uint16)
     if dtype == "fp8_e4m3":
         return _narrow_e4m3(xp, array)
-    return array.astype(CARRIERS[dtype])
+    if dtype == "int8":
+        array = xp.clip(xp.rint(array), -INT8_MAX, INT8_MAX)
+    return array.astype(carrier(dtype))
 
 
 def poison(array: Array, dtype: str) -> None:
-    """Fill with NaN."""
+    """Fill with NaN, or with NAN_BITS of an integer."""
     array.fill(NAN_BITS.get(dtype, float("nan")))
 
 

@@ -73,6 +73,9 @@ def tolerance(gemm: Gemm, split_k: int) -> Tolerance:
     Args:
         split_k: slices of k; 0 where the library does not say.
     """
+    if gemm.dtype == "int8":
+        # Integers are multiplied and added exactly.
+        return Tolerance(0.0, 0.0)
     accumulated = 8 * ACCUMULATORS.get(gemm.dtype, FP32_ROUNDOFF) * sqrt(gemm.k)
     # Operands of fp8 are multiplied exactly: what is rounded is C.
     c_roundoff = DTYPES[STORED.get(gemm.dtype, gemm.dtype)].unit_roundoff

@@ -28,7 +28,7 @@ FAMILIES: Final = {
     "tiled": FamilyFacts("cuda", ("fp32",)),
     "cublas": FamilyFacts("cuda", ("fp32", "tf32", "fp16", "bf16", "fp64")),
     "cutlass": FamilyFacts("cuda", ("fp32", "tf32", "fp16", "bf16", "fp8_e4m3")),
-    "cublaslt": FamilyFacts("cuda", ("fp32", "tf32", "fp16", "bf16", "fp8_e4m3")),
+    "cublaslt": FamilyFacts("cuda", ("fp32", "tf32", "fp16", "bf16", "fp8_e4m3", "int8")),
     "custom": FamilyFacts("cuda", ("fp64", "fp32", "tf32", "fp16", "bf16")),
 }
 """The order is part of the ONNX contract: append, never reorder."""

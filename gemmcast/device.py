@@ -65,7 +65,8 @@ class Device:
     """Host time of one launch of an empty kernel; on a CPU, `empty_kernel_us`. A reading of the
     host: models of contract 4 and later do not read it. [us]"""
     peak_tflops: Mapping[str, float] = field(default_factory=dict)
-    """dtype -> throughput of the best large GEMM measured on the whole device. [TFLOP/s]"""
+    """dtype -> throughput of the best large GEMM measured on the whole device; of int8 in TOP/s.
+    [TFLOP/s]"""
     driver: str | None = None
     """Version of the GPU driver."""
     cuda: str | None = None

@@ -35,10 +35,12 @@ DTYPES: Final[dict[str, DType]] = {
     "fp16": DType(2, 2, 2.0**-11),
     "bf16": DType(2, 2, 2.0**-8),
     "fp8_e4m3": DType(1, 2, 2.0**-4),
+    # Multiplied and added without rounding, C in int32.
+    "int8": DType(1, 4, 0.0),
 }
 """The order is part of the ONNX contract: append, never reorder."""
-RESULTS: Final = {"fp8_e4m3": "bf16"}
-"""dtype -> dtype of C, where it differs from that of A and B."""
+RESULTS: Final = {"fp8_e4m3": "bf16", "int8": "int32"}
+"""dtype -> number format of C, where it differs from that of A and B."""
 LAYOUTS: Final = ("nn", "nt", "tn", "tt")
 MAX_DIM: Final = 2**24
 """float32 holds every whole number up to here, and the row of a query is float32."""
@@ -91,7 +93,7 @@ class Gemm:
 
     @property
     def c_dtype(self) -> str:
-        """The dtype of C."""
+        """The number format of C."""
         return RESULTS.get(self.dtype, self.dtype)
 
     @property

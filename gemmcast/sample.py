@@ -51,7 +51,7 @@ class Sample:
     batch: int = 1
     """Independent problems of this shape in one launch."""
     dtype: str
-    """Storage and multiplication: `fp64`, `fp32`, `tf32`, `fp16`, `bf16` or `fp8_e4m3`."""
+    """Storage and multiplication: `fp64`, `fp32`, `tf32`, `fp16`, `bf16`, `fp8_e4m3` or `int8`."""
     layout: str = "nn"
     """One letter for A and one for B: `n` row-major as written, `t` stored transposed."""
     alpha: float = 1.0
@@ -184,7 +184,8 @@ class Sample:
     """Host time of one launch of an empty kernel; on a CPU, `empty_kernel_us`. No input of a
     model. [us]"""
     peak_tflops: float | None = None
-    """Throughput of the best large GEMM at the row's dtype, on the whole device. [TFLOP/s]"""
+    """Throughput of the best large GEMM at the row's dtype, on the whole device; of int8 in TOP/s.
+    [TFLOP/s]"""
     driver: str | None = None
     """Version of the GPU driver."""
     cuda: str | None = None

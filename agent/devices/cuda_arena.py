@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import cupy
 
-from agent.dtypes import CARRIERS, narrow
+from agent.dtypes import carrier, narrow
 from agent.operands import Array
 from gemmcast.errors import MeasurementError
-from gemmcast.gemm import DTYPES
 
 RANDOM_BLOCK = 2**24
 """Elements that are drawn at once: the float32 numbers need memory too."""
+INT8_SPREAD = 32.0
+"""Standard deviation of int8 operands: quantised layers use most of -127 to 127."""
 MAX_FREE_SHARE = 0.95
 """Of the free memory that an arena may take."""
 GROWTH = 2
@@ -29,7 +30,7 @@ class CudaArenas:
         self._arenas: dict[str, Array] = {}
 
     def get(self, name: str, dtype: str, elements: int) -> Array:
-        """At least so many standard normal numbers.
+        """At least so many standard normal numbers; for int8 INT8_SPREAD times as large, rounded.
 
         Whoever holds windows of an arena that is too small must drop them first, or its memory
         cannot be used for the larger one.
@@ -44,8 +45,8 @@ class CudaArenas:
         # The last references: its memory is free from here on.
         arena = None
         self._arenas.pop(name, None)
-        size = _affordable(elements, GROWTH * old_elements, DTYPES[dtype].in_bytes)
-        arena = cupy.empty(size, dtype=CARRIERS[dtype])
+        size = _affordable(elements, GROWTH * old_elements, cupy.dtype(carrier(dtype)).itemsize)
+        arena = cupy.empty(size, dtype=carrier(dtype))
         self._arenas[name] = arena
         _fill(arena, dtype)
         return arena
@@ -55,6 +56,8 @@ def _fill(arena: Array, dtype: str) -> None:
     for start in range(0, arena.size, RANDOM_BLOCK):
         count = min(RANDOM_BLOCK, arena.size - start)
         block = cupy.random.standard_normal(count, dtype=cupy.float32)
+        if dtype == "int8":
+            block *= INT8_SPREAD
         arena[start : start + count] = narrow(cupy, block, dtype)
 
 

@@ -34,6 +34,7 @@ PEAK_FAMILIES = {
     "fp16": "cublas",
     "bf16": "cublas",
     "fp8_e4m3": "cublaslt",
+    "int8": "cublaslt",
 }
 """dtype -> the family whose large GEMM is the peak."""
 BURST_S = 0.05

@@ -1,4 +1,4 @@
-"""Which GPU CUDA would show first, through NVML, which ignores CUDA_VISIBLE_DEVICES.
+"""Which GPUs CUDA would show, through NVML, which ignores CUDA_VISIBLE_DEVICES.
 
 The variable is a list of indices (in NVML's order, that of nvidia-smi), UUIDs or their beginnings
 (`GPU-8932f937`), and MIG slices (`MIG-<uuid>`, or `MIG-GPU-<uuid>/1/2` of older drivers). It ends
@@ -13,6 +13,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import takewhile
 from typing import TypeVar
 
 import pynvml
@@ -32,6 +33,21 @@ class VisibleGpu:
     """The whole board: its power and its architecture."""
     slice: Handle | None = None
     """The MIG slice that is used; None where the whole board is."""
+
+
+def visible_gpus(environment: Mapping[str, str] = os.environ) -> list[str]:
+    """What to write into CUDA_VISIBLE_DEVICES for each GPU that CUDA would show."""
+    try:
+        pynvml.nvmlInit()
+        count = pynvml.nvmlDeviceGetCount()
+        boards = [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(count)]
+        entries = environment.get(VARIABLE)
+        if entries is None:
+            return [pynvml.nvmlDeviceGetUUID(board) for board in boards]
+        named = [entry.strip() for entry in entries.split(",")]
+        return list(takewhile(lambda entry: _named(entry, boards), named))
+    except pynvml.NVMLError:
+        return []
 
 
 def first_visible(environment: Mapping[str, str] = os.environ) -> VisibleGpu | None:

@@ -45,7 +45,7 @@ class Shapes(PlanTable):
     """Largest m, n and k of the sample."""
     multiple: Dim = 1
     """Sampled sizes are rounded to multiples of this. Tensor-core kernels need multiples of 8
-    (fp16, bf16) or 16 (fp8)."""
+    (fp16, bf16) or 16 (fp8, int8)."""
     max_gflop: Annotated[float, Field(gt=0)] | None = None
     """Sampled shapes with more arithmetic than this are drawn again."""
     seed: Seed | None = None
@@ -101,11 +101,11 @@ class Sweep(PlanTable):
     algorithms: Annotated[int, Field(ge=1, le=1000)] | None = None
     """cublaslt only, in place of `kernel`: this many algorithms, 1 to 1000. First the default, then
     the rest of the heuristic's list (8 in all), then enumerated ones."""
-    kernel_set: Literal["paper", "default", "wide"] | None = None
-    """cutlass only, in place of `kernel`: `"paper"`, `"default"` or `"wide"`, the set of kernels
-    (docs/cutlass.md) that was built for the architecture of the device."""
+    kernel_set: Literal["paper", "default", "wide", "between"] | None = None
+    """cutlass only, in place of `kernel`: `"paper"`, `"default"`, `"wide"` or `"between"`, the set
+    of kernels (docs/cutlass.md) that was built for the architecture of the device."""
     dtypes: Names = ("fp32",)
-    """List of `fp64`, `fp32`, `tf32`, `fp16`, `bf16`, `fp8_e4m3`."""
+    """List of `fp64`, `fp32`, `tf32`, `fp16`, `bf16`, `fp8_e4m3`, `int8`."""
     layouts: Names = ("nn",)
     """List of `nn`, `nt`, `tn`, `tt`: A, then B; `n` is row-major as written, `t` stored
     transposed."""

@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,15 @@ from agent.kernels.cublaslt.names import LT_KNOBS
 from gemmcast.config import KernelConfig
 from gemmcast.errors import MeasurementError
 from gemmcast.gemm import LAYOUTS, Gemm
-from tests.agent.fake_cublaslt import DECODER, FIRST, SECOND, FakeLt, fake_cuda, operand_sets
+from tests.agent.fake_cublaslt import (
+    DECODER,
+    FIRST,
+    SECOND,
+    FakeLt,
+    fake_cuda,
+    memory,
+    operand_sets,
+)
 from tests.agent.fake_cublaslt import family as make_family
 
 Facts = dict[str, Any]
@@ -114,6 +123,7 @@ def test_the_default_is_the_heuristics_first_choice() -> None:
         ("fp16", 68, 2, 2),
         ("bf16", 68, 14, 14),
         ("fp8_e4m3", 68, 28, 14),
+        ("int8", 72, 3, 10),
     ],
 )
 def test_dtypes_are_passed_in_the_librarys_numbers(
@@ -124,18 +134,35 @@ def test_dtypes_are_passed_in_the_librarys_numbers(
     prepared = family.prepare(gemm, _config(), operand_sets(replace(gemm, dtype="fp32")))
     descriptors = list(lt.alive.values())
     assert [one["compute"] for one in descriptors if "compute" in one] == [compute]
+    scale = 10 if dtype == "int8" else 0
+    assert [one["scale"] for one in descriptors if "scale" in one] == [scale]
     assert all(25 not in one for one in descriptors), "fast accumulation is not set"
     dtypes = sorted(one["dtype"] for one in descriptors if "dtype" in one)
     assert dtypes == sorted((inputs, inputs, output))
     del prepared
 
 
+@pytest.mark.parametrize("dtype", ["fp8_e4m3", "int8"])
 @pytest.mark.parametrize("layout", ["nn", "tn", "tt"])
-def test_fp8_has_one_layout(layout: str) -> None:
+def test_fp8_and_int8_have_one_layout(dtype: str, layout: str) -> None:
     family, lt = make_family()
-    gemm = Gemm(m=5, n=7, k=3, dtype="fp8_e4m3", layout=layout)
-    assert "fp8 in layout nt only" in _refusal(lambda: _facts(family, gemm=gemm))
+    gemm = Gemm(m=5, n=7, k=3, dtype=dtype, layout=layout)
+    assert f"{dtype} in layout nt only" in _refusal(lambda: _facts(family, gemm=gemm))
     assert not lt.log
+
+
+def test_int8_is_multiplied_by_whole_numbers() -> None:
+    family, lt = make_family()
+    gemm = Gemm(m=5, n=7, k=3, dtype="int8", layout="nt", alpha=3.0, beta=-2.0)
+    sets = operand_sets(replace(gemm, dtype="fp32"))
+    prepared = family.prepare(gemm, _config(), sets)
+    scalars: list[Any] = []
+    lt.matmul = lambda *arguments: scalars.extend(memory(arguments[i], "i4")[0] for i in (2, 7))
+    prepared.launch(0)
+    assert scalars == [3, -2]
+    for scaled in (replace(gemm, alpha=0.5), replace(gemm, beta=0.5)):
+        reason = _refusal(partial(family.prepare, scaled, _config(), sets))
+        assert "multiplies int8 by whole numbers only" in reason
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from gemmcast.gemm import LAYOUTS, Gemm
 
 pytestmark = [pytest.mark.gpu, pytest.mark.filterwarnings("default")]
 CASES = [(dtype, layout) for dtype in ("fp32", "tf32", "fp16", "bf16") for layout in LAYOUTS]
-CASES.append(("fp8_e4m3", "nt"))
+CASES += [("fp8_e4m3", "nt"), ("int8", "nt")]
 KERNELS = ["default", "heuristic-1", "heuristic-2", *(f"enumerated-{i}" for i in range(5))]
 
 
@@ -59,6 +59,8 @@ def _random(xp: ModuleType, rng: np.random.Generator, size: int, dtype: str) -> 
         codes = np.flatnonzero(np.abs(_e4m3()) <= 2)
         return xp.asarray(rng.choice(codes, size).astype(np.uint8))
     values = rng.standard_normal(size).astype(np.float32)
+    if dtype == "int8":
+        values *= 32
     return narrow(xp, xp.asarray(values), dtype)
 
 
@@ -71,7 +73,8 @@ def _widened(xp: ModuleType, array: Array, dtype: str, *, transposed: bool) -> A
 @pytest.mark.parametrize(("dtype", "layout"), CASES)
 def test_real_products_are_right(dtype: str, layout: str, batch: int) -> None:
     xp, rng = _cupy(), np.random.default_rng(7)
-    gemm = Gemm(m=64, n=96, k=128, batch=batch, dtype=dtype, layout=layout, alpha=0.5, beta=2.0)
+    alpha = 3.0 if dtype == "int8" else 0.5
+    gemm = Gemm(m=64, n=96, k=128, batch=batch, dtype=dtype, layout=layout, alpha=alpha, beta=2.0)
     inputs = _random(xp, rng, 2 * input_elements(gemm), dtype)
     outputs = _random(xp, rng, 2 * output_elements(gemm), gemm.c_dtype)
     sets = Carved(gemm, inputs, outputs, 2)
@@ -79,7 +82,7 @@ def test_real_products_are_right(dtype: str, layout: str, batch: int) -> None:
     untouched = Carved(gemm, inputs, before, 2)[0].c
     a = _widened(xp, sets[1].a, dtype, transposed=layout[0] == "t")
     b = _widened(xp, sets[1].b, dtype, transposed=layout[1] == "t")
-    want = 0.5 * xp.matmul(a, b) + 2.0 * widen(xp, sets[1].c, gemm.c_dtype)
+    want = alpha * xp.matmul(a, b) + 2.0 * widen(xp, sets[1].c, gemm.c_dtype)
     scale = xp.sqrt(xp.mean(want * want))
     family = CublasLt()
     multiplied = []

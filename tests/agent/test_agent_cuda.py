@@ -70,7 +70,7 @@ def test_the_device_is_described_by_what_was_measured(characterised: Device) -> 
     device = characterised
     assert (device.name, device.arch, device.uuid) == ("Fake GPU", "sm_90", "GPU-fake")
     assert device.library == "fake 1.0"
-    dtypes = {"fp64", "fp32", "tf32", "fp16", "bf16", "fp8_e4m3"}
+    dtypes = {"fp64", "fp32", "tf32", "fp16", "bf16", "fp8_e4m3", "int8"}
     assert set(device.peak_tflops) == dtypes
     assert device.peak_tflops["fp32"] == pytest.approx(2 * 64**3 / 20e-6 / 1e12)
     assert device.idle_power_w == pytest.approx(300, rel=0.02)

@@ -16,7 +16,7 @@ import pytest
 
 from agent.kernels import load
 from agent.kernels.cutlass import Cutlass, leading_dimensions
-from agent.kernels.cutlass.generate import CUTLASS_SETS, SMEM_KIB, configs, kernels
+from agent.kernels.cutlass.generate import CUTLASS_SETS, HOPPER_SETS, SMEM_KIB, configs, kernels
 from agent.kernels.cutlass.kernel import CutlassKernel
 from agent.kernels.cutlass.libraries import BuiltKernel, choose
 from agent.kernels.cutlass.sources import HEADERS, KERNELS_PER_FILE, sources
@@ -130,8 +130,9 @@ def test_what_does_not_fit_an_architecture_is_left_out() -> None:
 @pytest.mark.parametrize(
     ("set_name", "arch", "message"),
     [
-        ("all", "sm_90", r"set = 'all': no such set .*; use one of paper, default, wide"),
+        ("all", "sm_90", r"set = 'all': no such set .*; use one of paper, default, wide, between"),
         ("wide", "sm_80", r"arch = 'sm_80': .* wgmma, which only sm_90 has; build the set default"),
+        ("between", "sm_80", r"arch = 'sm_80': the set between needs wgmma, .*default"),
         ("wide", "sm_100", r"arch = 'sm_100': .*; build the set default"),
         ("paper", "sm_1", "arch = 'sm_1': .*use one of sm_70"),
         ("default", "sm_75", "arch = 'sm_75': .*came with sm_80; build the set paper"),
@@ -192,16 +193,25 @@ def test_wgmma_kernels_have_rows_of_128_bytes_and_cooperative_ones_two_warp_grou
             assert kernel.tile[0] >= 128
 
 
-def test_knobs_alone_name_a_kernel_of_the_wide_set() -> None:
+def test_knobs_alone_name_one_kernel_of_all_sets() -> None:
     """The schedule is only in the name, which is never learned from."""
-    wide = kernels("wide", "sm_90")
-    distinct = {(one.dtype, one.layout, replace(one.config, kernel="")) for one in wide}
-    assert len(distinct) == len(wide)
+    every = {one.name: one for name in CUTLASS_SETS for one in kernels(name, "sm_90")}.values()
+    distinct = {(one.dtype, one.layout, replace(one.config, kernel="")) for one in every}
+    assert len(distinct) == len(every)
+
+
+def test_the_set_between_has_about_two_hundred_kernels_that_no_other_set_has() -> None:
+    between = set(kernels("between", "sm_90"))
+    assert 190 <= len(between) <= 230
+    for name in ("paper", "default", "wide"):
+        assert not between & set(kernels(name, "sm_90"))
+    halves = {("fp16", "tn"), ("fp16", "tt"), ("bf16", "tn"), ("bf16", "tt")}
+    assert _groups(list(between)) == _groups(kernels("wide", "sm_90")) | halves
 
 
 @pytest.mark.parametrize("set_name", CUTLASS_SETS)
 def test_no_kernel_needs_more_shared_memory_than_its_architecture_has(set_name: str) -> None:
-    archs = ("sm_90",) if set_name == "wide" else ("sm_80", "sm_89", "sm_90")
+    archs = ("sm_90",) if set_name in HOPPER_SETS else ("sm_80", "sm_89", "sm_90")
     for arch in archs:
         largest = max(kernel.smem_bytes for kernel in kernels(set_name, arch))
         assert largest <= SMEM_KIB[arch] * 1024

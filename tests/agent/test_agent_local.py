@@ -131,6 +131,24 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> FakeNvml:
 
 
 @pytest.mark.parametrize(
+    ("entries", "gpus"),
+    [
+        (None, ["GPU-aaaa1111", "GPU-bbbb2222", "GPU-bbbb3333", "GPU-cccc4444"]),
+        ("2, 0", ["2", "0"]),
+        ("1,-1,0", ["1"]),
+        ("GPU-bbbb3,MIG-eeee6666", ["GPU-bbbb3", "MIG-eeee6666"]),
+        ("", []),
+    ],
+)
+def test_every_gpu_that_cuda_shows_is_listed(
+    fake: FakeNvml, monkeypatch: pytest.MonkeyPatch, entries: str | None, gpus: list[str]
+) -> None:
+    if entries is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", entries)
+    assert visible.visible_gpus() == gpus
+
+
+@pytest.mark.parametrize(
     ("entries", "uuid"),
     [
         (None, "GPU-aaaa1111"),

@@ -138,7 +138,7 @@ def test_a_set_that_an_architecture_lacks_is_refused_there_and_ends_no_run(
         ),
         ({"kernel": []}, "no kernel: leave the key out, or name some"),
         ({"scalars": [[1, 1]], "alpha": 2.0}, "scalars replaces alpha and beta"),
-        ({"family": "cutlass", "kernel_set": "huge"}, "'paper', 'default' or 'wide'"),
+        ({"family": "cutlass", "kernel_set": "huge"}, "'paper', 'default', 'wide' or 'between'"),
         ({"per_shape": 0}, "greater than or equal to 1"),
     ],
 )

@@ -343,8 +343,8 @@ def test_info_says_what_a_model_is(run: Run, power_model: bytes, tmp_path: Path)
         (["--config", "tiled:tile_m=-1"], "tile_m = '-1': must be a whole number"),
         (["--config", "tiled:tile_m=16777216"], "tile_m = 16777216: must be a whole number from 0"),
         (
-            ["--config", "tiled", "--dtype", "int8"],
-            "dtype = 'int8': unknown dtype; use one of fp64",
+            ["--config", "tiled", "--dtype", "int4"],
+            "dtype = 'int4': unknown dtype; use one of fp64",
         ),
         (
             ["--config", "tiled", "--dtype", "bf16"],

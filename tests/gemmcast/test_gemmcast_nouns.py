@@ -43,8 +43,8 @@ def test_gemm_refuses_a_size_that_is_no_whole_number_in_range(field: str, value:
 
 def test_gemm_names_the_dtypes_and_layouts_it_knows() -> None:
     assert (
-        refusal(Gemm, m=1, n=1, k=1, dtype="int8")
-        == f"dtype = 'int8': unknown dtype; use one of {', '.join(DTYPES)}"
+        refusal(Gemm, m=1, n=1, k=1, dtype="int4")
+        == f"dtype = 'int4': unknown dtype; use one of {', '.join(DTYPES)}"
     )
     assert (
         refusal(Gemm, m=1, n=1, k=1, layout="NN")

@@ -31,7 +31,7 @@ from agent.kernels.cublaslt.library import (
     Problem,
     capabilities,
 )
-from agent.kernels.cublaslt.matrices import MATMUL_TYPES, Alignment
+from agent.kernels.cublaslt.matrices import ALONG_K, MATMUL_TYPES, Alignment
 from agent.kernels.cublaslt.names import Capabilities, IdDecoder
 from agent.operands import Operands, addresses
 from gemmcast.config import KernelConfig
@@ -133,9 +133,7 @@ class CublasLt:
 
     def prepare(self, gemm: Gemm, config: KernelConfig, sets: Sequence[Operands]) -> Prepared:
         """Select the algorithm and build the calls."""
-        if gemm.dtype == "fp8_e4m3" and gemm.layout != "nt":
-            rule = "cublaslt multiplies fp8 in layout nt only (sm_90 reads both operands along k)"
-            raise MeasurementError("unsupported", f"{rule}, not {gemm.layout}")
+        _check_supported(gemm)
         space = self._space(gemm, aligned(sets))
         selected = space.select(config)
         launch = self._launch(gemm, space.problem, selected.configured, sets)
@@ -154,7 +152,9 @@ class CublasLt:
         configured: ConfiguredAlgorithm,
         sets: Sequence[Operands],
     ) -> MatmulLaunch:
-        scalars = np.array([gemm.alpha, gemm.beta], np.float32)
+        scalars = np.array(
+            [gemm.alpha, gemm.beta], np.int32 if gemm.dtype == "int8" else np.float32
+        )
         alpha = scalars.ctypes.data
         beta = alpha + scalars.itemsize
         before = (self._handle, problem.operation, alpha)
@@ -237,6 +237,18 @@ class CublasLt:
         if dtype not in self._capabilities:
             self._capabilities[dtype] = capabilities(self._lt, self._handle, dtype)
         return self._capabilities[dtype]
+
+
+def _check_supported(gemm: Gemm) -> None:
+    if gemm.dtype in ALONG_K and gemm.layout != "nt":
+        both = "sm_90 reads both operands along k"
+        reason = f"cublaslt multiplies {gemm.dtype} in layout nt only ({both}), not {gemm.layout}"
+        raise MeasurementError("unsupported", reason)
+    is_whole = gemm.alpha.is_integer() and gemm.beta.is_integer()
+    if gemm.dtype == "int8" and not is_whole:
+        scalars = f"alpha = {gemm.alpha:g} and beta = {gemm.beta:g}"
+        reason = f"cublaslt multiplies int8 by whole numbers only, not by {scalars}"
+        raise MeasurementError("unsupported", reason)
 
 
 def aligned(sets: Sequence[Operands]) -> Alignment:

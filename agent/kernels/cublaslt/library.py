@@ -46,7 +46,6 @@ from agent.kernels.cublaslt.attributes import (
     put,
 )
 from agent.kernels.cublaslt.matrices import (
-    FP32,
     MATMUL_TYPES,
     Alignment,
     MatmulTypes,
@@ -102,7 +101,7 @@ class Problem:
         lt = self._lt
         types = self._types
         a, b, c = matrices(gemm)
-        operation = lt.matmul_desc_create(types.compute, FP32)
+        operation = lt.matmul_desc_create(types.compute, types.scale)
         self._descriptors.append((lt.matmul_desc_destroy, operation))
         put(lt.matmul_desc_set_attribute, operation, TRANSA, int(a.transposed))
         put(lt.matmul_desc_set_attribute, operation, TRANSB, int(b.transposed))

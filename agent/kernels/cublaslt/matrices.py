@@ -2,7 +2,8 @@
 
 C^T = B^T·A^T is computed: the library's A is our B, its B is our A, and a row-major matrix is read
 as its transpose. fp8 keeps the library's default of accurate accumulation
-(CUBLASLT_MATMUL_DESC_FAST_ACCUM = 0, as torch._scaled_mm does) and unit scales.
+(CUBLASLT_MATMUL_DESC_FAST_ACCUM = 0, as torch._scaled_mm does) and unit scales. int8 is added up in
+int32, as which C is stored too.
 """
 
 from __future__ import annotations
@@ -18,16 +19,19 @@ Alignment = tuple[int, int, int]
 # cudaDataType_t
 FP32: Final = 0
 FP16: Final = 2
+INT8: Final = 3
+INT32: Final = 10
 BF16: Final = 14
 E4M3: Final = 28
 
 # cublasComputeType_t
 COMPUTE_32F: Final = 68
+COMPUTE_32I: Final = 72
 COMPUTE_32F_FAST_TF32: Final = 77
 
 
 class MatmulTypes(NamedTuple):
-    """How cuBLASLt reads and multiplies one dtype. alpha and beta are fp32."""
+    """How cuBLASLt reads and multiplies one dtype."""
 
     inputs: int
     """cudaDataType_t of A and B."""
@@ -35,11 +39,13 @@ class MatmulTypes(NamedTuple):
     """cudaDataType_t of C."""
     compute: int
     """cublasComputeType_t."""
+    scale: int = FP32
+    """cudaDataType_t of alpha and beta."""
 
     @property
     def arguments(self) -> tuple[int, ...]:
         """As the library's queries take them: compute, scale, A, B, C and D."""
-        return self.compute, FP32, self.inputs, self.inputs, self.output, self.output
+        return self.compute, self.scale, self.inputs, self.inputs, self.output, self.output
 
 
 MATMUL_TYPES: Final = {
@@ -48,8 +54,11 @@ MATMUL_TYPES: Final = {
     "fp16": MatmulTypes(FP16, FP16, COMPUTE_32F),
     "bf16": MatmulTypes(BF16, BF16, COMPUTE_32F),
     "fp8_e4m3": MatmulTypes(E4M3, BF16, COMPUTE_32F),
+    "int8": MatmulTypes(INT8, INT32, COMPUTE_32I, scale=INT32),
 }
 """By dtype."""
+ALONG_K: Final = ("fp8_e4m3", "int8")
+"""dtypes of which sm_90 reads both operands along k: layout nt only."""
 
 
 class Matrix(NamedTuple):

@@ -27,8 +27,9 @@ JOBS = os.cpu_count() or 1
 PARTS = 20
 """Lines of a build without a terminal, at most."""
 SET_HELP = (
-    "paper (SIMT fp32), default (about 100: SIMT and tensor cores) "
-    "or wide (default and wgmma; sm_90 only)"
+    "paper (SIMT fp32), default (about 100: SIMT and tensor cores), "
+    "wide (default and wgmma; sm_90 only) "
+    "or between (about 200 more tiles and stages; sm_90 only)"
 )
 
 

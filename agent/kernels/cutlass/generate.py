@@ -4,18 +4,26 @@
 - default: SIMT fp32 with more stages and swizzles, and tensor cores through mma.sync (sm_80 on),
   split-k at run time;
 - wide: default, and tensor cores through wgmma and TMA (sm_90), with clusters, warp-specialised
-  schedules and stream-k.
+  schedules and stream-k;
+- between: tiles and stages between those of wide, and tn and tt in half precision (sm_90).
 
 The tables are in tile_tables.py. Pure text: needs no CUDA, no headers, no GPU.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from agent.kernels.cutlass.kernel import IN_BYTES, CutlassKernel
 from agent.kernels.cutlass.tile_tables import (
+    BETWEEN_SIMT,
+    BETWEEN_TENSOR_OP,
+    BETWEEN_TRANSPOSED,
+    BETWEEN_WGMMA,
+    BETWEEN_WGMMA_FP8,
     SIMT_EXTRA,
+    SIMT_PAPER,
     SIMT_TILES,
     TENSOR_OP,
     TENSOR_OP_LAYOUTS,
@@ -30,7 +38,8 @@ from gemmcast.config import KernelConfig
 from gemmcast.errors import InputError
 from gemmcast.gemm import LAYOUTS
 
-CUTLASS_SETS: Final = ("paper", "default", "wide")
+CUTLASS_SETS: Final = ("paper", "default", "wide", "between")
+HOPPER_SETS: Final = ("wide", "between")
 SMEM_KIB: Final = {
     "sm_70": 96,
     "sm_75": 64,
@@ -60,11 +69,13 @@ def kernels(set_name: str, arch: str) -> list[CutlassKernel]:
     """
     _check_set(set_name, arch)
     if set_name == "paper":
-        members = [_simt(layout, SimtRow(tile)) for layout in LAYOUTS for tile in SIMT_TILES]
+        members = [_simt(layout, row) for layout in LAYOUTS for row in SIMT_PAPER]
     elif set_name == "default":
         members = _default()
+    elif set_name == "wide":
+        members = [*_default(), *_wgmma(WGMMA, WGMMA_FP8)]
     else:
-        members = [*_default(), *_wgmma()]
+        members = _between()
     limit_bytes = SMEM_KIB[arch] * 1024
     return [kernel for kernel in members if kernel.smem_bytes <= limit_bytes]
 
@@ -89,8 +100,8 @@ def _check_set(set_name: str, arch: str) -> None:
     if arch not in SMEM_KIB:
         way_out = f"use one of {', '.join(SMEM_KIB)}"
         raise InputError("arch", arch, "kernels are not generated for this architecture", way_out)
-    if set_name == "wide" and arch != HOPPER:
-        rule = f"the set wide needs wgmma, which only {HOPPER} has"
+    if set_name in HOPPER_SETS and arch != HOPPER:
+        rule = f"the set {set_name} needs wgmma, which only {HOPPER} has"
         raise InputError("arch", arch, rule, "build the set default")
     if set_name == "default" and int(arch.removeprefix("sm_")) < 80:
         rule = "the set default needs asynchronous copies, which came with sm_80"
@@ -98,19 +109,31 @@ def _check_set(set_name: str, arch: str) -> None:
 
 
 def _default() -> list[CutlassKernel]:
-    simt = [_simt("nn", SimtRow(tile)) for tile in SIMT_TILES]
-    simt += [_simt("nn", row) for row in SIMT_EXTRA]
-    tensor_op = []
+    simt = [_simt("nn", row) for row in (*SIMT_PAPER, *SIMT_EXTRA)]
+    return simt + _tensor_ops(TENSOR_OP)
+
+
+def _between() -> list[CutlassKernel]:
+    members = [_simt("nn", row) for row in BETWEEN_SIMT]
+    members += _tensor_ops(BETWEEN_TENSOR_OP)
+    for dtype in ("fp16", "bf16"):
+        for layout in ("tn", "tt"):
+            members += [_tensor_op(dtype, layout, row) for row in BETWEEN_TRANSPOSED]
+    return members + _wgmma(BETWEEN_WGMMA, BETWEEN_WGMMA_FP8)
+
+
+def _tensor_ops(rows: Sequence[TensorOpRow]) -> list[CutlassKernel]:
+    members = []
     for dtype in ("tf32", "fp16", "bf16"):
         for layout in TENSOR_OP_LAYOUTS:
-            tensor_op += [_tensor_op(dtype, layout, row) for row in TENSOR_OP]
-    return simt + tensor_op
+            members += [_tensor_op(dtype, layout, row) for row in rows]
+    return members
 
 
-def _wgmma() -> list[CutlassKernel]:
+def _wgmma(usual: Sequence[WgmmaRow], fp8: Sequence[WgmmaRow]) -> list[CutlassKernel]:
     members = []
     for dtype, layouts in WGMMA_LAYOUTS.items():
-        rows = WGMMA_FP8 if dtype == "fp8_e4m3" else WGMMA
+        rows = fp8 if dtype == "fp8_e4m3" else usual
         for layout in layouts:
             members += [_hopper(dtype, layout, row) for row in rows]
     return members

@@ -2,7 +2,8 @@
 
 Tiles and warp tiles of CUTLASS 2.x kernels are those of CUTLASS' own generator
 (cutlass_library/generator.py, GenerateSM50_Simt and GenerateSM80_TensorOp_*). A tile of 256 x 256
-is in no set: docs/cutlass.md says why.
+is in no set: docs/cutlass.md says why. Tables BETWEEN_* are those of the set `between`: no row is
+in the other tables, so that the knobs alone name one kernel of all sets.
 """
 
 from __future__ import annotations
@@ -47,8 +48,18 @@ SIMT_TILES: Final = {
     (128, 128): (32, 64),
     (256, 128): (64, 64),
     (128, 256): (64, 64),
+    (128, 32): (64, 32),
+    (32, 128): (32, 64),
 }
 """Tile of a thread block -> tile of a warp."""
+SIMT_PAPER: Final = (
+    SimtRow((64, 64)),
+    SimtRow((128, 64)),
+    SimtRow((64, 128)),
+    SimtRow((128, 128)),
+    SimtRow((256, 128)),
+    SimtRow((128, 256)),
+)
 SIMT_EXTRA: Final = (
     SimtRow((64, 64), 4, 1),
     SimtRow((128, 64), 4, 1),
@@ -76,6 +87,51 @@ TENSOR_OP: Final = (
     TensorOpRow((128, 256), (64, 64), 64, 3, 1),
     TensorOpRow((128, 256), (64, 64), 128, 3, 8),
 )
+BETWEEN_SIMT: Final = (
+    SimtRow((128, 32), 2, 1),
+    SimtRow((128, 32), 4, 1),
+    SimtRow((32, 128), 2, 1),
+    SimtRow((32, 128), 4, 1),
+    SimtRow((64, 64), 3, 1),
+    SimtRow((64, 64), 5, 1),
+    SimtRow((64, 64), 2, 4),
+    SimtRow((128, 64), 3, 1),
+    SimtRow((128, 64), 5, 4),
+    SimtRow((64, 128), 3, 1),
+    SimtRow((64, 128), 4, 1),
+    SimtRow((64, 128), 5, 8),
+    SimtRow((128, 128), 3, 1),
+    SimtRow((128, 128), 4, 4),
+    SimtRow((256, 128), 3, 1),
+    SimtRow((128, 256), 3, 1),
+)
+BETWEEN_TENSOR_OP: Final = (
+    TensorOpRow((64, 64), (32, 32), 64, 3, 1),
+    TensorOpRow((64, 64), (32, 32), 64, 6, 4),
+    TensorOpRow((64, 64), (32, 32), 128, 3, 1),
+    TensorOpRow((128, 32), (32, 32), 64, 4, 1),
+    TensorOpRow((32, 128), (32, 32), 64, 4, 1),
+    TensorOpRow((128, 64), (64, 32), 64, 3, 1),
+    TensorOpRow((128, 64), (64, 32), 128, 4, 4),
+    TensorOpRow((64, 128), (32, 64), 64, 3, 1),
+    TensorOpRow((64, 128), (32, 64), 128, 4, 1),
+    TensorOpRow((128, 128), (64, 64), 128, 4, 1),
+    TensorOpRow((128, 128), (64, 32), 64, 4, 1),
+    TensorOpRow((128, 192), (64, 48), 64, 3, 1),
+    TensorOpRow((192, 128), (48, 64), 64, 3, 1),
+    TensorOpRow((256, 64), (64, 64), 64, 3, 1),
+    TensorOpRow((256, 64), (64, 64), 128, 4, 4),
+    TensorOpRow((64, 256), (64, 64), 64, 3, 1),
+    TensorOpRow((256, 128), (64, 64), 64, 4, 1),
+    TensorOpRow((128, 256), (64, 64), 64, 4, 4),
+)
+BETWEEN_TRANSPOSED: Final = (
+    TensorOpRow((64, 64), (32, 32), 64, 4, 1),
+    TensorOpRow((128, 128), (64, 64), 64, 4, 1),
+    TensorOpRow((256, 128), (64, 64), 64, 3, 1),
+    TensorOpRow((128, 256), (64, 64), 64, 3, 1),
+)
+"""For fp16 and bf16 in the layouts tn and tt, which the other sets do not have."""
 TENSOR_OP_LAYOUTS: Final = ("nn", "nt")
 """nt is what PyTorch's Linear runs: k lies contiguous in both operands."""
 WGMMA: Final = (
@@ -95,6 +151,38 @@ WGMMA_FP8: Final = (
     WgmmaRow((128, 256), (2, 1), "coopfast", 1),
     WgmmaRow((256, 128), (1, 2), "coopfast", 8),
     WgmmaRow((128, 128), (1, 2), "streamk", 1),
+)
+BETWEEN_WGMMA: Final = (
+    WgmmaRow((64, 64), (1, 1), "ws", 1),
+    WgmmaRow((64, 96), (1, 1), "ws", 1),
+    WgmmaRow((64, 192), (1, 1), "ws", 1),
+    WgmmaRow((64, 64), (2, 1), "pingpong", 1),
+    WgmmaRow((64, 256), (1, 1), "pingpong", 1),
+    WgmmaRow((128, 64), (1, 1), "pingpong", 1),
+    WgmmaRow((128, 96), (2, 1), "pingpong", 1),
+    WgmmaRow((128, 160), (1, 1), "coop", 1),
+    WgmmaRow((128, 192), (2, 1), "coop", 1),
+    WgmmaRow((128, 128), (2, 2), "coop", 4),
+    WgmmaRow((256, 64), (1, 1), "coop", 1),
+    WgmmaRow((256, 96), (2, 1), "coop", 4),
+    WgmmaRow((128, 64), (1, 2), "streamk", 1),
+    WgmmaRow((128, 192), (1, 2), "streamk", 1),
+)
+BETWEEN_WGMMA_FP8: Final = (
+    WgmmaRow((64, 64), (1, 1), "ws", 1),
+    WgmmaRow((64, 96), (1, 1), "ws", 1),
+    WgmmaRow((64, 192), (1, 1), "ws", 1),
+    WgmmaRow((64, 64), (2, 1), "pingpong", 1),
+    WgmmaRow((64, 256), (1, 1), "pingpongfast", 1),
+    WgmmaRow((128, 64), (1, 1), "pingpongfast", 1),
+    WgmmaRow((128, 96), (2, 1), "pingpongfast", 1),
+    WgmmaRow((128, 160), (1, 1), "coopfast", 1),
+    WgmmaRow((128, 192), (2, 1), "coopfast", 1),
+    WgmmaRow((128, 128), (2, 2), "coop", 4),
+    WgmmaRow((256, 64), (1, 1), "coop", 1),
+    WgmmaRow((256, 96), (2, 1), "coopfast", 4),
+    WgmmaRow((128, 64), (1, 2), "streamk", 1),
+    WgmmaRow((128, 96), (1, 2), "streamk", 1),
 )
 WGMMA_LAYOUTS: Final = {
     "fp16": ("nn", "nt"),
