@@ -319,6 +319,7 @@ def import_(
     )
     imported = read_table(file, format, given_device, assignments(constants or []), known)
     with place.locked(), SampleStore.writing(uri, place.path) as samples:
+        samples.each_board.update(imported.each_board)
         added = len(samples.append([imported.table]))
     counts: dict[str, object] = {
         "file": str(file),

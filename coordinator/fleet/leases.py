@@ -124,9 +124,7 @@ class Leases:
         """Whether the cells of a device were added before."""
         return device_key in self._queues
 
-    def add_queue(
-        self, device_key: str, cells: Sequence[Cell], drawn: Sequence[Cell] = ()
-    ) -> None:
+    def add_queue(self, device_key: str, cells: Sequence[Cell], drawn: Sequence[Cell] = ()) -> None:
         """Cells that an agent with this device name or UUID can measure.
 
         Args:

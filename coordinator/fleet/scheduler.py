@@ -1,8 +1,8 @@
 """The scheduler: lease cells to agents, commit what comes back, train when it is due, push the
 champion.
 
-It has no state that the store lacks: a cell is done when the store has its answer, so the process may
-be killed at any moment and started again. One thread; training and publishing happen elsewhere
+It has no state that the store lacks: a cell is done when its answer is committed, so the process
+may be killed at any moment and started again. One thread; training and publishing happen elsewhere
 (coordinator/fleet/trainer.py). A CPU that trains cannot measure: agents of this host's CPU get no
 cells while a training waits or runs. Knows nothing of Ray, nor of the terminal.
 """

@@ -1,8 +1,8 @@
 """What the rows of a store say of each cell: the answers it has, and of which boards.
 
-A row is the answer of its cell, whatever its status, unless the status is CONTENDED: such a row only
-records that other processes used the device. The cell stays due, and its answer replaces the record.
-Knows nothing of files, plans or runs.
+A row is the answer of its cell, whatever its status, unless the status is CONTENDED: such a row
+only records that other processes used the device. The cell stays due, and its answer replaces the
+record. Knows nothing of files, plans or runs.
 """
 
 from __future__ import annotations

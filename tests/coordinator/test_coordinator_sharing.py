@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import socket
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -13,6 +17,7 @@ from fake_fleet import FakeAgent, FakeFleet, Measure, make_scheduler, never, row
 
 from coordinator.fleet.cell_queue import MAX_CONTENDED
 from coordinator.fleet.interface import Progress
+from coordinator.fleet.record import RunRecord
 from coordinator.fleet.scheduler import Scheduler
 from coordinator.fleet.sharing import (
     LEAST_PATIENCE_S,
@@ -20,9 +25,12 @@ from coordinator.fleet.sharing import (
     MOST_PATIENCE_S,
     Sharing,
 )
+from coordinator.holder import Holder
 from coordinator.plan.cells import plan_cells
 from coordinator.plan.schema import Plan
+from coordinator.progress import RunDisplay
 from coordinator.samples.store import SampleStore
+from coordinator.workspace import Workspace
 from gemmcast.arrow import to_table
 from gemmcast.cell import Cell
 from gemmcast.device import Device
@@ -212,15 +220,20 @@ def test_another_gpu_of_the_type_measures_what_the_shared_one_does_not(
     assert fleet.time_s < LEAST_PATIENCE_S
 
 
-def test_a_shared_gpu_comes_back_while_others_measure(
-    store: SampleStore, crowd: Crowd, make_plan: MakePlan, gpu: Device
+def test_a_gpu_that_was_given_up_comes_back_while_others_measure(
+    store: SampleStore,
+    crowd: Crowd,
+    make_plan: MakePlan,
+    gpu: Device,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("coordinator.fleet.sharing.LEAST_PATIENCE_S", 5.0)
     other = replace(gpu, uuid="GPU-paper-1")
-    plan = make_plan({"sample": 500, "max": 4096}, family="cublas", devices={"second_board": 0})
+    plan = make_plan({"sample": 150, "max": 4096}, family="cublas", devices={"second_board": 0})
     fleet = _fleet(crowd, gpu, other, batch=1)
-    crowd.spans[gpu.uuid] = (0.0, LEAST_PATIENCE_S + 10)
+    crowd.spans[gpu.uuid] = (0.0, 10.0)
     _run(plan, store, fleet)
-    assert store.counts() == {"ok": 500}
+    assert store.counts() == {"ok": 150}
     assert store.read()["device_uuid"].to_pylist().count(gpu.uuid) > 10
 
 
@@ -241,6 +254,66 @@ def test_on_a_cpu_a_cell_that_is_always_interrupted_ends_after_some_tries(
     assert fleet.measured[long.cell_id] == MAX_CONTENDED
     assert (scheduler.progress.cells, scheduler.progress.done) == (40, 39)
     assert fleet.time_s < 20
+
+
+# What people are told
+
+
+def test_the_end_of_a_run_says_what_is_due_and_status_repeats_it(
+    tmp_path: Path, coordinator: Callable[..., Any], crowd: Crowd, cells: list[Cell], gpu: Device
+) -> None:
+    crowd.spans[gpu.uuid] = (0.0, 1e9)
+    _fleet(crowd, gpu)
+    workspace = tmp_path / "workspace"
+    SampleStore.open(workspace / "samples", create=True).append([to_table([crowd(cells[0], gpu)])])
+    progress = Progress(cells=30, done=18, second_due=1, agents=1)
+    left = RunRecord.of(progress, is_at_end=True)
+    assert left.lines() == [
+        "Still due, because other processes used the devices: 12 cells. "
+        "Run the same plan again for them.",
+        "Due on a second board of the same type: 1 cell.",
+    ]
+    (workspace / "run.json").write_bytes(left.to_json())
+    shown = coordinator("status", "--workspace", workspace).stdout
+    assert "12 (contended): run the same plan again" in shown
+    assert "due on a second board" in shown
+    values = json.loads(coordinator("status", "--workspace", workspace, "--json").stdout)
+    assert (values["contended_due"], values["second_due"], values["waiting"]) == (12, 1, {})
+    # A run that was stopped has not left them: it goes on.
+    assert RunRecord.of(progress, is_at_end=False).contended_due == 0
+    assert RunRecord.of(Progress(cells=30, done=30), is_at_end=True).lines() == []
+
+
+def test_status_says_which_agent_waits_and_why_while_the_run_lives(
+    tmp_path: Path, coordinator: Callable[..., Any]
+) -> None:
+    workspace = Workspace(tmp_path / "workspace")
+    progress = Progress(cells=30, agents=1, waiting={"node0/gpu0": REASON})
+    with workspace.locked():
+        SampleStore.open(workspace.samples, create=True)
+        workspace.run.write_bytes(RunRecord.waiting_in(progress).to_json())
+        shown = coordinator("status", "--workspace", workspace.path).stdout
+        (line,) = [line for line in shown.splitlines() if "waits" in line]
+        assert line.split(maxsplit=2) == ["node0/gpu0", "waits", REASON]
+    # Killed, it cannot take the note back.
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    holder = Holder(host=socket.gethostname(), pid=dead.pid)
+    (workspace.path / "holder").write_text(holder.to_json())
+    assert "waits" not in coordinator("status", "--workspace", workspace.path).stdout
+    workspace.run.write_bytes(b"{")
+    assert coordinator("status", "--workspace", workspace.path).returncode == 0
+
+
+def test_the_progress_line_says_who_waits_and_why() -> None:
+    waiting = {"node0/gpu0": REASON}
+    display = RunDisplay()
+    run = Progress(cells=30, done=3, agents=2, waiting=waiting, second_due=2)
+    assert f"2 agents, node0/gpu0 waits ({REASON}), no model" in display.details(run, None)
+    run.waiting["node1/gpu0"] = "2 other process(es) hold this GPU"
+    assert f"node0/gpu0 and 1 more wait ({REASON})" in display.details(run, None)
+    run = Progress(cells=30, done=30, agents=2, second_due=2)
+    assert "2 for a second board" in display.details(run, None)
 
 
 def test_an_older_store_with_contended_cells_is_continued(
