@@ -114,7 +114,7 @@ def run(
         terminal.show_line(summary.model.text())
 
     terminal.result(asdict(summary), as_json=json, text=text)
-    if summary.stopped:
+    if not summary.complete:
         leave(INTERRUPTED)
 
 
@@ -389,8 +389,8 @@ def _opened(workspace: Path, store: str | None) -> tuple[Workspace, SampleStore]
 
 
 def _run_lines(summary: RunSummary) -> list[str]:
-    state = "all committed" if summary.complete else "the rest stays due"
-    if summary.stopped:
+    state = "the rest stays due" if summary.contended_due else "all committed"
+    if not summary.complete:
         state = "stopped; start it again to go on"
     statuses = [f"{count} {status}" for status, count in sorted(summary.statuses.items())]
     counts = ", ".join(statuses) or "nothing new"

@@ -71,7 +71,7 @@ class Progress:
     done: int = 0
     """Cells that have an answer, from this run or earlier."""
     committed_now: int = 0
-    """Rows that were committed in this run."""
+    """Rows that were committed in this run, without records that an answer has replaced."""
     statuses: Counter[str] = field(default_factory=Counter)
     """Status -> rows of this run."""
     agents: int = 0

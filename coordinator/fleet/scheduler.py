@@ -190,7 +190,7 @@ class Scheduler:
                 self._leases.agents[name].failures = 0
         self._answers.add(committed.rows)
         self.progress.statuses = +self._answers.statuses
-        self.progress.committed_now += len(committed.rows)
+        self.progress.committed_now = self.progress.statuses.total()
         self.progress.done += committed.cells
         self.progress.second_due = self._leases.second_due()
 

@@ -59,16 +59,14 @@ class RunSummary:
     done: int
     """Cells that have an answer, from this run or earlier."""
     committed_now: int
-    """Rows that were committed in this run."""
+    """Rows that were committed in this run, without records that an answer has replaced."""
     statuses: dict[str, int]
     """Status -> rows of this run."""
     agents: int
     training: bool
     """Whether a training was still running."""
     complete: bool
-    """Whether every cell has its answer."""
-    stopped: bool
-    """Whether a signal ended it."""
+    """Whether nothing was left that it could measure; False: it was stopped."""
     contended_due: int
     """Cells that it left, because others used the devices."""
     second_due: int
@@ -154,13 +152,13 @@ class RunSession:
         )
         with self._display.progress(label) as show_progress:
             show = self._recording(show_progress)
-            is_at_end = scheduler.run(stop=stop, show=show)
-            if is_at_end:
+            complete = scheduler.run(stop=stop, show=show)
+            if complete:
                 scheduler.train_once_more(stop=stop, show=show)
                 scheduler.deliver(PUSH_LIMIT_S, stop=stop, show=show)
             show(scheduler.progress)
         progress = scheduler.progress
-        left = RunRecord.of(progress, is_at_end=is_at_end)
+        left = RunRecord.of(progress, is_at_end=complete)
         write_record(self.workspace.run, left.to_json())
         return RunSummary(
             cells=progress.cells,
@@ -169,8 +167,7 @@ class RunSession:
             statuses=dict(progress.statuses),
             agents=progress.agents,
             training=progress.training,
-            complete=progress.done == progress.cells,
-            stopped=not is_at_end,
+            complete=complete,
             contended_due=left.contended_due,
             second_due=left.second_due,
             store_version=self.store.version,

@@ -212,6 +212,7 @@ def sample(
             burst: Burst,
             procedure: Procedure,
             *,
+            cold: bool,
             step_s: Any,
             meanwhile: Any,
         ) -> PowerReading:
