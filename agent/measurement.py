@@ -88,10 +88,9 @@ class Measurer:
         # Looks that saw another process on the device, and what the last of them saw.
         self._sightings = 0
         self._seen: str | None = None
-        # It was there at the last look ...
+        # It was there at the last look, and so long any cell has waited for it to leave.
         self._is_shared = False
-        # ... and stayed through all the waits of a cell.
-        self._stays_shared = False
+        self._waited_s = 0.0
 
     def measure(self, cell: Cell, row: Row) -> Steps[None]:
         """Fill the row's columns; while another process computes here, try again a few times.
@@ -99,22 +98,22 @@ class Measurer:
         Raises:
             MeasurementError: whatever is wrong with the cell.
         """
-        # A process that stayed through the waits of one cell is not waited for again.
-        waits_s = () if self._stays_shared else CONTENTION_WAITS_S
-        for wait_s in waits_s:
+        for wait_s in CONTENTION_WAITS_S:
             try:
                 yield from self._measure_once(cell, row)
                 return
             except MeasurementError as error:
-                if error.status != "contended":
+                if error.status != "contended" or self._stays_shared:
                     raise
+            if self._is_shared:
+                self._waited_s += wait_s
             yield Rest(wait_s, self._wait)
-        try:
-            yield from self._measure_once(cell, row)
-        except MeasurementError as error:
-            if error.status == "contended":
-                self._stays_shared = self._is_shared
-            raise
+        yield from self._measure_once(cell, row)
+
+    @property
+    def _stays_shared(self) -> bool:
+        """Whether a process stayed through all waits: it is not waited for again."""
+        return self._waited_s >= sum(CONTENTION_WAITS_S)
 
     def _measure_once(self, cell: Cell, row: Row) -> Steps[None]:
         """Measure while no other process computes here; a look at the begin and one at the end."""
@@ -143,7 +142,7 @@ class Measurer:
             self._sightings += 1
             self._seen = reason
         else:
-            self._stays_shared = False
+            self._waited_s = 0.0
         if self._sightings > sightings:
             raise MeasurementError("contended", str(self._seen)) from None
 

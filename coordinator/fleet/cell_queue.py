@@ -50,12 +50,11 @@ class CellQueue:
 
     def seconds(self, board: str) -> list[Cell]:
         """The cells that this board should measure after another one, with agents or not."""
-        return [cell for cell in self._drawn if self.may_be_second(cell, board)]
-
-    def may_be_second(self, cell: Cell, board: str) -> bool:
-        """Whether this board should measure that cell after another one, and may try it."""
-        is_tried = self._contended[cell.cell_id] >= MAX_CONTENDED
-        return not is_tried and self._due.is_second_of(cell, board)
+        return [
+            cell
+            for cell in self._drawn
+            if self._contended[cell.cell_id] < MAX_CONTENDED and self._due.is_second_of(cell, board)
+        ]
 
     def second_due(self) -> int:
         """How many cells wait for a second board."""

@@ -30,6 +30,9 @@ log = logging.getLogger(__name__)
 CELLS_PER_LEASE = {"cpu": (1, 32), "cuda": (16, 256)}
 """Fewest and most, by kind of device. A GPU's agent works on several cells at once, and has too few
 at the end of a lease."""
+FEWEST_CONTENDED = {"cpu": 8, "cuda": 1}
+"""Contended rows in succession from which on an agent waits. On a CPU one cell may be interrupted
+although its host is free."""
 LEASES_PER_AGENT = 2
 """One that runs and one that waits, so that an agent is never idle between two."""
 MAX_DEATHS = 3
@@ -110,7 +113,7 @@ class Leases:
         self.agents[ready.agent] = AgentState(
             device=ready.device,
             shares_our_cpu=ready.local and ready.device.kind == "cpu",
-            sharing=Sharing(self._now_s),
+            sharing=Sharing(self._now_s, FEWEST_CONTENDED[ready.device.kind]),
             seen_s=self._now_s(),
         )
 
@@ -184,7 +187,7 @@ class Leases:
             if status == CONTENDED:
                 queue.note_contended(cell_id)
         if agent.sharing.saw(statuses, rows["reason"].to_pylist()):
-            log.warning("agent %s: its device is free again", name)
+            log.info("agent %s: its device is free again", name)
             queue.try_again()
 
     def waiting(self) -> dict[str, str]:
@@ -218,17 +221,12 @@ class Leases:
         if queue.set_aside and any(agent.is_waited_for for agent in agents):
             return True
         boards = [agent.device.uuid for agent in agents if self._takes_seconds(agent)]
-        return any(self._has_second(queue, board) for board in boards)
+        return any(map(queue.seconds, boards))
 
     def _takes_seconds(self, agent: AgentState) -> bool:
         """Whether a run waits for it to measure cells after another board: only if it is free."""
         is_here = self._now_s() - agent.seen_s <= RETURN_S
         return is_here and not agent.sharing.is_shared
-
-    def _has_second(self, queue: CellQueue, board: str) -> bool:
-        if queue.seconds(board):
-            return True
-        return any(queue.may_be_second(suspect, board) for suspect in queue.suspects)
 
     def _next_cells(self, agent: AgentState) -> list[Cell]:
         fewest, most = CELLS_PER_LEASE[agent.device.kind]

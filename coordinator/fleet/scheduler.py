@@ -108,6 +108,7 @@ class Scheduler:
         try:
             while not stop():
                 self._take(self._fleet.poll(POLL_S))
+                self._leases.note_answering([one.agent for one in self._fleet.ready_agents()])
                 self._commit_lost_cells()
                 self._push_champion()
                 if self._training_is_due():
@@ -243,7 +244,6 @@ class Scheduler:
             return
         cpu_is_taken = self._training_is_due() or self._is_training()
         answering = {ready.agent for ready in self._fleet.ready_agents()}
-        self._leases.note_answering(answering)
         for name, agent in self._leases.agents.items():
             if name not in answering or (cpu_is_taken and agent.shares_our_cpu):
                 continue

@@ -26,10 +26,12 @@ class Sharing:
 
     Args:
         now_s: a clock that only grows.
+        fewest: contended rows in succession without which the device counts as free.
     """
 
-    def __init__(self, now_s: Callable[[], float]) -> None:
+    def __init__(self, now_s: Callable[[], float], fewest: int = 1) -> None:
         self._now_s = now_s
+        self._fewest = fewest
         self._began_s = now_s()
         self._in_succession = 0
         self._shared_since_s: float | None = None
@@ -63,7 +65,7 @@ class Sharing:
 
     def lease_ended(self, cells: int) -> None:
         """A lease of so many cells has ended: if all of them were contended, wait."""
-        if not cells or self._in_succession < cells:
+        if self._in_succession < max(cells, self._fewest):
             return
         now_s = self._now_s()
         if self._shared_since_s is None:

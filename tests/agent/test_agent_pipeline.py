@@ -494,3 +494,10 @@ def test_a_caller_that_leaves_early_does_not_slow_the_next(
     assert begun == list(FIVE[:2])
     del left
     assert len(list(events)) == 4
+
+
+def test_cells_under_way_share_the_waits_for_a_neighbour(run: Callable[..., Run]) -> None:
+    """Else eight of them would wait eight times as long for one that stays."""
+    seen = run(busy=["1 other process(es) hold this GPU"] * 100)
+    assert set(seen.statuses.values()) == {"contended"}
+    assert sum(seen.waited) < sum(CONTENTION_WAITS_S) + max(CONTENTION_WAITS_S)
