@@ -65,12 +65,8 @@ class AgentState:
 
     @property
     def is_waited_for(self) -> bool:
-        """Whether its device may be free soon, so that cells which were set aside are tried there.
-
-        A CPU is never free of other processes for long: there, a cell's tries are enough.
-        """
-        is_shared_gpu = self.device.kind == "cuda" and self.sharing.is_shared
-        return is_shared_gpu and not self.sharing.is_given_up
+        """Whether its device may be free soon: cells that were set aside are tried there."""
+        return self.sharing.is_shared and not self.sharing.is_given_up
 
     @property
     def is_full(self) -> bool:

@@ -45,6 +45,8 @@ def test_where_this_process_is_listed_all_others_are_neighbours(
 def test_where_this_process_is_not_listed_all_are_neighbours() -> None:
     """As in some containers."""
     assert _counts([], [], [OTHER], [OTHER, THIRD], []) == [0, 1, 2, 0]
+    # One of them came while our context was made.
+    assert _counts([OLD], [OLD, OTHER], [OLD], []) == [1, 1, 0]
 
 
 def test_where_ids_are_shared_this_process_is_one_of_those_that_are_listed() -> None:

@@ -226,6 +226,25 @@ def test_a_board_that_is_shared_keeps_no_run_waiting_for_second_measurements(
     assert (progress.done, progress.second_due) == (CELLS, len(drawn))
 
 
+def test_a_board_that_is_free_again_measures_what_it_could_not(
+    store: SampleStore,
+    boards: Callable[..., FakeFleet],
+    measure: Measure,
+    plan: Plan,
+    drawn: set[str],
+    gpu: Device,
+) -> None:
+    def contended_on_b(cell: Cell, device: Device) -> Row:
+        row = measure(cell, device)
+        is_shared = device.uuid == "GPU-b" and fleet.time_s < 20.0
+        return {**row, "status": "contended"} if is_shared else row
+
+    fleet = boards("GPU-a", "GPU-b", measured_by=contended_on_b, batch=1)
+    run_all(plan, store, fleet)
+    assert fleet.time_s > 20.0
+    _is_settled(store, plan, gpu, drawn)
+
+
 def test_a_board_that_is_gone_for_good_ends_the_run(
     store: SampleStore,
     boards: Callable[..., FakeFleet],

@@ -185,6 +185,9 @@ def test_a_device_that_is_always_shared_ends_the_run_and_its_cells_stay_due(
     scheduler, _ = _run(plan, store, fleet)
     assert LEAST_PATIENCE_S < fleet.time_s < 2 * LEAST_PATIENCE_S + 5
     assert (scheduler.progress.cells, scheduler.progress.done) == (count, 0)
+    # While it waits, one cell after another shows whether the device is free.
+    probes = [len(cells) for _, cells in fleet.leased if len(cells) < count or count == 1]
+    assert 5 <= len(probes) <= 9
     # Those that were tried are recorded, and have no answer.
     assert store.counts().keys() == {"contended"}
     assert store.committed == set()
@@ -254,6 +257,16 @@ def test_on_a_cpu_a_cell_that_is_always_interrupted_ends_after_some_tries(
     assert fleet.measured[long.cell_id] == MAX_CONTENDED
     assert (scheduler.progress.cells, scheduler.progress.done) == (40, 39)
     assert fleet.time_s < 20
+
+
+def test_a_cpu_that_others_use_all_the_time_ends_the_run_too(
+    store: SampleStore, crowd: Crowd, make_plan: MakePlan, cpu: Device
+) -> None:
+    fleet = _fleet(crowd, cpu)
+    crowd.spans[cpu.uuid] = (0.0, 1e9)
+    scheduler, _ = _run(make_plan({"sample": 20}), store, fleet)
+    assert (scheduler.progress.cells, scheduler.progress.done) == (20, 0)
+    assert fleet.time_s < 2 * LEAST_PATIENCE_S
 
 
 # What people are told
