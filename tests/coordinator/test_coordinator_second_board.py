@@ -10,17 +10,21 @@ from typing import Any
 import pytest
 from fake_fleet import FakeAgent, FakeFleet, Measure, make_scheduler, never, run_all
 
+from coordinator.fleet.cell_queue import MAX_CONTENDED, CellQueue
+from coordinator.fleet.commits import CommitQueue
 from coordinator.fleet.deaths import RETURN_S
+from coordinator.fleet.due import Due
 from coordinator.fleet.scheduler import Scheduler
 from coordinator.plan.cells import plan_cells
 from coordinator.plan.schema import Plan
 from coordinator.samples.store import SampleStore
+from gemmcast.arrow import to_table
 from gemmcast.cell import Cell
 from gemmcast.device import Device
 from gemmcast.rows import Row
 
 MakePlan = Callable[..., Plan]
-CELLS = 200
+CELLS = 120
 BOARDS = ("GPU-a", "GPU-b", "GPU-c")
 
 
@@ -112,6 +116,22 @@ def test_drawn_cells_are_measured_by_two_boards(
     assert again.leased == []
 
 
+def test_second_measurements_come_as_soon_as_they_fill_a_lease(
+    store: SampleStore, boards: Callable[..., FakeFleet], make_plan: MakePlan
+) -> None:
+    """Boards may not be there for long."""
+    plan = make_plan({"sample": 600, "max": 4096}, family="cublas", devices={"second_board": 0.3})
+    fleet = boards(*BOARDS[:2], batch=16)
+    run_all(plan, store, fleet)
+    seen = set[str]()
+    firsts, seconds = [], []
+    for i, (_, cells) in enumerate(fleet.leased):
+        ids = {cell.cell_id for cell in cells}
+        (seconds if ids & seen else firsts).append(i)
+        seen |= ids
+    assert min(seconds) < max(firsts) - 3
+
+
 def test_one_board_ends_the_run_and_the_day_comes_when_there_is_another(
     store: SampleStore,
     boards: Callable[..., FakeFleet],
@@ -167,6 +187,7 @@ def test_an_agent_that_dies_under_its_second_measurement_is_no_loss(
     _is_settled(store, plan, gpu, drawn)
     # On the other board only, until it is given up there.
     assert fleet.deaths == {deadly: 3}
+    assert fleet.cells_leased_to("node-GPU-a/gpu0") == 0
     statuses = [row["status"] for row in store.read().to_pylist() if row["cell_id"] == deadly]
     assert sorted(statuses) == ["agent_lost", "ok"]
 
@@ -226,23 +247,45 @@ def test_a_board_that_is_shared_keeps_no_run_waiting_for_second_measurements(
     assert (progress.done, progress.second_due) == (CELLS, len(drawn))
 
 
+def test_what_was_contended_too_often_is_tried_again_on_a_free_device(
+    store: SampleStore, plan: Plan, gpu: Device, measure: Measure
+) -> None:
+    here, elsewhere = plan_cells(plan, gpu).cells[:2]
+    store.append([to_table([measure(elsewhere, replace(gpu, uuid="GPU-a"))])])
+    commits = CommitQueue(store, lambda: 0.0)
+    commits.take_each_board([elsewhere.cell_id])
+    queue = CellQueue(gpu.name, [here], [elsewhere], Due(commits))
+    assert (list(queue.first), queue.seconds("GPU-b")) == ([here], [elsewhere])
+    for tried in range(1, MAX_CONTENDED + 1):
+        queue.note_contended(here.cell_id)
+        queue.note_contended(elsewhere.cell_id)
+        queue.give_back([queue.first.popleft(), elsewhere])
+        assert len(queue.first) == len(queue.seconds("GPU-b")) == (tried < MAX_CONTENDED)
+    queue.try_again()
+    assert (list(queue.first), queue.seconds("GPU-b")) == ([here], [elsewhere])
+    queue.note_contended(here.cell_id)
+    queue.give_back([queue.first.popleft()])
+    assert list(queue.first) == [here]
+
+
 def test_a_board_that_is_free_again_measures_what_it_could_not(
     store: SampleStore,
     boards: Callable[..., FakeFleet],
     measure: Measure,
+    make_plan: MakePlan,
     plan: Plan,
-    drawn: set[str],
-    gpu: Device,
 ) -> None:
     def contended_on_b(cell: Cell, device: Device) -> Row:
         row = measure(cell, device)
-        is_shared = device.uuid == "GPU-b" and fleet.time_s < 20.0
+        is_shared = device.uuid == "GPU-b" and fleet.time_s < 30.0
         return {**row, "status": "contended"} if is_shared else row
 
+    run_all(plan, store, boards("GPU-a"))
     fleet = boards("GPU-a", "GPU-b", measured_by=contended_on_b, batch=1)
-    run_all(plan, store, fleet)
-    assert fleet.time_s > 20.0
-    _is_settled(store, plan, gpu, drawn)
+    more = make_plan({"sample": 3 * CELLS}, family="cublas", devices={"second_board": 0.3})
+    progress = run_all(more, store, fleet).progress
+    assert max(fleet.measured.values()) > MAX_CONTENDED
+    assert progress.second_due == 0
 
 
 def test_a_board_that_is_gone_for_good_ends_the_run(
