@@ -14,12 +14,15 @@ import signal
 import sys
 from collections.abc import Callable
 from multiprocessing.connection import Connection
+from time import sleep
 from typing import Protocol, cast
 
 from agent.devices import DeviceBackend
 from agent.instrument import Instrument, LiveInstrument
+from agent.measurement import CONTENTION_WAITS_S
 from agent.messages import Fault, Outcome, Ready, Request, Started
 from agent.spec import AgentSpec
+from agent.undescribed import UndescribedInstrument
 from gemmcast import modeldir
 from gemmcast.cell import Cell
 from gemmcast.device import Device
@@ -98,15 +101,34 @@ def open_backend(kind: str) -> DeviceBackend:
 
 
 def open_instrument(
-    spec: AgentSpec, backend_of: Callable[[str], DeviceBackend] = open_backend
+    spec: AgentSpec,
+    backend_of: Callable[[str], DeviceBackend] = open_backend,
+    wait: Callable[[float], None] = sleep,
 ) -> Instrument:
-    """The instrument of the spec's kind of device."""
+    """The instrument of the spec's kind of device.
+
+    Its description is from an earlier process of this node, or is measured now.
+    """
     if spec.kind == "replay":
         return _open_replay(spec)
     backend = backend_of(spec.kind)
-    device = _described(backend, modeldir.devices(spec.model_dir))
+    device = recall(backend.identify(), modeldir.devices(spec.model_dir))
+    if device is None:
+        is_alone = _is_alone(backend, wait)
+        device = backend.characterise()
+        if not is_alone or backend.contention() is not None:
+            return UndescribedInstrument(backend, device, spec.agent)
     modeldir.put_device(spec.model_dir, device)
     return LiveInstrument(backend, device, spec.procedure, spec.agent)
+
+
+def _is_alone(backend: DeviceBackend, wait: Callable[[float], None]) -> bool:
+    """Whether nobody else uses the device, or soon leaves it."""
+    for wait_s in CONTENTION_WAITS_S:
+        if backend.contention() is None:
+            return True
+        wait(wait_s)
+    return backend.contention() is None
 
 
 def _open_replay(spec: AgentSpec) -> Instrument:
@@ -115,11 +137,6 @@ def _open_replay(spec: AgentSpec) -> Instrument:
     if spec.dataset is None:
         raise InputError("dataset", None, "replay needs a dataset", "name a Parquet file")
     return ReplayInstrument(spec.dataset, spec.agent, spec.device_name)
-
-
-def _described(backend: DeviceBackend, known: list[Device]) -> Device:
-    """The device with its measured peaks: from an earlier process of this node, or measured now."""
-    return recall(backend.identify(), known) or backend.characterise()
 
 
 def recall(device: Device, known: list[Device]) -> Device | None:

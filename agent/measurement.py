@@ -1,7 +1,10 @@
 """Measure one cell: operands, kernel, check, burst, power. The order stands here and nowhere else.
 
-    refuse -> operands -> first launch -> check -> [short burst -> power window] -> burst
+    look -> refuse -> operands -> first launch -> check -> [short burst -> power window] -> burst
+         -> look
 
+A look is for other processes on the device. One that sees some spoils every cell under way: it has
+status "contended", and is measured again when they have left.
 A measurement is a generator that yields whatever it waits for and fills a row as it goes on. What
 goes wrong with the cell is raised as MeasurementError; the readings so far stay in the row.
 Knows nothing of Ray, processes or plans, nor of how many cells are under way.
@@ -83,10 +86,12 @@ class Measurer:
         self._wait = wait
         self._reference: Reference | None = None
         self._reference_sets: Sequence[Operands] | None = None
-        # Another process was on the device at the last look ...
+        # Looks that saw another process on the device, and what the last of them saw.
+        self._sightings = 0
+        self._seen: str | None = None
+        # It was there at the last look, and so long any cell has waited for it to leave.
         self._is_shared = False
-        # ... and stayed there through all the waits of a cell.
-        self._stays_shared = False
+        self._waited_s = 0.0
 
     def measure(self, cell: Cell, row: Row) -> Steps[None]:
         """Fill the row's columns; while another process computes here, try again a few times.
@@ -94,25 +99,55 @@ class Measurer:
         Raises:
             MeasurementError: whatever is wrong with the cell.
         """
-        # A process that stayed through the waits of one cell is not waited for again.
-        waits_s = () if self._stays_shared else CONTENTION_WAITS_S
-        for wait_s in waits_s:
+        for wait_s in CONTENTION_WAITS_S:
             try:
                 yield from self._measure_once(cell, row)
                 return
             except MeasurementError as error:
-                if error.status != "contended":
+                if error.status != "contended" or self._stays_shared:
                     raise
+            if self._is_shared:
+                self._waited_s += wait_s
             yield Rest(wait_s, self._wait)
-        try:
-            yield from self._measure_once(cell, row)
-        except MeasurementError as error:
-            if error.status == "contended":
-                self._stays_shared = self._is_shared
-            raise
+        yield from self._measure_once(cell, row)
+
+    @property
+    def _stays_shared(self) -> bool:
+        """Whether a process stayed through all waits: it is not waited for again."""
+        return self._waited_s >= sum(CONTENTION_WAITS_S)
 
     def _measure_once(self, cell: Cell, row: Row) -> Steps[None]:
-        self._check_contention()
+        """Measure while no other process computes here; a look at the begin and one at the end."""
+        sightings = self._sightings
+        self._refuse_neighbours(sightings)
+        try:
+            yield from self._measure_undisturbed(cell, row)
+        except (MeasurementError, MemoryError):
+            # Whatever went wrong, a neighbour may be the cause.
+            self._refuse_neighbours(sightings)
+            raise
+        self._refuse_neighbours(sightings)
+
+    def _refuse_neighbours(self, sightings: int) -> None:
+        """Look for other processes.
+
+        Args:
+            sightings: looks that had seen one when the cell began.
+
+        Raises:
+            MeasurementError: "contended": one is there, or was seen by any cell in between.
+        """
+        reason = self._backend.contention()
+        self._is_shared = reason is not None
+        if reason is not None:
+            self._sightings += 1
+            self._seen = reason
+        else:
+            self._waited_s = 0.0
+        if self._sightings > sightings:
+            raise MeasurementError("contended", str(self._seen)) from None
+
+    def _measure_undisturbed(self, cell: Cell, row: Row) -> Steps[None]:
         refuse(cell.gemm, cell.config, self._device.kind)
         launched = yield from self._launch_when_there_is_room(cell, row)
         yield self._backend.pending()
@@ -139,13 +174,6 @@ class Measurer:
             raise MeasurementError("unsupported", f"no power reading: {no_power}")
         if power is not None and power.dispute is not None:
             raise MeasurementError("power_disputed", power.dispute)
-
-    def _check_contention(self) -> None:
-        reason = self._backend.contention()
-        self._is_shared = reason is not None
-        if reason is not None:
-            raise MeasurementError("contended", reason)
-        self._stays_shared = False
 
     def _launch_when_there_is_room(self, cell: Cell, row: Row) -> Steps[_Launched]:
         try:

@@ -83,6 +83,7 @@ def meter(
     burst_mhz: float | None = None,
     limit_w: float | None = None,
     meanwhile: Callable[[], object] = lambda: None,
+    contention: Callable[[], str | None] = lambda: None,
     clock: HostClock = HOST_CLOCK,
 ) -> PowerReading:
     """Let the load settle, then read one window between counter steps.
@@ -93,14 +94,15 @@ def meter(
         limit_w: the board's power limit. An H100 draws 11 % more for most of a second before the
             cap bites.
         meanwhile: called once while the load settles.
+        contention: why the board is shared, if it is; called at every counter step.
 
     Raises:
         MeasurementError: "unsupported" when the counter does not move, "power_disputed" when it
-            falls.
+            falls, "contended" when the board is shared.
     """
     try:
         _settle(load, procedure.settle_s, meanwhile, clock)
-        window = Window(board, load, step_s, clock)
+        window = Window(board, load, step_s, clock, contention)
         window.next_step()
         load.mark()
         window.open()

@@ -3,7 +3,8 @@
 The counter moves in steps of about 100 ms and one read costs 2 to 4 ms, so a window is bounded by
 two steps, never by two reads. Steps come as regularly as a clock but are seen up to 30 ms late on a
 busy host. Where the length of a step was measured beforehand, a window is therefore counted in
-steps, not by the times at which they were seen. Meanwhile the GPU's queue is kept full.
+steps, not by the times at which they were seen. Meanwhile the GPU's queue is kept full, and at each
+step somebody looks whether other processes use the board: that costs a millisecond too.
 Knows nothing of caps, nor of what is launched.
 """
 
@@ -86,11 +87,19 @@ class _Reading:
 class Window:
     """Counter steps, seen one by one while the queue is fed."""
 
-    def __init__(self, board: Board, load: Load, step_s: float | None, clock: HostClock) -> None:
+    def __init__(
+        self,
+        board: Board,
+        load: Load,
+        step_s: float | None,
+        clock: HostClock,
+        contention: Callable[[], str | None] = lambda: None,
+    ) -> None:
         self._board = board
         self._load = load
         self._step_s = step_s
         self._clock = clock
+        self._contention = contention
         self._first = self._last = _Reading(clock.now_s(), board.energy_mj())
         self._steps_seen = 0
         # True once a step was seen: only then is it known when the next one is due.
@@ -113,7 +122,8 @@ class Window:
 
         Raises:
             MeasurementError: "unsupported" when it stands still for STALL_S, "contended" when this
-                process does, "power_disputed" when it falls: it was reset, or wrapped.
+                process does or when others use the board, "power_disputed" when it falls: it was
+                reset, or wrapped.
         """
         due_s = self._next_due_s()
         looked_s = self._clock.now_s()
@@ -125,6 +135,7 @@ class Window:
             has_moved = self._clock.now_s() >= due_s and self._read_counter()
             looked_s = self._refuse_freeze(looked_s)
             if has_moved:
+                self._refuse_neighbours()
                 return
             if looked_s > give_up_s:
                 reason = f"the energy counter did not move for {STALL_S:g} s"
@@ -160,6 +171,11 @@ class Window:
         if not self._step_s or not self._aligned:
             return self._last.seen_s
         return self._last.seen_s + self._step_s - EARLY_S
+
+    def _refuse_neighbours(self) -> None:
+        reason = self._contention()
+        if reason is not None:
+            raise MeasurementError("contended", reason)
 
     def _refuse_freeze(self, looked_s: float) -> float:
         """Now. Raises MeasurementError where the look before was too long ago."""

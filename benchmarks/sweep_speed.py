@@ -189,7 +189,7 @@ def _run(uuids: list[str], out: Path | None, node: Path) -> Figures:
 def _plan(sweeps: list[Table]) -> Plan:
     from coordinator.plan.schema import parse_plan
 
-    devices = {"kind": "cuda"}
+    devices = {"kind": "cuda", "second_board": 0}
     return parse_plan({"name": "sweep-speed", "seed": 3, "devices": devices, "sweep": sweeps})
 
 

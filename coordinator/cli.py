@@ -88,7 +88,7 @@ def run(
     verbose: Verbose = False,
     json: AsJson = False,
 ) -> None:
-    """Measure a plan until every cell is committed; started again, it continues."""
+    """Measure a plan until every cell has its answer; started again, it continues."""
     from dataclasses import asdict
 
     from coordinator import terminal
@@ -108,7 +108,8 @@ def run(
 
     def text() -> None:
         """The result for people."""
-        terminal.show_line(_run_text(summary))
+        for line in _run_lines(summary):
+            terminal.show_line(line)
         terminal.show_line(f"{display.model_line}.\nWorkspace: {place.path}")
         terminal.show_line(summary.model.text())
 
@@ -246,6 +247,7 @@ def status(
 
     from coordinator import terminal
     from coordinator.fleet.delivery import read_receipts
+    from coordinator.fleet.record import RunRecord
     from coordinator.samples.activity import activity
     from registry.registry import Registry
 
@@ -254,6 +256,7 @@ def status(
     champion = versions.champion()
     counts = samples.counts()
     nodes = {receipt.agent: receipt.text() for receipt in read_receipts(place.nodes)}
+    record = RunRecord.read(place.run)
     values: dict[str, object] = {
         "workspace": str(place.path),
         "store_version": samples.version,
@@ -263,6 +266,9 @@ def status(
         "champion": champion.number if champion else None,
         "versions": len(versions.list()) if champion else 0,
         "nodes": nodes,
+        "waiting": record.waiting if place.is_held() else {},
+        "contended_due": record.contended_due,
+        "second_due": record.second_due,
     }
     terminal.result(values, as_json=json, text=lambda: terminal.show_status(values))
 
@@ -313,6 +319,7 @@ def import_(
     )
     imported = read_table(file, format, given_device, assignments(constants or []), known)
     with place.locked(), SampleStore.writing(uri, place.path) as samples:
+        samples.each_board.update(imported.each_board)
         added = len(samples.append([imported.table]))
     counts: dict[str, object] = {
         "file": str(file),
@@ -381,8 +388,11 @@ def _opened(workspace: Path, store: str | None) -> tuple[Workspace, SampleStore]
     return place, SampleStore.open(store or place.samples, create=False)
 
 
-def _run_text(summary: RunSummary) -> str:
-    state = "all committed" if summary.complete else "stopped; start it again to go on"
+def _run_lines(summary: RunSummary) -> list[str]:
+    state = "the rest stays due" if summary.contended_due else "all committed"
+    if not summary.complete:
+        state = "stopped; start it again to go on"
     statuses = [f"{count} {status}" for status, count in sorted(summary.statuses.items())]
     counts = ", ".join(statuses) or "nothing new"
-    return f"{summary.done} of {summary.cells} cells: {state}. This run: {counts}."
+    line = f"{summary.done} of {summary.cells} cells: {state}. This run: {counts}."
+    return [line, *summary.left.lines()]

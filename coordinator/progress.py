@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from time import monotonic
@@ -128,9 +128,13 @@ class RunDisplay:
         words = [f"{run.agents} agent{'s' if run.agents > 1 else ''}"]
         if rate is not None:
             words.insert(0, f"{rate:.1f} cells/s")
+        if run.waiting:
+            words.append(waiting_text(run.waiting))
         failures = failures_text(run.statuses)
         if failures:
             words.append(failures)
+        if run.second_due and run.done == run.cells:
+            words.append(f"{run.second_due} for a second board")
         if run.training:
             words.append("training")
         words.append(self.model_line)
@@ -142,7 +146,7 @@ class RunDisplay:
         def show(run: RunProgress) -> None:
             """Print a line, if one is due."""
             a_second = rate.of(run.committed_now)
-            stage = f"{bool(run.agents)} {run.training} {self.model_line}"
+            stage = f"{bool(run.agents)} {run.training} {list(run.waiting)} {self.model_line}"
             if not pace.is_due(stage, run.done, run.cells):
                 return
             details = self.details(run, a_second)
@@ -152,6 +156,14 @@ class RunDisplay:
             log_line(f"{label}: {details}")
 
         return show
+
+
+def waiting_text(waiting: Mapping[str, str]) -> str:
+    """`node1/gpu0 waits (2 other process(es) hold this GPU)`; of several agents the first."""
+    agent, reason = next(iter(waiting.items()))
+    others = len(waiting) - 1
+    rest = f" and {others} more" if others else ""
+    return f"{agent}{rest} wait{'' if others else 's'} ({reason})"
 
 
 def failures_text(statuses: Counter[str]) -> str:

@@ -111,6 +111,12 @@ def show_status(values: Mapping[str, Any]) -> None:
         "champion": values["champion"] or "none",
         "versions": values["versions"],
     }
+    for agent, reason in values["waiting"].items():
+        shown[f"{agent} waits"] = reason
+    if values["contended_due"]:
+        shown["still due"] = f"{values['contended_due']} (contended): run the same plan again"
+    if values["second_due"]:
+        shown["due on a second board"] = values["second_due"]
     for agent, model in values.get("nodes", {}).items():
         shown[f"model on {agent}"] = model
     show_values(f"workspace {values['workspace']}", shown)

@@ -8,6 +8,7 @@ kept/        models that the registry refused, until `python -m registry publish
 node/        this node's model directory, which predictors follow
 plan.json    the plan as it was resolved at the last run
 nodes.json   which agent took which model version, in the last run
+run.json     which agents wait, and what the last run left
 report.html  what `report` made
 """
 
@@ -77,6 +78,11 @@ class Workspace:
         return self.path / "nodes.json"
 
     @property
+    def run(self) -> Path:
+        """Which agents wait, and what stays due (coordinator/fleet/record.py)."""
+        return self.path / "run.json"
+
+    @property
     def report(self) -> Path:
         """The HTML report."""
         return self.path / "report.html"
@@ -101,6 +107,14 @@ class Workspace:
             rule = "was not written by a run"
             raise InputError("plan.json", str(self.plan), rule, "delete it") from None
         return settings
+
+    def is_held(self) -> bool:
+        """Whether a process writes here now, as far as this host can tell."""
+        try:
+            holder = Holder.from_json((self.path / "holder").read_text())
+        except (OSError, UnicodeDecodeError):
+            return False
+        return holder is not None and not holder.has_died()
 
     @contextmanager
     def locked(self) -> Iterator[None]:

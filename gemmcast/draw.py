@@ -3,7 +3,8 @@
     fraction(name) = first 8 bytes of SHA-256(name) / 2^64        uniform in [0, 1)
 
 A name is drawn for a share if its fraction lies below it, so a larger share draws the same
-names and more. This decides which shapes are held out and which recorded cells are kept back.
+names and more. This decides which shapes are held out, which recorded cells are kept back and which
+cells two boards measure.
 """
 
 from __future__ import annotations

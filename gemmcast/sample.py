@@ -28,7 +28,7 @@ STATUSES: Final = {
     "out_of_memory": "The operands do not fit.",
     "unsupported": "The device, family and dtype do not go together.",
     "not_recorded": "A replayed dataset has no such cell.",
-    "contended": "Another process computes on the device.",
+    "contended": "Other processes used the device: no answer, the cell stays due.",
     "throttled": "The clock stayed low for a reason other than this kernel.",
     "power_disputed": "The energy counter fell, or differs by over 5 % from the board's power now.",
 }

@@ -22,6 +22,7 @@ from agent.devices.cuda_arena import CudaArenas
 from agent.devices.cuda_graphs import GraphBatches, GraphLoad
 from agent.devices.cuda_peaks import characterise
 from agent.devices.cuda_stream import SPIN_CYCLES, CudaStream, elapsed_us
+from agent.devices.neighbours import Neighbours
 from agent.devices.nvml import NvmlBoard, module_energy
 from agent.devices.rotation import COLD, MAX_LAUNCHES, MAX_SETS, Round, cold_round, sets_needed
 from agent.kernels import Prepared, load
@@ -72,8 +73,8 @@ class CudaBackend:
         self.clock = clock
         self._properties = cupy.cuda.runtime.getDeviceProperties(0)
         self.board = NvmlBoard(cupy.cuda.runtime.deviceGetPCIBusId(0))
-        # Counted before this process holds a context of its own.
-        self._neighbours = self.board.compute_processes()
+        # Before this process holds a context of its own.
+        self._neighbours = Neighbours(self.board.process_ids)
         cupy.cuda.Device(0).use()
         self._sm_count = int(self._properties["multiProcessorCount"])
         self.stream = CudaStream(self._sm_count, self.board.clock_max_mhz())
@@ -84,6 +85,7 @@ class CudaBackend:
         self._is_warm = False
         self._flush_buffer = cupy.zeros(COLD * self._l2_bytes // 4, dtype=cupy.float32)
         self._touch = self.stream.toucher(self._flush_buffer)
+        self._neighbours.note_own_context()
 
     def identify(self) -> Device:
         """See `DeviceBackend`."""
@@ -211,12 +213,13 @@ class CudaBackend:
             burst_mhz=burst.clock_mhz,
             limit_w=self.board.power_limit_w(),
             meanwhile=meanwhile,
+            contention=self.contention,
             clock=self.clock,
         )
 
     def contention(self) -> str | None:
         """See `DeviceBackend`."""
-        others = max(self._neighbours, self.board.compute_processes() - 1)
+        others = self._neighbours.count()
         return f"{others} other process(es) hold this GPU" if others else None
 
     def _heat(self) -> None:

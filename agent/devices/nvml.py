@@ -116,13 +116,15 @@ class NvmlBoard:
         mode = _or_none(lambda: pynvml.nvmlDeviceGetMigMode(self._handle))
         return bool(mode and mode[0])
 
-    def compute_processes(self) -> int:
-        """Processes that hold a context here, this one included.
+    def process_ids(self) -> list[int] | None:
+        """Processes that hold a context here, in most places this one too (neighbours.py).
 
-        They are counted, not named: a container has other process ids than NVML.
+        A container has other process ids than NVML.
         """
         processes = _or_none(lambda: pynvml.nvmlDeviceGetComputeRunningProcesses(self._handle))
-        return len(processes or ())
+        if processes is None:
+            return None
+        return [process.pid for process in processes]
 
     @staticmethod
     def driver() -> str:

@@ -9,11 +9,12 @@ Knows nothing of Ray, nor of leases.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import pyarrow as pa
 
+from coordinator.samples.answers import Answer, Answers
 from coordinator.samples.store import SampleStore
 from gemmcast.errors import UnavailableError
 
@@ -32,6 +33,8 @@ class Committed:
 
     rows: pa.Table
     """What was new."""
+    cells: int
+    """How many cells have their first answer in it."""
     agents: tuple[str, ...]
     """Whose samples it holds."""
 
@@ -47,6 +50,7 @@ class CommitQueue:
         self._store = store
         self._now_s = now_s
         self._batches: list[tuple[str, pa.Table]] = []
+        self._waiting = Answers()
         self._tried_s = now_s()
         self._pause_s = 0.0
 
@@ -63,13 +67,19 @@ class CommitQueue:
     def add(self, agent: str, rows: pa.Table) -> None:
         """Samples of an agent, for the next commit."""
         self._batches.append((agent, rows))
+        self._waiting.add(rows)
 
-    def known_cells(self) -> set[str]:
-        """Cells that are in the store or wait for it."""
-        waiting: set[str] = set()
-        for _, rows in self._batches:
-            waiting.update(rows["cell_id"].to_pylist())
-        return self._store.committed | waiting if waiting else self._store.committed
+    def take_each_board(self, cell_ids: Iterable[str]) -> None:
+        """From here on the answer of each board is taken for these cells, not only the first."""
+        self._store.each_board.update(cell_ids)
+
+    def takes_each_board(self, cell_id: str) -> bool:
+        """Whether the answer of each board is taken for that cell."""
+        return cell_id in self._store.each_board
+
+    def known(self, cell_id: str) -> tuple[Answer, ...]:
+        """What the rows of a cell say that are in the store or wait for it."""
+        return (*self._store.answers.of(cell_id), *self._waiting.of(cell_id))
 
     def is_due(self) -> bool:
         """Whether it is time for a commit, or for the next try of one that failed."""
@@ -85,6 +95,7 @@ class CommitQueue:
         if self.is_empty:
             self._pause_s = 0.0
             return None
+        cells = self._waiting.committed - self._store.committed
         try:
             rows = self._store.append([rows for _, rows in self._batches])
         except UnavailableError as error:
@@ -92,8 +103,9 @@ class CommitQueue:
             return None
         agents = tuple(agent for agent, _ in self._batches)
         self._batches = []
+        self._waiting = Answers()
         self._pause_s = 0.0
-        return Committed(rows, agents)
+        return Committed(rows, len(cells), agents)
 
     def hold_back(self, error: UnavailableError) -> None:
         """The store does not work: wait before the next try, and longer each time."""

@@ -69,14 +69,18 @@ class Progress:
     cells: int = 0
     """Of all devices that have joined."""
     done: int = 0
-    """Cells that are committed, in this run or earlier."""
+    """Cells that have an answer, from this run or earlier."""
     committed_now: int = 0
-    """Rows that were committed in this run."""
+    """Rows that were committed in this run, without records that an answer has replaced."""
     statuses: Counter[str] = field(default_factory=Counter)
     """Status -> rows of this run."""
     agents: int = 0
     training: bool = False
     """Whether a training is running."""
+    waiting: dict[str, str] = field(default_factory=dict)
+    """Agent that waits for other processes to leave its device -> what it says of them."""
+    second_due: int = 0
+    """Cells that wait for a second board of their type."""
 
 
 class Fleet(Protocol):

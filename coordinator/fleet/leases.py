@@ -1,22 +1,27 @@
-"""Which agent measures which cells: queues by device, leases of agents, and what is tried again.
+"""Which agent measures which cells: leases of agents, and what is tried again.
 
 A lease is a number of cells that takes an agent some seconds. A cell under which an agent died is a
 suspect: it is leased after all others, alone, and while no other suspect is, so that the third
-death shows which cell it is. Contended cells wait at the end of the queue, and an agent whose
-device others use rests. Holds no samples and knows nothing of the store.
+death shows which cell it is. An agent whose device others use waits, and then gets one cell at a
+time until the device is free (sharing.py). Cells that a second board should measure are leased as
+soon as they fill a lease. Holds no samples and knows nothing of the store.
 """
 
 from __future__ import annotations
 
 import logging
-from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import pyarrow as pa
 
-from coordinator.fleet.deaths import Deaths
+from coordinator.fleet.cell_queue import CellQueue, take_cells
+from coordinator.fleet.deaths import RETURN_S, Deaths
+from coordinator.fleet.due import Due
 from coordinator.fleet.interface import Ended, Ready
+from coordinator.fleet.sharing import Sharing
+from coordinator.samples.answers import CONTENDED
 from gemmcast.cell import Cell
 from gemmcast.device import Device
 
@@ -25,15 +30,11 @@ log = logging.getLogger(__name__)
 CELLS_PER_LEASE = {"cpu": (1, 32), "cuda": (16, 256)}
 """Fewest and most, by kind of device. A GPU's agent works on several cells at once, and has too few
 at the end of a lease."""
-POWER_CELL = 32
-"""A cell with power takes as long as this many cells without."""
+FEWEST_CONTENDED = {"cpu": 8, "cuda": 1}
+"""Contended rows in succession from which on an agent waits. On a CPU one cell may be interrupted
+although its host is free."""
 LEASES_PER_AGENT = 2
 """One that runs and one that waits, so that an agent is never idle between two."""
-MAX_CONTENDED = 3
-"""Tries of a cell on devices that others use, before it becomes a row "contended"."""
-CONTENDED_ROWS = 8
-"""After this many contended rows in succession an agent rests."""
-REST_S = 30.0
 MAX_DEATHS = 3
 """Deaths of agents under one cell, before it becomes a row "agent_lost"."""
 MAX_FAILURES = 3
@@ -47,12 +48,13 @@ class AgentState:
     device: Device
     shares_our_cpu: bool
     """Whether it measures the CPU that also trains."""
+    sharing: Sharing
+    """The other processes on its device."""
+    seen_s: float
+    """When it was last seen to take leases."""
     leases: dict[int, list[Cell]] = field(default_factory=dict)
     waiting_at_death: set[int] = field(default_factory=set)
     """Leases that waited behind the one under which the agent died; their cells are innocent."""
-    contended_rows: int = 0
-    """Contended rows since the last row that was not."""
-    rests_until_s: float = 0.0
     failures: int = 0
     """Lost leases since the last sample."""
 
@@ -60,6 +62,16 @@ class AgentState:
     def has_failed(self) -> bool:
         """Whether the agent gets no more leases."""
         return self.failures >= MAX_FAILURES * LEASES_PER_AGENT
+
+    @property
+    def is_waited_for(self) -> bool:
+        """Whether its device may be free soon: cells that were set aside are tried there."""
+        return self.sharing.is_shared and not self.sharing.is_given_up
+
+    @property
+    def is_full(self) -> bool:
+        """Whether it has as many leases as it may have."""
+        return len(self.leases) >= (1 if self.sharing.is_shared else LEASES_PER_AGENT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,15 +86,19 @@ class LostCell:
 
 
 class Leases:
-    """The cells that are not committed, in queues or with agents."""
+    """The cells that are due, in queues or with agents.
 
-    def __init__(self, now_s: Callable[[], float]) -> None:
+    Args:
+        now_s: a clock that only grows.
+        due: what the store says of cells.
+    """
+
+    def __init__(self, now_s: Callable[[], float], due: Due) -> None:
         self._now_s = now_s
+        self._due = due
         self.agents: dict[str, AgentState] = {}
-        self._queues: dict[str, deque[Cell]] = {}
-        self._suspects: dict[str, deque[Cell]] = {}
+        self._queues: dict[str, CellQueue] = {}
         self._deaths = Deaths(now_s)
-        self._contended = Counter[str]()
         self._last_lease = 0
 
     def join(self, ready: Ready) -> None:
@@ -90,48 +106,62 @@ class Leases:
         if ready.agent in self.agents:
             self._deaths.came_back(ready.agent)
             return
-        shares_our_cpu = ready.local and ready.device.kind == "cpu"
-        self.agents[ready.agent] = AgentState(ready.device, shares_our_cpu)
+        self.agents[ready.agent] = AgentState(
+            device=ready.device,
+            shares_our_cpu=ready.local and ready.device.kind == "cpu",
+            sharing=Sharing(self._now_s, FEWEST_CONTENDED[ready.device.kind]),
+            seen_s=self._now_s(),
+        )
+
+    def note_answering(self, names: Collection[str]) -> None:
+        """These agents take leases now."""
+        for name in names:
+            if name in self.agents:
+                self.agents[name].seen_s = self._now_s()
 
     def has_queue(self, device_key: str) -> bool:
         """Whether the cells of a device were added before."""
         return device_key in self._queues
 
-    def add_queue(self, device_key: str, cells: Sequence[Cell]) -> None:
-        """Cells that an agent with this device name or UUID can measure."""
-        self._queues[device_key] = deque(cells)
-        self._suspects[device_key] = deque()
+    def add_queue(self, device_key: str, cells: Sequence[Cell], drawn: Sequence[Cell] = ()) -> None:
+        """Cells that an agent with this device name or UUID can measure.
+
+        Args:
+            cells: those without an answer.
+            drawn: those that two boards measure, with or without an answer.
+        """
+        self._queues[device_key] = CellQueue(device_key, cells, drawn, self._due)
 
     def next_lease(self, name: str) -> tuple[int, list[Cell]] | None:
         """A new lease for an agent, if it may have one and there are cells for its device."""
         agent = self.agents[name]
-        is_full = len(agent.leases) >= LEASES_PER_AGENT
-        if is_full or agent.has_failed or agent.rests_until_s > self._now_s():
+        if agent.is_full or agent.has_failed or agent.sharing.is_resting:
             return None
-        cells = self._next_cells(agent.device)
+        cells = self._next_cells(agent)
         if not cells:
             return None
         self._last_lease += 1
         agent.leases[self._last_lease] = cells
         return self._last_lease, cells
 
-    def end(self, ended: Ended, committed: set[str]) -> None:
-        """Take a lease back; its cells that are not committed return to their queue."""
+    def end(self, ended: Ended) -> None:
+        """Take a lease back; its cells that are still due return to their queue."""
         agent = self.agents[ended.agent]
         cells = agent.leases.pop(ended.lease, [])
-        left = [cell for cell in cells if cell.cell_id not in committed]
-        if ended.error is not None:
-            if left:
-                agent.failures += 1
-            if ended.is_cells_doing:
-                self._note_death(agent, ended, left)
+        left = [cell for cell in cells if self._due.is_due(cell, agent.device.uuid)]
+        if ended.error is None:
+            self._note_sharing(ended.agent, agent, len(cells))
+        elif left:
+            agent.failures += 1
+        if ended.error is not None and ended.is_cells_doing:
+            self._note_death(agent, ended, left)
         self._return(left)
 
     def lost_cells(self) -> list[LostCell]:
         """Take out the cells that are given up, because too many agents died under them."""
         lost = []
-        for suspects in self._suspects.values():
-            for cell in list(suspects):
+        for queue in self._queues.values():
+            for cell in list(queue.suspects):
                 deaths = self._deaths.counted(cell.cell_id)
                 if len(deaths) < MAX_DEATHS or not self._deaths.is_settled(cell.cell_id):
                     continue
@@ -139,47 +169,95 @@ class Leases:
                 device = self.agents[last.agent].device
                 reason = f"{MAX_DEATHS} agents died under it: {last.reason}"
                 lost.append(LostCell(cell, device, last.agent, reason))
-                suspects.remove(cell)
+                queue.suspects.remove(cell)
         return lost
 
-    def without_retries(self, name: str, table: pa.Table) -> pa.Table:
-        """The rows to commit: all but contended ones whose cells may be tried again."""
-        keep = []
-        for cell_id, status in zip(
-            table["cell_id"].to_pylist(), table["status"].to_pylist(), strict=True
-        ):
-            is_contended = status == "contended"
-            if is_contended:
-                self._contended[cell_id] += 1
-            keep.append(not is_contended or self._contended[cell_id] >= MAX_CONTENDED)
-            if name in self.agents:
-                self._count_contended(name, is_contended)
-        return table.filter(pa.array(keep, pa.bool_()))
+    def note_rows(self, name: str, rows: pa.Table) -> None:
+        """An agent has sent rows: count the tries of contended cells, and watch its device."""
+        if name not in self.agents:
+            return
+        agent = self.agents[name]
+        queue = self._queue_of(agent.device)
+        statuses = rows["status"].to_pylist()
+        for cell_id, status in zip(rows["cell_id"].to_pylist(), statuses, strict=True):
+            if status == CONTENDED:
+                queue.note_contended(cell_id)
+        if agent.sharing.saw(statuses, rows["reason"].to_pylist()):
+            log.info("agent %s: its device is free again", name)
+            queue.try_again()
+
+    def waiting(self) -> dict[str, str]:
+        """Agent that waits for other processes to leave its device -> what it says of them."""
+        waiting = {}
+        for name, agent in self.agents.items():
+            if agent.sharing.is_shared:
+                waiting[name] = agent.sharing.reason
+        return waiting
+
+    def second_due(self) -> int:
+        """How many cells wait for a second board."""
+        return sum(queue.second_due() for queue in self._queues.values())
 
     def is_finished(self) -> bool:
-        """Whether no cell is in a queue or with an agent."""
-        is_queued = any(self._queues.values()) or any(self._suspects.values())
-        is_leased = any(agent.leases for agent in self.agents.values())
-        return not is_queued and not is_leased
+        """Whether no cell is with an agent, and none is left that one may still measure."""
+        if any(agent.leases for agent in self.agents.values()):
+            return False
+        return not any(map(self._is_open, self._queues.values()))
 
     def all_failed(self) -> bool:
         """Whether no agent gets leases any more."""
         return all(agent.has_failed for agent in self.agents.values())
 
-    def _next_cells(self, device: Device) -> list[Cell]:
-        for key in (device.uuid, device.name):
-            queue = self._queues.get(key)
-            if queue:
-                fewest, most = CELLS_PER_LEASE[device.kind]
-                fair_share = len(queue) // (self._agents_of(key) * LEASES_PER_AGENT)
-                return take_cells(queue, min(most, max(fewest, fair_share)))
-            suspects = self._suspects.get(key)
-            if suspects and self._may_be_tried(suspects[0]):
-                return [suspects.popleft()]
+    def _is_open(self, queue: CellQueue) -> bool:
+        """Whether an agent may still measure a cell of that queue."""
+        agents = [agent for agent in self._agents_of(queue) if not agent.has_failed]
+        hopeful = [agent for agent in agents if not agent.sharing.is_given_up]
+        if queue.has_first() and (hopeful or not agents):
+            return True
+        if queue.set_aside and any(agent.is_waited_for for agent in agents):
+            return True
+        boards = [agent.device.uuid for agent in agents if self._takes_seconds(agent)]
+        return any(map(queue.seconds, boards))
+
+    def _takes_seconds(self, agent: AgentState) -> bool:
+        """Whether a run waits for it to measure cells after another board: only if it is free."""
+        is_here = self._now_s() - agent.seen_s <= RETURN_S
+        return is_here and not agent.sharing.is_shared
+
+    def _next_cells(self, agent: AgentState) -> list[Cell]:
+        fewest, most = CELLS_PER_LEASE[agent.device.kind]
+        if agent.sharing.is_shared:
+            # To see whether the device is free.
+            fewest = most = 1
+        queue = self._queue_of(agent.device)
+        if agent.is_waited_for and not queue.first:
+            queue.bring_back()
+        cells = queue.first
+        seconds = self._free_seconds(queue, agent.device.uuid)
+        if len(seconds) >= fewest or not cells:
+            cells = seconds
+        if cells:
+            share = len(cells) // (len(self._agents_of(queue)) * LEASES_PER_AGENT)
+            return take_cells(cells, min(most, max(fewest, share)))
+        for suspect in queue.suspects:
+            if self._may_be_tried(suspect, agent.device.uuid):
+                queue.suspects.remove(suspect)
+                return [suspect]
         return []
 
-    def _may_be_tried(self, suspect: Cell) -> bool:
+    def _free_seconds(self, queue: CellQueue, board: str) -> deque[Cell]:
+        """Cells that this board should measure after another one, and that no agent has."""
+        seconds = queue.seconds(board)
+        if not seconds:
+            return deque()
+        leased = {cell.cell_id for cells in self._all_leases() for cell in cells}
+        suspects = {cell.cell_id for cell in queue.suspects}
+        return deque(cell for cell in seconds if cell.cell_id not in leased | suspects)
+
+    def _may_be_tried(self, suspect: Cell, board: str) -> bool:
         """Whether a death under it would be its own doing, and is needed to know."""
+        if not self._due.is_due(suspect, board):
+            return False
         if not self._deaths.is_quiet() or self._is_suspect_leased():
             return False
         cell_id = suspect.cell_id
@@ -187,15 +265,28 @@ class Leases:
         return not is_enough or self._deaths.is_settled(cell_id)
 
     def _is_suspect_leased(self) -> bool:
-        leases = [cells for agent in self.agents.values() for cells in agent.leases.values()]
-        return any(self._is_suspect(cells[0]) for cells in leases)
+        return any(self._is_suspect(cells[0]) for cells in self._all_leases())
 
     def _is_suspect(self, cell: Cell) -> bool:
         return bool(self._deaths.under(cell.cell_id))
 
-    def _agents_of(self, device_key: str) -> int:
-        devices = [agent.device for agent in self.agents.values()]
-        return sum(device_key in (device.uuid, device.name) for device in devices)
+    def _all_leases(self) -> Iterator[list[Cell]]:
+        for agent in self.agents.values():
+            yield from agent.leases.values()
+
+    def _queue_of(self, device: Device) -> CellQueue:
+        """That of the device itself, or that of its type."""
+        return self._queues.get(device.uuid) or self._queues[device.name]
+
+    def _agents_of(self, queue: CellQueue) -> list[AgentState]:
+        agents = self.agents.values()
+        return [agent for agent in agents if self._queue_of(agent.device) is queue]
+
+    def _note_sharing(self, name: str, agent: AgentState, cells: int) -> None:
+        was_shared = agent.sharing.is_shared
+        agent.sharing.lease_ended(cells)
+        if agent.sharing.is_shared and not was_shared:
+            log.warning("agent %s waits: %s", name, agent.sharing.reason)
 
     def _note_death(self, agent: AgentState, ended: Ended, left: Sequence[Cell]) -> None:
         """An agent dies once, however many leases it loses: under the first of them."""
@@ -210,31 +301,13 @@ class Leases:
         cell_id = left[0].cell_id if left else None
         self._deaths.add(ended.agent, cell_id, ended.error)
 
-    def _count_contended(self, name: str, is_contended: bool) -> None:
-        agent = self.agents[name]
-        agent.contended_rows = agent.contended_rows + 1 if is_contended else 0
-        if agent.contended_rows >= CONTENDED_ROWS:
-            log.warning("agent %s: other processes use its device; it rests %g s", name, REST_S)
-            agent.contended_rows = 0
-            agent.rests_until_s = self._now_s() + REST_S
-
     def _return(self, cells: Sequence[Cell]) -> None:
-        """To the front of the queue; contended cells to its end, for another agent or later."""
+        """Suspects to theirs, the others to their queue."""
+        innocent: dict[str, list[Cell]] = {}
         for cell in reversed(cells):
             if self._is_suspect(cell):
-                self._suspects[cell.device_key].appendleft(cell)
-            elif not self._contended[cell.cell_id]:
-                self._queues[cell.device_key].appendleft(cell)
-        for cell in cells:
-            if self._contended[cell.cell_id] and not self._is_suspect(cell):
-                self._queues[cell.device_key].append(cell)
-
-
-def take_cells(queue: deque[Cell], cells: int) -> list[Cell]:
-    """Remove from the front what takes as long as `cells` without power; one cell at least."""
-    taken: list[Cell] = []
-    budget = cells
-    while queue and (budget >= 1 or not taken):
-        budget -= POWER_CELL if queue[0].power else 1
-        taken.append(queue.popleft())
-    return taken
+                self._queues[cell.device_key].suspects.appendleft(cell)
+            else:
+                innocent.setdefault(cell.device_key, []).insert(0, cell)
+        for device_key, of_device in innocent.items():
+            self._queues[device_key].give_back(of_device)

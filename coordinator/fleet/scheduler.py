@@ -1,7 +1,7 @@
 """The scheduler: lease cells to agents, commit what comes back, train when it is due, push the
 champion.
 
-It has no state that the store lacks: a cell is done when the store has committed it, so the process
+It has no state that the store lacks: a cell is done when its answer is committed, so the process
 may be killed at any moment and started again. One thread; training and publishing happen elsewhere
 (coordinator/fleet/trainer.py). A CPU that trains cannot measure: agents of this host's CPU get no
 cells while a training waits or runs. Knows nothing of Ray, nor of the terminal.
@@ -17,6 +17,7 @@ from time import monotonic
 import pyarrow.compute as pc
 
 from coordinator.fleet.commits import CommitQueue
+from coordinator.fleet.due import Due
 from coordinator.fleet.interface import (
     NO_LEASE,
     Champions,
@@ -34,6 +35,7 @@ from coordinator.fleet.leases import MAX_FAILURES, Leases
 from coordinator.plan.cells import plan_cells
 from coordinator.plan.schema import Plan
 from coordinator.plan.sizing import refuse_empty
+from coordinator.samples.answers import Answers
 from coordinator.samples.store import SampleStore
 from gemmcast.arrow import to_table
 from gemmcast.cell import Cell
@@ -79,16 +81,24 @@ class Scheduler:
         self._given_cells = cells
         self._trained_rows = trained_rows
         self._now_s = now_s
-        self._leases = Leases(now_s)
         self._failed_starts = Counter[str]()
         self._refused: dict[str, int] = {}
         self._last_error = ""
         self._commits = CommitQueue(store, now_s)
+        self._leases = Leases(now_s, Due(self._commits))
+        # Those of this run.
+        self._answers = Answers()
         self._trained_at = 0
         self.progress = Progress()
 
     def run(self, *, stop: Stopped, show: Show = show_nothing) -> bool:
-        """Measure until every cell is committed or `stop()`; returns whether all are committed.
+        """Measure until `stop()`, or until nothing is left that these agents can measure.
+
+        Cells that others leave no device for stay due, and so do those that wait for a second board
+        where there is none.
+
+        Returns:
+            False: it was stopped.
 
         Raises:
             GemmcastError: every agent has failed, and none is starting.
@@ -98,10 +108,12 @@ class Scheduler:
         try:
             while not stop():
                 self._take(self._fleet.poll(POLL_S))
+                self._leases.note_answering([one.agent for one in self._fleet.ready_agents()])
                 self._commit_lost_cells()
                 self._push_champion()
                 if self._training_is_due():
                     self._start_training()
+                self.progress.waiting = self._leases.waiting()
                 show(self.progress)
                 if self._is_over():
                     return True
@@ -143,7 +155,7 @@ class Scheduler:
             self._fleet.poll(POLL_S)
 
     def _is_over(self) -> bool:
-        """Whether every cell is committed. Raises GemmcastError if nothing can measure the rest."""
+        """Whether nothing is left to measure. Raises GemmcastError if every agent has failed."""
         agents = self._leases.agents
         if not agents or self._fleet.starting():
             return False
@@ -158,8 +170,8 @@ class Scheduler:
     def _take(self, events: Sequence[Event]) -> None:
         for event in events:
             if isinstance(event, Samples):
-                rows = self._leases.without_retries(event.agent, event.table)
-                self._commits.add(event.agent, rows)
+                self._leases.note_rows(event.agent, event.table)
+                self._commits.add(event.agent, event.table)
         # A lease ends when its last samples are committed.
         has_ended = any(isinstance(event, Ended) for event in events)
         if self._commits.is_due() or (has_ended and not self._commits.is_held_back):
@@ -174,13 +186,14 @@ class Scheduler:
         committed = self._commits.commit()
         if committed is None:
             return
-        rows = committed.rows
         for name in committed.agents:
             if name in self._leases.agents:
                 self._leases.agents[name].failures = 0
-        self.progress.statuses.update(rows["status"].to_pylist())
-        self.progress.committed_now += len(rows)
-        self.progress.done += len(rows)
+        self._answers.add(committed.rows)
+        self.progress.statuses = +self._answers.statuses
+        self.progress.committed_now = self.progress.statuses.total()
+        self.progress.done += committed.cells
+        self.progress.second_due = self._leases.second_due()
 
     def _join(self, ready: Ready) -> None:
         device = ready.device
@@ -188,9 +201,12 @@ class Scheduler:
         if not self._leases.has_queue(device_key):
             cells = self._cells_of(device, device_key)
             todo = [cell for cell in cells if cell.cell_id not in self._store.committed]
-            self._leases.add_queue(device_key, todo)
+            drawn = [cell for cell in cells if self._plan.devices.has_second_board(cell)]
+            self._commits.take_each_board(cell.cell_id for cell in drawn)
+            self._leases.add_queue(device_key, todo, drawn)
             self.progress.cells += len(cells)
             self.progress.done += len(cells) - len(todo)
+            self.progress.second_due = self._leases.second_due()
         self._leases.join(ready)
         self.progress.agents = len(self._leases.agents)
         log.info("agent %s measures %s (%s)", ready.agent, device.name, device.uuid)
@@ -209,7 +225,7 @@ class Scheduler:
         if ended.lease == NO_LEASE:
             return
         self._last_error = ended.error or self._last_error
-        self._leases.end(ended, self._commits.known_cells())
+        self._leases.end(ended)
 
     def _commit_lost_cells(self) -> None:
         for lost in self._leases.lost_cells():

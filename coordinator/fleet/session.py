@@ -18,6 +18,7 @@ from coordinator.fleet.champion import ChampionWatch
 from coordinator.fleet.cluster import EMBEDDED, RayFleet, cluster_address, connect
 from coordinator.fleet.delivery import Delivered, write_record
 from coordinator.fleet.interface import Display, Progress, Show
+from coordinator.fleet.record import RunRecord
 from coordinator.fleet.scheduler import Scheduler
 from coordinator.fleet.shipping import check_temporary_directory
 from coordinator.fleet.signals import Stop, stopping
@@ -56,19 +57,28 @@ class RunSummary:
     cells: int
     """Of all devices that took part."""
     done: int
-    """Cells that are committed, in this run or earlier."""
+    """Cells that have an answer, from this run or earlier."""
     committed_now: int
-    """Rows that were committed in this run."""
+    """Rows that were committed in this run, without records that an answer has replaced."""
     statuses: dict[str, int]
     """Status -> rows of this run."""
     agents: int
     training: bool
     """Whether a training was still running."""
     complete: bool
-    """Whether every cell is committed."""
+    """Whether nothing was left that it could measure; False: it was stopped."""
+    contended_due: int
+    """Cells that it left, because others used the devices."""
+    second_due: int
+    """Cells that wait for a second board of their type."""
     store_version: int
     model: Delivered
     """How far the champion has come."""
+
+    @property
+    def left(self) -> RunRecord:
+        """What stays due."""
+        return RunRecord(contended_due=self.contended_due, second_due=self.second_due)
 
     @property
     def ok(self) -> int:
@@ -148,6 +158,8 @@ class RunSession:
                 scheduler.deliver(PUSH_LIMIT_S, stop=stop, show=show)
             show(scheduler.progress)
         progress = scheduler.progress
+        left = RunRecord.of(progress, is_at_end=complete)
+        write_record(self.workspace.run, left.to_json())
         return RunSummary(
             cells=progress.cells,
             done=progress.done,
@@ -156,6 +168,8 @@ class RunSession:
             agents=progress.agents,
             training=progress.training,
             complete=complete,
+            contended_due=left.contended_due,
+            second_due=left.second_due,
             store_version=self.store.version,
             model=self.fleet.delivery.state(),
         )
@@ -201,16 +215,19 @@ class RunSession:
                 self._champions.look()
 
     def _recording(self, show: Show) -> Show:
-        """`show`, which also keeps what `status` says of the nodes, whenever that has changed."""
-        kept = b""
+        """`show`, which also keeps what `status` says of the run, whenever that has changed."""
+        kept: dict[Path, bytes] = {}
 
         def show_and_keep(progress: Progress) -> None:
-            """Show the progress; the nodes' receipts go to the workspace."""
-            nonlocal kept
-            record = self.fleet.delivery.record()
-            if record != kept:
-                write_record(self.workspace.nodes, record)
-                kept = record
+            """Show the progress; the nodes' receipts and who waits go to the workspace."""
+            records = {
+                self.workspace.nodes: self.fleet.delivery.record(),
+                self.workspace.run: RunRecord.waiting_in(progress).to_json(),
+            }
+            for path, record in records.items():
+                if record != kept.get(path):
+                    write_record(path, record)
+                    kept[path] = record
             show(progress)
 
         return show_and_keep

@@ -18,7 +18,9 @@ from pydantic_core import ErrorDetails
 from coordinator.plan.renames import current_plan
 from coordinator.plan.sweep import PlanTable, Seed, Shapes, Sweep
 from costmodel.settings import TrainSettings
+from gemmcast.cell import Cell
 from gemmcast.device import Device
+from gemmcast.draw import is_drawn
 from gemmcast.errors import InputError
 from gemmcast.procedure import Procedure
 
@@ -46,6 +48,11 @@ class Devices(PlanTable):
     """`"per_type"`: each cell once per type of device, so that equal GPUs divide the work.
     `"per_gpu"`: each cell once on every single GPU, to compare them."""
 
+    second_board: Annotated[float, Field(ge=0.0, le=1.0)] = 0.05
+    """Share of the cells, 0 to 1, that are measured on a second device of the same type too, where
+    there is one; 0: none. The same cells in every run. Not with `"per_gpu"`, where every device
+    measures all, nor with `"replay"`."""
+
     @model_validator(mode="after")
     def _dataset_for_replay(self) -> Self:
         if (self.kind == "replay") != (self.dataset is not None):
@@ -55,6 +62,12 @@ class Devices(PlanTable):
     def key_of(self, device: Device) -> str:
         """What the cells of a device carry as `device_key`: its UUID or the name of its type."""
         return device.uuid if self.replicate == "per_gpu" else device.name
+
+    def has_second_board(self, cell: Cell) -> bool:
+        """Whether two devices of a type measure the cell."""
+        if self.kind == "replay" or self.replicate == "per_gpu":
+            return False
+        return is_drawn(f"second board {cell.cell_id}", self.second_board)
 
 
 class Measure(PlanTable):

@@ -1,6 +1,7 @@
 """How large a plan is on a type of device: cells, minutes, memory, and what is refused.
 
-Equal devices divide the cells of a plan; with `replicate = "per_gpu"` each measures all of them.
+Equal devices divide the cells of a plan, and some cells are measured on two of them; with
+`replicate = "per_gpu"` each measures all of them.
 Does not know where the devices come from.
 """
 
@@ -23,6 +24,7 @@ class PlanSize:
     devices: int
     cells: int
     cells_with_power: int
+    cells_on_two_devices: int
     shapes: int
     configurations: int
     estimated_minutes: float
@@ -40,6 +42,8 @@ def size_of(plan: Plan, device: Device, devices: int = 1) -> PlanSize:
         InputError: a shape is larger than the device's memory.
     """
     planned = plan_cells(plan, device)
+    drawn = sum(map(plan.devices.has_second_board, planned.cells)) if devices > 1 else 0
+    measurements = 1 + drawn / max(1, len(planned.cells))
     divided_by = devices if plan.devices.replicate == "per_type" else 1
     return PlanSize(
         device=device.name,
@@ -48,7 +52,8 @@ def size_of(plan: Plan, device: Device, devices: int = 1) -> PlanSize:
         cells_with_power=sum(cell.power for cell in planned.cells),
         shapes=len({cell.gemm.shape_key for cell in planned.cells}),
         configurations=len({cell.config for cell in planned.cells}),
-        estimated_minutes=planned.minutes / divided_by,
+        cells_on_two_devices=drawn,
+        estimated_minutes=planned.minutes * measurements / divided_by,
         memory_mib=planned.memory_bytes / 2**20,
         refused=planned.refused,
     )

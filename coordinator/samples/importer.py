@@ -21,6 +21,7 @@ from typing import Final
 
 import pyarrow as pa
 
+from coordinator.samples.answers import CONTENDED
 from coordinator.samples.completing import with_devices
 from coordinator.samples.formats.aiconfigurator import read_aiconfigurator
 from coordinator.samples.formats.checked_rows import CONFIG_COLUMNS, GEMM_COLUMNS, ParsedRows
@@ -31,6 +32,7 @@ from coordinator.samples.formats.table_file import FORMATS, guess_format
 from coordinator.samples.plausible import ImplausibleError
 from gemmcast import __version__
 from gemmcast.arrow import to_table
+from gemmcast.descriptions import ESTIMATED
 from gemmcast.device import Device
 from gemmcast.errors import InputError
 from gemmcast.renames import first_config
@@ -62,7 +64,10 @@ class ImportedTable:
     format: str
     """One of FORMATS."""
     table: pa.Table
-    """With the columns of the sample schema; no cell twice."""
+    """With the columns of the sample schema; no cell twice, but by several boards."""
+    each_board: frozenset[str]
+    """Ids of the cells that came with their ids and boards: a row of each board is a row of its
+    own."""
     skipped: dict[str, int]
     """Why rows were left out -> how many."""
     notes: tuple[str, ...]
@@ -99,17 +104,19 @@ def read_table(
     _check_refusals(parsed, rows, source)
     agent = f"import:{chosen}:{source.name}"
     measured_at = source.modified.isoformat(timespec="milliseconds")
-    by_cell: dict[str, Row] = {}
+    by_cell: dict[tuple[str, str, bool], Row] = {}
     skipped = parsed.skipped + Counter(map(_reason, parsed.refused.values()))
     for row in rows:
         sample = _with_provenance(row, agent, measured_at)
-        if sample["cell_id"] in by_cell:
+        key = (sample["cell_id"], _board(row), row["status"] == CONTENDED)
+        if key in by_cell:
             skipped[REPEATED] += 1
         else:
-            by_cell[sample["cell_id"]] = sample
+            by_cell[key] = sample
     return ImportedTable(
         format=chosen,
         table=to_table(list(by_cell.values())),
+        each_board=frozenset(cell_id for cell_id, board, _ in by_cell if board),
         skipped=dict(skipped),
         notes=(*device_notes, *_refusal_notes(parsed), *parsed.notes),
     )
@@ -188,6 +195,12 @@ def _with_provenance(row: Row, agent: str, measured_at: str) -> Row:
         "program_version": row["program_version"] or __version__,
         "measured_at": row["measured_at"] or measured_at,
     }
+
+
+def _board(row: ReadRow) -> str:
+    """The board of a row that came with its id; empty where nothing says that boards differ."""
+    uuid: str = row["device_uuid"]
+    return uuid if row["cell_id"] and not uuid.startswith(ESTIMATED) else ""
 
 
 def _content_digest(row: ReadRow) -> str:

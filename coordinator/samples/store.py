@@ -1,8 +1,10 @@
-"""The sample store: a Delta Lake table in which every cell is committed exactly once.
+"""The sample store: a Delta Lake table in which every cell has one answer of a board.
 
-One writer, under the lock of the store, drops every row whose cell is already in the table or
-earlier in the same commit. One commit holds all rows of a call, so a crash leaves all or none.
-A row is thus sent again without harm: by an agent, after a restart, or from the same file.
+One writer, under the lock of the store, drops every row whose cell is already answered in the table
+or earlier in the same commit; cells that are to be measured on several boards have an answer of
+each. One commit holds all rows of a call, so a crash leaves all or none. A row is thus sent again
+without harm: by an agent, after a restart, or from the same file. A row `contended` is no answer
+(answers.py): it stays until there is one.
 A commit counts when it survives a power cut; a damaged store opens at its last whole version.
 Tables of an older schema are read as they are. The first writer rewrites such a table in one
 commit; programs older than its schema must not write to it afterwards.
@@ -13,7 +15,6 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
@@ -22,6 +23,7 @@ from typing import Final
 import pyarrow as pa
 
 from coordinator.holder import Holder
+from coordinator.samples.answers import CONTENDED, Answer, Answers, answers_in, without_replaced
 from coordinator.samples.data_files import encoded, is_data_file, read_files
 from coordinator.samples.describing import measured_devices, with_one_description
 from coordinator.samples.lock import store_lock
@@ -37,6 +39,8 @@ log = logging.getLogger(__name__)
 COMPACT_FILES: Final = 50
 """Data files that become one. Without that, a commit of 100 rows takes 30 ms at first and over 100
 ms after 400 commits."""
+IN_ORDER: Final = [("cell_id", "ascending"), ("device_uuid", "ascending")]
+"""How rows are sorted when they are read: the same way for every order of commits."""
 RETENTION_S: Final = 24 * 3600
 """How long replaced files and old log entries are kept, and with them earlier versions of the
 table. A sweep of one day would otherwise leave a hundred thousand files."""
@@ -51,9 +55,10 @@ class SampleStore:
         self._id = uuid.uuid4().hex
         self._attempts: dict[str, pa.Table] = {}
         rows, self._damaged = read_files(place, _names(opened))
-        self._statuses = Counter[str](rows["status"].to_pylist())
-        self.committed: set[str] = set(rows["cell_id"].to_pylist())
-        """The ids of all cells in the table."""
+        self.answers = Answers(rows)
+        """What the table says of each cell."""
+        self.each_board: set[str] = set()
+        """Ids of the cells that may have an answer of each board. Whoever writes names them."""
 
     @staticmethod
     @contextmanager
@@ -125,8 +130,13 @@ class SampleStore:
         """The number of the last commit; 0 for a new table."""
         return self._log.version
 
+    @property
+    def committed(self) -> set[str]:
+        """The ids of all cells that have an answer in the table."""
+        return self.answers.committed
+
     def append(self, tables: Sequence[pa.Table]) -> pa.Table:
-        """Commit the rows whose cells are not in the store yet, in one commit; the first row wins.
+        """Commit the rows whose cells are not answered yet, in one commit; the first row wins.
 
         Args:
             tables: samples with the columns of SCHEMA.
@@ -140,7 +150,7 @@ class SampleStore:
         """
         landed = self._settle()
         rows = pa.concat_tables([SCHEMA.empty_table(), *tables])
-        rows = rows.filter(self._is_new(rows["cell_id"].to_pylist()))
+        rows = rows.filter(self._is_new(rows))
         if len(rows) > 0:
             self._commit(rows)
         if len(self._log.files()) >= COMPACT_FILES:
@@ -157,29 +167,29 @@ class SampleStore:
         """
         if version is not None:
             return self._read_earlier(version)
-        return with_one_description(self._rows()).sort_by("cell_id")
+        return with_one_description(self._rows()).sort_by(IN_ORDER)
 
     def measured_devices(self) -> list[Device]:
         """What the samples say of the devices that were measured, each once."""
         return measured_devices(self.read())
 
     def _rows(self) -> pa.Table:
-        """As they were committed, without those of damaged files."""
+        """As they were committed, without replaced records and without those of damaged files."""
         rows, damaged = read_files(self._place, _names(self._log))
         if damaged:
             self._note_damage(rows, damaged)
-        return rows
+        return without_replaced(rows)
 
     def counts(self) -> dict[str, int]:
         """Status -> number of rows."""
-        return dict(self._statuses)
+        return {status: rows for status, rows in self.answers.statuses.items() if rows}
 
     def _read_earlier(self, version: int) -> pa.Table:
         with suppress(DamagedLogError):
             earlier = DeltaLog.load(self._place, version)
             rows, damaged = read_files(self._place, _names(earlier) if earlier else [])
             if earlier and not damaged:
-                return with_one_description(rows).sort_by("cell_id")
+                return with_one_description(without_replaced(rows)).sort_by(IN_ORDER)
         hours = RETENTION_S // 3600
         rule = f"its files are gone: they are kept for {hours} h"
         raise InputError("version", version, rule, f"name one up to {self.version}")
@@ -193,13 +203,16 @@ class SampleStore:
         """When the last commit was made, in Unix time; None if the log does not say. [ms]"""
         return self._log.committed_ms
 
-    def _is_new(self, cell_ids: Sequence[str]) -> pa.Array:
-        """For each row: whether its cell is neither in the table nor in a row before it."""
-        earlier: set[str] = set()
+    def _is_new(self, rows: pa.Table) -> pa.Array:
+        """For each row: whether neither the table nor a row before it says the same."""
+        earlier = Answers()
         flags = []
-        for cell_id in cell_ids:
-            flags.append(cell_id not in self.committed and cell_id not in earlier)
-            earlier.add(cell_id)
+        for cell_id, answer in answers_in(rows):
+            known = (*self.answers.of(cell_id), *earlier.of(cell_id))
+            is_new = _is_news(answer, known, each_board=cell_id in self.each_board)
+            flags.append(is_new)
+            if is_new:
+                earlier.add_one(cell_id, answer)
         return pa.array(flags, pa.bool_())
 
     def _commit(self, rows: pa.Table) -> None:
@@ -211,17 +224,13 @@ class SampleStore:
             self._go_to_own_newest(error)
             raise UnavailableError(f"{error}; it was this one, with a late answer") from None
         self._attempts.clear()
-        self._take(rows)
+        self.answers.add(rows)
 
     def _written(self, rows: pa.Table) -> DataFile:
         """A data file of these rows, not committed yet."""
         name, data = encoded(rows)
         self._place.write(name, data)
         return DataFile(name=name, size=len(data), rows=len(rows))
-
-    def _take(self, rows: pa.Table) -> None:
-        self.committed.update(rows["cell_id"].to_pylist())
-        self._statuses.update(rows["status"].to_pylist())
 
     def _settle(self) -> pa.Table:
         """The rows of failed commits that came through after all: the answer was lost."""
@@ -233,7 +242,7 @@ class SampleStore:
         for name, rows in self._attempts.items():
             if name in names:
                 landed = rows
-                self._take(rows)
+                self.answers.add(rows)
         self._attempts.clear()
         return landed
 
@@ -269,7 +278,11 @@ class SampleStore:
         if damaged:
             parts.append(self._shown_damage())
         self._migrate()
-        rescued = len(self.append([self._rows_beside_the_table(place)]))
+        beside = self._rows_beside_the_table(place)
+        # They were in the table before, those of second boards too.
+        self.each_board = set(beside["cell_id"].to_pylist())
+        rescued = len(self.append([beside]))
+        self.each_board = set()
         if set(damaged) & set(_names(self._log)):
             self._compact()
         for name in damaged:
@@ -277,7 +290,7 @@ class SampleStore:
         self._damaged = []
         if parts:
             losses = " and ".join(parts)
-            left = f"{rescued} rows rescued, {len(self.committed)} rows in all"
+            left = f"{rescued} rows rescued, {sum(self.counts().values())} rows in all"
             log.warning("sample store %s was damaged: lost %s; %s", place.shown, losses, left)
 
     def _rows_beside_the_table(self, place: FolderPlace) -> pa.Table:
@@ -312,8 +325,7 @@ class SampleStore:
         """Some files have changed since the store was opened: their cells are to be measured."""
         is_news = damaged != self._damaged
         self._damaged = damaged
-        self.committed = set(rows["cell_id"].to_pylist())
-        self._statuses = Counter(rows["status"].to_pylist())
+        self.answers = Answers(rows)
         if is_news:
             self._report_damage()
 
@@ -325,6 +337,16 @@ class SampleStore:
         rows = sum(file.rows for file in files if file.name in self._damaged)
         named = ", ".join(self._damaged)
         return f"{len(self._damaged)} of {len(files)} data files ({rows} rows): {named}"
+
+
+def _is_news(answer: Answer, known: Sequence[Answer], *, each_board: bool) -> bool:
+    """Whether a row says what the known ones of its cell do not."""
+    if answer.status == CONTENDED:
+        return not known
+    answers = [one for one in known if one.status != CONTENDED]
+    if each_board:
+        return all(one.board != answer.board for one in answers)
+    return not answers
 
 
 def _names(opened: DeltaLog) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -147,7 +147,7 @@ class FakeBackend:
         device: Device,
         *,
         depth: int = 1,
-        busy: Sequence[str | None] = (),
+        busy: Iterable[str | None] = (),
         trouble: Callable[[str, int], object] = lambda stage, m: None,
         burst: Burst = BURST,
         power: PowerReading = POWER,

@@ -346,7 +346,8 @@ def _fake_nvml(gpu: Gpu) -> ModuleType:
     for name, answer in answers.items():
         setattr(nvml, name, lambda *_args, answer=answer: answer)
     # None at first; later the context of this process.
-    processes = iter([[], *[["this one"]] * 10_000])
+    this_one = SimpleNamespace(pid=4711)
+    processes = iter([[], *[[this_one]] * 10_000])
     nvml.nvmlDeviceGetComputeRunningProcesses = lambda _handle: next(processes)
     nvml.nvmlDeviceGetTotalEnergyConsumption = lambda _handle: gpu.energy_mj()
     nvml.NVMLError = type("NVMLError", (Exception,), {})

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import fake_gpu
 import pytest
 
+from agent.instrument import LiveInstrument
 from agent.timing import Burst
+from gemmcast.cell import Cell
 from gemmcast.config import KernelConfig
 from gemmcast.gemm import Gemm
 from gemmcast.procedure import Procedure
@@ -238,26 +242,57 @@ def test_a_counter_that_falls_all_the_time_is_no_meter(
     assert (device.idle_power_w, device.counter_step_s) == (None, None)
 
 
-def _processes(count: int) -> None:
-    """NVML shows so many processes on the board."""
-    processes = [object()] * count
-    sys.modules["pynvml"].nvmlDeviceGetComputeRunningProcesses = lambda _handle: processes
+OURS, DYING, NEIGHBOUR = 4711, 5, 6
+
+
+def _list_processes(*lists: Sequence[int]) -> None:
+    """NVML lists these processes, one list a call; the last of them stays."""
+    left = [[SimpleNamespace(pid=pid) for pid in pids] for pids in lists]
+
+    def listed(_handle: object) -> list[SimpleNamespace]:
+        return left.pop(0) if len(left) > 1 else left[0]
+
+    sys.modules["pynvml"].nvmlDeviceGetComputeRunningProcesses = listed
 
 
 def test_a_neighbour_that_comes_later_is_seen_until_it_leaves(
     gpu: fake_gpu.Gpu, backend: Any
 ) -> None:
     assert backend.contention() is None
-    _processes(3)
+    _list_processes([OURS, NEIGHBOUR, NEIGHBOUR + 1])
     assert backend.contention() == "2 other process(es) hold this GPU"
-    _processes(1)
+    _list_processes([OURS])
     assert backend.contention() is None
 
 
-def test_a_neighbour_that_was_there_first_is_seen(gpu: fake_gpu.Gpu) -> None:
+def test_a_neighbour_that_was_there_first_is_seen_until_it_leaves(gpu: fake_gpu.Gpu) -> None:
+    """The context of the child before, say, which died a moment ago."""
     from agent.devices.cuda import CudaBackend
 
-    _processes(1)
+    _list_processes([DYING], [DYING, OURS])
     backend = CudaBackend(gpu.clock)
-    _processes(2)
     assert backend.contention() == "1 other process(es) hold this GPU"
+    _list_processes([OURS])
+    assert backend.contention() is None
+
+
+@pytest.mark.parametrize("looks", [1, 3, 7])
+def test_a_neighbour_of_a_moment_is_seen_at_each_step_of_the_counter_and_at_the_end(
+    gpu: fake_gpu.Gpu, backend: Any, looks: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The cell is measured again: of its first try nothing is kept."""
+    live = LiveInstrument(backend, backend.characterise(), Procedure(), "me", wait=lambda _: None)
+    metered = backend.power
+    tries: list[str] = []
+
+    def counted(*arguments: Any, **options: Any) -> Any:
+        tries.append("power")
+        return metered(*arguments, **options)
+
+    monkeypatch.setattr(backend, "power", counted)
+    # One look before the cell begins, six while power is metered, one at the end.
+    alone = [OURS]
+    _list_processes(*[alone] * looks, [OURS, NEIGHBOUR], alone)
+    cell = Cell(gemm=ROUND, config=CONFIG, device_key="Fake GPU", power=True)
+    row = live.measure(cell).row
+    assert (row["status"], len(tries)) == ("ok", 2)

@@ -113,7 +113,8 @@ class FakeNvml:
         return self._read("mig", gpu, list(gpu.mig_mode))
 
     def nvmlDeviceGetComputeRunningProcesses(self, gpu: FakeGpu) -> Any:
-        return self._read("processes", gpu, list(gpu.processes))
+        processes = [SimpleNamespace(pid=pid) for pid in gpu.processes]
+        return self._read("processes", gpu, processes)
 
     def nvmlDeviceGetClockInfo(self, gpu: FakeGpu, domain: int) -> int:
         assert domain == pynvml.NVML_CLOCK_SM
@@ -319,7 +320,7 @@ def test_a_power_cap_is_distinguished_from_other_reasons(
         ("instant field", "power_instant_w", None),
         ("limit", "power_limit_w", None),
         ("mig", "mig", False),
-        ("processes", "compute_processes", 0),
+        ("processes", "process_ids", None),
         ("clock", "clock_mhz", None),
         ("max clock", "clock_max_mhz", None),
         ("temperature", "temperature_c", None),
@@ -417,10 +418,11 @@ def test_mig_is_on_where_it_is_on_now_and_not_where_it_is_pending(
     assert NvmlBoard(BUS_IDS[0]).mig() is on
 
 
-def test_a_neighbour_is_counted_on_the_board_where_it_computes(fake: FakeNvml) -> None:
+def test_processes_are_listed_on_the_board_where_they_compute(fake: FakeNvml) -> None:
     fake.gpus[BUS_IDS[1]].processes += [7001, 7002]
     fake.gpus[BUS_IDS[2]].processes.clear()
-    assert [NvmlBoard(bus_id).compute_processes() for bus_id in BUS_IDS] == [1, 3, 0, 1]
+    listed = [NvmlBoard(bus_id).process_ids() for bus_id in BUS_IDS]
+    assert listed == [[100], [101, 7001, 7002], [], [103]]
 
 
 def test_power_is_disputed_where_the_counter_and_the_board_disagree(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
@@ -420,12 +420,54 @@ def test_two_cells_that_find_no_room_do_not_wait_for_each_other(run: Callable[..
 
 
 def test_contention_rests_through_the_wait_that_was_given(run: Callable[..., Run]) -> None:
-    seen = run(busy=["busy"] * 3 + [None] * 2 + ["busy"] * 2)
+    seen = run(busy=["busy"] * 3)
     assert set(seen.statuses.values()) == {"ok"}
-    first, second, third, _ = CONTENTION_WAITS_S
-    # One finds the neighbour there twice, another three times.
-    assert seen.waited == [first, second, first, second, third]
+    first, second, *_ = CONTENTION_WAITS_S
+    # One cell finds the neighbour there twice, another once.
+    assert seen.waited == [first, second, first]
     assert sorted(seen.done) == list(FIVE)
+
+
+def _one_look_sees(neighbour: list[str]) -> Iterator[str | None]:
+    """What looks see: whatever was put into the list, once."""
+    while True:
+        yield neighbour.pop() if neighbour else None
+
+
+def test_a_neighbour_of_a_moment_spoils_all_that_are_under_way_and_no_others(
+    run: Callable[..., Run],
+) -> None:
+    neighbour: list[str] = []
+    came: list[int] = []
+
+    def trouble(stage: str, m: int) -> None:
+        if (stage, m) == ("timed", 16) and not came:
+            came.append(m)
+            neighbour.append("1 other process(es) hold this GPU")
+
+    seen = run(trouble=trouble, busy=_one_look_sees(neighbour))
+    assert seen.statuses == dict.fromkeys(FIVE, "ok")
+    bursts = Counter(m for stage, m in seen.log if stage == "burst")
+    # The first was done before, the last began afterwards.
+    assert bursts == {8: 1, 16: 2, 24: 2, 32: 2, 40: 1}
+
+
+def test_what_fails_beside_a_neighbour_is_contended_and_tried_again(
+    run: Callable[..., Run],
+) -> None:
+    """It may have taken the memory, or the clock."""
+    failed: list[int] = []
+    neighbour: list[str] = []
+
+    def trouble(stage: str, m: int) -> None:
+        if (stage, m) == ("burst", 16) and not failed:
+            failed.append(m)
+            neighbour.append("1 other process(es) hold this GPU")
+            raise MeasurementError("throttled", "the clock was at 900 MHz")
+
+    seen = run((8, 16), trouble=trouble, busy=_one_look_sees(neighbour))
+    assert failed == [16]
+    assert seen.statuses == {8: "ok", 16: "ok"}
 
 
 def test_a_caller_that_leaves_early_does_not_slow_the_next(
@@ -452,3 +494,10 @@ def test_a_caller_that_leaves_early_does_not_slow_the_next(
     assert begun == list(FIVE[:2])
     del left
     assert len(list(events)) == 4
+
+
+def test_cells_under_way_share_the_waits_for_a_neighbour(run: Callable[..., Run]) -> None:
+    """Else eight of them would wait eight times as long for one that stays."""
+    seen = run(busy=["1 other process(es) hold this GPU"] * 100)
+    assert set(seen.statuses.values()) == {"contended"}
+    assert sum(seen.waited) < sum(CONTENTION_WAITS_S) + max(CONTENTION_WAITS_S)

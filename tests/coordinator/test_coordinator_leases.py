@@ -5,12 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import pytest
+from fake_fleet import Measure
 
+from coordinator.fleet.commits import CommitQueue
 from coordinator.fleet.deaths import AT_ONCE_S, RETURN_S
+from coordinator.fleet.due import Due
 from coordinator.fleet.interface import Ended, Ready
 from coordinator.fleet.leases import MAX_DEATHS, Leases
 from coordinator.plan.cells import plan_cells
 from coordinator.plan.schema import Plan
+from coordinator.samples.store import SampleStore
+from gemmcast.arrow import to_table
 from gemmcast.cell import Cell
 from gemmcast.device import Device
 
@@ -21,11 +26,14 @@ LATER_S = AT_ONCE_S + 0.1
 class Fleet:
     """Leases of two agents on a clock that stands still until a test moves it."""
 
-    def __init__(self, device: Device, cells: Sequence[Cell]) -> None:
+    def __init__(
+        self, device: Device, cells: Sequence[Cell], store: SampleStore, measure: Measure
+    ) -> None:
         self.now = 1000.0
         self.device = device
-        self.leases = Leases(lambda: self.now)
-        self.committed: set[str] = set()
+        self._measure = measure
+        self._commits = CommitQueue(store, lambda: self.now)
+        self.leases = Leases(lambda: self.now, Due(self._commits))
         for agent in AGENTS:
             self.start(agent)
         self.leases.add_queue(device.name, cells)
@@ -39,7 +47,7 @@ class Fleet:
         return lease
 
     def end(self, agent: str, lease: int, error: str | None = None) -> None:
-        self.leases.end(Ended(agent=agent, lease=lease, error=error), self.committed)
+        self.leases.end(Ended(agent=agent, lease=lease, error=error))
 
     def die(self, agent: str, lease: int) -> None:
         """The agent dies under the first cell of a lease, and is back at once."""
@@ -47,7 +55,8 @@ class Fleet:
         self.start(agent)
 
     def finish(self, agent: str, lease: int, cells: Sequence[Cell]) -> None:
-        self.committed |= {cell.cell_id for cell in cells}
+        rows = to_table([self._measure(cell, self.device) for cell in cells])
+        self._commits.add(agent, rows)
         self.end(agent, lease)
 
     def measure_all_but_suspects(self) -> None:
@@ -62,8 +71,8 @@ def cells(make_plan: Callable[..., Plan], cpu: Device) -> list[Cell]:
 
 
 @pytest.fixture
-def fleet(cpu: Device, cells: list[Cell]) -> Fleet:
-    return Fleet(cpu, cells)
+def fleet(cpu: Device, cells: list[Cell], store: SampleStore, measure: Measure) -> Fleet:
+    return Fleet(cpu, cells, store, measure)
 
 
 def test_the_suspect_is_of_the_lease_that_ran_whichever_end_is_seen_first(fleet: Fleet) -> None:

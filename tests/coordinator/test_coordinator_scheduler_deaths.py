@@ -134,7 +134,7 @@ def test_the_death_of_a_node_is_no_cells_doing(
     names = ["first/gpu0", *(f"second/gpu{i}" for i in range(4))]
     agents = {name: FakeAgent(replace(gpu, uuid=name)) for name in names}
     fleet = FleetOfTwoNodes(measure, agents)
-    plan = make_plan({"sample": 300}, family="cublas")
+    plan = make_plan({"sample": 300}, family="cublas", devices={"second_board": 0})
     run_all(plan, store, fleet)
     assert sum(name.startswith("second/") for name, _ in fleet.leased) > 8
     assert rows_by_status(store, plan_cells(plan, gpu).cells) == {"ok": 300}

@@ -71,10 +71,15 @@ def test_a_file_describes_any_device(tmp_path: Path, gpu: Device) -> None:
 
 
 def test_equal_devices_divide_a_plan(make_plan: Callable[..., Plan], gpu: Device) -> None:
-    plan = make_plan(family="cublas")
+    plan = make_plan(family="cublas", devices={"second_board": 0})
     one, four = size_of(plan, gpu), size_of(plan, gpu, 4)
     assert (one.cells, four.cells) == (20, 20)
     assert four.estimated_minutes == pytest.approx(one.estimated_minutes / 4)
+    twice = make_plan(family="cublas", devices={"second_board": 1})
+    alone, beside = size_of(twice, gpu), size_of(twice, gpu, 4)
+    assert (alone.cells_on_two_devices, beside.cells_on_two_devices) == (0, 20)
+    assert alone.estimated_minutes == pytest.approx(one.estimated_minutes)
+    assert beside.estimated_minutes == pytest.approx(one.estimated_minutes / 2)
     every = make_plan(family="cublas", devices={"replicate": "per_gpu"})
     assert size_of(every, gpu, 4).estimated_minutes == pytest.approx(one.estimated_minutes)
 

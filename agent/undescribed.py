@@ -1,0 +1,42 @@
+"""Answers for a device that others used while its peaks were measured: the descriptors are wrong.
+
+Every cell becomes a row "contended" until the others have left. Then this process ends with such a
+row, and the next one describes the device anew (agent/child.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+from agent.devices import DeviceBackend
+from agent.messages import Event, Outcome
+from gemmcast.cell import Cell
+from gemmcast.device import Device
+from gemmcast.rows import failed
+
+NOT_DESCRIBED = "others used the device while its peaks were measured: they are measured again"
+
+
+class UndescribedInstrument:
+    """An `Instrument` that measures nothing."""
+
+    def __init__(self, backend: DeviceBackend, device: Device, agent: str) -> None:
+        self.device = device
+        self._backend = backend
+        self._agent = agent
+
+    def measure_all(
+        self,
+        cells: Sequence[Cell],
+        *,
+        depth: int | None = None,
+        begun: Callable[[Cell], None] = lambda _: None,
+    ) -> Iterator[Event]:
+        """See `Instrument`; the answers come in the order of the cells."""
+        for cell in cells:
+            begun(cell)
+            reason = self._backend.contention()
+            row = failed(cell, self.device, self._agent, "contended", reason or NOT_DESCRIBED)
+            yield Outcome(row, fatal=reason is None)
+            if reason is None:
+                return
