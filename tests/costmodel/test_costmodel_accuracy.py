@@ -23,7 +23,7 @@ from costmodel.dataset import TARGETS
 from costmodel.model import CostModel
 
 PROGRAM = Path(__file__).parents[2] / "benchmarks" / "accuracy.py"
-METRICS = {"mape", "median_ape", "p90_ape", "r2", "rows"}
+METRICS = {"mape", "median_ape", "p90_ape", "bias", "r2", "rows"}
 METHODS = {"model", "lookup", "roofline", "paper_forest"}
 Printed = dict[str, Any]
 """The program's JSON object."""
@@ -89,7 +89,7 @@ def _runtime_rows(by_name: dict[str, Printed]) -> int:
 
 @pytest.mark.parametrize("by", ["shape", "layer"])
 def test_cross_validation_scores_every_row_of_every_method(tables: Path, by: str) -> None:
-    printed = _json("--table", tables / "whole.parquet", "--by", by)
+    printed = _json("--table", tables / "whole.parquet", "--group", by)
     assert printed["protocol"] == f"5-fold, grouped by {by}"
     assert printed["rows"] == 120
     targets = printed["targets"]
@@ -111,7 +111,7 @@ def test_cross_validation_scores_every_row_of_every_method(tables: Path, by: str
 
 
 def test_a_device_is_predicted_from_the_others(tables: Path) -> None:
-    printed = _json("--table", tables / "two.parquet", "--by", "device")
+    printed = _json("--table", tables / "two.parquet", "--group", "device")
     assert printed["protocol"] == "2-fold, grouped by device"
     assert printed["rows"] == 240
 
@@ -120,13 +120,13 @@ def test_a_device_is_predicted_from_the_others(tables: Path) -> None:
 
 
 def test_one_device_cannot_be_left_out(tables: Path) -> None:
-    done = _run("--table", tables / "whole.parquet", "--by", "device")
+    done = _run("--table", tables / "whole.parquet", "--group", "device")
     assert (done.returncode, done.stdout) == (2, "")
     assert "1 device" in done.stderr
 
 
 def test_kernels_of_families_with_one_are_not_tested(tables: Path) -> None:
-    printed = _json("--table", tables / "whole.parquet", "--by", "member")
+    printed = _json("--table", tables / "whole.parquet", "--group", "member")
     families = pq.read_table(tables / "whole.parquet")["family"].to_pylist()
     assert set(printed["families"]) == {"tiled"}
     assert printed["rows"] == families.count("tiled")

@@ -288,7 +288,7 @@ KERNELS = [
 ]
 SCRIPTS = [
     Slip(command="accuracy --table no.parquet", says="no.parquet"),
-    Slip(command="accuracy --by colour", says="colour"),
+    Slip(command="accuracy --group colour", says="colour"),
     Slip(command="datasets no.parquet", says="no.parquet"),
     Slip(command="noise_floor a b c", says="name one dataset, or two"),
     Slip(command="noise_floor no.parquet", says="no.parquet"),
