@@ -343,7 +343,7 @@ def export(
 ) -> None:
     """Write a workspace's samples as a dataset with its card (.md), or as T4 results."""
     from coordinator import terminal
-    from coordinator.samples.dataset_card import counts
+    from coordinator.samples.dataset_counts import counts
     from coordinator.samples.export import write_dataset
     from coordinator.samples.formats.t4 import write_t4
 
@@ -353,7 +353,7 @@ def export(
     table = samples.read()
     if format == "t4" or (format is None and file.suffix == ".json"):
         write_t4(table, file)
-        counted = counts(table.to_pylist())
+        counted = counts(table)
     else:
         counted = write_dataset(table, file, place.measure_settings())
     values = {"file": str(file), **counted}

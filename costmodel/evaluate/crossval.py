@@ -89,7 +89,9 @@ def predictions(
     for method, rows in without_knobs.items():
         if rows.any():
             answers = model.predict(unresolved(test.take(rows)))
-            of_method = {target: {method: answers[target]} for target in predicted}
+            of_method: Predictions = {}
+            for target in predicted:
+                of_method[target] = {method: np.asarray(answers[target], dtype=np.float64)}
             place(predicted, of_method, rows)
     return predicted
 
