@@ -24,6 +24,7 @@ from coordinator.options import (
     DemoDataset,
     DemoDirectory,
     DeviceFile,
+    ExamFile,
     ExportFile,
     ExportFormat,
     Holdout,
@@ -159,6 +160,7 @@ def train(
     registry: RegistryUri = None,
     min_rows: MinRows = 100,
     holdout: Holdout = 0.15,
+    exam: ExamFile = None,
     json: AsJson = False,
 ) -> None:
     """Train on a workspace's samples and publish; the winner becomes this node's model."""
@@ -168,11 +170,13 @@ def train(
     from coordinator.progress import stages
     from coordinator.samples.store import SampleStore
     from coordinator.workspace import Workspace
+    from costmodel.exam import read_exam
     from costmodel.settings import TrainSettings
     from gemmcast import modeldir
     from registry.registry import Registry
 
     settings = TrainSettings(min_rows=min_rows, holdout=holdout)
+    tested_with = None if exam is None else read_exam(exam)
     place = Workspace(workspace)
     if store is None:
         place.must_exist()
@@ -185,7 +189,8 @@ def train(
         versions.check()
         champion = champion_model(versions)
         with stages("training") as step:
-            judged = fit_and_judge(samples.read(), settings, samples.version, champion, step)
+            table = samples.read()
+            judged = fit_and_judge(table, settings, samples.version, champion, step, tested_with)
         version = publish_or_keep(versions, judged, champion, place.kept)
         model, card, objection = judged
         if version is not None:
@@ -194,6 +199,7 @@ def train(
         "version": version,
         "objection": objection,
         "rows": card.rows,
+        "exam": card.exam,
         "scores": card.scores,
         "generalisation": card.generalisation,
         "ranking": card.ranking,

@@ -49,6 +49,9 @@ class ModelCard:
     """Shapes of the training rows."""
     test_shapes: int
     """Shapes of the test rows; no training row has one of them."""
+    exam: Mapping[str, Any] = field(default_factory=dict)
+    """Errors on a locked table (`coordinator train --exam FILE`), in the layout of an entry of
+    `generalisation`; empty where none was given. [%]"""
     scores: Scores = field(default_factory=dict)
     """Errors on the test rows: target, method, then `mape`, `median_ape`, `p90_ape`,
     `bias`, `r2` and `rows`. [%]"""
