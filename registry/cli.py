@@ -250,7 +250,7 @@ def _errors(published: PublishedModel) -> Iterator[Table | str]:
     card = published.card
     rows = f"{card.test_rows} held-out rows of {card.test_shapes} shapes"
     if card.exam:
-        yield f"exam: errors in per cent on {card.exam['split']}"
+        yield textwrap.fill(f"exam: errors in per cent on {card.exam['split']}", COLUMNS)
         yield _model_table(card.exam["scores"])
     yield f"version {_names(published.version)}: errors in per cent on {rows}"
     yield _model_table(card.scores)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pyarrow as pa
 import pytest
 
+from coordinator import terminal
 from costmodel.dataset import training_set
 from costmodel.exam import Exam, check_exam, exam_scores
 from costmodel.model import CostModel
@@ -76,3 +77,11 @@ def test_the_card_has_the_scores_of_the_exam(
     expected = f"exam.parquet: 1 boards and {len(layers)} (n, k) that no sample has"
     assert exam["split"] == expected
     assert candidate.card.exam == {}
+
+
+def test_the_terminal_shows_the_exam_first(
+    power_candidate: TrainedModel, capsys: pytest.CaptureFixture[str]
+) -> None:
+    terminal.show_card(power_candidate.card, "model 1")
+    shown = capsys.readouterr().out
+    assert 0 <= shown.index("exam: errors on exam.parquet") < shown.index("model 1")
