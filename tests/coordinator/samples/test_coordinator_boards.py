@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from coordinator.samples.columns import Columns
@@ -13,7 +17,9 @@ from coordinator.samples.second_boards import board_counts, board_differences
 from gemmcast.arrow import read_samples, to_table
 from gemmcast.rows import Row
 
-DATASET = Path(__file__).parents[3] / "datasets" / "h100_repeatability.parquet"
+ROOT = Path(__file__).parents[3]
+DATASET = ROOT / "datasets" / "h100_repeatability.parquet"
+PROGRAM = ROOT / "benchmarks" / "datasets.py"
 
 
 @pytest.fixture(scope="module")
@@ -141,3 +147,25 @@ def test_a_kind_is_filled_by_dtype(row: Row) -> None:
     assert filled["rows"]["bf16"] == NEEDED
     assert filled["missing"] == ["fp32", "tf32", "fp16", "fp8_e4m3"]
     assert (filled["layers"], filled["boards"]) == (NEEDED, 2)
+
+
+def test_the_program_prints_a_file_with_its_second_measurement_and_all_files_of_a_type(
+    row: Row, tmp_path: Path
+) -> None:
+    first = [_on(row, "A", 1, m=m) for m in (1, 2)]
+    second = [_on(row, "B", 2, m=1, runtime_us=2 * row["runtime_us"])]
+    for name, rows in (("x", first), ("x_again", second), ("y", [_on(row, "C", 3, m=2)])):
+        pq.write_table(to_table(rows), tmp_path / f"{name}.parquet")
+    files = sorted(map(str, tmp_path.iterdir()))
+    command = [sys.executable, str(PROGRAM), *files]
+    done = subprocess.run([*command, "--json"], capture_output=True, text=True, check=True)
+    printed = json.loads(done.stdout.splitlines()[-1])
+    of_x = printed["datasets"]["x"]
+    assert (of_x["counts"]["cells"], of_x["boards"]["boards"]) == (2, 1)
+    assert of_x["with_again"]["cells_on_two_boards"] == 1
+    assert of_x["noise_floor"]["runtime_us"]["median"] == pytest.approx(100)
+    assert printed["datasets"]["y"]["with_again"] is None
+    (device,) = printed["devices"].values()
+    assert (device["boards"]["boards"], device["boards"]["cells_on_two_boards"]) == (3, 2)
+    assert device["noise_floor"]["runtime_us"]["board_pairs"] == 2
+    assert device["holes"]["m 1 to 8"]["boards"] == 3
