@@ -131,29 +131,35 @@ def _show_device(name: str, device: OfDevice) -> None:
     print(f"all files, {name}")
     _show_boards("boards", device["boards"])
     _show_differences(device["noise_floor"])
-    print(f"  {'kinds of cells (rows)':{TITLE_WIDTH}} {'layers':>7} {'boards':>7}  rows by dtype")
+    print(f"  {'kinds of cells':{TITLE_WIDTH}} {'layers':>7} {'boards':>7}  rows by dtype")
     for kind, hole in device["holes"].items():
-        missing = f"; below {NEEDED}: {', '.join(hole['missing'])}" if hole["missing"] else ""
-        counted = f"{hole['layers']:7} {hole['boards']:7}"
-        print(f"  {kind:{TITLE_WIDTH}} {counted}  {_joined(hole['rows'])}{missing}")
+        layers, boards = hole["layers"], hole["boards"]
+        rows = _joined(hole["rows"])
+        missing = ", ".join(hole["missing"])
+        if missing:
+            rows += f"; below {NEEDED}: {missing}"
+        print(f"  {kind:{TITLE_WIDTH}} {layers:7} {boards:7}  {rows}")
 
 
 def _show_boards(title: str, boards: BoardCounts) -> None:
-    print(
-        f"  {title:18} {boards['boards']}; effective number {boards['effective_boards']:.1f} over "
-        f"cells, {boards['effective_boards_with_power']:.1f} over cells with power; "
-        f"{boards['cells_on_two_boards']:,} cells on two boards or more, "
-        f"{boards['cells_on_two_boards_with_power']:,} with power"
-    )
+    count = boards["boards"]
+    effective = boards["effective_boards"]
+    metered = boards["effective_boards_with_power"]
+    on_two = boards["cells_on_two_boards"]
+    metered_on_two = boards["cells_on_two_boards_with_power"]
+    print(f"  {title:18} {count}")
+    print(f"    effective number {effective:.1f} over cells, {metered:.1f} over cells with power")
+    print(f"    on two or more   {on_two:,} cells, {metered_on_two:,} with power")
 
 
 def _show_differences(differences: Mapping[str, Difference]) -> None:
+    if differences:
+        print("  readings of one cell on two boards differ by")
     for reading, spread in differences.items():
-        print(
-            f"  {reading:22} median {spread['median']:.2f} %, p90 {spread['p90']:.2f} %, "
-            f"p99 {spread['p99']:.2f} % between boards, over {spread['pairs']:,} pairs of "
-            f"{spread['shapes']:,} shapes on {spread['board_pairs']} pairs of boards"
-        )
+        percents = f"median {spread['median']:.2f} %, p90 {spread['p90']:.2f} %"
+        pairs, shapes, boards = spread["pairs"], spread["shapes"], spread["board_pairs"]
+        source = f"{pairs:,} pairs of {shapes:,} shapes on {boards} pairs of boards"
+        print(f"    {reading:22} {percents}, p99 {spread['p99']:.2f} %; {source}")
 
 
 def _joined(counted: Mapping[str, int]) -> str:

@@ -5,12 +5,13 @@ A kind is filled when each of its dtypes has NEEDED rows. fp64 is in none: no sw
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections import Counter
+from collections.abc import Collection, Mapping
 from typing import Final, NamedTuple, TypedDict
 
 import numpy as np
 
-from coordinator.samples.columns import BOARD, Columns, Mask
+from coordinator.samples.columns import BOARD, Columns, Mask, Numbers, Words
 from gemmcast.config import FAMILIES
 
 NEEDED: Final = 150
@@ -23,8 +24,9 @@ LARGEST_LAYER: Final = 73_728
 """The largest n or k of a layer without its vocabulary (Gemma-2 27B, gate and up)."""
 LARGEST_HEAD: Final = 262_144
 """The largest vocabulary of well-known language models."""
-SHORT_US: Final = (5.0, 50.0)
-"""Runtimes of short launches."""
+Where = Mapping[str, str | tuple[float, float]]
+"""Column -> its value, or the first and last of its values. Besides the columns of a sample there
+are those of `_values`."""
 
 
 class Kind(NamedTuple):
@@ -33,14 +35,34 @@ class Kind(NamedTuple):
     name: str
     dtypes: tuple[str, ...]
     """That need rows."""
-    rows: Mask
+    where: Where
+
+
+KINDS: Final = (
+    Kind("cutlass, split_k 2 to 16", CUTLASS, {"family": "cutlass", "split_k": (2, 16)}),
+    Kind("cutlass, kernels between the sets", CUTLASS, {"set": "between"}),
+    Kind("cublaslt, fp32", ("fp32",), {"family": "cublaslt"}),
+    Kind("cublaslt, int8", ("int8",), {"family": "cublaslt"}),
+    Kind("cublaslt, beyond the heuristic's list", CUBLASLT, {"list": "enumerated"}),
+    Kind("m 1 to 8", DTYPES, {"m": (1, 8)}),
+    Kind("beta 1", DTYPES, {"beta": (1, 1)}),
+    Kind("batch 2 to 1024", DTYPES, {"batch": (2, 1024)}),
+    Kind("n or k 73,729 to 262,144", HALF, {"longest": (LARGEST_LAYER + 1, LARGEST_HEAD)}),
+    Kind("half precision, nn", HALF, {"layout": "nn"}),
+    Kind("half precision, tn", HALF, {"layout": "tn"}),
+    Kind("half precision, tt", HALF, {"layout": "tt"}),
+    Kind("warm cache", DTYPES, {"cache": "warm"}),
+    Kind(
+        "power of launches of 5 to 50 us", DTYPES, {"runtime_us": (5, 50), "power_w": (0, np.inf)}
+    ),
+)
 
 
 class Hole(TypedDict):
     """How far a kind is filled."""
 
     rows: dict[str, int]
-    """dtype -> rows; a dtype that needs rows is there with 0."""
+    """dtype that needs rows -> its rows."""
     missing: list[str]
     """Dtypes with fewer rows than NEEDED."""
     layers: int
@@ -53,61 +75,50 @@ def holes(measured: Columns, cutlass_kernels: Collection[str]) -> dict[str, Hole
 
     Args:
         measured: rows of one type of device.
-        cutlass_kernels: names of the kernels of the first sets; the others are `between` them.
+        cutlass_kernels: names of the kernels of the first sets; the others are between them.
     """
-    dtypes = measured.words("dtype")
+    dtypes = measured.words("dtype").astype(str)
     layers = measured.codes("n", "k")
     boards = measured.codes(*BOARD)
+    values = _values(measured, cutlass_kernels)
     filled: dict[str, Hole] = {}
-    for kind in _kinds(measured, cutlass_kernels):
-        of_kind = dtypes[kind.rows].tolist()
-        rows = {dtype: of_kind.count(dtype) for dtype in (*kind.dtypes, *sorted(set(of_kind)))}
+    for kind in KINDS:
+        chosen = np.isin(dtypes, kind.dtypes)
+        for column, wanted in kind.where.items():
+            chosen &= _fits(values, measured, column, wanted)
+        counted = Counter(dtypes[chosen].tolist())
         filled[kind.name] = Hole(
-            rows=rows,
-            missing=[dtype for dtype in kind.dtypes if rows[dtype] < NEEDED],
-            layers=len(set(layers[kind.rows].tolist())),
-            boards=len(set(boards[kind.rows].tolist())),
+            rows={dtype: counted[dtype] for dtype in kind.dtypes},
+            missing=[dtype for dtype in kind.dtypes if counted[dtype] < NEEDED],
+            layers=len(np.unique(layers[chosen])),
+            boards=len(np.unique(boards[chosen])),
         )
     return filled
 
 
-def _kinds(measured: Columns, cutlass_kernels: Collection[str]) -> Iterator[Kind]:
-    yield from _kinds_of_kernels(measured, cutlass_kernels)
-    yield from _kinds_of_problems(measured)
-    runtime_us = measured.numbers("runtime_us")
-    shortest_us, longest_us = SHORT_US
-    is_short = (shortest_us <= runtime_us) & (runtime_us <= longest_us)
-    has_power = ~np.isnan(measured.numbers("power_w"))
-    yield Kind("power of launches of 5 to 50 us", DTYPES, is_short & has_power)
-    yield Kind("warm cache", DTYPES, measured.words("cache") == "warm")
-
-
-def _kinds_of_kernels(measured: Columns, cutlass_kernels: Collection[str]) -> Iterator[Kind]:
-    families = measured.words("family")
-    is_cutlass = families == "cutlass"
-    is_cublaslt = families == "cublaslt"
-    split_k = measured.numbers("split_k")
+def _values(measured: Columns, cutlass_kernels: Collection[str]) -> dict[str, Words | Numbers]:
+    """What a kind asks for and no column has: `list`, `set` and `longest`."""
     kernels = measured.words("kernel").astype(str)
-    is_split = (split_k >= 2) & (split_k <= 16)
-    is_between = ~np.isin(kernels, list(cutlass_kernels))
+    is_cutlass = measured.words("family") == "cutlass"
+    is_between = is_cutlass & ~np.isin(kernels, list(cutlass_kernels))
     is_enumerated = np.char.startswith(kernels, "enumerated-")
-    yield Kind("cutlass, split_k 2 to 16", CUTLASS, is_cutlass & is_split)
-    yield Kind("cutlass, kernels between the sets", CUTLASS, is_cutlass & is_between)
-    yield Kind("cublaslt, fp32", ("fp32",), is_cublaslt & (measured.words("dtype") == "fp32"))
-    yield Kind("cublaslt, int8", ("int8",), is_cublaslt & (measured.words("dtype") == "int8"))
-    yield Kind("cublaslt, beyond the heuristic's list", CUBLASLT, is_cublaslt & is_enumerated)
+    return {
+        "list": np.where(is_enumerated, "enumerated", "").astype(object),
+        "set": np.where(is_between, "between", "").astype(object),
+        "longest": np.maximum(measured.numbers("n"), measured.numbers("k")),
+    }
 
 
-def _kinds_of_problems(measured: Columns) -> Iterator[Kind]:
-    m, n, k = (measured.numbers(name) for name in ("m", "n", "k"))
-    batch = measured.numbers("batch")
-    layouts = measured.words("layout")
-    is_half = np.isin(measured.words("dtype").astype(str), HALF)
-    longest = np.maximum(n, k)
-    is_head = (longest > LARGEST_LAYER) & (longest <= LARGEST_HEAD)
-    yield Kind("m 1 to 8", DTYPES, m <= 8)
-    yield Kind("beta 1", DTYPES, measured.numbers("beta") == 1)
-    yield Kind("batch 2 to 1024", DTYPES, (batch >= 2) & (batch <= 1024))
-    yield Kind(f"n or k {LARGEST_LAYER + 1:,} to {LARGEST_HEAD:,}", HALF, is_head)
-    for layout in ("nn", "tn", "tt"):
-        yield Kind(f"half precision, {layout}", HALF, is_half & (layouts == layout))
+def _fits(
+    values: Mapping[str, Words | Numbers],
+    measured: Columns,
+    column: str,
+    wanted: str | tuple[float, float],
+) -> Mask:
+    """[n_rows] Whether a column has the wanted value."""
+    if isinstance(wanted, str):
+        words = values[column] if column in values else measured.words(column)
+        return np.asarray(words == wanted, dtype=bool)
+    first, last = wanted
+    numbers = values[column] if column in values else measured.numbers(column)
+    return np.asarray((numbers >= first) & (numbers <= last), dtype=bool)

@@ -118,7 +118,7 @@ HOLES: list[tuple[str, Row]] = [
     ("m 1 to 8", {"m": 8}),
     ("beta 1", {"beta": 1.0}),
     ("batch 2 to 1024", {"batch": 1024}),
-    ("n or k 73,729 to 262,144", {"k": 128256}),
+    ("n or k 73,729 to 262,144", {"k": 128256, "dtype": "bf16"}),
     ("half precision, tn", {"layout": "tn", "dtype": "bf16"}),
     ("power of launches of 5 to 50 us", {"runtime_us": 50.0, "power_w": 300.0}),
 ]
