@@ -165,7 +165,8 @@ def test_a_library_s_algorithm_is_scored_with_its_knobs_and_by_name_alone(
         more = {"family": family, "kernel": kernel, "device_uuid": str(i % 2)}
         dealt.append({**row, **knobs, **tiles, **more})
     data = _training_set(dealt, power_samples)
-    by_name = accuracy(cross_validation(data, "shape", MedianModel)).by_name
+    printed = accuracy(cross_validation(data, "shape", MedianModel))
+    by_name = printed.by_name
     kinds = ["cublas", "cublaslt default", "cublaslt enumerated-N", "cublaslt heuristic-N"]
     assert list(by_name) == kinds
     counts = Counter(named[i % len(named)][:2] for i in range(len(rows)))
@@ -173,6 +174,11 @@ def test_a_library_s_algorithm_is_scored_with_its_knobs_and_by_name_alone(
     alone = by_name["cublaslt heuristic-N"]["runtime_us"]["by_name"]
     wanted = counts["cublaslt", "heuristic-3"] + counts["cublaslt", "heuristic-4"]
     assert with_knobs["rows"] == alone["rows"] == wanted
+    # of all rows, those with a name have one method, the library's own choices the other
+    of_all = printed.targets["runtime_us"]
+    assert of_all["by_name"]["rows"] == wanted + counts["cublaslt", "enumerated-3"]
+    of_cublas = by_name["cublas"]["runtime_us"]["model"]["rows"]
+    assert of_all["unresolved"]["rows"] == of_cublas + counts["cublaslt", "default"]
     # the answer for a query without an algorithm is twice as long
     for kind in kinds:
         of_kind = by_name[kind]["runtime_us"]
