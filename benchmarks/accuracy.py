@@ -38,7 +38,7 @@ from costmodel.dataset import TrainingSet, training_set
 from costmodel.evaluate.accuracy import Accuracy, Tested, accuracy, cross_validation
 from costmodel.evaluate.crossval import BY_NAME, predictions
 from costmodel.evaluate.groups import FOLDS, GROUPS
-from costmodel.evaluate.overlap import overlap_with
+from costmodel.evaluate.overlap import overlap
 from costmodel.model import CostModel
 from gemmcast.card import Scores
 from gemmcast.cli_parser import Parser
@@ -88,7 +88,7 @@ def measure(table: Path, holdout: Path | None, group: str) -> Accuracy:
         protocol=f"trained on {table.name}, tested with {holdout.name}",
         data=test,
         predicted=predictions(fit(data), data, test),
-        overlap=overlap_with(data, test),
+        overlap=overlap(data, test),
     )
     return accuracy(tested)
 

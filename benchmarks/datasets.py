@@ -63,6 +63,7 @@ class OfDevice(TypedDict):
     boards: BoardCounts
     noise_floor: dict[str, Difference]
     holes: dict[str, Hole]
+    """Of a GPU."""
 
 
 def main() -> int:
@@ -106,10 +107,11 @@ def _of_devices(measured: Columns) -> dict[str, OfDevice]:
     devices: dict[str, OfDevice] = {}
     for name in np.unique(names.astype(str)).tolist():
         of_device = measured.where(names == name)
+        is_gpu = "cuda" in of_device.by("device_kind")
         devices[name] = OfDevice(
             boards=board_counts(of_device),
             noise_floor=board_differences(of_device),
-            holes=holes(of_device, first_kernels),
+            holes=holes(of_device, first_kernels) if is_gpu else {},
         )
     return devices
 
@@ -131,7 +133,8 @@ def _show_device(name: str, device: OfDevice) -> None:
     print(f"all files, {name}")
     _show_boards("boards", device["boards"])
     _show_differences(device["noise_floor"])
-    print(f"  {'kinds of cells':{TITLE_WIDTH}} {'layers':>7} {'boards':>7}  rows by dtype")
+    if device["holes"]:
+        print(f"  {'kinds of cells':{TITLE_WIDTH}} {'layers':>7} {'boards':>7}  rows by dtype")
     for kind, hole in device["holes"].items():
         layers, boards = hole["layers"], hole["boards"]
         rows = _joined(hole["rows"])

@@ -1,22 +1,16 @@
 """The rows of a table that are ok, column by column: counting 100,000 rows takes a second.
 
-    codes(*names)[n_rows]   equal numbers, from 0 on, where rows are equal in these columns
-
-A cell is a GEMM with the configuration that ran, the state of the cache and the type of device;
-unlike a cell id it does not contain a plan's repeat or power flag.
+codes(*names)[n_rows]   equal numbers, from 0 on, where rows are equal in these columns
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-
-from gemmcast.config import KNOBS
 
 Codes = npt.NDArray[np.int64]
 """[n_rows]"""
@@ -26,14 +20,6 @@ Words = npt.NDArray[np.object_]
 """[n_rows]"""
 Mask = npt.NDArray[np.bool_]
 """[n_rows]"""
-
-CONFIG: Final = ("family", "kernel", *KNOBS)
-CELL: Final = (
-    *("m", "n", "k", "batch", "dtype", "layout", "alpha", "beta"),
-    *(*CONFIG, "cache", "device"),
-)
-SHAPE: Final = ("m", "n", "k", "batch")
-BOARD: Final = ("device", "device_uuid")
 
 
 class Columns:

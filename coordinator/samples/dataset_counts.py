@@ -12,7 +12,8 @@ from typing import Final, TypedDict
 import numpy as np
 import pyarrow as pa
 
-from coordinator.samples.columns import CELL, CONFIG, SHAPE, Columns
+from coordinator.samples.columns import Columns
+from costmodel.evaluate.overlap import CELL, CONFIG, SHAPE
 
 GROUP: Final = 20
 RANGES: Final[Mapping[str, Mapping[str, tuple[float, float]]]] = {

@@ -11,7 +11,8 @@ from typing import Final, NamedTuple, TypedDict
 
 import numpy as np
 
-from coordinator.samples.columns import BOARD, Columns, Mask, Numbers, Words
+from coordinator.samples.columns import Columns, Mask, Numbers, Words
+from costmodel.evaluate.overlap import BOARD, LAYER
 from gemmcast.config import FAMILIES
 
 NEEDED: Final = 150
@@ -78,7 +79,7 @@ def holes(measured: Columns, cutlass_kernels: Collection[str]) -> dict[str, Hole
         cutlass_kernels: names of the kernels of the first sets; the others are between them.
     """
     dtypes = measured.words("dtype").astype(str)
-    layers = measured.codes("n", "k")
+    layers = measured.codes(*LAYER)
     boards = measured.codes(*BOARD)
     values = _values(measured, cutlass_kernels)
     filled: dict[str, Hole] = {}

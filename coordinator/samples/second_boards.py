@@ -16,8 +16,9 @@ from typing import NamedTuple, TypedDict
 
 import numpy as np
 
-from coordinator.samples.columns import BOARD, CELL, SHAPE, Codes, Columns, Mask, Numbers
+from coordinator.samples.columns import Codes, Columns, Mask, Numbers
 from costmodel.dataset import READINGS
+from costmodel.evaluate.overlap import BOARD, CELL, SHAPE
 
 
 class BoardCounts(TypedDict):

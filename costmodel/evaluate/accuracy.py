@@ -29,7 +29,7 @@ from costmodel.evaluate.crossval import (
 )
 from costmodel.evaluate.groups import FOLDS, GROUPS, sizes, split
 from costmodel.evaluate.metrics import to_json
-from costmodel.evaluate.overlap import Overlap, overlap
+from costmodel.evaluate.overlap import Overlap, overlap_of_folds
 from costmodel.evaluate.ranking import ranking
 from gemmcast.card import Scores
 from gemmcast.errors import InputError
@@ -113,7 +113,7 @@ def cross_validation(
         protocol=protocol,
         data=data.take(has_prediction),
         predicted=of_rows,
-        overlap=overlap(data, split(names, folds, within)),
+        overlap=overlap_of_folds(data, split(names, folds, within)),
     )
 
 

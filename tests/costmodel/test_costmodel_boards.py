@@ -14,7 +14,7 @@ from costmodel.evaluate.baselines import BASELINES
 from costmodel.evaluate.boards import board_folds, boards
 from costmodel.evaluate.generalisation import generalisation
 from costmodel.evaluate.groups import FOLDS, split
-from costmodel.evaluate.overlap import overlap, overlap_with
+from costmodel.evaluate.overlap import overlap, overlap_of_folds
 from gemmcast.rows import Row
 from tests.costmodel.fake_model import MedianModel
 
@@ -115,12 +115,12 @@ def test_the_only_board_of_a_type_stays_in_training(
 def test_what_training_had_is_counted_row_by_row(data: TrainingSet) -> None:
     cells = data.take(np.array([0, 1, 2, 3]))
     first = np.array([True, True, False, False])
-    assert overlap(cells, [(first, ~first)])["cell"] == 0
+    assert overlap_of_folds(cells, [(first, ~first)])["cell"] == 0
     twice = data.take(np.array([0, 1, 0, 2]))
-    shares = overlap(twice, [(first, ~first)])
+    shares = overlap_of_folds(twice, [(first, ~first)])
     assert shares["cell"] == 50
-    assert shares == overlap_with(twice.take(first), twice.take(~first))
-    both_ways = overlap(twice, split(np.array(["x", "x", "y", "y"], dtype=object), 2))
+    assert shares == overlap(twice.take(first), twice.take(~first))
+    both_ways = overlap_of_folds(twice, split(np.array(["x", "x", "y", "y"], dtype=object), 2))
     assert both_ways["cell"] == 50
 
 

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from coordinator.samples.columns import Columns
-from coordinator.samples.dataset_counts import rows_by_kind
+from coordinator.samples.dataset_counts import counts, rows_by_kind
 from coordinator.samples.holes import NEEDED, holes
 from coordinator.samples.second_boards import BoardCounts, board_counts, board_differences
 from gemmcast.arrow import read_samples, to_table
@@ -204,3 +204,14 @@ def test_the_program_prints_a_file_with_its_second_measurement_and_all_files_of_
     assert (device["boards"]["boards"], device["boards"]["cells_on_two_boards"]) == (3, 2)
     assert device["noise_floor"]["runtime_us"]["board_pairs"] == 2
     assert device["holes"]["m 1 to 8"]["boards"] == 3
+
+
+def test_a_dataset_without_a_good_row_is_counted(row: Row) -> None:
+    failed = to_table([{**row, "status": "timeout"}])
+    counted = counts(failed)
+    assert (counted["rows"], counted["cells"], counted["groups_of_20"]) == (1, 0, 0)
+    assert counted["not_ok"] == {"timeout": 1}
+    nothing = Columns(failed)
+    assert board_counts(nothing)["boards"] == board_counts(nothing)["cells_on_two_boards"] == 0
+    assert board_differences(nothing) == {}
+    assert not any(hole["boards"] for hole in holes(nothing, ()).values())
