@@ -14,7 +14,7 @@ from gemmcast.query import AT, OUTPUTS, Rows
 class MedianModel:
     """Where a query has no algorithm, the runtime is twice as long."""
 
-    outputs_ = OUTPUTS
+    outputs_: tuple[str, ...] = OUTPUTS
 
     def __init__(self, training: TrainingSet) -> None:
         self._medians = {name: np.nanmedian(training.measured[name]) for name in OUTPUTS}

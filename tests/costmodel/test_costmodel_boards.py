@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
+from collections.abc import Iterator
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
 from costmodel.dataset import TrainingSet, training_set
-from costmodel.evaluate.accuracy import accuracy, cross_validation
+from costmodel.evaluate.accuracy import Accuracy, accuracy, cross_validation
 from costmodel.evaluate.baselines import BASELINES
 from costmodel.evaluate.boards import board_folds, boards
 from costmodel.evaluate.generalisation import generalisation
@@ -22,12 +24,25 @@ SIZES = {"A": 60, "B": 50, "C": 40, "D": 20, "E": 20, "F": 20, "G": 20, "H": 10}
 """Board -> its rows."""
 METERED = {"D": 20, "A": 10}
 """Board -> its rows with power."""
+KERNELS = (
+    ("cublas", "", 0),
+    ("cublas", "", 7),
+    ("cublaslt", "default", 7),
+    ("cublaslt", "heuristic-3", 7),
+    ("cublaslt", "heuristic-4", 7),
+    ("cublaslt", "enumerated-3", 7),
+    ("tiled", "", 7),
+)
+"""Family, kernel and algorithm."""
+KINDS = ["cublas", "cublaslt default", "cublaslt enumerated-N", "cublaslt heuristic-N"]
 
 
-@pytest.fixture(autouse=True)
-def _no_forest(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(scope="module", autouse=True)
+def _no_forest() -> Iterator[None]:
     """It takes seconds, and no test here looks at it."""
-    monkeypatch.setitem(BASELINES, "paper_forest", BASELINES["roofline"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(BASELINES, "paper_forest", BASELINES["roofline"])
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -145,45 +160,46 @@ def test_each_board_has_its_errors_with_their_sign(data: TrainingSet) -> None:
     assert power["bias"] == pytest.approx(np.median(100 * (np.nanmedian(others) / of_board - 1)))
 
 
-def test_a_library_s_algorithm_is_scored_with_its_knobs_and_by_name_alone(
-    rows: list[Row], power_samples: pa.Table
+@pytest.fixture(scope="module")
+def of_libraries(rows: list[Row], power_samples: pa.Table) -> TrainingSet:
+    """The rows as if of libraries' kernels, one after the other."""
+    dealt: list[Row] = []
+    for row, (family, kernel, algo_id) in zip(rows, itertools.cycle(KERNELS), strict=False):
+        named = {"family": family, "kernel": kernel, "algo_id": algo_id, "block_threads": 0}
+        dealt.append({**row, **named, "tile_m": 0, "tile_n": 0, "tile_k": 0})
+    return _training_set(dealt, power_samples)
+
+
+@pytest.fixture(scope="module")
+def of_named(of_libraries: TrainingSet) -> Accuracy:
+    """A model of them that answers twice as long where a query has no algorithm."""
+    return accuracy(cross_validation(of_libraries, "shape", MedianModel))
+
+
+def test_a_library_s_kernel_is_scored_with_its_knobs_and_by_name_alone(
+    of_libraries: TrainingSet, of_named: Accuracy
 ) -> None:
-    named = [
-        ("cublas", "", 0),
-        ("cublas", "", 7),
-        ("cublaslt", "default", 7),
-        ("cublaslt", "heuristic-3", 7),
-        ("cublaslt", "heuristic-4", 7),
-        ("cublaslt", "enumerated-3", 7),
-        ("tiled", "", 7),
-    ]
-    dealt = []
-    for i, row in enumerate(rows):
-        family, kernel, algo_id = named[i % len(named)]
-        knobs = {"algo_id": algo_id, "block_threads": 0}
-        tiles = dict.fromkeys(("tile_m", "tile_n", "tile_k"), 0)
-        more = {"family": family, "kernel": kernel, "device_uuid": str(i % 2)}
-        dealt.append({**row, **knobs, **tiles, **more})
-    data = _training_set(dealt, power_samples)
-    printed = accuracy(cross_validation(data, "shape", MedianModel))
-    by_name = printed.by_name
-    kinds = ["cublas", "cublaslt default", "cublaslt enumerated-N", "cublaslt heuristic-N"]
-    assert list(by_name) == kinds
-    counts = Counter(named[i % len(named)][:2] for i in range(len(rows)))
-    with_knobs = by_name["cublaslt heuristic-N"]["runtime_us"]["model"]
-    alone = by_name["cublaslt heuristic-N"]["runtime_us"]["by_name"]
-    wanted = counts["cublaslt", "heuristic-3"] + counts["cublaslt", "heuristic-4"]
-    assert with_knobs["rows"] == alone["rows"] == wanted
-    # of all rows, those with a name have one method, the library's own choices the other
-    of_all = printed.targets["runtime_us"]
-    assert of_all["by_name"]["rows"] == wanted + counts["cublaslt", "enumerated-3"]
-    of_cublas = by_name["cublas"]["runtime_us"]["model"]["rows"]
-    assert of_all["unresolved"]["rows"] == of_cublas + counts["cublaslt", "default"]
-    # the answer for a query without an algorithm is twice as long
-    for kind in kinds:
-        of_kind = by_name[kind]["runtime_us"]
-        assert 100 + of_kind["by_name"]["bias"] == pytest.approx(
-            2 * (100 + of_kind["model"]["bias"])
-        )
+    assert list(of_named.by_name) == KINDS
+    for kind, table in of_named.by_name.items():
+        with_knobs = table["runtime_us"]["model"]
+        alone = table["runtime_us"]["by_name"]
+        assert with_knobs["rows"] == alone["rows"] > 0, kind
+        assert 100 + alone["bias"] == pytest.approx(2 * (100 + with_knobs["bias"]))
+
     # a row of cuBLAS without knobs has nothing to leave out
-    assert by_name["cublas"]["runtime_us"]["model"]["rows"] == counts["cublas", ""] // 2
+    is_cublas = of_libraries.column("family") == "cublas"
+    has_knobs = of_libraries.column("algo_id") > 0
+    scored = of_named.by_name["cublas"]["runtime_us"]["model"]["rows"]
+    assert scored == (is_cublas & has_knobs).sum()
+
+
+def test_names_and_the_library_s_own_choices_are_two_methods(
+    of_libraries: TrainingSet, of_named: Accuracy
+) -> None:
+    kernels = of_libraries.column("kernel").astype(str)
+    is_named = np.char.find(kernels, "-") > 0
+    is_default = (kernels == "default") | (of_libraries.column("family") == "cublas")
+    has_knobs = of_libraries.column("algo_id") > 0
+    of_all = of_named.targets["runtime_us"]
+    assert of_all["by_name"]["rows"] == is_named.sum()
+    assert of_all["unresolved"]["rows"] == (is_default & has_knobs).sum()
