@@ -24,6 +24,8 @@ ROOT = Path(__file__).resolve().parents[2]
 EXPECTED = json.loads((Path(__file__).parent / "plan_cells.json").read_text())
 PLANS = sorted([*ROOT.glob("datasets/plans/*.toml"), *ROOT.glob("examples/*.toml")])
 BY_NAME = {path.name: path for path in PLANS}
+NEWER = {"exam.toml"}
+"""Plans written since: the program before made no cells of them."""
 
 
 def digest(path: Path, device: Device) -> dict[str, Any]:
@@ -43,7 +45,7 @@ def test_cells_are_those_of_the_program_before(
 
 
 def test_every_plan_is_compared() -> None:
-    assert {name.split()[0] for name in EXPECTED} == set(BY_NAME)
+    assert {name.split()[0] for name in EXPECTED} == set(BY_NAME) - NEWER
 
 
 def in_old_words(plan: dict[str, Any]) -> dict[str, Any]:
