@@ -1,11 +1,20 @@
 """How well the model predicts new GEMMs, beside the lookup, the roofline and the paper's forest.
 
-    .venv/bin/python benchmarks/accuracy.py [--table FILE] [--by shape|layer|member|device] [--json]
+    .venv/bin/python benchmarks/accuracy.py [--table FILE] [--group GROUP] [--json]
     .venv/bin/python benchmarks/accuracy.py --table FILE --holdout FILE [--json]
 
-The first form is 5-fold cross-validation in which a fold holds whole shapes, whole (n, k) or whole
-kernels; --by device leaves out each type of device in turn. The second is fitted on the first table
-and tested with the second.
+The first form is cross-validation in at most five folds. --group is what a fold holds whole:
+
+    shape    the default
+    layer    all shapes of one (n, k)
+    member   a kernel with its tile or algorithm
+    device   a type of device: each is left out in turn, also where there are more than five
+    board    single boards of a type that has several: a board of many rows is left out alone, those
+             of few rows several at once, dealt by rows and by rows with power
+
+In every fold all other rows are trained on; a line says how many of the tested boards, (n, k),
+shapes and cells they had. The second form is fitted on the first table and tested with the second:
+datasets/h100_exam.parquet is for that (docs/decisions/0018-exam.md).
 
 A table is a file of our own columns (Parquet or CSV) or one that `python -m coordinator import`
 reads (docs/importing.md); the default is the recorded H100. Errors are in per cent: 3.1 is 3.1 %.
@@ -17,27 +26,19 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import numpy as np
 import pyarrow as pa
 
 from coordinator.samples.importer import read_table
-from costmodel.dataset import Names, TrainingSet, training_set
-from costmodel.evaluate.crossval import (
-    Predictions,
-    coverage,
-    cross_validated,
-    predictions,
-    scores,
-    scores_by,
-)
-from costmodel.evaluate.groups import FOLDS, GROUPS, sizes
-from costmodel.evaluate.metrics import to_json
-from costmodel.evaluate.ranking import ranking
+from costmodel.dataset import TrainingSet, training_set
+from costmodel.evaluate.accuracy import Accuracy, Tested, accuracy, cross_validation
+from costmodel.evaluate.crossval import BY_NAME, predictions
+from costmodel.evaluate.groups import FOLDS, GROUPS
+from costmodel.evaluate.overlap import overlap
 from costmodel.model import CostModel
 from gemmcast.card import Scores
 from gemmcast.cli_parser import Parser
@@ -52,26 +53,6 @@ SCORE_HEADS = ("median", "mean", "p90", "R2", "rows")
 SUMMARY_HEADS = ("runtime", "sustained", "power", "energy")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Accuracy:
-    """What is printed; errors and shares are in per cent."""
-
-    protocol: str
-    """How the rows were predicted, in words."""
-    rows: int
-    shapes: int
-    targets: Scores
-    """Of all rows."""
-    coverage: Mapping[str, float]
-    """Per target, how many measurements lie within the model's 90 % interval."""
-    families: Mapping[str, Scores]
-    dtypes: Mapping[str, Scores]
-    sizes: Mapping[str, Scores]
-    """By decade of flops."""
-    ranking: Scores
-    """How well configurations of one problem are ordered."""
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns the exit code."""
     return run_command(lambda: _run(arguments))
@@ -79,21 +60,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(arguments: Sequence[str] | None) -> int:
     args = _parser().parse_args(arguments)
-    accuracy = measure(args.table, args.holdout, args.by)
+    measured = measure(args.table, args.holdout, args.group)
     if args.json:
-        print(json_line(asdict(accuracy)))
+        print(json_line(asdict(measured)))
     else:
-        _show(accuracy)
+        _show(measured)
     return 0
 
 
-def measure(table: Path, holdout: Path | None, by: str) -> Accuracy:
+def measure(table: Path, holdout: Path | None, group: str) -> Accuracy:
     """Cross-validate over a table, or fit on it and test with another.
 
     Args:
         table: measured GEMMs to train on.
         holdout: measured GEMMs to test with.
-        by: what a fold of the cross-validation keeps together, a name of GROUPS.
+        group: what a fold of the cross-validation keeps together, a name of GROUPS.
 
     Raises:
         InputError: a file that cannot be used.
@@ -101,22 +82,15 @@ def measure(table: Path, holdout: Path | None, by: str) -> Accuracy:
     samples = read_table(table).table
     data = _usable(samples, table)
     if holdout is None:
-        test, predicted, protocol = _cross_validated(data, by, table)
-    else:
-        test = _usable(read_table(holdout, known=_devices(samples)).table, holdout)
-        predicted = predictions(fit(data), data, test)
-        protocol = f"trained on {table.name}, tested with {holdout.name}"
-    return Accuracy(
-        protocol=protocol,
-        rows=len(test),
-        shapes=len(set(test.shapes)),
-        targets=to_json(scores(test, predicted)),
-        coverage=coverage(test, predicted),
-        families=_by_name(test, predicted, test.column("family")),
-        dtypes=_by_name(test, predicted, test.column("dtype")),
-        sizes=_by_name(test, predicted, sizes(test)),
-        ranking=ranking(test, predicted),
+        return accuracy(cross_validation(data, group, fit, _show_progress))
+    test = _usable(read_table(holdout, known=_devices(samples)).table, holdout)
+    tested = Tested(
+        protocol=f"trained on {table.name}, tested with {holdout.name}",
+        data=test,
+        predicted=predictions(fit(data), data, test),
+        overlap=overlap(data, test),
     )
+    return accuracy(tested)
 
 
 def fit(training: TrainingSet) -> CostModel:
@@ -133,29 +107,10 @@ def _parser() -> argparse.ArgumentParser:
         help="measured GEMMs to test with; without it, cross-validation over --table",
     )
     parser.add_argument(
-        "--by", choices=tuple(GROUPS), default="shape", help="what a fold keeps together"
+        "--group", choices=tuple(GROUPS), default="shape", help="what a fold keeps together"
     )
     parser.add_argument("--json", action="store_true", help="one JSON object on the last line")
     return parser
-
-
-def _cross_validated(
-    data: TrainingSet, by: str, table: Path
-) -> tuple[TrainingSet, Predictions, str]:
-    """The rows that have a group, their predictions, and the protocol in words."""
-    names = GROUPS[by](data)
-    count = len(set(names) - {None})
-    if count < 2:
-        rule = f"{table} has usable rows of {count} {by}, which can't be left out"
-        raise InputError("--by", by, rule, "choose another --by, or measure another")
-    folds = count if by == "device" else min(FOLDS, count)
-    within = data.column("family") if by == "member" else None
-    predicted = cross_validated(data, names, fit, folds, within=within, on_fold=_show_progress)
-    has_prediction = ~np.isnan(predicted["runtime_us"]["model"])
-    of_rows: Predictions = {}
-    for target, methods in predicted.items():
-        of_rows[target] = {name: values[has_prediction] for name, values in methods.items()}
-    return data.take(has_prediction), of_rows, f"{folds}-fold, grouped by {by}"
 
 
 def _usable(table: pa.Table, path: Path) -> TrainingSet:
@@ -173,30 +128,29 @@ def _devices(table: pa.Table) -> list[Device]:
     return Descriptions.of_rows(table.to_pylist()).devices
 
 
-def _by_name(test: TrainingSet, predicted: Predictions, names: Names) -> dict[str, Scores]:
-    tables = scores_by(test, predicted, names)
-    return {name: to_json(table) for name, table in tables.items()}
-
-
 def _show_progress(done: int, folds: int) -> None:
     end = "\n" if done == folds else ""
     print(f"\rfold {done} of {folds}", end=end, file=sys.stderr, flush=True)
 
 
-def _show(accuracy: Accuracy) -> None:
+def _show(measured: Accuracy) -> None:
     print(
-        f"{accuracy.protocol}: {accuracy.rows:,} rows, {accuracy.shapes:,} shapes; "
+        f"{measured.protocol}; {measured.rows:,} rows, {measured.shapes:,} shapes; "
         "absolute errors in per cent"
     )
-    shares = [f"{target} {share:.1f}" for target, share in accuracy.coverage.items()]
-    print(f"measurements within the model's 90 % interval, per cent: {', '.join(shares)}")
-    _show_scores("pooled", accuracy.targets)
-    if len(accuracy.families) > 1:
-        for family, of_family in accuracy.families.items():
+    print(f"of the rows, training had {_shares(measured.overlap, 'the {} of {:.1f} %')}")
+    shares = _shares(measured.coverage, "{} {:.1f}")
+    print(f"measurements within the model's 90 % interval, per cent: {shares}")
+    _show_scores("pooled", measured.targets)
+    if len(measured.families) > 1:
+        for family, of_family in measured.families.items():
             _show_scores(family, of_family)
-    _show_summary(accuracy)
-    if accuracy.ranking:
-        _show_ranking(accuracy.ranking)
+    _show_by_name(measured.by_name)
+    by_size = {f"{size} flops": of_size for size, of_size in measured.sizes.items()}
+    _show_summary("the model", {**measured.dtypes, **by_size})
+    _show_boards(measured.boards)
+    if measured.ranking:
+        _show_ranking(measured.ranking)
 
 
 def _show_scores(title: str, table: Scores) -> None:
@@ -206,12 +160,34 @@ def _show_scores(title: str, table: Scores) -> None:
         print(f"{target:22}{method:14}{_cells(values, 9)}")
 
 
-def _show_summary(accuracy: Accuracy) -> None:
-    print("\nthe model, median / mean")
-    print(f"{'':14}{_cells(SUMMARY_HEADS, 15)}{'rows':>9}")
-    by_size = {f"{size} flops": of_size for size, of_size in accuracy.sizes.items()}
-    for name, *errors, rows in summary_rows({**accuracy.dtypes, **by_size}):
-        print(f"{name:14}{_cells(errors, 15)}{rows:>9}")
+def _show_by_name(kinds: Mapping[str, Scores]) -> None:
+    """Each kind in two lines: with its knobs, and by name alone."""
+    lines: dict[str, Scores] = {}
+    for kind, table in kinds.items():
+        lines[kind] = table
+        by_name = {target: {"model": methods[BY_NAME]} for target, methods in table.items()}
+        lines[f"{kind}, by name"] = by_name
+    if lines:
+        _show_summary("kernels of libraries with their knobs, and by name alone", lines)
+
+
+def _show_boards(boards: Mapping[str, Scores]) -> None:
+    if len(boards) < 2:
+        return
+    _show_summary("by board", boards)
+    print(f"\n{'of power':42}{'rows':>9}{'bias, median':>15}")
+    for board, table in boards.items():
+        if "power_w" in table:
+            errors = table["power_w"]["model"]
+            print(f"{board:42}{errors['rows']:9.0f}{errors['bias']:+15.1f}")
+
+
+def _show_summary(title: str, tables: Mapping[str, Scores]) -> None:
+    width = 2 + max(12, *map(len, tables))
+    print(f"\n{title}, median / mean")
+    print(f"{'':{width}}{_cells(SUMMARY_HEADS, 15)}{'rows':>9}")
+    for name, *errors, rows in summary_rows(tables):
+        print(f"{name:{width}}{_cells(errors, 15)}{rows:>9}")
 
 
 def _show_ranking(table: Scores) -> None:
@@ -219,6 +195,10 @@ def _show_ranking(table: Scores) -> None:
     print(f"{'target':14}{'method':14}{_cells(RANKING_METRICS, 16)}{'groups':>9}")
     for target, method, *values, groups in ranking_rows(table):
         print(f"{target:14}{method:14}{_cells(values, 16)}{groups:>9}")
+
+
+def _shares(shares: Mapping[str, float], form: str) -> str:
+    return ", ".join(form.format(name, share) for name, share in shares.items())
 
 
 def _cells(values: Sequence[str], width: int) -> str:

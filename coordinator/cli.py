@@ -24,6 +24,7 @@ from coordinator.options import (
     DemoDataset,
     DemoDirectory,
     DeviceFile,
+    ExamFile,
     ExportFile,
     ExportFormat,
     Holdout,
@@ -160,6 +161,7 @@ def train(
     registry: RegistryUri = None,
     min_rows: MinRows = 100,
     holdout: Holdout = 0.15,
+    exam: ExamFile = None,
     json: AsJson = False,
 ) -> None:
     """Train on a workspace's samples and publish; the winner becomes this node's model."""
@@ -169,11 +171,13 @@ def train(
     from coordinator.progress import stages
     from coordinator.samples.store import SampleStore
     from coordinator.workspace import Workspace
+    from costmodel.exam import read_exam
     from costmodel.settings import TrainSettings
     from gemmcast import modeldir
     from registry.registry import Registry
 
     settings = TrainSettings(min_rows=min_rows, holdout=holdout)
+    tested_with = None if exam is None else read_exam(exam)
     place = Workspace(workspace)
     if store is None:
         place.must_exist()
@@ -186,7 +190,8 @@ def train(
         versions.check()
         champion = champion_model(versions)
         with stages("training") as step:
-            judged = fit_and_judge(samples.read(), settings, samples.version, champion, step)
+            table = samples.read()
+            judged = fit_and_judge(table, settings, samples.version, champion, step, tested_with)
         version = publish_or_keep(versions, judged, champion, place.kept)
         model, card, objection = judged
         if version is not None:
@@ -195,6 +200,7 @@ def train(
         "version": version,
         "objection": objection,
         "rows": card.rows,
+        "exam": card.exam,
         "scores": card.scores,
         "generalisation": card.generalisation,
         "ranking": card.ranking,
@@ -350,7 +356,7 @@ def export(
 ) -> None:
     """Write a workspace's samples as a dataset with its card (.md), or as T4 results."""
     from coordinator import terminal
-    from coordinator.samples.dataset_card import counts
+    from coordinator.samples.dataset_counts import counts
     from coordinator.samples.export import write_dataset
     from coordinator.samples.formats.t4 import write_t4
 
@@ -360,7 +366,7 @@ def export(
     table = samples.read()
     if format == "t4" or (format is None and file.suffix == ".json"):
         write_t4(table, file)
-        counted = counts(table.to_pylist())
+        counted = counts(table)
     else:
         counted = write_dataset(table, file, place.measure_settings())
     values = {"file": str(file), **counted}

@@ -73,6 +73,14 @@ ModelDirectory = Annotated[
 WithTraining = Annotated[bool, typer.Option(help="train, publish and push while measuring")]
 MinRows = Annotated[int, typer.Option(help="refuse to train on fewer rows with status ok")]
 Holdout = Annotated[float, typer.Option(help="share of the shapes that is never trained on")]
+ExamFile = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="score the model with this table too; none of its boards and (n, k) may be in the "
+        "samples. Look at it once per release",
+    ),
+]
 ImportFile = Annotated[
     Path, typer.Argument(metavar="FILE", help="a measured table (docs/importing.md)")
 ]

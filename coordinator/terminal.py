@@ -165,7 +165,9 @@ def show_scores(scores: Scores, title: str) -> None:
 
 
 def show_card(card: ModelCard, title: str) -> None:
-    """Print errors beside the baselines, generalisation, ranking and repeatability."""
+    """Print the exam, errors beside the baselines, generalisation, ranking and repeatability."""
+    if card.exam:
+        show_scores(card.exam["scores"], f"exam: errors on {card.exam['split']}")
     show_scores(card.scores, title)
     if card.generalisation:
         by_name = {name: part["scores"] for name, part in card.generalisation.items()}

@@ -142,10 +142,24 @@ def library_default(data: TrainingSet) -> Mask:
 
 def resolved_default(data: TrainingSet) -> Mask:
     """[n_rows] True where a library chose the kernel and reported its knobs."""
+    return library_default(data) & _has_knobs(data)
+
+
+def resolved_name(data: TrainingSet) -> Mask:
+    """[n_rows] True where a plan named cuBLASLt's algorithm and the library reported its knobs.
+
+    The name is a place in a list of that problem (`heuristic-3`, `enumerated-17`); a query with the
+    name alone has no knobs.
+    """
+    is_named = (data.column("family") == "cublaslt") & ~library_default(data)
+    return np.asarray(is_named & _has_knobs(data), dtype=bool)
+
+
+def _has_knobs(data: TrainingSet) -> Mask:
     has_knobs = np.zeros(len(data), dtype=bool)
     for knob in KNOBS:
         has_knobs |= data.column(knob) > 0
-    return library_default(data) & has_knobs
+    return has_knobs
 
 
 def unresolved(data: TrainingSet) -> query.Rows:

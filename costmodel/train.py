@@ -32,6 +32,7 @@ from costmodel.evaluate.groups import sizes
 from costmodel.evaluate.metrics import ScoreTable, to_json
 from costmodel.evaluate.noise import repeatability
 from costmodel.evaluate.ranking import ranking
+from costmodel.exam import Exam, check_exam, exam_scores
 from costmodel.model import CostModel
 from costmodel.onnx_export import export
 from costmodel.onnx_session import open_session, p50_us, parity
@@ -82,6 +83,7 @@ def train(
     settings: TrainSettings,
     *,
     store_version: int | None = None,
+    exam: Exam | None = None,
     step: Step = no_step,
 ) -> TrainedModel:
     """Fit on the shapes that are not held out, and measure the errors on those that are.
@@ -90,17 +92,17 @@ def train(
         table: samples, in the sample schema.
         settings: rows that are needed, and the share to hold out.
         store_version: version of the sample store that the table is, for the card.
+        exam: rows of other boards and layers, to score the model with.
         step: called with each part of the work.
 
     Raises:
-        InputError: too few usable rows or shapes.
+        InputError: too few usable rows or shapes, or an exam that shares boards or layers.
     """
+    if exam is not None:
+        check_exam(exam, {"the samples": table})
     data = enough_rows(table, settings.min_rows)
     training, test = _split(data, settings.holdout)
-    model = CostModel().fit_dataset(training, step)
-    step("intervals", 0, 1)
-    coverage = cross_fitted_coverage(model, test)
-    model.calibrate(test)
+    model, coverage = _fitted(training, test, step)
     step("export", 0, 1)
     exported = export(model, devices_of(data))
     session = open_session(exported)
@@ -120,6 +122,7 @@ def train(
         test_rows=len(test),
         train_shapes=len(set(training.shapes)),
         test_shapes=len(set(test.shapes)),
+        exam=exam_scores(model, training, exam) if exam else {},
         scores=evaluation.scores,
         scores_by_family=evaluation.by_family,
         scores_by_dtype=evaluation.by_dtype,
@@ -135,6 +138,16 @@ def train(
         sha256=modeldir.sha256(exported),
     )
     return TrainedModel(model=exported, card=card)
+
+
+def _fitted(
+    training: TrainingSet, test: TrainingSet, step: Step
+) -> tuple[CostModel, dict[str, float]]:
+    """The model, calibrated on the held-out rows, and the coverage of its intervals."""
+    model = CostModel().fit_dataset(training, step)
+    step("intervals", 0, 1)
+    coverage = cross_fitted_coverage(model, test)
+    return model.calibrate(test), coverage
 
 
 def enough_rows(table: pa.Table, min_rows: int) -> TrainingSet:

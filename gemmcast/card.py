@@ -49,9 +49,12 @@ class ModelCard:
     """Shapes of the training rows."""
     test_shapes: int
     """Shapes of the test rows; no training row has one of them."""
+    exam: Mapping[str, Any] = field(default_factory=dict)
+    """Errors on a locked table (`coordinator train --exam FILE`), in the layout of an entry of
+    `generalisation`; empty where none was given. [%]"""
     scores: Scores = field(default_factory=dict)
-    """Errors on the test rows: target, method, then `mape`, `median_ape`, `p90_ape`, `r2` and
-    `rows`. [%]"""
+    """Errors on the test rows: target, method, then `mape`, `median_ape`, `p90_ape`,
+    `bias`, `r2` and `rows`. [%]"""
     scores_by_family: Mapping[str, Scores] = field(default_factory=dict)
     """The same test rows by kernel family. [%]"""
     scores_by_dtype: Mapping[str, Scores] = field(default_factory=dict)
@@ -61,7 +64,7 @@ class ModelCard:
     ranking: Scores = field(default_factory=dict)
     """Whether configurations come in the right order (below)."""
     generalisation: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """Errors on new layers, kernels and devices (below). [%]"""
+    """Errors on new layers, kernels, devices and boards (below). [%]"""
     repeatability: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     """How much repeated measurements of one cell differ (below). [%]"""
     coverage: Mapping[str, float] = field(default_factory=dict)

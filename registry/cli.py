@@ -249,13 +249,20 @@ def _errors(published: PublishedModel) -> Iterator[Table | str]:
     """The answer: how wrong the model is, and on what."""
     card = published.card
     rows = f"{card.test_rows} held-out rows of {card.test_shapes} shapes"
+    if card.exam:
+        yield textwrap.fill(f"exam: errors in per cent on {card.exam['split']}", COLUMNS)
+        yield _model_table(card.exam["scores"])
     yield f"version {_names(published.version)}: errors in per cent on {rows}"
+    yield _model_table(card.scores)
+    yield _facts({"devices": _devices(card), "trained": f"{card.created_at} on {_rows(card)}"})
+
+
+def _model_table(scores: Scores) -> Table:
     table = _table("target", *SCORE_COLUMNS[2:])
-    for target, method, *numbers in score_rows(card.scores):
+    for target, method, *numbers in score_rows(scores):
         if method == "model":
             table.add_row(SUMMARY_TARGETS.get(target, target), *numbers)
-    yield table
-    yield _facts({"devices": _devices(card), "trained": f"{card.created_at} on {_rows(card)}"})
+    return table
 
 
 def _card(published: PublishedModel) -> Iterator[Table | str]:

@@ -23,6 +23,7 @@ from coordinator.cli import main
 from coordinator.plan.cells import plan_cells
 from coordinator.plan.schema import Plan, parse_plan
 from costmodel import ensemble
+from costmodel.exam import Exam
 from costmodel.settings import TrainSettings
 from costmodel.train import TrainedModel, train
 from gemmcast.arrow import to_table
@@ -247,9 +248,18 @@ def candidate(cpu_samples: pa.Table, training_steps: list[tuple[str, int, int]])
     return train(cpu_samples, TrainSettings(), store_version=7, step=step)
 
 
+def exam_of(samples: pa.Table) -> Exam:
+    """Every eighth row as if of another board, at n + 1 and k + 1."""
+    rows: list[Row] = samples.to_pylist()[::8]
+    for row in rows:
+        row |= {"n": row["n"] + 1, "k": row["k"] + 1, "device_uuid": "GPU-paper-exam"}
+    return Exam(name="exam.parquet", table=to_table(rows))
+
+
 @pytest.fixture(scope="session")
 def power_candidate(power_samples: pa.Table) -> TrainedModel:
-    return train(power_samples, TrainSettings())
+    """With an exam in its card."""
+    return train(power_samples, TrainSettings(), exam=exam_of(power_samples))
 
 
 @pytest.fixture(scope="session")

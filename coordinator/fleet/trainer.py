@@ -12,6 +12,7 @@ import logging
 import os
 import threading
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import ray
@@ -29,6 +30,9 @@ from costmodel.settings import TrainSettings
 from gemmcast.errors import GemmcastError
 from registry.registry import Registry
 
+if TYPE_CHECKING:
+    from costmodel.exam import Exam
+
 log = logging.getLogger(__name__)
 
 PARALLEL_ROWS = 10_000
@@ -42,12 +46,13 @@ def fit_and_judge(
     store_version: int,
     champion: bytes | None,
     step: Step = no_step,
+    exam: Exam | None = None,
 ) -> Judged:
     """Train a model and compare it with the champion; `step` is called with each part."""
     from costmodel.gate import objection
     from costmodel.train import train
 
-    trained = train(table, settings, store_version=store_version, step=step)
+    trained = train(table, settings, store_version=store_version, exam=exam, step=step)
     step("gate", 0, 1)
     reason = objection(trained, champion, table, settings.holdout)
     return trained.model, trained.card, reason

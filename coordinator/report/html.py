@@ -40,7 +40,7 @@ from coordinator.report.tile_study import (
 )
 from costmodel.dataset import TrainingSet, training_set
 from costmodel.evaluate.ranking import PROBLEM
-from gemmcast.card import ModelCard
+from gemmcast.card import ModelCard, Scores
 from gemmcast.modeldir import write_atomically
 from gemmcast.query import CONTRACT
 from gemmcast.rows import Row
@@ -167,8 +167,15 @@ def _model(card: ModelCard, version: Version) -> Section:
             f"{card.sklearn_latency_p50_us:.0f} µs in scikit-learn; their results agree within "
             f"{card.parity_max_rel:.1e}."
         )
-    table = PageTable(header=SCORE_COLUMNS, rows=score_rows(card.scores), text_columns=2)
-    return Section(title=f"Model version {version.number}", texts=texts, tables=[table])
+    tables = [_score_table(card.scores)]
+    if card.exam:
+        texts.insert(0, f"The first table is of the exam, {card.exam['split']}.")
+        tables.insert(0, _score_table(card.exam["scores"]))
+    return Section(title=f"Model version {version.number}", texts=texts, tables=tables)
+
+
+def _score_table(scores: Scores) -> PageTable:
+    return PageTable(header=SCORE_COLUMNS, rows=score_rows(scores), text_columns=2)
 
 
 def _generalisation(card: ModelCard) -> list[Section]:

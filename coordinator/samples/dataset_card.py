@@ -1,25 +1,21 @@
-"""The card of a dataset: what was measured, on which devices, when and how; and what it counts.
+"""The card of a dataset: what was measured, on which devices, when and how.
 
-A cell is a GEMM with the configuration that ran, the state of the cache, and the type of device; a
-group to tune in is a shape, dtype and family with GROUP or more different configurations.
-Works on rows alone: does not know files, plans or the store.
+What a dataset counts is in dataset_counts.py. Works on rows alone: does not know files, plans or
+the store.
 """
 
 from __future__ import annotations
 
 import json
-from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Final, TypedDict
+from typing import Final
 
 import numpy as np
 
-from costmodel.evaluate.noise import cell_key
-from gemmcast.config import KernelConfig
+from coordinator.samples.dataset_counts import GROUP, DatasetCounts
 from gemmcast.rows import ReadRow
 
 Rows = Sequence[ReadRow]
-GROUP: Final = 20
 WRITTEN_BY: Final = "Written by `python -m coordinator export`"
 """On every card: only such a page is replaced."""
 BANDWIDTHS: Final = (
@@ -28,45 +24,6 @@ BANDWIDTHS: Final = (
     ("idle", "idle_power_w", "W"),
 )
 """What was measured on a device besides its peaks: word on the card, column, unit."""
-
-
-class DatasetCounts(TypedDict):
-    """What a dataset holds."""
-
-    device: dict[str, int]
-    """Name of the device -> rows."""
-    rows: int
-    cells: int
-    """Different cells among the rows that are ok; so are shapes, groups, families and dtypes."""
-    shapes: int
-    groups_of_20: int
-    rows_with_power: int
-    by_family: dict[str, int]
-    by_dtype: dict[str, int]
-    not_ok: dict[str, int]
-    """Status -> rows, without ok."""
-
-
-def counts(rows: Rows) -> DatasetCounts:
-    """Rows, cells, shapes and groups, and how many rows are not ok."""
-    measured = [row for row in rows if row["status"] == "ok"]
-    cells = {cell_key(row) for row in measured}
-    groups: dict[tuple[str, str, str], set[KernelConfig]] = defaultdict(set)
-    for gemm, config, _, _ in cells:
-        groups[gemm.shape_key, gemm.dtype, config.family].add(config)
-    statuses = _count(rows, "status")
-    statuses.pop("ok", None)
-    return DatasetCounts(
-        device=_count(rows, "device"),
-        rows=len(rows),
-        cells=len(cells),
-        shapes=len({gemm.shape_key for gemm, _, _, _ in cells}),
-        groups_of_20=sum(len(configs) >= GROUP for configs in groups.values()),
-        rows_with_power=sum(row["power_w"] is not None for row in measured),
-        by_family=_count(measured, "family"),
-        by_dtype=_count(measured, "dtype"),
-        not_ok=statuses,
-    )
 
 
 def dataset_card(
@@ -198,10 +155,6 @@ def _distinct(rows: Rows, *names: str) -> list[tuple[object, ...]]:
 def _values(rows: Rows, name: str) -> list[str]:
     """The different values of one column, without those that are absent or empty."""
     return [str(value) for (value,) in _distinct(rows, name) if value]
-
-
-def _count(rows: Rows, column: str) -> dict[str, int]:
-    return dict(Counter(row[column] for row in rows))
 
 
 def _count_text(counted: Mapping[str, int]) -> str:

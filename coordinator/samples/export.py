@@ -14,7 +14,8 @@ from typing import Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from coordinator.samples.dataset_card import WRITTEN_BY, DatasetCounts, counts, dataset_card
+from coordinator.samples.dataset_card import WRITTEN_BY, dataset_card
+from coordinator.samples.dataset_counts import DatasetCounts, counts
 from gemmcast.errors import InputError
 from gemmcast.modeldir import write_atomically
 
@@ -46,9 +47,8 @@ def write_dataset(
     ordered = in_order(table)
     sink = pa.BufferOutputStream()
     pq.write_table(ordered, sink, compression="zstd", compression_level=COMPRESSION_LEVEL)
-    rows = ordered.to_pylist()
-    counted = counts(rows)
-    page = dataset_card(path.stem, rows, counted, measure)
+    counted = counts(ordered)
+    page = dataset_card(path.stem, ordered.to_pylist(), counted, measure)
     write_files({path: sink.getvalue().to_pybytes(), card: page.encode()})
     return counted
 

@@ -55,12 +55,16 @@ def lookup(training: TrainingSet, test: TrainingSet, target: str) -> Values:
     known_shapes = _log_shapes(known.queries)
 
     @cache
+    def shapes_of_key(key: Key) -> Values:
+        """[n_rows, 3] The shapes that a configuration was measured at."""
+        return known_shapes[rows_by_key[key]]
+
+    @cache
     def nearest_row(key: Key, *shape: float) -> int:
         """Which of the known rows with this configuration has the nearest shape."""
-        rows = rows_by_key[key]
-        distances = np.sum((known_shapes[rows] - shape) ** 2, axis=1)
+        distances = np.sum((shapes_of_key(key) - shape) ** 2, axis=1)
         nearest = int(np.argmin(distances))
-        return rows[nearest]
+        return rows_by_key[key][nearest]
 
     rows: list[int] = []
     test_shapes = _log_shapes(test.queries).tolist()

@@ -23,6 +23,7 @@ from costmodel.dataset import (
     TrainingSet,
     Values,
     resolved_default,
+    resolved_name,
     unresolved,
 )
 from costmodel.evaluate.baselines import BASELINES
@@ -33,6 +34,9 @@ from gemmcast.query import INTERVALS, Rows
 
 UNRESOLVED: Final = "unresolved"
 """A method: the model, where a library chooses the kernel and the query does not say which."""
+BY_NAME: Final = "by_name"
+"""A method: the model, where the query has the name of a library's algorithm (`heuristic-3`) and no
+knobs. A name is no input of a model, so the answer is that for the library's own choice."""
 
 Predictions = dict[str, dict[str, Values]]
 """target -> method -> [n_rows]; NaN where the method has no prediction."""
@@ -67,7 +71,8 @@ def predictions(
     """The test rows predicted by a model and by the baselines.
 
     The model's interval is there as methods `low` and `high`. Where a library chose the kernel, the
-    method UNRESOLVED is the model without knowledge of the choice.
+    method UNRESOLVED is the model without knowledge of the choice; where a plan named one of its
+    algorithms, BY_NAME is the model without the algorithm's knobs.
 
     Args:
         model: fitted on the training rows.
@@ -75,20 +80,34 @@ def predictions(
     """
     from_model = model.predict(test.queries)
     predicted = beside_baselines(training, test, from_model, step=step)
-    is_default = resolved_default(test)
-    without_choice: Mapping[str, npt.NDArray[np.floating]] = {}
-    if is_default.any():
-        without_choice = model.predict(unresolved(test.take(is_default)))
     for i, target in enumerate(model.outputs_):
         if target not in predicted:
             continue
         for side in INTERVALS:
             predicted[target][side] = from_model[side][:, i].astype(np.float64)
-        if without_choice:
-            values = np.full(len(test), np.nan)
-            values[is_default] = without_choice[target]
-            predicted[target][UNRESOLVED] = values
+    without_knobs = {UNRESOLVED: resolved_default(test), BY_NAME: resolved_name(test)}
+    for method, rows in without_knobs.items():
+        if rows.any():
+            answers = model.predict(unresolved(test.take(rows)))
+            of_method: Predictions = {}
+            for target in predicted:
+                of_method[target] = {method: np.asarray(answers[target], dtype=np.float64)}
+            place(predicted, of_method, rows)
     return predicted
+
+
+def place(predicted: Predictions, of_part: Predictions, rows: Mask) -> None:
+    """Put predictions of some rows into those of all rows, which are NaN elsewhere.
+
+    Args:
+        predicted: target -> method -> [n_rows], changed in place.
+        of_part: target -> method -> [n_chosen].
+        rows: which rows those are.
+    """
+    for target, methods in of_part.items():
+        of_target = predicted.setdefault(target, {})
+        for name, values in methods.items():
+            of_target.setdefault(name, np.full(len(rows), np.nan))[rows] = values
 
 
 def beside_baselines(
@@ -147,11 +166,7 @@ def cross_validated(
     for i, (is_training, is_test) in enumerate(split(groups, folds, within)):
         training = data.take(is_training)
         test = data.take(is_test)
-        of_fold = predictions(fit(training), training, test)
-        for target, methods in of_fold.items():
-            of_target = predicted.setdefault(target, {})
-            for name, values in methods.items():
-                of_target.setdefault(name, np.full(len(data), np.nan))[is_test] = values
+        place(predicted, predictions(fit(training), training, test), is_test)
         on_fold(i + 1, folds)
     return predicted
 

@@ -1,20 +1,22 @@
-"""How well a kind of model predicts layers, kernels and devices that it was not trained on.
+"""How well a kind of model predicts layers, kernels, devices and boards that it was not trained on.
 
-Each split parts all samples once; one model is fitted on one part and scored on the other, beside
-the baselines that cost little. The caller hands over how a model is fitted: usually smaller than
-the one that is published, so that a split takes seconds. One split each is no cross-validation:
-the numbers say how large an error to expect, not which of two models is better.
+Each split parts all samples once, by board a few times; a model is fitted on one part and scored
+on the other, beside the baselines that cost little. The caller hands over how a model is fitted:
+usually smaller than the one that is published, so that a split takes seconds. One split each is no
+cross-validation: the numbers say how large an error to expect, not which of two models is better.
 
     layer        a fifth of the (n, k), chosen by a hash, at any m
     member       a fifth of the kernels of every family that has several, chosen by a hash
     device X     all rows of one type of device, predicted from those of the others
     device X + 50 samples    the same, with 50 rows of that device's other shapes in training, those
                              with power first
+    board        each board once, by a model without any row of it; rows of its type's other boards
+                 stay, at the same shapes too
 """
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain, zip_longest
@@ -23,7 +25,8 @@ from typing import Final
 import numpy as np
 
 from costmodel.dataset import Indices, Mask, Names, TrainingSet
-from costmodel.evaluate.crossval import Fit, beside_baselines, scores
+from costmodel.evaluate.boards import board_folds, boards
+from costmodel.evaluate.crossval import Fit, Predictions, beside_baselines, place, scores
 from costmodel.evaluate.groups import FOLDS, devices, kernels, layers, split
 from costmodel.evaluate.metrics import ScoreTable, to_json
 from costmodel.progress import Step, no_step
@@ -51,6 +54,7 @@ class Split:
     """Which rows a model is trained on, and which it is tested with."""
 
     name: str
+    """Splits of one name are scored together; no row is tested in two of them."""
     description: str
     """In words, for the card."""
     training: Mask
@@ -63,6 +67,7 @@ class SplitScores:
 
     description: str
     train_rows: int
+    """Of one model; of the smallest where there are several."""
     test_rows: int
     scores: ScoreTable
 
@@ -83,26 +88,31 @@ def generalisation(data: TrainingSet, fit: Fit, step: Step = no_step) -> dict[st
         fit: called once per split with its training rows.
         step: called before each split.
     """
-    by_name: dict[str, SplitScores] = {}
+    predicted: dict[str, Predictions] = defaultdict(dict)
+    parts_by_name: dict[str, list[Split]] = defaultdict(list)
     parts = list(splits(data))
     for i, part in enumerate(parts):
         step("generalisation", i, len(parts))
         training = data.take(part.training)
         test = data.take(part.test)
         from_model = fit(training).predict(test.queries)
-        predicted = beside_baselines(training, test, from_model, CHEAP_BASELINES)
-        by_name[part.name] = SplitScores(
-            description=part.description,
-            train_rows=len(training),
-            test_rows=len(test),
-            scores=scores(test, predicted),
+        of_part = beside_baselines(training, test, from_model, CHEAP_BASELINES)
+        place(predicted[part.name], of_part, part.test)
+        parts_by_name[part.name].append(part)
+    by_name: dict[str, SplitScores] = {}
+    for name, of_name in parts_by_name.items():
+        by_name[name] = SplitScores(
+            description=of_name[0].description,
+            train_rows=min(int(part.training.sum()) for part in of_name),
+            test_rows=sum(int(part.test.sum()) for part in of_name),
+            scores=scores(data, predicted[name]),
         )
     return by_name
 
 
 def splits(data: TrainingSet) -> Iterator[Split]:
     """The splits that have enough rows on both sides."""
-    for part in chain(_by_layer(data), _by_kernel(data), _by_device(data)):
+    for part in chain(_by_layer(data), _by_kernel(data), _by_device(data), _by_board(data)):
         if part.training.sum() >= MIN_TRAINING and part.test.sum() >= MIN_TEST:
             yield part
 
@@ -157,6 +167,18 @@ def _by_device(data: TrainingSet) -> Iterator[Split]:
             training=~of_device | known,
             test=test,
         )
+
+
+def _by_board(data: TrainingSet) -> Iterator[Split]:
+    count = len(set(boards(data)) - {None})
+    groups = board_folds(data, FOLDS)
+    folds = min(FOLDS, count)
+    description = (
+        f"no rows of the board: {count} boards in {folds} groups, each predicted by a model of the "
+        "others; rows of other boards, at the same shapes too"
+    )
+    for training, test in split(groups, folds):
+        yield Split(name="board", description=description, training=training, test=test)
 
 
 def _known_samples(data: TrainingSet, of_device: Mask) -> tuple[Mask, Mask]:

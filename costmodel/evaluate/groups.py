@@ -1,8 +1,9 @@
 """Groups of rows, and their deal into folds: what a model is not trained on when it is tested.
 
 A group is a name per row: its shape, its layer (n and k at any m), its kernel (with one tile),
-its type of device, or its size. Groups are dealt into folds by a hash of their names, so the
-folds depend neither on the order of the rows nor on the machine. Knows nothing of models.
+its type of device, its board (boards.py), or its size. Groups are dealt into folds by a hash of
+their names, so the folds depend neither on the order of the rows nor on the machine. Knows nothing
+of models.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Final
 import numpy as np
 
 from costmodel.dataset import Mask, Names, TrainingSet, library_default
+from costmodel.evaluate.boards import boards
 from gemmcast.draw import shuffled
 from gemmcast.query import algorithm
 from gemmcast.renames import first_config
@@ -106,5 +108,6 @@ GROUPS: Final[dict[str, Callable[[TrainingSet], Names]]] = {
     "layer": layers,
     "member": kernels,
     "device": devices,
+    "board": boards,
 }
 """What a fold keeps together, by its name on the command line and in cards."""

@@ -1,7 +1,8 @@
 """How large the errors of predictions are, in per cent: 3.1 is 3.1 %.
 
-    ape = 100 |predicted / measured - 1|
-    r2  = 1 - sum (measured - predicted)^2 / sum (measured - mean of measured)^2
+    ape  = 100 |predicted / measured - 1|
+    bias = median of 100 (predicted / measured - 1)
+    r2   = 1 - sum (measured - predicted)^2 / sum (measured - mean of measured)^2
 
 R2 alone is no criterion: a method can have R2 0.95 and a mean error of 148 %, because R2 is decided
 by the largest GEMMs. Knows nothing of models; gemmcast/score_table.py makes text of scores.
@@ -34,6 +35,8 @@ class Score:
     """Median of the absolute percentage errors."""
     p90_ape: float | None = None
     """90th percentile of the absolute percentage errors."""
+    bias: float | None = None
+    """Median of the signed percentage errors: above 0 where predictions are too high."""
     r2: float | None = None
     """Coefficient of determination; None where all measured values are equal."""
 
@@ -57,12 +60,14 @@ def score(measured: Values, predicted: Values) -> Score:
     """
     if not len(measured):
         return Score(rows=0)
-    ape = 100 * np.abs(predicted / measured - 1)
+    percent = 100 * (predicted / measured - 1)
+    ape = np.abs(percent)
     return Score(
         rows=len(measured),
         mape=float(ape.mean()),
         median_ape=float(np.median(ape)),
         p90_ape=float(np.percentile(ape, 90)),
+        bias=float(np.median(percent)),
         r2=_r2(measured, predicted),
     )
 

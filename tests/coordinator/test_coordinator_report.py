@@ -256,6 +256,17 @@ def test_the_first_screen_says_how_good_the_model_is(
     assert "240" in first_screen
 
 
+def test_an_exam_is_the_first_table_of_the_model(
+    tmp_path: Path, power_samples: pa.Table, power_candidate: TrainedModel
+) -> None:
+    page = _page(tmp_path / "report.html", power_samples, _champion(power_candidate))
+    text, of_exam, of_held_out = page.text.partition("Model version")[2].split("median %")[:3]
+    card = power_candidate.card
+    assert f"of the exam, {card.exam['split']}" in text
+    for table, scores in ((of_exam, card.exam["scores"]), (of_held_out, card.scores)):
+        assert f"{scores['power_w']['model']['median_ape']:.1f}" in table
+
+
 # Errors, intervals, importance
 
 

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from agent.devices.replay import ReplayInstrument
-from coordinator.samples.dataset_card import counts
+from coordinator.samples.dataset_counts import counts
 from coordinator.samples.export import write_dataset
 from gemmcast.arrow import SCHEMA, read_samples, to_table
 from gemmcast.errors import InputError
@@ -66,12 +66,12 @@ def test_cells_are_counted_once_groups_from_twenty_on_and_failures_by_status(
     first = next(row for row in rows if row["family"] == "cublaslt")
     group = [{**first, "algo_id": 1000 + i} for i in range(20)]
     failed = {**first, "status": "incorrect", "reason": "so", "algo_id": 2000}
-    counted = counts([*rows, *group[:19], failed])
+    counted = counts(to_table([*rows, *group[:19], failed]))
     assert (counted["cells"], counted["groups_of_20"]) == (50 + 19, 1)
     assert counted["not_ok"] == {"incorrect": 1}
-    assert counts(group[:19])["groups_of_20"] == 0
+    assert counts(to_table(group[:19]))["groups_of_20"] == 0
     different = {(gemm_of(row), config_of(row)) for row in rows}
-    assert counts([*rows, *rows])["cells"] == len(different)
+    assert counts(to_table([*rows, *rows]))["cells"] == len(different)
 
 
 @pytest.mark.parametrize(

@@ -20,10 +20,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from costmodel.dataset import TARGETS
+from costmodel.evaluate.baselines import BASELINES
 from costmodel.model import CostModel
+from gemmcast.arrow import SCHEMA
+from tests.costmodel.fake_model import MedianModel
 
 PROGRAM = Path(__file__).parents[2] / "benchmarks" / "accuracy.py"
-METRICS = {"mape", "median_ape", "p90_ape", "r2", "rows"}
+METRICS = {"mape", "median_ape", "p90_ape", "bias", "r2", "rows"}
 METHODS = {"model", "lookup", "roofline", "paper_forest"}
 Printed = dict[str, Any]
 """The program's JSON object."""
@@ -89,7 +92,7 @@ def _runtime_rows(by_name: dict[str, Printed]) -> int:
 
 @pytest.mark.parametrize("by", ["shape", "layer"])
 def test_cross_validation_scores_every_row_of_every_method(tables: Path, by: str) -> None:
-    printed = _json("--table", tables / "whole.parquet", "--by", by)
+    printed = _json("--table", tables / "whole.parquet", "--group", by)
     assert printed["protocol"] == f"5-fold, grouped by {by}"
     assert printed["rows"] == 120
     targets = printed["targets"]
@@ -111,7 +114,7 @@ def test_cross_validation_scores_every_row_of_every_method(tables: Path, by: str
 
 
 def test_a_device_is_predicted_from_the_others(tables: Path) -> None:
-    printed = _json("--table", tables / "two.parquet", "--by", "device")
+    printed = _json("--table", tables / "two.parquet", "--group", "device")
     assert printed["protocol"] == "2-fold, grouped by device"
     assert printed["rows"] == 240
 
@@ -120,13 +123,13 @@ def test_a_device_is_predicted_from_the_others(tables: Path) -> None:
 
 
 def test_one_device_cannot_be_left_out(tables: Path) -> None:
-    done = _run("--table", tables / "whole.parquet", "--by", "device")
+    done = _run("--table", tables / "whole.parquet", "--group", "device")
     assert (done.returncode, done.stdout) == (2, "")
     assert "1 device" in done.stderr
 
 
 def test_kernels_of_families_with_one_are_not_tested(tables: Path) -> None:
-    printed = _json("--table", tables / "whole.parquet", "--by", "member")
+    printed = _json("--table", tables / "whole.parquet", "--group", "member")
     families = pq.read_table(tables / "whole.parquet")["family"].to_pylist()
     assert set(printed["families"]) == {"tiled"}
     assert printed["rows"] == families.count("tiled")
@@ -152,6 +155,29 @@ def test_the_text_has_a_line_for_each_method_by_family_and_pooled(tables: Path) 
     assert power and len(power) % 4 == 0
     for text in ("pooled", "\nfp32 ", "\n1e09 flops "):
         assert text in done.stdout
+
+
+def test_boards_are_left_out_and_each_has_a_line(
+    tables: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_program(), "fit", MedianModel)
+    monkeypatch.setitem(BASELINES, "paper_forest", BASELINES["roofline"])
+    rows = pq.read_table(tables / "whole.parquet").to_pylist()
+    for i, row in enumerate(rows):
+        row["device_uuid"] = "ABC"[i % 3]
+    table = tmp_path / "boards.parquet"
+    pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), table)
+    done = _run("--table", table, "--group", "board")
+    assert done.returncode == 0, done.stderr
+    first, had, *_ = done.stdout.splitlines()
+    assert first.startswith("3 boards in 3-fold, grouped by board: each row predicted by a model")
+    assert had.startswith("of the rows, training had the board of 0.0 %, the layer of 100.0 %")
+    by_board = done.stdout.partition("\nby board, median / mean\n")[2]
+    counted = [line.split() for line in by_board.splitlines() if line[:2] in ("A ", "B ", "C ")]
+    # the errors of every target, then the bias of power
+    assert [words[0] for words in counted] == ["A", "B", "C", "A", "B", "C"]
+    assert [words[-1] for words in counted[:3]] == ["40", "40", "40"]
+    assert [words[1] for words in counted[3:]] == ["40", "40", "40"]
 
 
 def test_an_unusable_table_is_refused_in_a_line(tables: Path, tmp_path: Path) -> None:

@@ -225,12 +225,15 @@ def test_scores_by_hand() -> None:
     assert errors.mape == pytest.approx(32.5)
     assert errors.median_ape == pytest.approx(15.0)
     assert errors.p90_ape == pytest.approx(76.0)
+    # of +10, 0, -20 and +100 %
+    assert errors.bias == pytest.approx(5.0)
     assert errors.r2 == pytest.approx(1 - (1 + 0 + 36 + 1600) / 500)
 
 
 def test_a_perfect_prediction_has_no_error() -> None:
     values = np.array([1.0, 5.0, 7.0])
-    assert score(values, values) == Score(rows=3, mape=0.0, median_ape=0.0, p90_ape=0.0, r2=1.0)
+    perfect = Score(rows=3, mape=0.0, median_ape=0.0, p90_ape=0.0, bias=0.0, r2=1.0)
+    assert score(values, values) == perfect
 
 
 def test_r2_alone_would_accept_a_bad_model() -> None:
@@ -244,12 +247,12 @@ def test_no_rows_have_no_errors_and_equal_values_have_no_r2() -> None:
     assert score(np.array([]), np.array([])).to_json() == {"rows": 0}
     equal = score(np.array([2.0, 2.0]), np.array([1.0, 3.0]))
     assert equal.r2 is None and equal.mape == 50.0
-    assert set(equal.to_json()) == {"rows", "mape", "median_ape", "p90_ape"}
+    assert set(equal.to_json()) == {"rows", "mape", "median_ape", "p90_ape", "bias"}
     json.dumps(equal.to_json(), allow_nan=False)
 
 
 def test_scores_in_a_card_are_plain_numbers() -> None:
     perfect = score(np.array([1.0, 2.0]), np.array([1.0, 2.0]))
     plain = to_json({"runtime_us": {"model": perfect}})
-    numbers = {"rows": 2, "mape": 0.0, "median_ape": 0.0, "p90_ape": 0.0, "r2": 1.0}
+    numbers = {"rows": 2, "mape": 0.0, "median_ape": 0.0, "p90_ape": 0.0, "bias": 0.0, "r2": 1.0}
     assert plain == {"runtime_us": {"model": numbers}}

@@ -8,12 +8,14 @@ import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from gemmcast import modeldir
+from gemmcast.card import ModelCard
 from registry.cli import main
 from registry.registry import Registry
 
@@ -77,6 +79,20 @@ def test_show(ask: Callable[..., str], ask_json: Callable[..., Any]) -> None:
     assert shown["version"]["number"] == "2"
     assert shown["card"]["scores"]["runtime_us"]["model"]["mape"] == 4.7
     assert shown["card"]["sha256"] == shown["version"]["sha256"]
+
+
+def test_an_exam_is_shown_first(
+    directory: Path, make_model: MakeModel, card: ModelCard, ask: Callable[..., str]
+) -> None:
+    metrics = {**card.scores["runtime_us"]["model"], "median_ape": 5.5, "rows": 3000.0}
+    split = "exam.parquet: 3 boards and 100 (n, k) that no sample has"
+    exam = {"split": split, "scores": {"runtime_us": {"model": metrics}}}
+    published = Registry(directory).publish(make_model(9), replace(card, exam=exam))
+    lines = ask("show", published.number).splitlines()
+    assert lines[0].startswith("exam: errors in per cent on exam.parquet: 3 boards")
+    rows = [line.split() for line in lines if line.split()[:1] == ["runtime"]]
+    assert [row[-1] for row in rows] == ["3000", "4683"]
+    assert max(len(line.rstrip()) for line in lines) <= COLUMNS
 
 
 def test_promote_and_rollback(

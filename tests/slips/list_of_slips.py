@@ -131,6 +131,7 @@ WORKSPACES = [
     Slip(command="coordinator compare --workspace few", says="here are 60 over 20"),
     Slip(command="coordinator train --workspace ws --holdout 2", says="train.holdout = 2.0"),
     Slip(command="coordinator train --workspace ws --holdout nan", says="train.holdout = nan"),
+    Slip(command="coordinator train --workspace ws --exam no.parquet", says="no.parquet"),
     Slip(command="coordinator train --workspace ws --min-rows many", says="'--min-rows'"),
     Slip(command="coordinator train --workspace ws --min-rows 1", says="train.min_rows = 1"),
     Slip(
@@ -288,7 +289,7 @@ KERNELS = [
 ]
 SCRIPTS = [
     Slip(command="accuracy --table no.parquet", says="no.parquet"),
-    Slip(command="accuracy --by colour", says="colour"),
+    Slip(command="accuracy --group colour", says="colour"),
     Slip(command="datasets no.parquet", says="no.parquet"),
     Slip(command="noise_floor a b c", says="name one dataset, or two"),
     Slip(command="noise_floor no.parquet", says="no.parquet"),

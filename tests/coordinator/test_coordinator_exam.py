@@ -1,0 +1,47 @@
+"""The exam of datasets/: its plan and its table share no layer and no board with the others."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from coordinator.plan.schema import read_plan
+from coordinator.plan.shapes import shapes_of
+from costmodel.exam import Exam, check_exam
+from gemmcast.arrow import read_samples
+
+DATASETS = Path(__file__).parents[2] / "datasets"
+PLAN = DATASETS / "plans" / "exam.toml"
+EXAM = "_exam"
+"""What the name of an exam ends with."""
+COLUMNS = ("device_uuid", "n", "k")
+
+
+def _layers(path: Path) -> set[tuple[int, int]]:
+    """The (n, k) of a plan."""
+    plan = read_plan(path)
+    layers: set[tuple[int, int]] = set()
+    for sweep in plan.sweep:
+        layers |= {(n, k) for _, n, k in shapes_of(sweep.shapes, plan.seed)}
+    return layers
+
+
+def test_no_other_plan_and_no_table_has_a_layer_of_the_exam() -> None:
+    layers = _layers(PLAN)
+    assert len(layers) >= 80
+    for path in sorted(PLAN.parent.glob("*.toml")):
+        if path != PLAN:
+            assert not layers & _layers(path), path.name
+    for path in sorted(DATASETS.glob("*.parquet")):
+        if not path.stem.endswith(EXAM):
+            table = read_samples(path, COLUMNS)
+            pairs = zip(table["n"].to_pylist(), table["k"].to_pylist(), strict=True)
+            assert not layers & set(pairs), path.name
+
+
+def test_a_recorded_exam_shares_nothing_with_the_other_tables() -> None:
+    tables = {path.stem: read_samples(path, COLUMNS) for path in DATASETS.glob("*.parquet")}
+    exams = {name: table for name, table in tables.items() if name.endswith(EXAM)}
+    others = {name: table for name, table in tables.items() if name not in exams}
+    assert len(others) > 1
+    for name, table in exams.items():
+        check_exam(Exam(name=name, table=table), others)
