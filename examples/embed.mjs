@@ -38,7 +38,7 @@ const query = (m, n, k, tile) => [
   TILED, 0, 0, 0, 0, 1, 0, 0, 0, tile * tile, 0,
   // The device.
   device.compute_units, device.peak_tflops.fp32, device.dram_gbps, device.l2_bytes,
-  device.clock_max_mhz ?? 0, device.empty_kernel_us || 1.2, device.power_limit_w ?? 0, device.idle_power_w ?? 0,
+  device.clock_max_mhz ?? 0, device.empty_kernel_us || 0.5, device.power_limit_w ?? 0, device.idle_power_w ?? 0,
   device.l2_gbps || 2.2 * device.dram_gbps,
   // The algorithm.
   0,

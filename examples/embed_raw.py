@@ -35,7 +35,7 @@ def query(m: int, n: int, k: int, tile: int) -> list[float]:
         device["dram_gbps"],
         device["l2_bytes"],
         device["clock_max_mhz"] or 0,
-        device["empty_kernel_us"] or 1.2,
+        device["empty_kernel_us"] or 0.5,
         device["power_limit_w"] or 0,
         device["idle_power_w"] or 0,
         device["l2_gbps"] or 2.2 * device["dram_gbps"],

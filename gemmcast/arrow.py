@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from gemmcast import renames
+from gemmcast import renames, warm_windows
 from gemmcast.errors import InputError
 from gemmcast.sample import COLUMNS, DEFAULTS, REQUIRED, SCHEMA_VERSION, check_version
 
@@ -118,7 +118,10 @@ def _in_this_schema(table: pa.Table) -> pa.Table:
     kernel_us = table["empty_kernel_us"]
     on_cpu = pc.equal(table["device_kind"], "cpu")
     of_cpu = pc.coalesce(kernel_us, table["empty_launch_us"])
+    is_warm = _has_warm_window(table)
     present = {
+        "status": pc.if_else(is_warm, warm_windows.STATUS, table["status"]),
+        "reason": pc.if_else(is_warm, warm_windows.REASON, table["reason"]),
         "empty_kernel_us": pc.if_else(on_cpu, of_cpu, kernel_us),
         _VERSION: pa.array([SCHEMA_VERSION] * len(table), pa.int64()),
     }
@@ -126,6 +129,18 @@ def _in_this_schema(table: pa.Table) -> pa.Table:
         field = SCHEMA.field(name)
         table = table.set_column(SCHEMA.get_field_index(name), field, column)
     return table
+
+
+def _has_warm_window(table: pa.Table) -> pa.Array:
+    """Which rows are ok but for a power window that was warm: see gemmcast/warm_windows.py."""
+    versions = table[_VERSION].to_pylist()
+    is_metered = pc.is_valid(table["power_w"]).to_pylist()
+    is_warm = [False] * len(table)
+    if any(is_metered):
+        rows = table.select(warm_windows.COLUMNS).to_pylist()
+        for place, row in enumerate(rows):
+            is_warm[place] = is_metered[place] and warm_windows.is_warm(row, versions[place])
+    return pa.array(is_warm, pa.bool_())
 
 
 def _rename_kernels(table: pa.Table) -> pa.Table:

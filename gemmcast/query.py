@@ -4,7 +4,7 @@
 
 A row holds raw values only; every feature is computed inside the graph. Seven rules fill it: an
 unknown tile is the whole dimension; an unknown split_k is 1; an unknown l2_gbps is 2.2 dram_gbps;
-an unknown empty_kernel_us is 1.2; threads that the tile determines are never unknown; other
+an unknown empty_kernel_us is 0.5; threads that the tile determines are never unknown; other
 unknowns are 0; on a CPU `active_units` and `peak_tflops` are those of the computing threads.
 `_query` is the only place of these rules. docs/onnx.md is the public page of this file.
 """
@@ -42,8 +42,8 @@ EXTRAPOLATING: Final = "extrapolating"
 """True for a query outside the training range."""
 L2_OVER_DRAM: Final = 2.2
 """Bandwidth of L2 over that of memory, where L2's was not measured."""
-EMPTY_KERNEL_US: Final = 1.2
-"""What an empty kernel takes on a recent GPU, where it was not measured. [us]"""
+EMPTY_KERNEL_US: Final = 0.5
+"""What an empty kernel takes where it was not measured: the reading of an H200. [us]"""
 SCHEDULES: Final = ("ws", "pingpong", "coop", "streamk", "pingpongfast", "coopfast")
 _WS: Final = SCHEDULES.index("ws") + 1
 WARP_THREADS: Final = 32
@@ -123,7 +123,7 @@ class Query(NamedTuple):
     """Highest clock of the device. [MHz] Unknown: 0"""
     empty_kernel_us: Number
     """The device's `empty_kernel_us`: what an empty kernel takes; nothing of the host. [us]
-    Unknown: 1.2"""
+    Unknown: 0.5"""
     power_limit_w: Number
     """The device's power limit. [W] Unknown: 0"""
     idle_power_w: Number

@@ -30,7 +30,7 @@ STATUSES: Final = {
     "not_recorded": "A replayed dataset has no such cell.",
     "contended": "Other processes used the device: no answer, the cell stays due.",
     "throttled": "The clock stayed low for a reason other than this kernel.",
-    "power_disputed": "The energy counter fell, or differs by over 5 % from the board's power now.",
+    "power_disputed": "The energy counter fell or was over 5 % off; or an older window was warm.",
 }
 """Every value of the column `status` -> its meaning."""
 

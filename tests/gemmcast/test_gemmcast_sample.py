@@ -7,6 +7,7 @@ from typing import Any, get_type_hints
 import pyarrow as pa
 import pytest
 
+from gemmcast import warm_windows
 from gemmcast.arrow import SCHEMA, conform, to_table
 from gemmcast.config import KNOBS, KernelConfig
 from gemmcast.descriptions import device_of
@@ -161,3 +162,35 @@ def test_conform_refuses_a_type_that_can_not_be_cast(
         match=r"runtime_us = '.*': old.parquet: can't be read as double .*; see docs/schema.md",
     ):
         conform(wrong, "old.parquet")
+
+
+def _window(**values: object) -> dict[str, object]:
+    """A cold power window on a GPU with an L2 of 50 MB."""
+    row = {**Sample(m=64, n=64, k=64, dtype="fp16", family="cublas").row(), "device_kind": "cuda"}
+    return {**row, "l2_bytes": 50_000_000, "power_w": 150.0, "schema_version": 3, **values}
+
+
+@pytest.mark.parametrize(
+    ("values", "status"),
+    [
+        # 512 sets are 12.6 MB.
+        ({}, "power_disputed"),
+        # 512 sets are 50.3 MB: more than L2.
+        ({"m": 128, "n": 128, "k": 128}, "ok"),
+        ({"batch": 4}, "ok"),
+        ({"dtype": "fp64"}, "ok"),
+        ({"cache": "warm"}, "ok"),
+        ({"power_w": None}, "ok"),
+        ({"schema_version": 4}, "ok"),
+        ({"l2_bytes": None}, "ok"),
+        ({"status": "incorrect"}, "incorrect"),
+    ],
+)
+def test_an_older_power_window_whose_operands_stayed_in_l2_is_marked(
+    values: dict[str, object], status: str
+) -> None:
+    (row,) = conform(to_table([_window(**values)]), "here").to_pylist()
+    assert row["status"] == status
+    assert (row["reason"] == warm_windows.REASON) is (status == "power_disputed")
+    # No reading is lost.
+    assert row["power_w"] == _window(**values)["power_w"]

@@ -16,14 +16,14 @@ from math import isfinite
 from typing import Final
 
 from costmodel.dataset import READINGS
-from gemmcast import renames
+from gemmcast import renames, warm_windows
 from gemmcast.config import KernelConfig
 from gemmcast.device import DEVICE_KINDS
 from gemmcast.errors import InputError
 from gemmcast.gemm import Gemm
 from gemmcast.query import CACHES
 from gemmcast.rows import Row
-from gemmcast.sample import COLUMNS, SCHEMA_VERSION, STATUSES
+from gemmcast.sample import COLUMNS, DEFAULTS, SCHEMA_VERSION, STATUSES
 
 GEMM_COLUMNS: Final = tuple(f.name for f in fields(Gemm))
 CONFIG_COLUMNS: Final = tuple(f.name for f in fields(KernelConfig))
@@ -76,6 +76,7 @@ def checked(values: Row) -> Row:
     for name, value in with_current_names(values).items():
         if value is not None and value != "":
             row[name] = _typed(name, value)
+    version = row.get("schema_version", SCHEMA_VERSION)
     row = _in_this_schema(row)
     needed = [*NEEDED]
     if row.get("status", "ok") == "ok":
@@ -88,7 +89,8 @@ def checked(values: Row) -> Row:
     config_values = {name: row[name] for name in CONFIG_COLUMNS if name in row}
     gemm = Gemm(**gemm_values)
     config = KernelConfig(**config_values)
-    return {**_with_uncertainty(row), **asdict(gemm), **asdict(config)}
+    complete = {**_with_uncertainty(row), **asdict(gemm), **asdict(config)}
+    return _with_warm_window(complete, version)
 
 
 def with_current_names(values: Row) -> Row:
@@ -135,6 +137,14 @@ def _with_uncertainty(row: Row) -> Row:
         uncertainty = renames.current_uncertainty(error, sustained_runtime_us, row["family"])
         row.setdefault("runtime_uncertainty", uncertainty)
     return row
+
+
+def _with_warm_window(row: Row, schema_version: int) -> Row:
+    """A complete row; one that is ok but for its power window is marked."""
+    read = {**dict.fromkeys(warm_windows.COLUMNS), **DEFAULTS, **row}
+    if not warm_windows.is_warm(read, schema_version):
+        return row
+    return {**row, "status": warm_windows.STATUS, "reason": warm_windows.REASON}
 
 
 def _typed(name: str, value: object) -> str | bool | int | float:
