@@ -24,7 +24,14 @@ ROOT = Path(__file__).resolve().parents[2]
 EXPECTED = json.loads((Path(__file__).parent / "plan_cells.json").read_text())
 PLANS = sorted([*ROOT.glob("datasets/plans/*.toml"), *ROOT.glob("examples/*.toml")])
 BY_NAME = {path.name: path for path in PLANS}
-NEWER = {"exam.toml", "holes.toml", "holes-more.toml", "holes-warm.toml", "holes-power.toml", "holes-int8.toml"}
+NEWER = {
+    "exam.toml",
+    "holes.toml",
+    "holes-more.toml",
+    "holes-warm.toml",
+    "holes-power.toml",
+    "holes-int8.toml",
+}
 """Plans written with schema 4."""
 
 
