@@ -5,7 +5,8 @@
 For each dataset: different cells, shapes, groups to tune in, rows with power and failures
 (coordinator/samples/dataset_counts.py), its boards, and how far readings of one cell differ between
 boards of one type (second_boards.py); NAME_again.parquet has cells of NAME.parquet that were
-measured on another machine or day, so the two are compared together. Then for each type of device,
+measured on another machine or day, so the two are compared together. Small cells are compared with
+one another (consistency.py). Then for each type of device,
 over all files: the same of its boards, and kinds of cells that have too few rows (holes.py).
 """
 
@@ -24,6 +25,7 @@ import pyarrow as pa
 
 from agent.kernels.cutlass.generate import HOPPER, kernels
 from coordinator.samples.columns import Columns
+from coordinator.samples.consistency import WindowOverBurst, step_times_ns, window_over_burst
 from coordinator.samples.dataset_counts import DatasetCounts, counts, rows_by_kind
 from coordinator.samples.holes import NEEDED, Hole, holes
 from coordinator.samples.second_boards import (
@@ -55,6 +57,8 @@ class OfDataset(TypedDict):
     """Of the file and its second measurement together; None where there is none."""
     noise_floor: dict[str, Difference]
     """The same; of the file alone where there is none."""
+    window_over_burst: WindowOverBurst | None
+    step_times_ns: dict[str, float]
 
 
 class OfDevice(TypedDict):
@@ -96,6 +100,8 @@ def _of_dataset(tables: Mapping[str, pa.Table], name: str) -> OfDataset:
         boards=board_counts(measured),
         with_again=None if again is None else board_counts(both),
         noise_floor=board_differences(both),
+        window_over_burst=window_over_burst(measured),
+        step_times_ns=step_times_ns(measured),
     )
 
 
@@ -127,6 +133,16 @@ def _show_dataset(name: str, dataset: OfDataset) -> None:
     if dataset["with_again"] is not None:
         _show_boards(f"with {name}{AGAIN}", dataset["with_again"])
     _show_differences(dataset["noise_floor"])
+    _show_consistency(dataset["window_over_burst"], dataset["step_times_ns"])
+
+
+def _show_consistency(ratio: WindowOverBurst | None, steps_ns: Mapping[str, float]) -> None:
+    if ratio is not None:
+        spread = f"p10 {ratio['p10']:.3f}, p90 {ratio['p90']:.3f}, {ratio['cells']:,} cells"
+        print(f"  window over burst, small operands: median {ratio['median']:.3f}, {spread}")
+    if steps_ns:
+        by_tile = ", ".join(f"tile {tile} {ns:.0f}" for tile, ns in steps_ns.items())
+        print(f"  ns a step of the tiled kernel, one wave: {by_tile}")
 
 
 def _show_device(name: str, device: OfDevice) -> None:

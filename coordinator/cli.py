@@ -48,7 +48,6 @@ from gemmcast.errors import InputError
 from gemmcast.program import INTERRUPTED, leave, run_click
 
 if TYPE_CHECKING:
-    from coordinator.fleet.session import RunSummary
     from coordinator.samples.store import SampleStore
     from coordinator.workspace import Workspace
 
@@ -109,7 +108,7 @@ def run(
 
     def text() -> None:
         """The result for people."""
-        for line in _run_lines(summary):
+        for line in summary.lines():
             terminal.show_line(line)
         terminal.show_line(f"{display.model_line}.\nWorkspace: {place.path}")
         terminal.show_line(summary.model.text())
@@ -392,13 +391,3 @@ def _opened(workspace: Path, store: str | None) -> tuple[Workspace, SampleStore]
     if store is None:
         place.must_exist()
     return place, SampleStore.open(store or place.samples, create=False)
-
-
-def _run_lines(summary: RunSummary) -> list[str]:
-    state = "the rest stays due" if summary.contended_due else "all committed"
-    if not summary.complete:
-        state = "stopped; start it again to go on"
-    statuses = [f"{count} {status}" for status, count in sorted(summary.statuses.items())]
-    counts = ", ".join(statuses) or "nothing new"
-    line = f"{summary.done} of {summary.cells} cells: {state}. This run: {counts}."
-    return [line, *summary.left.lines()]

@@ -80,6 +80,16 @@ class RunSummary:
         """What stays due."""
         return RunRecord(contended_due=self.contended_due, second_due=self.second_due)
 
+    def lines(self) -> list[str]:
+        """For people: how much is done, what this run added, what stays due."""
+        state = "the rest stays due" if self.contended_due else "all committed"
+        if not self.complete:
+            state = "stopped; start it again to go on"
+        statuses = [f"{count} {status}" for status, count in sorted(self.statuses.items())]
+        counts = ", ".join(statuses) or "nothing new"
+        line = f"{self.done} of {self.cells} cells: {state}. This run: {counts}."
+        return [line, *self.left.lines()]
+
     @property
     def ok(self) -> int:
         """Rows of this run with status ok."""
