@@ -20,7 +20,7 @@ from typing import Protocol, cast
 from agent.devices import DeviceBackend
 from agent.instrument import Instrument, LiveInstrument
 from agent.measurement import CONTENTION_WAITS_S
-from agent.messages import Fault, Outcome, Ready, Request, Started
+from agent.messages import Fault, Outcome, Ready, Request, Restart, Started
 from agent.spec import AgentSpec
 from agent.undescribed import UndescribedInstrument
 from gemmcast import modeldir
@@ -80,7 +80,7 @@ def _answer(pipe: Connection, instrument: Instrument, request: Request) -> bool:
         pipe.send(Started(cell.cell_id))
 
     for event in instrument.measure_all(request.cells, depth=request.depth, begun=begun):
-        if isinstance(event, Fault):
+        if isinstance(event, Fault | Restart):
             pipe.send(event)
             return False
         pipe.send(Outcome(plain(event.row), event.fatal))

@@ -40,7 +40,9 @@ class Instrument(Protocol):
         depth: int | None = None,
         begun: Callable[[Cell], None] = lambda _: None,
     ) -> Iterator[Event]:
-        """Yield an outcome for each cell as it is done. Nothing follows a fatal one or a fault.
+        """Yield an outcome for each cell as it is done.
+
+        Nothing follows a fatal one, a fault or a restart.
 
         Args:
             depth: how many cells may be under way at once, where fewer than the device's own number

@@ -2,7 +2,7 @@
 
     to the child     AgentSpec, once; then Request, any number of times
     from the child   Ready, once; then for each cell of a request Started and Outcome, or one Fault
-                     that ends the request
+                     or Restart that ends the request
 
 They are pickled by the pipe (multiprocessing.connection), so cells and devices arrive as objects.
 """
@@ -55,5 +55,10 @@ class Fault:
     reason: str
 
 
-Event = Outcome | Fault
-Message = Ready | Started | Outcome | Fault
+@dataclass(frozen=True, slots=True)
+class Restart:
+    """A new process is to go on, with the cells that have no row. No cell is the cause."""
+
+
+Event = Outcome | Fault | Restart
+Message = Ready | Started | Outcome | Fault | Restart

@@ -18,7 +18,7 @@ from time import monotonic
 
 from agent.awake import AwakeTime
 from agent.child_process import PROGRAM, ChildDied, ChildProcess
-from agent.messages import Fault, Message, Outcome, Ready, Request, Started
+from agent.messages import Fault, Message, Outcome, Ready, Request, Restart, Started
 from agent.spec import AgentSpec
 from gemmcast.cell import Cell
 from gemmcast.rows import Row, failed
@@ -156,6 +156,9 @@ class ChildSupervisor:
                 case Fault(reason):
                     log.warning("the device failed: %s", reason)
                     yield from self._end_child(lease, "cuda_error", reason)
+                    return
+                case Restart():
+                    self.stop()
                     return
                 case Outcome(row, fatal):
                     expected -= 1

@@ -1,7 +1,7 @@
 """Answers for a device that others used while its peaks were measured: the descriptors are wrong.
 
-Every cell becomes a row "contended" until the others have left. Then this process ends with such a
-row, and the next one describes the device anew (agent/child.py).
+Every cell becomes a row "contended" until the others have left. Then a new process describes the
+device anew and goes on with the cells (agent/child.py).
 """
 
 from __future__ import annotations
@@ -9,12 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 from agent.devices import DeviceBackend
-from agent.messages import Event, Outcome
+from agent.messages import Event, Outcome, Restart
 from gemmcast.cell import Cell
 from gemmcast.device import Device
 from gemmcast.rows import failed
-
-NOT_DESCRIBED = "others used the device while its peaks were measured: they are measured again"
 
 
 class UndescribedInstrument:
@@ -34,9 +32,9 @@ class UndescribedInstrument:
     ) -> Iterator[Event]:
         """See `Instrument`; the answers come in the order of the cells."""
         for cell in cells:
-            begun(cell)
             reason = self._backend.contention()
-            row = failed(cell, self.device, self._agent, "contended", reason or NOT_DESCRIBED)
-            yield Outcome(row, fatal=reason is None)
             if reason is None:
+                yield Restart()
                 return
+            begun(cell)
+            yield Outcome(failed(cell, self.device, self._agent, "contended", reason))

@@ -58,7 +58,7 @@ class CellQueue:
 
     def second_due(self) -> int:
         """How many cells wait for a second board."""
-        return sum(map(self._due.wants_second, self._drawn))
+        return sum(map(self._due.needs_second, self._drawn))
 
     def note_contended(self, cell_id: str) -> None:
         """Others used the device while the cell was measured."""

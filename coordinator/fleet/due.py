@@ -32,7 +32,7 @@ class Due:
         """Whether some board has answered."""
         return bool(self._answers(cell))
 
-    def wants_second(self, cell: Cell) -> bool:
+    def needs_second(self, cell: Cell) -> bool:
         """Whether one board has answered, and another one should."""
         answers = self._answers(cell)
         if not answers or not self._commits.takes_each_board(cell.cell_id):
@@ -43,7 +43,7 @@ class Due:
 
     def is_second_of(self, cell: Cell, board: str) -> bool:
         """Whether this board should measure the cell after another one has."""
-        if not self.wants_second(cell):
+        if not self.needs_second(cell):
             return False
         return all(answer.board != board for answer in self._answers(cell))
 

@@ -42,11 +42,11 @@ class FailingBackend(CpuBackend):
         self._trouble = trouble
         self._notes = notes
 
-    def operands(self, gemm: Gemm, *, cold: bool) -> Any:
+    def operands(self, gemm: Gemm, *, cold: bool, metered: bool = False) -> Any:
         for kind, sizes in self._trouble.items():
             if gemm.m in sizes:
                 self._fail(kind, gemm.m)
-        return super().operands(gemm, cold=cold)
+        return super().operands(gemm, cold=cold, metered=metered)
 
     def note(self, text: str) -> None:
         with self._notes.open("a") as file:
