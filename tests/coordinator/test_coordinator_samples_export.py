@@ -24,8 +24,8 @@ ON_THE_CARD = (
     "cublaslt 13.1.0",
     '{"power_steps": 5}',
     "2026-11-25T15:16:14",
-    "| rows | 500; not ok: none |",
-    "| rows with power | 250 |",
+    "| rows | 500; not ok: power_disputed 10 |",
+    "| rows with power | 240 |",
     "| different cells, shapes | 50, 17 |",
 )
 
@@ -68,7 +68,7 @@ def test_cells_are_counted_once_groups_from_twenty_on_and_failures_by_status(
     failed = {**first, "status": "incorrect", "reason": "so", "algo_id": 2000}
     counted = counts(to_table([*rows, *group[:19], failed]))
     assert (counted["cells"], counted["groups_of_20"]) == (50 + 19, 1)
-    assert counted["not_ok"] == {"incorrect": 1}
+    assert counted["not_ok"] == {"power_disputed": 10, "incorrect": 1}
     assert counts(to_table(group[:19]))["groups_of_20"] == 0
     different = {(gemm_of(row), config_of(row)) for row in rows}
     assert counts(to_table([*rows, *rows]))["cells"] == len(different)

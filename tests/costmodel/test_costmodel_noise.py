@@ -51,10 +51,11 @@ def test_the_noise_floor_is_of_ok_readings_that_both_datasets_have(rows: list[Ro
 
 def test_each_repeated_reading_is_compared_with_the_one_before_it(rows: list[Row]) -> None:
     spreads = repeatability(rows)
-    assert spreads["runtime_us"]["cells"] == 500 - 50
-    assert spreads["power_w"]["cells"] == 250 - 50
+    # Two cells have a power window that was warm (gemmcast/warm_windows.py).
+    assert spreads["runtime_us"]["cells"] == 490 - 50
+    assert spreads["power_w"]["cells"] == 240 - 48
     assert 0 < spreads["power_w"]["median"] < spreads["power_w"]["p90"] < spreads["power_w"]["max"]
-    assert spreads["runtime_uncertainty"]["rows"] == 500
+    assert spreads["runtime_uncertainty"]["rows"] == 490
 
 
 def test_readings_are_compared_in_the_order_of_measuring(rows: list[Row]) -> None:
@@ -85,7 +86,7 @@ def test_another_board_reads_what_the_uncertainty_says(name: str) -> None:
 
 def test_another_hour_reads_what_the_uncertainty_says(rows: list[Row]) -> None:
     covered = coverage(pairs_within(rows))
-    assert covered["cells"] == 500 - 50
+    assert covered["cells"] == 490 - 50
     assert 90 <= covered["within_2u"] <= 98
 
 
