@@ -39,6 +39,7 @@ from agent.spec import AgentSpec
 from agent.supervisor import ChildSupervisor
 from coordinator.plan.schema import Devices, Plan, read_plan
 from coordinator.plan.sizing import measurable
+from coordinator.samples.answers import CONTENDED
 from gemmcast.arrow import read_samples, to_table
 from gemmcast.cell import Cell
 from gemmcast.cli_parser import Parser
@@ -51,7 +52,6 @@ from gemmcast.rows import Row
 
 WRITE_EVERY_S = 30.0
 SAY_EVERY_S = 15.0
-CONTENDED = "contended"
 NODE = Path(tempfile.gettempdir()) / "gemmcast-record"
 """Keeps the descriptions of this machine's devices from call to call."""
 
