@@ -8,8 +8,8 @@ fair sample; the configurations of a problem stay together. What a skipped datas
 has is left out: started again, the command goes on. Every half minute the file is replaced by a
 longer one, so that a kill loses no more than that. Contended cells are left out and stay due.
 
-A share of the cells (--second-board) is measured on a second board too: on the next GPU of a
-machine with several, and on this one where a skipped dataset has it from another board.
+The plan's share of cells for a second board is measured on the next GPU too, where a machine has
+several, and on this one where a skipped dataset has them from another board.
 
 Needs CuPy, NumPy, pyarrow, nvidia-ml-py and pydantic, for cuBLASLt nvmath-python: no Ray, no store.
 """
@@ -37,13 +37,13 @@ import pyarrow.parquet as pq
 from agent.devices.visible import VARIABLE, visible_gpus
 from agent.spec import AgentSpec
 from agent.supervisor import ChildSupervisor
-from coordinator.plan.schema import Plan, read_plan
+from coordinator.plan.schema import Devices, Plan, read_plan
 from coordinator.plan.sizing import measurable
+from coordinator.samples.answers import CONTENDED
 from gemmcast.arrow import read_samples, to_table
 from gemmcast.cell import Cell
 from gemmcast.cli_parser import Parser
 from gemmcast.device import Device
-from gemmcast.draw import is_drawn
 from gemmcast.errors import InputError
 from gemmcast.gemm import Gemm
 from gemmcast.modeldir import write_atomically
@@ -52,9 +52,6 @@ from gemmcast.rows import Row
 
 WRITE_EVERY_S = 30.0
 SAY_EVERY_S = 15.0
-SECOND_BOARD = 0.05
-"""Share of the cells that two boards measure."""
-CONTENDED = "contended"
 NODE = Path(tempfile.gettempdir()) / "gemmcast-record"
 """Keeps the descriptions of this machine's devices from call to call."""
 
@@ -145,11 +142,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(words: list[str]) -> int:
     began_s = monotonic()
     args = _parser().parse_args(words)
-    if not 0 <= args.second_board <= 1:
-        rule = "must be a share from 0 to 1"
-        raise InputError("--second-board", args.second_board, rule, "write 0.05")
     plans = [read_plan(path) for path in args.plans]
     _check_alike(plans)
+    devices = _with_share(plans[0].devices, args.second_board)
     kind, gpus = _devices(plans[0])
     if args.worker is None and len(gpus) > 1:
         return _on_every(gpus, words)
@@ -157,7 +152,7 @@ def _run(words: list[str]) -> int:
     supervisor = ChildSupervisor(_spec(plans[0], kind))
     try:
         device = supervisor.device
-        due = Due(device, _share_of(plans[0], args.worker), recorded, args.second_board)
+        due = Due(device, _share_of(plans[0], args.worker), recorded, devices)
         cells: list[Cell] = []
         for plan in plans:
             planned = measurable(plan, device).cells
@@ -184,7 +179,7 @@ def _parser() -> Parser:
         "--skip", type=Path, nargs="+", default=[], help="datasets whose cells are left out"
     )
     parser.add_argument(
-        "--second-board", type=float, default=SECOND_BOARD, metavar="SHARE", help="0 to 1"
+        "--second-board", type=float, metavar="SHARE", help="0 to 1, in place of the plan's"
     )
     # One process of several, which sees one GPU: INDEX/COUNT.
     parser.add_argument("--worker", type=_worker, help=argparse.SUPPRESS)
@@ -204,6 +199,15 @@ def _check_alike(plans: Sequence[Plan]) -> None:
         if not same_bounds or plan.devices != first.devices:
             rule = f"its [devices] or bounds of [measure] are not those of {first.name}"
             raise InputError("PLAN", plan.name, rule, "record it in a call of its own")
+
+
+def _with_share(devices: Devices, share: float | None) -> Devices:
+    """With another share of cells for a second board, if one is given."""
+    if share is None:
+        return devices
+    if not 0 <= share <= 1:
+        raise InputError("--second-board", share, "must be a share from 0 to 1", "write 0.05")
+    return devices.model_copy(update={"second_board": share})
 
 
 def _share_of(plan: Plan, worker: Worker | None) -> Worker:
@@ -283,8 +287,8 @@ class Due:
     """Which process this is."""
     recorded: Boards
     """What is left out."""
-    second_share: float
-    """Share of the cells that are measured on two boards."""
+    devices: Devices
+    """Say which cells are measured on two boards."""
 
     def of(self, problems: Sequence[Sequence[Cell]]) -> Iterator[Cell]:
         """The cells of these problems that this process measures."""
@@ -297,7 +301,7 @@ class Due:
         boards = self.recorded.get(cell.cell_id)
         if boards is None and self.worker.takes(number):
             return True
-        if not is_drawn(f"second board {cell.cell_id}", self.second_share):
+        if not self.devices.has_second_board(cell):
             return False
         if boards is None:
             # The neighbour is the first board.

@@ -15,7 +15,7 @@ import pytest
 from benchmarks import record
 from coordinator.plan.cells import plan_cells
 from coordinator.plan.known_devices import known_device
-from coordinator.plan.schema import Plan, read_plan
+from coordinator.plan.schema import Devices, Plan, read_plan
 from gemmcast.arrow import read_samples
 from gemmcast.cell import Cell
 from gemmcast.device import Device
@@ -67,7 +67,7 @@ def problems(cells: Sequence[Cell]) -> list[list[Cell]]:
 def due(
     device: Device, index: int, count: int, recorded: dict[str, set[str]], share: float
 ) -> record.Due:
-    return record.Due(device, record.Worker(index, count), recorded, share)
+    return record.Due(device, record.Worker(index, count), recorded, Devices(second_board=share))
 
 
 class FakeSupervisor:
@@ -216,6 +216,12 @@ def test_what_one_other_board_recorded_is_measured_here_too(cpu: Device, cells: 
     assert not drawn(cpu.uuid)
     assert not drawn("another", cpu.uuid)
     assert not drawn("another", "third")
+
+
+def test_the_share_for_a_second_board_is_the_plans_unless_one_is_given() -> None:
+    devices = Devices(second_board=0.2)
+    assert record._with_share(devices, None) == devices
+    assert record._with_share(devices, 0.0) == Devices(second_board=0.0)
 
 
 def test_of_several_gpus_one_measures_what_another_board_recorded(

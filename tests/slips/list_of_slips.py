@@ -298,8 +298,9 @@ SCRIPTS = [
     Slip(command="record", says="required: PLAN, --out, --limit-s"),
     Slip(command="record no.toml --out new --limit-s 9", says="PLAN = 'no.toml': can't be read"),
     Slip(
-        command="record plan.toml --out new --limit-s 9 --second-board 2",
+        command="record p.toml --out new --limit-s 9 --second-board 2",
         says="--second-board = 2.0: must be a share from 0 to 1",
+        prepare=write("p.toml", PLAN),
     ),
     Slip(
         command="record p.toml --out new --limit-s 9 --skip no.parquet",
