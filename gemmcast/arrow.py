@@ -114,7 +114,10 @@ def upgrade(table: pa.Table) -> pa.Table:
 
 
 def _in_this_schema(table: pa.Table) -> pa.Table:
-    """A table with the columns of SCHEMA whose rows are of any schema: see `with_empty_kernel`."""
+    """A table with the columns of SCHEMA whose rows are of any schema.
+
+    See `renames.with_empty_kernel` and gemmcast/warm_windows.py.
+    """
     kernel_us = table["empty_kernel_us"]
     on_cpu = pc.equal(table["device_kind"], "cpu")
     of_cpu = pc.coalesce(kernel_us, table["empty_launch_us"])
@@ -133,13 +136,13 @@ def _in_this_schema(table: pa.Table) -> pa.Table:
 
 def _has_warm_window(table: pa.Table) -> pa.Array:
     """Which rows are ok but for a power window that was warm: see gemmcast/warm_windows.py."""
-    versions = table[_VERSION].to_pylist()
-    is_metered = pc.is_valid(table["power_w"]).to_pylist()
+    is_old = pc.less(table[_VERSION], warm_windows.COLD_SINCE)
+    may_be_warm = pc.and_(is_old, pc.is_valid(table["power_w"]))
+    places = pc.indices_nonzero(may_be_warm).to_pylist()
+    rows = table.select([*warm_windows.COLUMNS, _VERSION]).filter(may_be_warm).to_pylist()
     is_warm = [False] * len(table)
-    if any(is_metered):
-        rows = table.select(warm_windows.COLUMNS).to_pylist()
-        for place, row in enumerate(rows):
-            is_warm[place] = is_metered[place] and warm_windows.is_warm(row, versions[place])
+    for place, row in zip(places, rows, strict=True):
+        is_warm[place] = warm_windows.is_warm(row, row[_VERSION])
     return pa.array(is_warm, pa.bool_())
 
 

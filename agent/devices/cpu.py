@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent.devices import cpu_host
+from agent.devices.rotation import sets_needed
 from agent.kernels import Prepared, blas
 from agent.operands import Array, ArrayModule, Carved, Operands, input_elements, output_elements
 from agent.power import PowerReading
@@ -114,11 +115,11 @@ class CpuBackend:
         """See `DeviceBackend`."""
         if self._problem == (gemm, cold):
             return self._sets
-        count = -(-3 * self._cache_bytes // gemm.operand_bytes) if cold else 1
         in_size, out_size = input_elements(gemm), output_elements(gemm)
         # Padding included: a tiny set takes a hundred times its own bytes.
         set_bytes = (in_size + out_size) * DTYPES[gemm.dtype].in_bytes
-        count = max(1, min(count, MAX_ARENA_BYTES // set_bytes))
+        most = max(1, MAX_ARENA_BYTES // set_bytes)
+        count = sets_needed(gemm.operand_bytes, self._cache_bytes, most) if cold else 1
         inputs = self._arena(gemm.dtype, gemm.dtype, count * in_size)
         outputs = self._arena(f"{gemm.dtype} C", gemm.dtype, count * out_size)
         self._sets = list(Carved(gemm, inputs, outputs, count))
