@@ -138,7 +138,8 @@ def _has_warm_window(table: pa.Table) -> pa.Array:
     """Which rows are ok but for a power window that was warm: see gemmcast/warm_windows.py."""
     is_old = pc.less(table[_VERSION], warm_windows.COLD_SINCE)
     may_be_warm = pc.and_(is_old, pc.is_valid(table["power_w"]))
-    places = pc.indices_nonzero(may_be_warm).to_pylist()
+    # pc.indices_nonzero crashes on a column without chunks.
+    places = may_be_warm.to_numpy().nonzero()[0].tolist()
     rows = table.select([*warm_windows.COLUMNS, _VERSION]).filter(may_be_warm).to_pylist()
     is_warm = [False] * len(table)
     for place, row in zip(places, rows, strict=True):
