@@ -11,8 +11,8 @@ from gemmcast.arrow import read_samples
 
 DATASETS = Path(__file__).parents[2] / "datasets"
 PLAN = DATASETS / "plans" / "exam.toml"
-EXAM = "_exam"
-"""What the name of an exam ends with."""
+EXAM = ("_exam", "_exam_again")
+"""What the names of an exam and of its second readings end with."""
 COLUMNS = ("device_uuid", "n", "k")
 
 
