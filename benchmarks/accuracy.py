@@ -14,7 +14,7 @@ The first form is cross-validation in at most five folds. --group is what a fold
 
 In every fold all other rows are trained on; a line says how many of the tested boards, (n, k),
 shapes and cells they had. The second form is fitted on the first table and tested with the second:
-datasets/h100_exam.parquet is for that (docs/decisions/0018-exam.md).
+datasets/h200_exam.parquet is for that (docs/decisions/0018-exam.md).
 
 A table is a file of our own columns (Parquet or CSV) or one that `python -m coordinator import`
 reads (docs/importing.md); the default is the recorded H100. Errors are in per cent: 3.1 is 3.1 %.
