@@ -39,13 +39,15 @@ from gemmcast.query import (
 PREFILTER_OUTPUT: Final = "runtime_us"
 
 
-def export(model: CostModel, devices: Sequence[Device]) -> bytes:
-    """The .onnx file.
+def export(model: CostModel, devices: Sequence[Device], created_at: str | None = None) -> bytes:
+    """The .onnx file. The same arguments give the same bytes.
 
     Args:
         model: fitted.
         devices: those that it was trained on; the file then needs no other description of them.
+        created_at: UTC, ISO 8601; None: now.
     """
+    stamp = created_at or datetime.now(UTC).isoformat(timespec="seconds")
     graph = _traced(model.evaluate, INPUT, len(FIELDS))
     prefilter = _traced(
         lambda query: {PREFILTER_OUTPUT: model.prefilter(query)}, INPUT, len(FIELDS)
@@ -54,7 +56,7 @@ def export(model: CostModel, devices: Sequence[Device]) -> bytes:
     graph.producer_version = __version__
     graph.doc_string = "GEMM cost model; see docs/onnx.md"
     encoded = base64.b64encode(prefilter.SerializeToString()).decode()
-    properties = {PREFILTER_KEY: encoded, **_properties(model, devices)}
+    properties = {PREFILTER_KEY: encoded, **_properties(model, devices, stamp)}
     onnx.helper.set_model_props(graph, properties)
     onnx.checker.check_model(graph)
     data: bytes = graph.SerializeToString()
@@ -94,7 +96,7 @@ def _traced(
     return model
 
 
-def _properties(model: CostModel, devices: Sequence[Device]) -> dict[str, str]:
+def _properties(model: CostModel, devices: Sequence[Device], created_at: str) -> dict[str, str]:
     """What a reader needs beside the graph, as text."""
     values = {
         "contract": str(CONTRACT),
@@ -103,7 +105,7 @@ def _properties(model: CostModel, devices: Sequence[Device]) -> dict[str, str]:
         "devices": json.dumps([asdict(device) for device in devices]),
         "dtypes": json.dumps(DTYPE_CODES),
         "families": json.dumps(FAMILY_CODES),
-        "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "created_at": created_at,
         "program_version": __version__,
     }
     return {METADATA_PREFIX + name: value for name, value in values.items()}

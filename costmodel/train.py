@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import Final
@@ -37,6 +37,7 @@ from costmodel.model import CostModel
 from costmodel.onnx_export import export
 from costmodel.onnx_session import open_session, p50_us, parity
 from costmodel.progress import Step, no_step
+from costmodel.scope import scope
 from costmodel.settings import TrainSettings
 from gemmcast import __version__, modeldir
 from gemmcast.card import ModelCard, Scores
@@ -84,6 +85,7 @@ def train(
     *,
     store_version: int | None = None,
     exam: Exam | None = None,
+    created_at: str | None = None,
     step: Step = no_step,
 ) -> TrainedModel:
     """Fit on the shapes that are not held out, and measure the errors on those that are.
@@ -93,6 +95,7 @@ def train(
         settings: rows that are needed, and the share to hold out.
         store_version: version of the sample store that the table is, for the card.
         exam: rows of other boards and layers, to score the model with.
+        created_at: UTC, ISO 8601, for the file and the card; None: now.
         step: called with each part of the work.
 
     Raises:
@@ -104,24 +107,14 @@ def train(
     training, test = _split(data, settings.holdout)
     model, coverage = _fitted(training, test, step)
     step("export", 0, 1)
-    exported = export(model, devices_of(data))
+    stamp = created_at or datetime.now(UTC).isoformat(timespec="seconds")
+    exported = export(model, devices_of(data), stamp)
     session = open_session(exported)
     evaluation = _evaluate(model, training, test, step)
     one_query = data.queries[:1]
-    card = ModelCard(
-        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        program_version=__version__,
-        contract=CONTRACT,
-        targets=tuple(model.outputs_),
-        rows=len(data),
-        rows_by_device=dict(Counter(data.table["device"].to_pylist())),
+    card = replace(
+        _card(model, training, test, settings, stamp),
         store_version=store_version,
-        split=_split_in_words(settings.holdout),
-        holdout=settings.holdout,
-        train_rows=len(training),
-        test_rows=len(test),
-        train_shapes=len(set(training.shapes)),
-        test_shapes=len(set(test.shapes)),
         exam=exam_scores(model, training, exam) if exam else {},
         scores=evaluation.scores,
         scores_by_family=evaluation.by_family,
@@ -131,13 +124,41 @@ def train(
         generalisation=_generalisation(data, model.tree_weight_, step),
         repeatability=repeatability(data.table.to_pylist()),
         coverage=coverage,
-        tree_weight={target: model.tree_weight_[target] for target in model.targets_},
         parity_max_rel=parity(model, session, data.queries),
         latency_p50_us=p50_us(partial(session.run, None, {INPUT: one_query}), TIMED_RUNS),
         sklearn_latency_p50_us=p50_us(partial(model.predict, one_query), TIMED_SKLEARN_RUNS),
         sha256=modeldir.sha256(exported),
     )
     return TrainedModel(model=exported, card=card)
+
+
+def _card(
+    model: CostModel,
+    training: TrainingSet,
+    test: TrainingSet,
+    settings: TrainSettings,
+    created_at: str,
+) -> ModelCard:
+    """The card of a model and its data, before anything is scored."""
+    devices = Counter(training.table["device"].to_pylist())
+    devices.update(test.table["device"].to_pylist())
+    return ModelCard(
+        created_at=created_at,
+        program_version=__version__,
+        contract=CONTRACT,
+        targets=tuple(model.outputs_),
+        rows=len(training) + len(test),
+        rows_by_device=dict(devices),
+        store_version=None,
+        split=_split_in_words(settings.holdout),
+        holdout=settings.holdout,
+        train_rows=len(training),
+        test_rows=len(test),
+        train_shapes=len(set(training.shapes)),
+        test_shapes=len(set(test.shapes)),
+        scope=scope(training),
+        tree_weight={target: model.tree_weight_[target] for target in model.targets_},
+    )
 
 
 def _fitted(

@@ -49,6 +49,12 @@ class ModelCard:
     """Shapes of the training rows."""
     test_shapes: int
     """Shapes of the test rows; no training row has one of them."""
+    scope: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """What the training rows hold: type of device, kernel family, then what that was measured with
+    (below)."""
+    datasets: Mapping[str, str] = field(default_factory=dict)
+    """Files of samples that the shipped model was made from -> their SHA-256; of other models
+    empty."""
     exam: Mapping[str, Any] = field(default_factory=dict)
     """Errors on a locked table (`coordinator train --exam FILE`), in the layout of an entry of
     `generalisation`; empty where none was given. [%]"""

@@ -141,5 +141,17 @@ class KernelConfig:
         return KernelConfig(family=family, kernel=kernel, **numbers)
 
 
+def library_config(dtype: str, device_kind: str) -> KernelConfig:
+    """What the vendor's library launches by itself, its knobs unknown.
+
+    On a GPU that is cuBLAS, and cuBLASLt's default for the dtypes that cuBLAS does not have.
+    """
+    if device_kind == "cpu":
+        return KernelConfig(family="blas")
+    if dtype in FAMILIES["cublas"].dtypes:
+        return KernelConfig(family="cublas")
+    return KernelConfig(family="cublaslt", kernel="default")
+
+
 KNOBS: Final = tuple(f.name for f in fields(KernelConfig) if f.name not in ("family", "kernel"))
 """Names of the whole numbers of a KernelConfig."""

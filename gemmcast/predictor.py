@@ -1,7 +1,7 @@
 """Predict what a GEMM costs, in microseconds, in this process.
 
-    predictor = Predictor("model.onnx")            # a file, or a node's model directory
-    predictor.predict(Gemm(m=4096, n=4096, k=512, dtype="bf16"), KernelConfig(family="cublas"))
+    predictor = Predictor()                        # or an .onnx file, or a node's model directory
+    predictor.predict(Gemm(m=4096, n=4096, k=512, dtype="bf16", layout="nt"), device="h100")
 
 Needs NumPy and ONNX Runtime, nothing else. All mathematics is in the graph; this file encodes
 queries, runs the graph and names the answers. Does not know how a file is read or followed.
@@ -20,8 +20,8 @@ from typing import Final, Self, get_args
 import numpy as np
 import numpy.typing as npt
 
-from gemmcast import modeldir, query, ties
-from gemmcast.config import KernelConfig
+from gemmcast import device_names, modeldir, models, query, ties
+from gemmcast.config import KernelConfig, library_config
 from gemmcast.contracts import device_for
 from gemmcast.device import Device
 from gemmcast.errors import InputError, ModelFileError
@@ -58,15 +58,16 @@ class Predictor:
     other process opens that path again. Each process follows a directory by itself.
 
     Args:
-        source: an .onnx file, or a node's model directory, which it then follows.
+        source: an .onnx file, or a node's model directory, which it then follows; None: the model
+            that comes with gemmcast (gemmcast/models).
         refresh_s: time between two looks at a directory for a new version.
 
     Raises:
         ModelFileError: the file is damaged, foreign, or of a contract that is not served.
     """
 
-    def __init__(self, source: str | Path, *, refresh_s: float = 0.2) -> None:
-        self.source = Path(source)
+    def __init__(self, source: str | Path | None = None, *, refresh_s: float = 0.2) -> None:
+        self.source = models.path() if source is None else Path(source)
         self._refresh_s = refresh_s
         self._follower: ModelFollower | None = None
         if self.source.is_dir():
@@ -98,10 +99,23 @@ class Predictor:
         """
         return self._model.devices
 
+    def device(self, device: Device | str | None = None) -> Device:
+        """The description that a name stands for.
+
+        Args:
+            device: a name or UUID of `devices`, or words of a name in any case, such as "h100" or
+                "h100-sxm" (gemmcast/device_names.py); None if there is only one. A Device is
+                itself.
+
+        Raises:
+            InputError: no device fits, or several do.
+        """
+        return _chosen(self._model, device)
+
     def predict(
         self,
         gemm: Gemm,
-        config: KernelConfig,
+        config: KernelConfig | None = None,
         device: Device | str | None = None,
         *,
         cache: str = "cold",
@@ -110,8 +124,9 @@ class Predictor:
 
         Args:
             gemm: the problem.
-            config: the kernel and its knobs.
-            device: a Device, the name or UUID of one of `devices`, or None if there is only one.
+            config: the kernel and its knobs; None: what the vendor's library launches by itself
+                (`gemmcast.config.library_config`).
+            device: a Device, or a name as for `device`; None if there is only one.
             cache: state of the L2 cache, "cold" or "warm".
 
         Raises:
@@ -119,8 +134,10 @@ class Predictor:
                 know what the configuration's name means (gemmcast/ties.py).
         """
         model = self._model
+        on = _device(model, device)
+        config = config or library_config(gemm.dtype, on.kind)
         ties.check_names((config,))
-        row = query.encode(gemm, config, _device(model, device), cache=cache)
+        row = query.encode(gemm, config, on, cache=cache)
         return _prediction(model, model.run_one(row))
 
     def predict_encoded(self, row: Sequence[query.Number] | query.Rows) -> dict[str, float]:
@@ -262,9 +279,13 @@ def _chosen(model: LoadedModel, device: Device | str | None) -> Device:
     for candidate in model.devices:
         if device == candidate.uuid:
             return candidate
-    names = ", ".join(sorted({candidate.name for candidate in model.named_devices})) or "none"
-    rule = "must name a device of the model" if device else "must be given: the model has several"
-    raise InputError("device", device, rule, f"name one of: {names}; or give a Device")
+    names = [candidate.name for candidate in model.named_devices]
+    if device is None:
+        rule = "must be given: the model has several"
+        listed = ", ".join(sorted(set(names))) or "none"
+        raise InputError("device", device, rule, f"name one of: {listed}; or give a Device")
+    name = device_names.chosen("device", device, names, "or give a Device")
+    return model.named_devices[names.index(name)]
 
 
 def _check_ranking(

@@ -88,7 +88,7 @@ HEAVY = {
         "coordinator/report/page.py",
         "coordinator/report/tile_figures.py",
     },
-    "threadpoolctl": {"agent/kernels/blas.py"},
+    "threadpoolctl": {"agent/kernels/blas.py", "costmodel/shipped.py"},
 }
 FROM_AGENT = {
     # the actor, what it is made of, and its first answer

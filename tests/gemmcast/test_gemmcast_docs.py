@@ -20,7 +20,7 @@ import onnx
 import onnxruntime as ort
 import pytest
 
-from gemmcast import Gemm, KernelConfig, Predictor, query
+from gemmcast import Gemm, KernelConfig, Predictor, models, query
 from gemmcast.arrow import SCHEMA
 from gemmcast.card import ModelCard
 from gemmcast.config import FAMILIES
@@ -273,7 +273,9 @@ def test_the_example_with_gemmcast_runs(power_file: Path) -> None:
     *lines, pick = call(sys.executable, "-W", "error", ROOT / "examples" / "embed.py", power_file)
     assert same(lines, expected_lines(power_file))
     assert pick.startswith("pick: tiled:tile=")
-    assert len(call(sys.executable, ROOT / "examples" / "embed.py", power_file, "GPU B")) == 5
+    assert len(call(sys.executable, ROOT / "examples" / "embed.py", power_file, "gpu b")) == 5
+    *lines, _ = call(sys.executable, ROOT / "examples" / "embed.py")
+    assert same(lines, expected_lines(models.path()))
 
 
 @pytest.fixture

@@ -272,10 +272,14 @@ def test_a_device_is_given_by_name_by_uuid_or_whole(powered: Predictor, gpu: Dev
     assert math.isfinite(powered.predict(GEMM, config, new_gpu).runtime_us)
 
 
+def test_without_a_configuration_a_cpu_uses_its_blas(timed: Predictor) -> None:
+    assert timed.predict(GEMM) == timed.predict(GEMM, KernelConfig(family="blas"))
+
+
 def test_an_unclear_device_is_refused(powered: Predictor) -> None:
     rules = {
         None: "must be given: the model has several",
-        "GPU Z": "must name a device of the model",
+        "GPU Z": "is no known device",
     }
     for name, rule in rules.items():
         with pytest.raises(InputError) as caught:
