@@ -31,7 +31,7 @@ KnownDevice = Annotated[
     typer.Option(
         "--device",
         help="size it for this device, not for those of this machine: words of a known name, "
-        "such as h100, or a JSON file with its description",
+        "such as h100 or h100-sxm, or a JSON file with its description",
     ),
 ]
 PlanPath = Annotated[

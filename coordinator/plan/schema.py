@@ -41,7 +41,8 @@ class Devices(PlanTable):
     """replay only, and required there: a Parquet file of samples, beneath the plan's folder or the
     current directory."""
     device_name: str | None = None
-    """replay only: which device, if the dataset holds several."""
+    """replay only: which device, if the dataset holds several; its name or words of it, such as
+    `"h100-sxm"`."""
     agents: Annotated[int, Field(ge=1, le=64)] = 1
     """replay only: how many agents, 1 to 64, share the dataset."""
     replicate: Literal["per_type", "per_gpu"] = "per_type"
