@@ -34,8 +34,11 @@ from costmodel.evaluate.metrics import to_json
 from gemmcast import Predictor, modeldir
 from gemmcast.card import ModelCard, Scores
 from gemmcast.cell import Cell
+from gemmcast.cli import prediction_text
+from gemmcast.config import library_config
 from gemmcast.device import Device
 from gemmcast.errors import GemmcastError, InputError
+from gemmcast.gemm import Gemm
 from gemmcast.rows import ReadRow, Row, config_of, gemm_of
 
 PLAN = Path(__file__).resolve().parent.parent / "examples" / "demo.toml"
@@ -45,6 +48,9 @@ SEED_STEP = 1000
 """Their seed is the plan's seed plus this."""
 MARK = ".gemmcast-demo"
 """A directory with this file was made by a demo and may be deleted by the next."""
+ELSEWHERE = Gemm(m=4096, n=4096, k=4096, dtype="bf16", layout="nt")
+"""What the model that comes with gemmcast is asked about an H100."""
+UNMEASURED = "An H100, without measuring, by the model that comes with gemmcast"
 EXAMPLES = 12
 """Rows of the table of predictions."""
 
@@ -256,6 +262,7 @@ def _show(
     terminal.show_line(f"workspace  {session.workspace.path}")
     terminal.show_line(f"report     {session.workspace.report}")
     terminal.show_line(f"model      {session.model_dir}")
+    terminal.show_line(f"\n{UNMEASURED}:\n{shipped_answer()}")
     terminal.show_line("\nTry next:")
     for command in _next_commands(session, new):
         terminal.show_line(f"  {command}")
@@ -288,6 +295,15 @@ def _runtime_us(row: Mapping[str, float]) -> float:
     return row["runtime_us"]
 
 
+def shipped_answer() -> str:
+    """What `gemmcast predict` prints for a GPU that need not be here, without any measurement."""
+    with Predictor() as predictor:
+        device = predictor.device("h100")
+        config = library_config(ELSEWHERE.dtype, device.kind)
+        cost = predictor.predict(ELSEWHERE, config, device)
+    return prediction_text(ELSEWHERE, config, device, cost)
+
+
 def _next_commands(session: RunSession, new: TrainingSet) -> list[str]:
     config, other = "blas:kernel=numpy,cpu_threads=1", "blas:kernel=blocked,cpu_threads=1,tile=128"
     if "cublas" in new.column("family"):
@@ -299,6 +315,7 @@ def _next_commands(session: RunSession, new: TrainingSet) -> list[str]:
         f"{python} -m gemmcast predict 500 600 700 --config {config} --model {model}",
         f"{python} -m gemmcast rank 500 600 700 {config} {other} --model {model}",
         f"{python} -m registry show --workspace {workspace}",
+        f"{python} -m gemmcast models",
     ]
 
 

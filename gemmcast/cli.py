@@ -68,7 +68,7 @@ def predict(args: argparse.Namespace) -> Shown:
         "device": device.name,
         "prediction": asdict(cost),
     }
-    return values, f"{gemm}  {config}  on {device.name}\n{_show(cost)}"
+    return values, prediction_text(gemm, config, device, cost)
 
 
 def rank(args: argparse.Namespace) -> Shown:
@@ -122,6 +122,11 @@ def models(_args: argparse.Namespace) -> Shown:
     from gemmcast.cli_models import list_models
 
     return list_models()
+
+
+def prediction_text(gemm: Gemm, config: KernelConfig, device: Device, cost: Prediction) -> str:
+    """What `predict` prints. The demo prints it too."""
+    return f"{gemm}  {config}  on {device.name}\n{_show(cost)}"
 
 
 def _ranking(
