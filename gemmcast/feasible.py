@@ -6,10 +6,10 @@
     cluster                     at most 16 blocks, sm_90 and newer
     split_k                     of CUTLASS: no slice without a step along k
 
-and a named CUTLASS kernel needs its alignment, with wgmma sm_90. A knob that is 0 is unknown and
-breaks no rule. What is not built or was never recorded is another matter: the agent says the one,
-`extrapolating` the other. Limits: CUDA C++ Programming Guide, "Technical Specifications per Compute
-Capability". Every row of the datasets keeps them.
+and a named CUTLASS kernel needs its alignment, with wgmma sm_90, and stream-k to split k. A knob
+that is 0 is unknown and breaks no rule. What is not built or was never recorded is another matter:
+the agent says the one, `extrapolating` the other. Limits: CUDA C++ Programming Guide, "Technical
+Specifications per Compute Capability". Every row of the datasets keeps them.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ ACCUMULATORS: Final = 2**16
 """Registers of an SM, or columns times lanes of its tensor memory; each holds one element of C."""
 MAX_CLUSTER: Final = 16
 """Thread blocks; more than 8 need a special attribute of the kernel."""
+STREAM_K: Final = "streamk"
 CLUSTERS_SINCE: Final = 90
 """Compute capability, ten times."""
 MOST_SMEM_KIB: Final = max(SMEM_KIB.values())
@@ -82,8 +83,8 @@ def _beyond_an_sm(gemm: Gemm, config: KernelConfig, arch: str | None) -> str | N
     threads = config.block_threads
     if threads > MAX_THREADS:
         return f"a thread block has at most {MAX_THREADS} threads, not {threads}"
+    # What the other knobs of a custom kernel mean is written in its source
     if config.family == "custom":
-        # What its other knobs mean is written in its source
         return None
     tile = config.tile_m * config.tile_n
     if tile > ACCUMULATORS:
@@ -112,6 +113,8 @@ def _not_for_cutlass(gemm: Gemm, config: KernelConfig, arch: str | None) -> str 
         return None
     if kernel.schedule and arch and not arch.startswith(HOPPER):
         return f"it needs wgmma, which {arch} does not have"
+    if kernel.schedule not in ("", STREAM_K) and config.split_k > 1:
+        return f"of wgmma kernels only those with the schedule {STREAM_K} split k"
     if kernel.simt:
         return None
     lda, ldb, ldc = leading_dimensions(gemm)

@@ -67,8 +67,9 @@ def resolved(gemm: Gemm, config: KernelConfig) -> KernelConfig:
 
     One that contradicts itself or the problem stays as it is.
     """
-    if config.family != "cutlass" or (config.kernel and config.tile_m and config.stages):
-        # As an agent records it: there is nothing to add
+    # As agents record them there is nothing to add
+    is_recorded = config.kernel and config.tile_m and config.stages
+    if config.family != "cutlass" or is_recorded:
         return config
     return _resolved(gemm.dtype, gemm.layout, config)
 
@@ -115,8 +116,11 @@ def _resolved(dtype: str, layout: str, config: KernelConfig) -> KernelConfig:
         return config
     if _contradicted(config, kernel):
         return config
-    known = {name: value for name, value in kernel.knobs.items() if value}
-    return replace(config, kernel=kernel.name, **known)
+    known: dict[str, Any] = {"kernel": kernel.name}
+    for name, value in kernel.knobs.items():
+        if value:
+            known[name] = value
+    return replace(config, **known)
 
 
 def _contradicted(config: KernelConfig, kernel: CutlassKernel) -> dict[str, int]:
