@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 import pytest
 
 from costmodel.dataset import TrainingSet, held_out, training_set, with_unresolved_copies
@@ -112,6 +113,13 @@ def test_what_is_near_the_training_rows_is_not_flagged(
     assert not _flags(sweep.queries, changed).any()
 
 
+def test_a_limit_that_no_training_row_knows_is_no_measure(sweep: TrainingSet) -> None:
+    """Tables of other programs do not say it."""
+    trained_on = sweep.queries.copy()
+    trained_on[:, AT["power_limit_w"]] = 0
+    assert not _flags(trained_on, _usual_row(sweep, "cublas", "bf16")).any()
+
+
 def test_an_unnamed_kernel_is_flagged_where_none_was_recorded(sweep: TrainingSet) -> None:
     """Of cuBLAS and cuBLASLt models learn what a query without knobs means; of CUTLASS nothing."""
     trained_on = with_unresolved_copies(sweep).queries
@@ -148,3 +156,14 @@ def test_unseen_shapes_of_a_sweep_are_hardly_flagged() -> None:
     for is_known, is_new in split(data.shapes, 5):
         flagged += int(_flags(data.queries[is_known], data.queries[is_new]).sum())
     assert flagged / len(data) < 0.03
+
+
+def test_unknown_threads_of_a_cpu_are_not_flagged(cpu_samples: pa.Table) -> None:
+    """Agents record how many threads computed; a query may leave that to the library."""
+    data = training_set(cpu_samples)
+    asked = data.queries.copy()
+    asked[:, AT["threads"]] = 0
+    assert (data.queries[:, AT["threads"]] > 0).all()
+    assert not _flags(data.queries, asked).any()
+    asked[:, AT["threads"]] = 64
+    assert _flags(data.queries, asked).all()
