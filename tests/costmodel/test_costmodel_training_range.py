@@ -17,6 +17,10 @@ from gemmcast.arrow import read_samples
 from gemmcast.query import AT, DTYPE_CODES, FAMILY_CODES, Rows
 
 DATASETS = Path(__file__).parents[2] / "datasets"
+PINGPONG_FAST = {
+    **{"algorithm": 5, "tile_m": 128, "tile_n": 128, "tile_k": 64, "stages": 6, "threads": 384},
+    **{"warp_m": 0, "warp_n": 0, "warp_k": 0, "swizzle": 1, "cluster_m": 2, "cluster_n": 1},
+}
 Flags = npt.NDArray[np.bool_]
 
 
@@ -78,7 +82,8 @@ def _usual_row(data: TrainingSet, family: str, dtype: str) -> Rows:
         ("cutlass", "fp16", {"swizzle": 64}),
         ("cutlass", "fp16", {"cluster_m": 16}),
         ("cutlass", "fp16", {"threads": 2048}),
-        ("cutlass", "fp16", {"algorithm": 5}),
+        # a kernel of fp8
+        ("cutlass", "fp16", PINGPONG_FAST),
         ("cublaslt", "tf32", {"algorithm": 7}),
         ("tiled", "fp32", {"tile_m": 64, "tile_n": 64, "tile_k": 64}),
         ("tiled", "fp32", {"tile_m": 16, "tile_n": 32}),
