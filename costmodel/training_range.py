@@ -64,6 +64,8 @@ POOLS: Final = {
     **dict.fromkeys(DEVICE, DTYPE),
 }
 """Quantity -> what a training row must have in common with a query to be its measure."""
+LARGEST_ONLY: Final = (*KNOBS, *WORK)
+"""A knob that is 0 is unknown; little work takes little time, and sizes have limits of their own."""
 MARGIN: Final = 1.5
 """Factor by which a quantity may be beyond the training rows."""
 MARGINS: Final = {
@@ -179,7 +181,6 @@ def _limits(numbers: Matrix, like: Matrix) -> list[float]:
         values = pools[common][:, NUMBERS.index(name)]
         margin = MARGINS.get(name, MARGIN)
         is_known = name not in MAY_BE_UNKNOWN or values.any()
-        # A knob that is 0 is unknown
-        lowest.append(0.0 if name in KNOBS else float(values.min()) / margin)
+        lowest.append(0.0 if name in LARGEST_ONLY else float(values.min()) / margin)
         highest.append(float(values.max()) * margin if is_known else ENDLESS)
     return lowest + highest
