@@ -65,7 +65,7 @@ POOLS: Final = {
 }
 """Quantity -> what a training row must have in common with a query to be its measure."""
 LARGEST_ONLY: Final = (*KNOBS, *WORK)
-"""A knob that is 0 is unknown; little work takes little time, and sizes have limits of their own."""
+"""A knob that is 0 is unknown; little work takes little time, and sizes have their own limits."""
 MARGIN: Final = 1.5
 """Factor by which a quantity may be beyond the training rows."""
 MARGINS: Final = {
