@@ -7,14 +7,17 @@ The first form is cross-validation in at most five folds. --group is what a fold
 
     shape    the default
     layer    all shapes of one (n, k)
+    layer-algorithm    all shapes of one (n, k) with one algorithm
     member   a kernel with its tile or algorithm
     device   a type of device: each is left out in turn, also where there are more than five
     board    single boards of a type that has several: a board of many rows is left out alone, those
              of few rows several at once, dealt by rows and by rows with power
 
 In every fold all other rows are trained on; a line says how many of the tested boards, (n, k),
-shapes and cells they had. The second form is fitted on the first table and tested with the second:
-datasets/h200_exam.parquet is for that (docs/decisions/0018-exam.md).
+shapes and cells they had. Beside the errors of each kind of kernel stands how many measurements
+lie within the model's 90 % intervals, and how wide those are. The second form is fitted on the
+first table and tested with the second: datasets/h200_exam.parquet is for that
+(docs/decisions/0018-exam.md).
 
 A table is a file of our own columns (Parquet or CSV) or one that `python -m coordinator import`
 reads (docs/importing.md); the default is the recorded H100. Errors are in per cent: 3.1 is 3.1 %.
@@ -46,7 +49,15 @@ from gemmcast.descriptions import Descriptions
 from gemmcast.device import Device
 from gemmcast.errors import InputError
 from gemmcast.program import json_line, run_command, run_script
-from gemmcast.score_table import RANKING_METRICS, ranking_rows, score_rows, summary_rows
+from gemmcast.score_table import (
+    KIND_METRICS,
+    RANKING_METRICS,
+    SUMMARY_TARGETS,
+    kind_rows,
+    ranking_rows,
+    score_rows,
+    summary_rows,
+)
 
 DEFAULT = Path(__file__).resolve().parent.parent / "datasets" / "h100_demo.parquet"
 SCORE_HEADS = ("median", "mean", "p90", "R2", "rows")
@@ -145,6 +156,7 @@ def _show(measured: Accuracy) -> None:
     if len(measured.families) > 1:
         for family, of_family in measured.families.items():
             _show_scores(family, of_family)
+    _show_kinds({"all": measured.targets, **measured.kinds})
     _show_by_name(measured.by_name)
     by_size = {f"{size} flops": of_size for size, of_size in measured.sizes.items()}
     _show_summary("the model", {**measured.dtypes, **by_size})
@@ -158,6 +170,17 @@ def _show_scores(title: str, table: Scores) -> None:
     print(f"{'target':22}{'method':14}{_cells(SCORE_HEADS, 9)}")
     for target, method, *values in score_rows(table):
         print(f"{target:22}{method:14}{_cells(values, 9)}")
+
+
+def _show_kinds(kinds: Mapping[str, Scores]) -> None:
+    """Errors beside the intervals' coverage and width, target after target."""
+    for target, title in SUMMARY_TARGETS.items():
+        rows = kind_rows(kinds, target)
+        if rows:
+            print(f"\nthe model's {title} and its 90 % intervals")
+            print(f"{'':22}{_cells([*KIND_METRICS.values(), 'rows'], 10)}")
+        for kind, *values in rows:
+            print(f"{kind:22}{_cells(values, 10)}")
 
 
 def _show_by_name(kinds: Mapping[str, Scores]) -> None:

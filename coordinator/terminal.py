@@ -20,9 +20,11 @@ from gemmcast.card import ModelCard, Scores
 from gemmcast.program import json_line
 from gemmcast.score_table import (
     SCORE_COLUMNS,
+    SPLITS,
     SUMMARY_TARGETS,
     ranking_rows,
     score_rows,
+    split_rows,
     summary_rows,
 )
 
@@ -173,6 +175,10 @@ def show_card(card: ModelCard, title: str) -> None:
         by_name = {name: part["scores"] for name, part in card.generalisation.items()}
         columns = ("generalisation", *SUMMARY_TARGETS.values(), "rows")
         show_rows("median / mean error in per cent", columns, summary_rows(by_name))
+    by_kind = split_rows(card, "runtime_us")
+    if by_kind:
+        title = "runtime: median / mean error (within the 90 % interval), per cent"
+        show_rows(title, ("kernels", *SPLITS.values()), by_kind)
     if card.ranking:
         show_rows("ranking of configurations", RANKING_COLUMNS, ranking_rows(card.ranking))
     repeated = [

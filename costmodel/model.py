@@ -7,8 +7,8 @@
 
 The parts are terms.py (floor and quantities), categories.py, ensemble.py (networks), trees.py,
 intervals.py and training_range.py. `CostModel.evaluate` puts them together, in NumPy or while a
-graph is traced. The weight of the trees is chosen on a held-out fifth of the shapes; trees that
-bring little are left out.
+graph is traced. The weight of the trees and the intervals come from a held-out fifth of the layers,
+each an (n, k) at any m; trees that bring little are left out.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from sklearn.ensemble import HistGradientBoostingRegressor
 from costmodel import graph_ops
 from costmodel.bounds import Bounds, Limits
 from costmodel.categories import Categories, kernel_group
-from costmodel.dataset import TrainingSet, with_unresolved_copies
+from costmodel.dataset import THROUGHPUT, TrainingSet, with_unresolved_copies
 from costmodel.ensemble import Ensemble, Size
 from costmodel.graph_ops import Array
-from costmodel.intervals import calibrated
+from costmodel.intervals import Folds, calibrated
 from costmodel.outputs import (
     OUTPUT_OF_TARGET,
     TARGETS_OF_OUTPUT,
@@ -40,6 +40,7 @@ from costmodel.outputs import (
     shortest_us,
     targets_of,
 )
+from costmodel.parts import FOLDS, parts
 from costmodel.progress import Step, no_step, on_trial
 from costmodel.terms import Terms, Typical, log_inputs, terms
 from costmodel.training_range import TrainingRange
@@ -49,14 +50,13 @@ from gemmcast.query import AT, Rows
 Predicted = dict[str, npt.NDArray[np.float32]]
 """Output -> [n_rows]; low and high [n_rows, n_outputs]; extrapolating [n_rows]."""
 Mask = npt.NDArray[np.bool_]
+"""[n_rows] which rows."""
 
 WIDTHS: Final = {"runtime": 128, "sustained": 24, "power": 48}
 """Of the networks of each target."""
 TREE_WEIGHTS: Final = (0.0, 0.25, 0.5, 0.75, 1.0)
 WORTH: Final = 0.97
 """Error with trees over the error without, from which on they are worth their time."""
-HELD_OUT: Final = 0.2
-"""Of the shapes, to choose the weights of the trees."""
 
 
 class Composed(NamedTuple):
@@ -72,6 +72,8 @@ class Composed(NamedTuple):
     """Of the queries."""
     one_hot: Array
     """[n, n_categories]."""
+    inputs: Array
+    """[n, n_inputs] quantities in logarithms, as networks see them."""
 
 
 class CostModel(RegressorMixin, BaseEstimator):  # type: ignore[misc]
@@ -81,7 +83,7 @@ class CostModel(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         members: networks of runtime; half as many of the other targets, which fewer rows have.
         steps: of gradient descent, at most, in the fit of a network.
         iterations, leaves, learning_rate, min_leaf: of the trees, see `TreeSettings`.
-        tree_weight: of every target; None to choose it on held-out shapes.
+        tree_weight: of every target; None to choose it on held-out layers.
     """
 
     def __init__(
@@ -107,39 +109,32 @@ class CostModel(RegressorMixin, BaseEstimator):  # type: ignore[misc]
     def fit(self, queries: Rows, measured: Measured, step: Step = no_step) -> Self:
         """Fit every part.
 
-        The intervals are those of the shapes that were held out to choose the tree weights. With
-        given weights nothing is held out: the intervals are those of the training rows, too narrow
-        until `calibrate` replaces them.
+        A first fit without a fifth of the layers says whether trees help, and how wide the
+        intervals are.
 
         Args:
             queries: [n_rows, n_fields].
             measured: runtime_us, and the other outputs with NaN where they were not measured.
             step: called after each network and each target's trees.
         """
-        if self.tree_weight is not None:
-            self._fit_parts(queries, measured, self.tree_weight, step)
-            self._calibrate(queries, measured)
-            return self
-        is_held_out = _held_out_rows(queries)
+        part_of_row = parts(queries)
+        is_held_out = part_of_row < FOLDS
         training = _of_rows(measured, ~is_held_out)
         held_out = _of_rows(measured, is_held_out)
-        equal = dict.fromkeys(OUTPUT_OF_TARGET, 0.5)
-        self._fit_parts(queries[~is_held_out], training, equal, on_trial(step))
-        self.tree_weight_ = self._best_tree_weights(queries[is_held_out], held_out)
-        self._calibrate(queries[is_held_out], held_out)
-        self._fit_parts(queries, measured, self.tree_weight_, step)
+        weights = self.tree_weight or dict.fromkeys(OUTPUT_OF_TARGET, 0.5)
+        self._fit_parts(queries[~is_held_out], training, weights, on_trial(step))
+        if self.tree_weight is None:
+            weights = self._best_tree_weights(queries[is_held_out], held_out)
+        self.tree_weight_ = dict(weights)
+        step("intervals", 0, 1)
+        self._calibrate(queries[is_held_out], held_out, part_of_row[is_held_out])
+        self._fit_parts(queries, measured, weights, step)
         return self
 
     def fit_dataset(self, data: TrainingSet, step: Step = no_step) -> Self:
         """`fit`, with library defaults once more as queries without knobs."""
         rows = with_unresolved_copies(data)
         return self.fit(rows.queries, rows.measured, step)
-
-    def calibrate(self, data: TrainingSet) -> Self:
-        """Replace the intervals by those of shapes that the model was not trained on."""
-        rows = with_unresolved_copies(data)
-        self._calibrate(rows.queries, rows.measured)
-        return self
 
     def _fit_parts(
         self, queries: Rows, measured: Measured, tree_weight: Mapping[str, float], step: Step
@@ -199,22 +194,20 @@ class CostModel(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             weights[name] = _best_weight(by_networks[:, i], by_trees, logs[name])
         return weights
 
-    def _calibrate(self, queries: Rows, measured: Measured) -> None:
-        """Set the intervals from the errors on these rows."""
+    def _calibrate(self, queries: Rows, measured: Measured, folds: Folds) -> None:
+        """Set the intervals from the errors on these rows, of layers in these folds."""
         composed = self._composed(queries)
-        spread = composed.spread @ self._targets_of_outputs()
+        spread = self._spread_of_outputs(composed)
         errors: dict[str, Values] = {}
         spreads: dict[str, Values] = {}
         for i, name in enumerate(self.outputs_):
-            # throughput is as uncertain as the runtime that it is computed from
-            source = "runtime_us" if name == "tflops" else name
-            if source not in measured:
+            if name not in measured or name == THROUGHPUT:
                 continue
-            positive = np.where(measured[source] > 0, measured[source], np.nan)
-            errors[name] = np.abs(np.log(positive / composed.outputs[source][:, 0]))
+            positive = np.where(measured[name] > 0, measured[name], np.nan)
+            errors[name] = np.abs(np.log(positive / composed.outputs[name][:, 0]))
             spreads[name] = spread[:, i]
         groups = kernel_group(queries[:, AT["family"]], queries[:, AT["algorithm"]])
-        self.intervals_ = calibrated(errors, spreads, groups)
+        self.intervals_ = calibrated(errors, spreads, composed.inputs, groups, folds)
 
     # prediction
 
@@ -230,8 +223,8 @@ class CostModel(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             self.outputs_,
             self.categories_,
             composed.one_hot,
-            composed.spread,
-            self._targets_of_outputs(),
+            composed.inputs,
+            self._spread_of_outputs(composed),
         )
         factor = xp.exp(margins)
         values = xp.concat([composed.outputs[name] for name in self.outputs_], axis=1)
@@ -265,7 +258,8 @@ class CostModel(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             limit_w = self.limits_.known(limit_w)
         one_hot = self.categories_.one_hot(query)
         limits = self.bounds_.limits(known, limit_w, one_hot)
-        by_networks = self.networks_.predict(self._network_inputs(quantities, one_hot))
+        inputs = log_inputs(quantities)
+        by_networks = self.networks_.predict(xp.concat([inputs, one_hot], axis=1))
         logs = self._with_trees(by_networks.mean, quantities)
         factors = graph_ops.split(xp.exp(logs), [1] * len(self.targets_))
         corrections = dict(zip(self.targets_, factors, strict=True))
@@ -275,6 +269,7 @@ class CostModel(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             spread=by_networks.spread,
             terms=known,
             one_hot=one_hot,
+            inputs=inputs,
         )
 
     def _terms(self, query: Array) -> Terms:
@@ -299,13 +294,14 @@ class CostModel(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         rest = by_networks * xp.asarray(1 - weights)
         return graph_ops.gemm(xp.concat(by_trees, axis=1), xp.asarray(to_targets), rest)
 
-    def _targets_of_outputs(self) -> npt.NDArray[np.float32]:
-        """[n_targets, n_outputs] 1 where the output is made of the target's correction."""
+    def _spread_of_outputs(self, composed: Composed) -> Array:
+        """[n, n_outputs] the sum over the targets that an output is made of."""
+        xp = composed.spread.__array_namespace__()
         belongs = np.zeros((len(self.targets_), len(self.outputs_)), dtype=np.float32)
         for column, output in enumerate(self.outputs_):
             for target in TARGETS_OF_OUTPUT[output]:
                 belongs[self.targets_.index(target), column] = 1
-        return belongs
+        return graph_ops.matmul(composed.spread, xp.asarray(belongs))
 
 
 def _best_weight(by_networks: Values, by_trees: Values, target: Values) -> float:
@@ -316,16 +312,6 @@ def _best_weight(by_networks: Values, by_trees: Values, target: Values) -> float
         errors[weight] = float(np.nanmean(np.abs(predicted - target)))
     best = min(TREE_WEIGHTS, key=errors.__getitem__)
     return best if errors[best] < WORTH * errors[0.0] else 0.0
-
-
-def _held_out_rows(queries: Rows) -> Mask:
-    """[n_rows] a random HELD_OUT of the shapes; of a single shape every other row."""
-    shape_of = np.unique(queries[:, :3], axis=0, return_inverse=True)[1].reshape(-1)
-    shapes = np.random.default_rng(0).permutation(shape_of.max() + 1)
-    held_out: Mask = np.isin(shape_of, shapes[: max(1, round(HELD_OUT * len(shapes)))])
-    if held_out.all():
-        held_out = np.arange(len(queries)) % 2 == 0
-    return held_out
 
 
 def _of_rows(measured: Measured, mask: Mask) -> Measured:

@@ -3,7 +3,9 @@
     output = W3 silu(s (W2 silu(s (W1 x + b1)) / s + b2)) / s + b3,  s = STEEPNESS
 
 Measured times contain outliers and an error counts by its ratio, so the loss is squared for small
-errors and linear beyond (scikit-learn's MLPRegressor has the squared loss only). AdamW is of
+errors and linear beyond (scikit-learn's MLPRegressor has the squared loss only). For another
+quantile than the median, errors above and below it weigh as in Koenker & Bassett (Econometrica
+1978). AdamW is of
 Loshchilov & Hutter, ICLR 2019; the learning rate falls as a cosine. The scales of inputs and target
 are folded into the layers, so a fitted network takes and gives plain values. Knows no GEMMs.
 """
@@ -16,6 +18,8 @@ from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+
+from costmodel import graph_ops
 
 Matrix = npt.NDArray[np.float32]
 Values = npt.NDArray[np.float64]
@@ -55,9 +59,28 @@ class Network(NamedTuple):
     weights: tuple[Matrix, Matrix, Matrix]
     biases: tuple[Matrix, Matrix, Matrix]
 
+    def __call__(self, inputs: Matrix) -> Matrix:
+        """[n, 1] of inputs[n, n_inputs]."""
+        hidden = inputs
+        for weights, biases in zip(self.weights[:2], self.biases[:2], strict=True):
+            hidden = graph_ops.silu(hidden @ weights + biases)
+        output: Matrix = hidden @ self.weights[2] + self.biases[2]
+        return output
 
-def fit_network(inputs: Matrix, target: Values, width: int, max_steps: int, seed: int) -> Network:
-    """A network with hidden layers of this width, for inputs[n, n_inputs] and target[n]."""
+
+def fit_network(
+    inputs: Matrix,
+    target: Values,
+    width: int,
+    max_steps: int,
+    seed: int,
+    quantile: float = 0.5,
+) -> Network:
+    """A network with hidden layers of this width, for inputs[n, n_inputs] and target[n].
+
+    Args:
+        quantile: of the target that the output is about.
+    """
     mean = inputs.mean(axis=0, dtype=np.float64)
     scale = _input_scales(inputs)
     target_mean = float(target.mean())
@@ -68,6 +91,7 @@ def fit_network(inputs: Matrix, target: Values, width: int, max_steps: int, seed
         width,
         max_steps,
         seed,
+        quantile,
     )
     w1, w2, w3, b1, b2, b3 = (values.astype(np.float64) for values in parameters)
     w1 = STEEPNESS * w1 / scale[:, None]
@@ -91,7 +115,9 @@ def _float32(values: Values) -> Matrix:
     return values.astype(np.float32)
 
 
-def _train(inputs: Matrix, target: Matrix, width: int, max_steps: int, seed: int) -> list[Matrix]:
+def _train(
+    inputs: Matrix, target: Matrix, width: int, max_steps: int, seed: int, quantile: float
+) -> list[Matrix]:
     """Three weights and three biases, for inputs and target of unit scale."""
     rows = len(target)
     rng = np.random.default_rng(seed)
@@ -103,7 +129,7 @@ def _train(inputs: Matrix, target: Matrix, width: int, max_steps: int, seed: int
     batches = _batches(rows, batch, rng)
     for step in range(1, steps + 1):
         chosen = next(batches)
-        slopes = gradients(parameters, inputs[chosen], target[chosen])
+        slopes = gradients(parameters, inputs[chosen], target[chosen], quantile)
         optimizer.step(slopes, peak_rate * schedule(step, steps))
     return parameters
 
@@ -173,13 +199,15 @@ class AdamW:
                 values[:] = values * np.float32(1 - rate * self.decay)
 
 
-def gradients(parameters: Sequence[Matrix], inputs: Matrix, target: Matrix) -> list[Matrix]:
+def gradients(
+    parameters: Sequence[Matrix], inputs: Matrix, target: Matrix, quantile: float = 0.5
+) -> list[Matrix]:
     """Slopes of the mean of Huber's loss over a batch by every parameter; backpropagation."""
     w1, w2, w3, b1, b2, b3 = parameters
     hidden1, slope1 = _silu(inputs @ w1 + b1)
     hidden2, slope2 = _silu(hidden1 @ w2 + b2)
     error = (hidden2 @ w3 + b3)[:, 0] - target
-    by_output = (_huber_slope(error) / np.float32(len(target)))[:, None]
+    by_output = (_huber_slope(error, quantile) / np.float32(len(target)))[:, None]
     by_hidden2 = (by_output @ w3.T) * slope2
     by_hidden1 = (by_hidden2 @ w2.T) * slope1
     return [
@@ -192,8 +220,9 @@ def gradients(parameters: Sequence[Matrix], inputs: Matrix, target: Matrix) -> l
     ]
 
 
-def _huber_slope(error: Matrix) -> Matrix:
-    slope: Matrix = np.clip(error / np.float32(HUBER), -1, 1)
+def _huber_slope(error: Matrix, quantile: float) -> Matrix:
+    """Twice the quantile below the target, twice the rest above it; 1 for the median."""
+    slope: Matrix = np.clip(error / np.float32(HUBER), -2 * quantile, 2 - 2 * quantile)
     return slope
 
 

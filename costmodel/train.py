@@ -1,11 +1,11 @@
 """From samples to a trained model with its card.
 
-    split by shape -> fit -> cross-fitted coverage -> calibrate -> export -> score -> card
+    split by shape -> fit -> export -> score -> card
 
 The held-out shapes are never trained on, by this version or another: the scores in the card are
-of new shapes, and a new model can be compared with the champion. Intervals are calibrated on all
-held-out shapes; the coverage in the card is of intervals that were calibrated on half of them and
-measured on the other half. Knows nothing of Ray or the registry.
+of new shapes, and a new model can be compared with the champion. Nothing of the model comes from
+them, its intervals neither: their coverage in the card is a test. Knows nothing of Ray or the
+registry.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ import pyarrow as pa
 from costmodel.dataset import TrainingSet, devices_of, split_by_shape, training_set
 from costmodel.evaluate.crossval import (
     Predictions,
-    cross_fitted_coverage,
+    coverage,
     predictions,
     scores,
     scores_by,
 )
 from costmodel.evaluate.generalisation import generalisation
-from costmodel.evaluate.groups import sizes
+from costmodel.evaluate.groups import kinds, sizes
 from costmodel.evaluate.metrics import ScoreTable, to_json
 from costmodel.evaluate.noise import repeatability
 from costmodel.evaluate.ranking import ranking
@@ -76,7 +76,9 @@ class Evaluation:
     by_family: Mapping[str, Scores]
     by_dtype: Mapping[str, Scores]
     by_size: Mapping[str, Scores]
+    by_kind: Mapping[str, Scores]
     ranking: Scores
+    coverage: Mapping[str, float]
 
 
 def train(
@@ -105,7 +107,7 @@ def train(
         check_exam(exam, {"the samples": table})
     data = enough_rows(table, settings.min_rows)
     training, test = _split(data, settings.holdout)
-    model, coverage = _fitted(training, test, step)
+    model = CostModel().fit_dataset(training, step)
     step("export", 0, 1)
     stamp = created_at or datetime.now(UTC).isoformat(timespec="seconds")
     exported = export(model, devices_of(data), stamp)
@@ -120,10 +122,11 @@ def train(
         scores_by_family=evaluation.by_family,
         scores_by_dtype=evaluation.by_dtype,
         scores_by_size=evaluation.by_size,
+        scores_by_kind=evaluation.by_kind,
         ranking=evaluation.ranking,
         generalisation=_generalisation(data, model.tree_weight_, step),
         repeatability=repeatability(data.table.to_pylist()),
-        coverage=coverage,
+        coverage=evaluation.coverage,
         parity_max_rel=parity(model, session, data.queries),
         latency_p50_us=p50_us(partial(session.run, None, {INPUT: one_query}), TIMED_RUNS),
         sklearn_latency_p50_us=p50_us(partial(model.predict, one_query), TIMED_SKLEARN_RUNS),
@@ -159,16 +162,6 @@ def _card(
         scope=scope(training),
         tree_weight={target: model.tree_weight_[target] for target in model.targets_},
     )
-
-
-def _fitted(
-    training: TrainingSet, test: TrainingSet, step: Step
-) -> tuple[CostModel, dict[str, float]]:
-    """The model, calibrated on the held-out rows, and the coverage of its intervals."""
-    model = CostModel().fit_dataset(training, step)
-    step("intervals", 0, 1)
-    coverage = cross_fitted_coverage(model, test)
-    return model.calibrate(test), coverage
 
 
 def enough_rows(table: pa.Table, min_rows: int) -> TrainingSet:
@@ -216,6 +209,8 @@ def _evaluate(model: CostModel, training: TrainingSet, test: TrainingSet, step: 
         by_family=_to_json(scores_by(test, predicted, test.column("family"))),
         by_dtype=_to_json(scores_by(test, predicted, test.column("dtype"))),
         by_size=_to_json(scores_by(test, predicted, sizes(test))),
+        by_kind=_to_json(scores_by(test, predicted, kinds(test))),
+        coverage=coverage(test, predicted),
         ranking=ranking(test, _with_prefilter(predicted, model, test)),
     )
 

@@ -60,22 +60,25 @@ class ModelCard:
     `generalisation`; empty where none was given. [%]"""
     scores: Scores = field(default_factory=dict)
     """Errors on the test rows: target, method, then `mape`, `median_ape`, `p90_ape`,
-    `bias`, `r2` and `rows`. [%]"""
+    `bias`, `r2` and `rows`; the model's also `within` and `width` of its intervals. [%]"""
     scores_by_family: Mapping[str, Scores] = field(default_factory=dict)
     """The same test rows by kernel family. [%]"""
     scores_by_dtype: Mapping[str, Scores] = field(default_factory=dict)
     """The same test rows by dtype. [%]"""
     scores_by_size: Mapping[str, Scores] = field(default_factory=dict)
     """The same test rows by decade of flops: `1e09` is 1e9 to just below 1e10. [%]"""
+    scores_by_kind: Mapping[str, Scores] = field(default_factory=dict)
+    """The same test rows by kind of kernel: the family; of cuBLASLt the algorithms on its
+    heuristic's list, and those beyond it. [%]"""
     ranking: Scores = field(default_factory=dict)
     """Whether configurations come in the right order (below)."""
     generalisation: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """Errors on new layers, kernels, devices and boards (below). [%]"""
+    """Errors on new layers, algorithms, kernels, devices and boards (below). [%]"""
     repeatability: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     """How much repeated measurements of one cell differ (below). [%]"""
     coverage: Mapping[str, float] = field(default_factory=dict)
-    """Target -> share of the test rows within the 90 % interval, which was calibrated on the other
-    half of the test shapes. [%]"""
+    """Target -> share of the test rows within the 90 % interval. No test row was used for the
+    intervals. [%]"""
     tree_weight: Mapping[str, float] = field(default_factory=dict)
     """Weight of the trees in each predicted logarithm: 0 networks alone, 1 trees alone. [0..1]"""
     parity_max_rel: float | None = None

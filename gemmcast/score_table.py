@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from gemmcast.card import Scores
+from gemmcast.card import ModelCard, Scores
 
 Metrics = Mapping[str, float]
 
@@ -26,6 +26,17 @@ SUMMARY_TARGETS = {
     "energy_mj": "energy",
 }
 """Target of a summary -> title of its column."""
+
+KIND_METRICS = {
+    "median_ape": "median %",
+    "mape": "mean %",
+    "within": "within %",
+    "width": "width %",
+}
+"""Metric of a kind of kernel -> title of its column."""
+SPLITS = {"shape": "new shape", "layer": "new layer", "layer-algorithm": "new layer, algorithm"}
+"""What a GEMM has new, as in a card -> title of its column."""
+ALL_KINDS = "all"
 
 RANKING_METRICS = (
     "tau_mean",
@@ -56,6 +67,49 @@ def summary_rows(scores_by_name: Mapping[str, Scores]) -> list[list[str]]:
         count = int(scores["runtime_us"]["model"]["rows"])
         rows.append([name, *errors, str(count)])
     return rows
+
+
+def kind_rows(scores_by_kind: Mapping[str, Scores], target: str) -> list[list[str]]:
+    """One row per kind of kernel with the target: kind, the model's KIND_METRICS, rows."""
+    rows = []
+    for kind, scores in scores_by_kind.items():
+        if target not in scores:
+            continue
+        errors = scores[target]["model"]
+        numbers = [_number(metric, errors.get(metric)) for metric in KIND_METRICS]
+        rows.append([kind, *numbers, str(int(errors["rows"]))])
+    return rows
+
+
+def split_rows(card: ModelCard, target: str) -> list[list[str]]:
+    """One row per kind of kernel: kind, then "median / mean (within)" of each of SPLITS.
+
+    Of the model, in per cent; `within` is the share of measurements in its 90 % intervals. No row
+    for a card that has no kinds.
+    """
+    if not card.scores_by_kind:
+        return []
+    by_split = {"shape": {ALL_KINDS: card.scores, **card.scores_by_kind}}
+    for name in SPLITS:
+        part = card.generalisation.get(name, {})
+        if "kinds" in part:
+            by_split[name] = {ALL_KINDS: part["scores"], **part["kinds"]}
+    rows = []
+    for kind in by_split["shape"]:
+        cells = []
+        for name in SPLITS:
+            scores = by_split.get(name, {}).get(kind, {})
+            cells.append(_with_coverage(scores.get(target)))
+        if set(cells) != {"-"}:
+            rows.append([kind, *cells])
+    return rows
+
+
+def _with_coverage(methods: Mapping[str, Metrics] | None) -> str:
+    if not methods:
+        return "-"
+    within = _number("within", methods["model"].get("within"))
+    return f"{_median_and_mean(methods)} ({within})"
 
 
 def _rows_by_method(scores: Scores, metrics: Iterable[str], count: str) -> list[list[str]]:

@@ -26,7 +26,13 @@ from gemmcast import __version__, modeldir
 from gemmcast.card import ModelCard, Scores
 from gemmcast.errors import InputError
 from gemmcast.program import json_line, run_click
-from gemmcast.score_table import SCORE_COLUMNS, SUMMARY_TARGETS, score_rows
+from gemmcast.score_table import (
+    SCORE_COLUMNS,
+    SPLITS,
+    SUMMARY_TARGETS,
+    score_rows,
+    split_rows,
+)
 from registry.kept import publish_kept
 from registry.registry import PublishedModel, Registry, Version
 
@@ -285,6 +291,14 @@ def _card(published: PublishedModel) -> Iterator[Table | str]:
     for name, part in card.generalisation.items():
         yield textwrap.fill(f"generalisation, {name}: {part['split']}", COLUMNS)
         yield _score_table(part["scores"])
+    for target, name in SUMMARY_TARGETS.items():
+        rows = split_rows(card, target)
+        if rows:
+            yield f"{name}: median / mean error (within the 90 % interval), per cent"
+            table = _table("kernels", *SPLITS.values())
+            for row in rows:
+                table.add_row(*row)
+            yield table
 
 
 def _facts(facts: Mapping[str, str]) -> str:

@@ -33,7 +33,7 @@ class HeldOutRows:
     data: TrainingSet
     predictions: Predictions
     measured_later: Mask
-    """Measured after the model was made, so that its intervals were calibrated without them."""
+    """Measured after the model was made."""
     targets: tuple[str, ...]
     """In the order of the columns of `low` and `high`."""
 

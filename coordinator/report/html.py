@@ -44,7 +44,14 @@ from gemmcast.card import ModelCard, Scores
 from gemmcast.modeldir import write_atomically
 from gemmcast.query import CONTRACT
 from gemmcast.rows import Row
-from gemmcast.score_table import SCORE_COLUMNS, SUMMARY_TARGETS, score_rows, summary_rows
+from gemmcast.score_table import (
+    SCORE_COLUMNS,
+    SPLITS,
+    SUMMARY_TARGETS,
+    score_rows,
+    split_rows,
+    summary_rows,
+)
 from registry.registry import PublishedModel, Version
 
 PAPER = "arXiv 2411.16954"
@@ -193,7 +200,26 @@ def _generalisation(card: ModelCard) -> list[Section]:
         "smaller model that was trained without it."
     )
     table = PageTable(header=header, rows=summary_rows(scores))
-    return [Section(title="Generalisation", texts=[text], tables=[table])]
+    generalisation = Section(title="Generalisation", texts=[text], tables=[table])
+    return [generalisation, *_by_what_is_new(card)]
+
+
+def _by_what_is_new(card: ModelCard) -> list[Section]:
+    """Kinds of kernel on new shapes, layers and algorithms; none for an older card."""
+    tables: list[PageTable] = []
+    for target in SUMMARY_TARGETS:
+        rows = split_rows(card, target)
+        header = [TARGET_NAMES[target], *SPLITS.values()]
+        if rows:
+            tables.append(PageTable(header=header, rows=rows))
+    if not tables:
+        return []
+    text = (
+        "Median / mean error in per cent, and in brackets how many measurements lie within the "
+        "90 % interval. A layer is an (n, k) at any m. New shapes are predicted by the model "
+        "itself, new layers and their algorithms by smaller models."
+    )
+    return [Section(title="By what is new", texts=[text], tables=tables)]
 
 
 def _tile_study(data: TrainingSet) -> Section:

@@ -113,12 +113,11 @@ def _intervals(held: HeldOutRows, card: ModelCard) -> Section:
         _interval_row(target, one, card.coverage.get(target)) for target, one in coverage.items()
     ]
     text = (
-        "The share of measurements within the interval, in per cent. The intervals are calibrated "
-        "on the held-out shapes, so the third column is right by construction. Two columns are "
-        "tests: the model's card, for which one half of the held-out shapes was calibrated on the "
-        "other, and the rows measured after the model was made. A typical interval goes from "
-        "predicted ÷ factor to predicted × factor. The last column counts the rows that the model "
-        "flags as outside its training range; intervals are not reliable there."
+        "The share of measurements within the interval, in per cent: of all rows on held-out "
+        "shapes, of those that the model's card was made with, and of those measured after the "
+        "model was made. No held-out shape was used for the intervals. A typical interval goes "
+        "from predicted ÷ factor to predicted × factor. The last column counts the rows that the "
+        "model flags as outside its training range; intervals are not reliable there."
     )
     table = PageTable(header=INTERVAL_COLUMNS, rows=rows)
     return Section(title=title, texts=[text], tables=[table])

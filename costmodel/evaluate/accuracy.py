@@ -27,7 +27,7 @@ from costmodel.evaluate.crossval import (
     scores,
     scores_by,
 )
-from costmodel.evaluate.groups import FOLDS, GROUPS, sizes, split
+from costmodel.evaluate.groups import FOLDS, GROUPS, kinds, sizes, split
 from costmodel.evaluate.metrics import to_json
 from costmodel.evaluate.overlap import Overlap, overlap_of_folds
 from costmodel.evaluate.ranking import ranking
@@ -67,6 +67,8 @@ class Accuracy:
     coverage: Mapping[str, float]
     """Per target, how many measurements lie within the model's 90 % interval."""
     families: Mapping[str, Scores]
+    kinds: Mapping[str, Scores]
+    """By kind of kernel: the family; of cuBLASLt its heuristic's list, and what is beyond it."""
     by_name: Mapping[str, Scores]
     """By kind of a library's kernel: method `model` with its knobs, `by_name` without."""
     dtypes: Mapping[str, Scores]
@@ -128,6 +130,7 @@ def accuracy(tested: Tested) -> Accuracy:
         targets=to_json(scores(data, predicted)),
         coverage=coverage(data, predicted),
         families=_by(data, predicted, data.column("family")),
+        kinds=_by(data, predicted, kinds(data)),
         by_name=_by_name(data, predicted),
         dtypes=_by(data, predicted, data.column("dtype")),
         sizes=_by(data, predicted, sizes(data)),
@@ -150,18 +153,18 @@ def _by_name(data: TrainingSet, predicted: Predictions) -> dict[str, Scores]:
         of_name = methods.get(BY_NAME, nothing)
         without_knobs = np.where(np.isnan(of_default), of_name, of_default)
         pairs[target] = {"model": methods["model"], BY_NAME: without_knobs}
-    kinds = _library_kinds(data)
+    names = _library_names(data)
     rows = np.flatnonzero(resolved_default(data) | resolved_name(data))
     chosen: Predictions = {}
     for target, methods in pairs.items():
         chosen[target] = {name: values[rows] for name, values in methods.items()}
-    return _by(data.take(rows), chosen, kinds[rows])
+    return _by(data.take(rows), chosen, names[rows])
 
 
-def _library_kinds(data: TrainingSet) -> Names:
+def _library_names(data: TrainingSet) -> Names:
     """[n_rows] `cublas`, `cublaslt default`, `cublaslt heuristic-N`, `cublaslt enumerated-N`."""
-    kinds: list[str] = []
+    names: list[str] = []
     for family, kernel in data.keys("family", "kernel"):
         name, dash, _ = kernel.partition("-")
-        kinds.append(f"{family} {name}{'-N' if dash else ''}".strip())
-    return np.array(kinds, dtype=object)
+        names.append(f"{family} {name}{'-N' if dash else ''}".strip())
+    return np.array(names, dtype=object)

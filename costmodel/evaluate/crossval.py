@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from copy import copy
-from typing import Final, Protocol, Self
+from typing import Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -28,10 +27,12 @@ from costmodel.dataset import (
 )
 from costmodel.evaluate.baselines import BASELINES
 from costmodel.evaluate.groups import FOLDS, split
-from costmodel.evaluate.metrics import ScoreTable, score
+from costmodel.evaluate.metrics import ScoreTable, score, with_intervals
 from costmodel.progress import Step, no_step
 from gemmcast.query import INTERVALS, Rows
 
+MODEL: Final = "model"
+"""A method: the model, and the only one with intervals."""
 UNRESOLVED: Final = "unresolved"
 """A method: the model, where a library chooses the kernel and the query does not say which."""
 BY_NAME: Final = "by_name"
@@ -50,14 +51,6 @@ class Model(Protocol):
 
     def predict(self, queries: Rows) -> Mapping[str, npt.NDArray[np.floating]]:
         """output -> [n_rows]; `low` and `high` [n_rows, n_outputs]."""
-        ...
-
-
-class CalibratedModel(Model, Protocol):
-    """A fitted model whose intervals can be calibrated on other rows."""
-
-    def calibrate(self, data: TrainingSet) -> Self:
-        """Set the intervals, from rows that the model was not fitted on; returns itself."""
         ...
 
 
@@ -80,11 +73,7 @@ def predictions(
     """
     from_model = model.predict(test.queries)
     predicted = beside_baselines(training, test, from_model, step=step)
-    for i, target in enumerate(model.outputs_):
-        if target not in predicted:
-            continue
-        for side in INTERVALS:
-            predicted[target][side] = from_model[side][:, i].astype(np.float64)
+    add_intervals(predicted, model.outputs_, from_model)
     without_knobs = {UNRESOLVED: resolved_default(test), BY_NAME: resolved_name(test)}
     for method, rows in without_knobs.items():
         if rows.any():
@@ -94,6 +83,25 @@ def predictions(
                 of_method[target] = {method: np.asarray(answers[target], dtype=np.float64)}
             place(predicted, of_method, rows)
     return predicted
+
+
+def add_intervals(
+    predicted: Predictions,
+    outputs: Sequence[str],
+    from_model: Mapping[str, npt.NDArray[np.floating]],
+) -> None:
+    """Put a model's intervals beside its predictions, as methods `low` and `high`.
+
+    Args:
+        predicted: target -> method -> [n_rows], changed in place.
+        outputs: of the model, in the order of the intervals' columns.
+        from_model: what it predicts.
+    """
+    for i, target in enumerate(outputs):
+        if target not in predicted:
+            continue
+        for side in INTERVALS:
+            predicted[target][side] = from_model[side][:, i].astype(np.float64)
 
 
 def place(predicted: Predictions, of_part: Predictions, rows: Mask) -> None:
@@ -129,7 +137,7 @@ def beside_baselines(
     predicted: Predictions = {}
     for target in TARGETS:
         if target in from_model and not np.isnan(training.measured[target]).all():
-            predicted[target] = {"model": np.asarray(from_model[target])}
+            predicted[target] = {MODEL: np.asarray(from_model[target])}
     pairs = list(itertools.product(predicted, baselines))
     for i, (target, name) in enumerate(pairs):
         step("baselines", i, len(pairs))
@@ -171,32 +179,6 @@ def cross_validated(
     return predicted
 
 
-def cross_fitted_coverage(model: CalibratedModel, held_out: TrainingSet) -> dict[str, float]:
-    """Coverage of intervals that were calibrated on held-out rows, measured on others.
-
-    The shapes are halved; a copy of the model is calibrated on one half and its coverage is
-    measured on the other, in both directions. The model itself is not changed.
-
-    Args:
-        model: fitted without the held-out rows.
-
-    Returns:
-        target -> per cent of the measured values within the interval.
-    """
-    intervals: Predictions = {}
-    for target in model.outputs_:
-        intervals[target] = {side: np.full(len(held_out), np.nan) for side in INTERVALS}
-    for is_calibration, is_test in split(held_out.shapes, 2):
-        if not is_calibration.any() or not is_test.any():
-            continue
-        calibrated = copy(model).calibrate(held_out.take(is_calibration))
-        predicted = calibrated.predict(held_out.queries[is_test])
-        for i, target in enumerate(model.outputs_):
-            for side in INTERVALS:
-                intervals[target][side][is_test] = predicted[side][:, i]
-    return coverage(held_out, intervals)
-
-
 def coverage(data: TrainingSet, predicted: Predictions) -> dict[str, float]:
     """target -> per cent of the measured values that lie within the model's interval."""
     shares: dict[str, float] = {}
@@ -213,6 +195,8 @@ def coverage(data: TrainingSet, predicted: Predictions) -> dict[str, float]:
 def scores(data: TrainingSet, predicted: Predictions, rows: Mask | None = None) -> ScoreTable:
     """The errors of each method, over the rows with a measurement and a prediction.
 
+    Those of the method MODEL have the coverage and the width of its intervals, where it has some.
+
     Args:
         rows: only these; all when None.
     """
@@ -225,8 +209,13 @@ def scores(data: TrainingSet, predicted: Predictions, rows: Mask | None = None) 
             known = ~(np.isnan(measured) | np.isnan(values))
             if rows is not None:
                 known &= rows
-            if known.any():
-                table.setdefault(target, {})[name] = score(measured[known], values[known])
+            if not known.any():
+                continue
+            errors = score(measured[known], values[known])
+            if name == MODEL and set(INTERVALS) <= set(methods):
+                low, high = (methods[side][known] for side in INTERVALS)
+                errors = with_intervals(errors, measured[known], low, high)
+            table.setdefault(target, {})[name] = errors
     return table
 
 

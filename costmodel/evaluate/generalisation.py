@@ -6,6 +6,8 @@ usually smaller than the one that is published, so that a split takes seconds. O
 cross-validation: the numbers say how large an error to expect, not which of two models is better.
 
     layer        a fifth of the (n, k), chosen by a hash, at any m
+    layer-algorithm    a fifth of the pairs of an (n, k) and an algorithm; rows of that (n, k) with
+                 others, and of the algorithm on other (n, k), stay
     member       a fifth of the kernels of every family that has several, chosen by a hash
     device X     all rows of one type of device, predicted from those of the others
     device X + 50 samples    the same, with 50 rows of that device's other shapes in training, those
@@ -17,7 +19,7 @@ cross-validation: the numbers say how large an error to expect, not which of two
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain, zip_longest
 from typing import Final
@@ -26,8 +28,24 @@ import numpy as np
 
 from costmodel.dataset import Indices, Mask, Names, TrainingSet
 from costmodel.evaluate.boards import board_folds, boards
-from costmodel.evaluate.crossval import Fit, Predictions, beside_baselines, place, scores
-from costmodel.evaluate.groups import FOLDS, devices, kernels, layers, split
+from costmodel.evaluate.crossval import (
+    Fit,
+    Predictions,
+    add_intervals,
+    beside_baselines,
+    place,
+    scores,
+    scores_by,
+)
+from costmodel.evaluate.groups import (
+    FOLDS,
+    devices,
+    kernels,
+    kinds,
+    layer_algorithms,
+    layers,
+    split,
+)
 from costmodel.evaluate.metrics import ScoreTable, to_json
 from costmodel.progress import Step, no_step
 
@@ -36,7 +54,7 @@ MIN_TRAINING: Final = 100
 MIN_TEST: Final = 10
 """Rows; a split with fewer test rows is left out."""
 MIN_LAYERS: Final = 20
-"""Different layers; with fewer there is no split by layer."""
+"""Different layers, or pairs with an algorithm; with fewer there is no split by them."""
 MIN_MEMBERS: Final = 4
 """Different kernels; with fewer there is no split by kernel."""
 MIN_DEVICE_ROWS: Final = 500
@@ -70,6 +88,8 @@ class SplitScores:
     """Of one model; of the smallest where there are several."""
     test_rows: int
     scores: ScoreTable
+    kinds: Mapping[str, ScoreTable]
+    """The same rows by kind of kernel (groups.py)."""
 
     def to_json(self) -> dict[str, object]:
         """The layout of a model card."""
@@ -78,6 +98,7 @@ class SplitScores:
             "train_rows": self.train_rows,
             "test_rows": self.test_rows,
             "scores": to_json(self.scores),
+            "kinds": {name: to_json(table) for name, table in self.kinds.items()},
         }
 
 
@@ -95,8 +116,10 @@ def generalisation(data: TrainingSet, fit: Fit, step: Step = no_step) -> dict[st
         step("generalisation", i, len(parts))
         training = data.take(part.training)
         test = data.take(part.test)
-        from_model = fit(training).predict(test.queries)
+        model = fit(training)
+        from_model = model.predict(test.queries)
         of_part = beside_baselines(training, test, from_model, CHEAP_BASELINES)
+        add_intervals(of_part, model.outputs_, from_model)
         place(predicted[part.name], of_part, part.test)
         parts_by_name[part.name].append(part)
     by_name: dict[str, SplitScores] = {}
@@ -106,13 +129,27 @@ def generalisation(data: TrainingSet, fit: Fit, step: Step = no_step) -> dict[st
             train_rows=min(int(part.training.sum()) for part in of_name),
             test_rows=sum(int(part.test.sum()) for part in of_name),
             scores=scores(data, predicted[name]),
+            kinds=_by_kind(data, predicted[name]),
         )
     return by_name
 
 
+def _by_kind(data: TrainingSet, predicted: Predictions) -> dict[str, ScoreTable]:
+    """The scores of each kind of kernel that was tested."""
+    tables = scores_by(data, predicted, kinds(data))
+    return {name: table for name, table in tables.items() if table}
+
+
 def splits(data: TrainingSet) -> Iterator[Split]:
     """The splits that have enough rows on both sides."""
-    for part in chain(_by_layer(data), _by_kernel(data), _by_device(data), _by_board(data)):
+    parts = chain(
+        _by_layer(data),
+        _by_layer_and_algorithm(data),
+        _by_kernel(data),
+        _by_device(data),
+        _by_board(data),
+    )
+    for part in parts:
         if part.training.sum() >= MIN_TRAINING and part.test.sum() >= MIN_TEST:
             yield part
 
@@ -125,6 +162,22 @@ def _by_layer(data: TrainingSet) -> Iterator[Split]:
     yield Split(
         name="layer",
         description="a fifth of the (n, k), chosen by a hash, left out at every m",
+        training=training,
+        test=test,
+    )
+
+
+def _by_layer_and_algorithm(data: TrainingSet) -> Iterator[Split]:
+    groups = layer_algorithms(data)
+    if len(set(groups) - {None}) < MIN_LAYERS:
+        return
+    training, test = next(split(groups, FOLDS))
+    yield Split(
+        name="layer-algorithm",
+        description=(
+            "a fifth of the pairs of an (n, k) and an algorithm, chosen by a hash, left out at "
+            "every m; other algorithms on that (n, k) may stay, and the algorithm on others"
+        ),
         training=training,
         test=test,
     )

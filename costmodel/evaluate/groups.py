@@ -1,9 +1,9 @@
 """Groups of rows, and their deal into folds: what a model is not trained on when it is tested.
 
 A group is a name per row: its shape, its layer (n and k at any m), its kernel (with one tile),
-its type of device, its board (boards.py), or its size. Groups are dealt into folds by a hash of
-their names, so the folds depend neither on the order of the rows nor on the machine. Knows nothing
-of models.
+its layer and algorithm, its type of device, its board (boards.py), its size, or its kind of kernel.
+Groups are dealt into folds by a hash of their names, so the folds depend neither on the order of
+the rows nor on the machine. Knows nothing of models.
 """
 
 from __future__ import annotations
@@ -21,6 +21,12 @@ from gemmcast.kernel_names import algorithm
 from gemmcast.renames import first_config
 
 FOLDS: Final = 5
+LIBRARIES: Final = ("cublas", "cublaslt")
+"""Families whose kernels have names that say nothing of the algorithm."""
+ON_LIST: Final = "cublaslt, its list"
+"""A kind: cuBLASLt's default and the other algorithms that its heuristic lists."""
+BEYOND_LIST: Final = "cublaslt, beyond it"
+"""A kind: the others, which a plan enumerates."""
 KERNEL: Final = ("family", "kernel", "tile_m", "tile_n", "tile_k")
 """Columns that name a kernel, besides its algorithm, before it meets a shape."""
 
@@ -77,6 +83,34 @@ def kernels(data: TrainingSet) -> Names:
     return names
 
 
+def layer_algorithms(data: TrainingSet) -> Names:
+    """[n_rows] The (n, k) of each row with its algorithm, at any m.
+
+    An algorithm is a kernel with its tile; of a library its number with its tile, whether the
+    library chose it or a plan named it. None where neither is known.
+    """
+    names = np.full(len(data), None, dtype=object)
+    layer_of_row = layers(data)
+    for i, (family, kernel, *knobs) in enumerate(data.keys(*KERNEL, "algo_id")):
+        is_library = family in LIBRARIES
+        if is_library and not any(knobs):
+            continue
+        name = family if is_library else f"{family} {kernel}"
+        names[i] = " ".join(map(str, (layer_of_row[i], name, *knobs)))
+    return names
+
+
+def kinds(data: TrainingSet) -> Names:
+    """[n_rows] The family of each row; of cuBLASLt, whether its heuristic lists the algorithm."""
+    names: list[str] = []
+    for family, kernel in data.keys("family", "kernel"):
+        if family == "cublaslt":
+            names.append(BEYOND_LIST if kernel.startswith("enumerated") else ON_LIST)
+        else:
+            names.append(family)
+    return np.array(names, dtype=object)
+
+
 def _first_names(family: str, kernel: str) -> tuple[str, str]:
     """The names of schema 1, so that the folds of a dataset stay the same."""
     config: dict[str, str | int] = {
@@ -106,6 +140,7 @@ def devices(data: TrainingSet) -> Names:
 GROUPS: Final[dict[str, Callable[[TrainingSet], Names]]] = {
     "shape": lambda data: data.shapes,
     "layer": layers,
+    "layer-algorithm": layer_algorithms,
     "member": kernels,
     "device": devices,
     "board": boards,

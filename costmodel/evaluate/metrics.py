@@ -3,6 +3,7 @@
     ape  = 100 |predicted / measured - 1|
     bias = median of 100 (predicted / measured - 1)
     r2   = 1 - sum (measured - predicted)^2 / sum (measured - mean of measured)^2
+    within, width: share of the measurements in the 90 % interval, and how wide that is
 
 R2 alone is no criterion: a method can have R2 0.95 and a mean error of 148 %, because R2 is decided
 by the largest GEMMs. Knows nothing of models; gemmcast/score_table.py makes text of scores.
@@ -11,7 +12,7 @@ by the largest GEMMs. Knows nothing of models; gemmcast/score_table.py makes tex
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -39,6 +40,10 @@ class Score:
     """Median of the signed percentage errors: above 0 where predictions are too high."""
     r2: float | None = None
     """Coefficient of determination; None where all measured values are equal."""
+    within: float | None = None
+    """Per cent of the measured values in the 90 % interval; None for a method without intervals."""
+    width: float | None = None
+    """Median over the rows of how far the interval reaches above the prediction, in per cent."""
 
     def to_json(self) -> dict[str, float]:
         """The numbers that exist, by name: JSON has no NaN."""
@@ -69,6 +74,24 @@ def score(measured: Values, predicted: Values) -> Score:
         p90_ape=float(np.percentile(ape, 90)),
         bias=float(np.median(percent)),
         r2=_r2(measured, predicted),
+    )
+
+
+def with_intervals(errors: Score, measured: Values, low: Values, high: Values) -> Score:
+    """The same errors with the coverage and the width of intervals.
+
+    Args:
+        measured, low, high: [n_rows]; low and high are NaN where there is no interval.
+    """
+    known = ~np.isnan(low)
+    if not known.any():
+        return errors
+    is_within = (low <= measured) & (measured <= high)
+    reach = np.sqrt(high[known] / low[known]) - 1
+    return replace(
+        errors,
+        within=float(100 * np.mean(is_within[known])),
+        width=float(100 * np.median(reach)),
     )
 
 

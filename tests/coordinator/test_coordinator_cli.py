@@ -81,7 +81,7 @@ def test_train_publishes_and_makes_it_this_nodes_model(
     assert (trained["version"], trained["objection"], trained["rows"]) == ("1", None, 300)
     assert set(trained["scores"]) == {"runtime_us", "tflops"}
     assert set(trained["scores"]["runtime_us"]) == {"model", "lookup", "roofline", "paper_forest"}
-    assert set(trained["generalisation"]) == {"layer"}
+    assert set(trained["generalisation"]) == {"layer", "layer-algorithm"}
     assert trained["ranking"] == {}
     assert trained["repeatability"]["runtime_uncertainty"]["rows"] == 300
     with Predictor(workspace / "node") as predictor:
@@ -98,7 +98,7 @@ def test_train_again_is_a_second_version(
     ended = coordinator("train", "--workspace", workspace)
     assert ended.returncode == 0
     texts = ("model 2: errors on", "held-out shapes", "lookup", "paper_forest")
-    for text in (*texts, "generalisation", "\n layer "):
+    for text in (*texts, "generalisation", "\n layer ", "new layer, algorithm"):
         assert text in ended.stdout
 
 

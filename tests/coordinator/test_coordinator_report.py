@@ -136,6 +136,8 @@ def test_a_report_of_a_model_has_everything_inside(
         "paper_forest",
         candidate.card.sha256,
         *SECTIONS,
+        "By what is new",
+        "new layer, algorithm",
         "No kernel family here was measured with two tiles.",
         "No power was measured here",
         "The paper's tiled kernel was not measured here",

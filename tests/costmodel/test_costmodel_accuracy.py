@@ -27,6 +27,7 @@ from tests.costmodel.fake_model import MedianModel
 
 PROGRAM = Path(__file__).parents[2] / "benchmarks" / "accuracy.py"
 METRICS = {"mape", "median_ape", "p90_ape", "bias", "r2", "rows"}
+OF_INTERVALS = {"within", "width"}
 METHODS = {"model", "lookup", "roofline", "paper_forest"}
 Printed = dict[str, Any]
 """The program's JSON object."""
@@ -99,15 +100,16 @@ def test_cross_validation_scores_every_row_of_every_method(tables: Path, by: str
     assert set(targets) == set(TARGETS)
     for methods in targets.values():
         assert set(methods) == METHODS
-        for metrics in methods.values():
-            assert set(metrics) == METRICS
+        for method, metrics in methods.items():
+            assert set(metrics) == METRICS | (OF_INTERVALS if method == "model" else set())
     runtime = targets["runtime_us"]
     assert runtime["model"]["rows"] == 120
     assert runtime["model"]["mape"] < runtime["roofline"]["mape"]
     assert set(printed["coverage"]) == set(TARGETS)
-    for share in printed["coverage"].values():
+    for target, share in printed["coverage"].items():
         assert 50 < share <= 100
-    for part in ("families", "dtypes", "sizes"):
+        assert targets[target]["model"]["within"] == share
+    for part in ("families", "kinds", "dtypes", "sizes"):
         assert _runtime_rows(printed[part]) == 120
     assert list(printed["sizes"]) == sorted(printed["sizes"], key=float)
     assert printed["ranking"] == {}
@@ -153,7 +155,12 @@ def test_the_text_has_a_line_for_each_method_by_family_and_pooled(tables: Path) 
     lines = done.stdout.splitlines()
     power = [line for line in lines if line.startswith("power_w")]
     assert power and len(power) % 4 == 0
-    for text in ("pooled", "\nfp32 ", "\n1e09 flops "):
+    for text in (
+        "pooled",
+        "\nthe model's power and its 90 % intervals\n",
+        "\nfp32 ",
+        "\n1e09 flops ",
+    ):
         assert text in done.stdout
 
 

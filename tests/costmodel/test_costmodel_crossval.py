@@ -9,10 +9,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from costmodel.dataset import TARGETS, TrainingSet, split_by_shape, training_set
+from costmodel.dataset import TARGETS, TrainingSet, training_set
 from costmodel.evaluate.crossval import (
     coverage,
-    cross_fitted_coverage,
     cross_validated,
     predictions,
     scores,
@@ -98,35 +97,6 @@ def test_coverage_counts_what_lies_between(data: TrainingSet) -> None:
     known = len(data) // 2
     shares = coverage(thinned, {"power_w": {"low": low, "high": high}})
     assert shares == {"power_w": pytest.approx(100 * (known - 1) / known)}
-
-
-def test_coverage_of_held_out_shapes_does_not_change_the_model(data: TrainingSet) -> None:
-    training, test = split_by_shape(data, 0.4)
-    model = fit(training)
-    before = model.predict(test.queries)
-    shares = cross_fitted_coverage(model, test)
-    after = model.predict(test.queries)
-    assert set(shares) == set(TARGETS)
-    assert all(50 < share <= 100 for share in shares.values())
-    for name, values in before.items():
-        assert np.array_equal(values, after[name])
-
-
-def test_coverage_is_of_intervals_that_were_calibrated_on_the_other_half(
-    data: TrainingSet,
-) -> None:
-    training, test = split_by_shape(data, 0.4)
-    is_within: list[bool] = []
-    for is_calibration, is_test in split(test.shapes, 2):
-        calibrated = fit(training).calibrate(test.take(is_calibration))
-        predicted = calibrated.predict(test.queries[is_test])
-        runtime = calibrated.outputs_.index("runtime_us")
-        measured_us = test.measured["runtime_us"][is_test]
-        is_above = predicted["low"][:, runtime] <= measured_us
-        is_below = measured_us <= predicted["high"][:, runtime]
-        is_within += (is_above & is_below).tolist()
-    shares = cross_fitted_coverage(fit(training), test)
-    assert shares["runtime_us"] == pytest.approx(100 * np.mean(is_within))
 
 
 def test_layers_are_named_by_n_and_k_alone(data: TrainingSet) -> None:

@@ -23,7 +23,17 @@ from costmodel.evaluate.generalisation import (
     generalisation,
     splits,
 )
-from costmodel.evaluate.groups import FOLDS, kernels, layers, sizes, split
+from costmodel.evaluate.groups import (
+    BEYOND_LIST,
+    FOLDS,
+    ON_LIST,
+    kernels,
+    kinds,
+    layer_algorithms,
+    layers,
+    sizes,
+    split,
+)
 from costmodel.evaluate.metrics import to_json
 from costmodel.evaluate.ranking import CONFIG
 from costmodel.model import CostModel
@@ -103,6 +113,38 @@ def test_a_new_kernel_shares_no_configuration_but_its_family(recorded: TrainingS
     assert part.test.sum() == tiled_rows / 4
 
 
+def test_a_new_layer_and_algorithm_were_seen_apart(recorded: TrainingSet) -> None:
+    """The pair is new at every m; most layers and algorithms are in training with others."""
+    part = _splits(recorded)["layer-algorithm"]
+    columns = ("n", "k", "family", "tile_m", "tile_n", "tile_k", "algo_id")
+    pairs = recorded.keys(*columns)
+    tested = [pairs[row] for row in np.flatnonzero(part.test)]
+    trained = [pairs[row] for row in np.flatnonzero(part.training)]
+    assert not set(tested) & set(trained)
+    for of_pair in (lambda pair: pair[:2], lambda pair: pair[2:]):
+        known = set(map(of_pair, trained))
+        assert np.mean([of_pair(pair) in known for pair in tested]) > 0.9
+
+
+def test_an_algorithm_that_a_library_chose_is_the_one_that_a_plan_names(
+    power_samples: pa.Table,
+) -> None:
+    """Its place in a list depends on m; without a number and a tile it is unknown."""
+    rows = power_samples.slice(0, 5).to_pylist()
+    same = {"family": "cublaslt", "n": 64, "k": 32, "algo_id": 66}
+    same |= {"tile_m": 64, "tile_n": 64, "tile_k": 32}
+    for row, kernel in zip(rows, ("default", "heuristic-2", "enumerated-9"), strict=False):
+        row |= same | {"kernel": kernel}
+    rows[3] |= same | {"kernel": "default", "algo_id": 21}
+    unknown = {"algo_id": 0, "tile_m": 0, "tile_n": 0, "tile_k": 0}
+    rows[4] |= same | unknown | {"family": "cublas", "kernel": ""}
+    data = training_set(pa.Table.from_pylist(rows, schema=power_samples.schema))
+    one, two, three, other, none = layer_algorithms(data)
+    assert one == two == three != other
+    assert none is None
+    assert kinds(data).tolist() == [ON_LIST, ON_LIST, BEYOND_LIST, ON_LIST, "cublas"]
+
+
 def test_kernels_are_dealt_out_family_by_family(recorded: TrainingSet) -> None:
     names, families = kernels(recorded), recorded.column("family")
     assert set(names[families == "cublas"]) == {None}
@@ -133,7 +175,7 @@ def test_kernels_keep_their_folds_under_their_new_names(power_samples: pa.Table)
 def test_devices_are_left_out_only_where_there_are_two(
     recorded: TrainingSet, two_devices: TrainingSet
 ) -> None:
-    assert set(_splits(recorded)) == {"layer", "member"}
+    assert set(_splits(recorded)) == {"layer", "layer-algorithm", "member"}
     both = {LARGE, LARGE + MORE, SMALL, SMALL + MORE}
     assert _device_splits(two_devices) == both
 
@@ -191,7 +233,7 @@ def test_the_choice_does_not_depend_on_the_order_of_the_rows(two_devices: Traini
     ("limit", "value", "left"),
     [
         ("MIN_LAYERS", 1000, {"member"}),
-        ("MIN_MEMBERS", 5, {"layer"}),
+        ("MIN_MEMBERS", 5, {"layer", "layer-algorithm"}),
         ("MIN_TEST", 10_000, set()),
         ("MIN_TRAINING", 10_000, set()),
     ],
@@ -203,27 +245,30 @@ def test_a_split_that_the_data_do_not_allow_has_no_entry(
     value: int,
     left: set[str],
 ) -> None:
-    assert set(_splits(recorded)) == {"layer", "member"}
+    assert set(_splits(recorded)) == {"layer", "layer-algorithm", "member"}
     monkeypatch.setattr(module, limit, value)
     assert set(_splits(recorded)) == left
 
 
 def test_every_split_is_scored_beside_the_baselines(recorded: TrainingSet) -> None:
     by_split = generalisation(recorded, _fit)
-    assert set(by_split) == {"layer", "member"}
+    assert set(by_split) == {"layer", "layer-algorithm", "member"}
     for part in by_split.values():
-        assert set(part.scores) == set(TARGETS)
+        assert {"runtime_us", "tflops"} <= set(part.scores) <= set(TARGETS)
         for methods in part.scores.values():
             assert list(methods) == ["model", "lookup", "roofline"]
         runtime = part.scores["runtime_us"]
         assert runtime["model"].rows == part.test_rows
         assert runtime["model"].mape is not None and runtime["roofline"].mape is not None
         assert runtime["model"].mape < runtime["roofline"].mape
+        assert runtime["model"].within is not None and runtime["model"].within > 50
+        by_kind = [table["runtime_us"]["model"].rows for table in part.kinds.values()]
+        assert sum(by_kind) == part.test_rows
     plain = {name: part.to_json() for name, part in by_split.items()}
     assert json.loads(json.dumps(plain)) == plain
-    assert set(plain["layer"]) == {"split", "train_rows", "test_rows", "scores"}
+    assert set(plain["layer"]) == {"split", "train_rows", "test_rows", "scores", "kinds"}
     tables = {name: to_json(part.scores) for name, part in by_split.items()}
-    assert [row[0] for row in summary_rows(tables)] == ["layer", "member"]
+    assert [row[0] for row in summary_rows(tables)] == ["layer", "layer-algorithm", "member"]
 
 
 def test_sizes_are_decades_of_flops(recorded: TrainingSet) -> None:
