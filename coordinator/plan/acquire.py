@@ -14,18 +14,15 @@ Knows nothing of plans, agents or stores.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
-from costmodel.categories import Categories
-from costmodel.terms import log_inputs, terms
 from gemmcast.errors import InputError
-from gemmcast.modelfile import LoadedModel
-from gemmcast.query import INTERVALS, Rows
+from gemmcast.query import EXTRAPOLATING, INTERVALS, Rows
 
 Values = npt.NDArray[np.float64]
 """[n]"""
@@ -34,7 +31,7 @@ Matrix = npt.NDArray[np.float32]
 Indices = npt.NDArray[np.int64]
 """Numbers of candidates."""
 
-FEATURES: Final = 512
+FEATURES: Final = 256
 """Random features of the process: pairs of cosine and sine."""
 DEGREES: Final = 3
 """Of freedom of their frequencies, which makes the process a Matern one of order 3/2."""
@@ -109,16 +106,26 @@ def choose(
     return METHODS[method](task, count)
 
 
-def doubt_of(model: LoadedModel, queries: Rows) -> Values:
-    """[n] Standard deviation of the runtime's logarithm, by the model's own 90 % intervals."""
-    answers = model.run(queries)
-    low, high = (answers[side][:, 0].astype(np.float64) for side in INTERVALS)
+def doubt_of(answers: Mapping[str, npt.NDArray[np.generic]]) -> Values:
+    """[n] Standard deviation of the runtime's logarithm, by the model's own intervals.
+
+    Outside of the training range they say little: there it is the largest of all.
+
+    Args:
+        answers: of a model file (`LoadedModel.run`) or of a fitted `CostModel`.
+    """
+    low, high = (np.asarray(answers[side][:, 0], dtype=np.float64) for side in INTERVALS)
     deviations: Values = np.log(high / low) / (2 * NORMAL_90)
-    return deviations
+    is_outside = np.asarray(answers[EXTRAPOLATING], dtype=bool)
+    return np.where(is_outside, deviations.max(initial=0.0), deviations)
 
 
 def model_inputs(queries: Rows) -> Matrix:
     """[n, n_inputs] What the model's networks see of these queries, each input of unit scale."""
+    # They take a second to import, and most runs have no budget.
+    from costmodel.categories import Categories
+    from costmodel.terms import log_inputs, terms
+
     quantities = terms(queries).quantities
     one_hot = Categories.of(queries).one_hot(queries)
     inputs = np.concatenate([log_inputs(quantities), one_hot], axis=1)
