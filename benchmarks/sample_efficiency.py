@@ -10,8 +10,9 @@ those up to the next share (coordinator/plan/acquire.py). Every method has the s
     networks    the same with fewer and shorter fitted networks and no trees: seconds
 
 `all` is the model of all cells. `cells_for_same_error` compares a method with random cells: 0.5 is
-half the cells that random needs for the same mean error, between its points in logarithms; an error
-beyond its curve has none. Errors are in per cent, means over the seeds.
+half the cells that random needs for the same error, between its points in logarithms; an error
+beyond its curve has none. One cell that is off by a factor of 20 decides a mean, so medians are
+there too. Errors are in per cent, means over the seeds.
 """
 
 from __future__ import annotations
@@ -73,8 +74,8 @@ class Efficiency:
     curve: Curve
     over_all: dict[str, dict[int, dict[str, float]]] = field(default_factory=dict)
     """method -> cells -> target -> mean error over that of all cells."""
-    cells_for_same_error: dict[str, dict[int, dict[str, float]]] = field(default_factory=dict)
-    """method -> cells -> target -> these cells over those that random needs."""
+    cells_for_same_error: Curve = field(default_factory=dict)
+    """method -> cells -> target -> metric -> these cells over those that random needs."""
 
 
 FITS: Final[dict[str, Callable[[TrainingSet], CostModel]]] = {
@@ -263,17 +264,20 @@ def _compare(measured: Efficiency) -> None:
             measured.cells_for_same_error[method] = _same_error(measured, points)
 
 
-def _same_error(measured: Efficiency, points: Mapping[int, Errors]) -> dict[int, dict[str, float]]:
-    """cells -> target -> these cells over those that random needs for this error."""
-    ratios: dict[int, dict[str, float]] = {}
+def _same_error(measured: Efficiency, points: Mapping[int, Errors]) -> dict[int, Errors]:
+    """cells -> target -> metric -> these cells over those that random needs for this error."""
+    ratios: dict[int, Errors] = {}
     reference = {**measured.curve[REFERENCE], measured.cells: measured.all}
     for cells, errors in points.items():
         ratios[cells] = {}
         for target, of_target in errors.items():
-            known = {n: one[target]["mape"] for n, one in reference.items() if target in one}
-            needed = cells_needed(known, of_target["mape"])
-            if needed is not None:
-                ratios[cells][target] = cells / needed
+            of_metric: dict[str, float] = {}
+            for metric, error in of_target.items():
+                known = {n: one[target][metric] for n, one in reference.items() if target in one}
+                needed = cells_needed(known, error)
+                if needed is not None:
+                    of_metric[metric] = cells / needed
+            ratios[cells][target] = of_metric
     return ratios
 
 
@@ -321,7 +325,7 @@ def _show(measured: Efficiency) -> None:
         for method, points in measured.curve.items():
             print(f"{method:12}{''.join(_pair(one, target) for one in points.values())}")
         for method, ratios in measured.cells_for_same_error.items():
-            shown = "".join(_ratio(one.get(target)) for one in ratios.values())
+            shown = "".join(_ratios(one.get(target, {})) for one in ratios.values())
             print(f"{method + ' / random':20}{shown[8:]}")
 
 
@@ -332,8 +336,11 @@ def _pair(errors: Errors, target: str) -> str:
     return f"{one['median_ape']:.1f} / {one['mape']:.1f}".rjust(15)
 
 
-def _ratio(ratio: float | None) -> str:
-    return ("-" if ratio is None else f"{ratio:.2f}").rjust(15)
+def _ratios(of_metric: Mapping[str, float]) -> str:
+    shown = []
+    for metric in ("median_ape", "mape"):
+        shown.append(f"{of_metric[metric]:.2f}" if metric in of_metric else "-")
+    return " / ".join(shown).rjust(15)
 
 
 if __name__ == "__main__":

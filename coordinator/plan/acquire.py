@@ -35,9 +35,9 @@ FEATURES: Final = 256
 """Random features of the process: pairs of cosine and sine."""
 DEGREES: Final = 3
 """Of freedom of their frequencies, which makes the process a Matern one of order 3/2."""
-LENGTH: Final = 0.5
+LENGTH: Final = 0.35
 """Distance over which cells are alike, in medians of the distance between two candidates."""
-NOISE: Final = 0.01
+NOISE: Final = 1.0
 """Variance of a measured cell's answer that says nothing of others, over that of the process."""
 LEAST_SCALE: Final = 0.5
 """Least scale of an input, as in costmodel/network.py: one that hardly varies tells little."""
