@@ -1,10 +1,10 @@
 """The cells of one type of device that a budget holds back, and which of them come next.
 
-A run with a budget takes cells in rounds. Before there is a model the first rounds fill the space
-of the plan's cells; as soon as the registry has one, its doubt counts too. No round waits for a
-training. Cells with power are ranked among themselves and keep their share of the plan: they cost
-forty times as much, and only they say something of power. What was measured is known from
-the store, so a run that is started again goes on. Knows nothing of Ray.
+A run with a budget takes cells in rounds: each has those that say most of all the cells that are
+left, given what is measured. With `target_interval` cells drop out that the newest model is sure
+of. No round waits for a training. Cells with power are ranked among themselves and keep their share
+of the plan: they cost forty times as much, and only they say something of power. What was measured
+is known from the store, so a run that is started again goes on. Knows nothing of Ray.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from coordinator.fleet.leases import Leases
-from coordinator.plan.acquire import NORMAL_90, Indices, Values, choose, doubt_of
+from coordinator.plan.acquire import NORMAL_90, Indices, choose, doubt_of
 from coordinator.plan.budget import Budget
 from coordinator.plan.cells import ASSUMED_TFLOPS, seconds_of
 from coordinator.plan.schema import Plan
@@ -36,8 +36,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-MOST_CANDIDATES: Final = 8_000
-"""Cells that one round is chosen from, drawn from those that are left: a second of work."""
+MOST_CANDIDATES: Final = 4_000
+"""Cells that one round is chosen from, drawn from those that are left."""
+LONGEST: Final = 256
+"""Cells of a round at most: with so many candidates half a second of work, which nothing is leased
+meanwhile. A GPU takes five seconds for them."""
 MOST_KNOWN: Final = 20_000
 """Measured cells that a round takes into account, drawn from all."""
 UNKNOWN_GBPS: Final = 1.0
@@ -54,7 +57,7 @@ class Rounds:
         plan: with `budget` in its [measure].
         device: one of the type that measures the cells.
         cells: all that the plan has for it.
-        answered: the ids of cells that have an answer; others may be among them.
+        answered: the ids of cells that have an answer; others may be among them. It grows.
     """
 
     def __init__(
@@ -68,30 +71,37 @@ class Rounds:
         self._queries = queries_of(cells, device)
         self._seconds = np.array([seconds_of(plan, cell, device) for cell in cells])
         self._units = self._budget.units(self._seconds)
-        has_power = np.array([cell.power for cell in cells], dtype=bool)
-        self._kinds = [kind for kind in (has_power, ~has_power) if kind.any()]
+        self._has_power = np.array([cell.power for cell in cells], dtype=bool)
+        both = (self._has_power, ~self._has_power)
+        self._kinds = [kind for kind in both if kind.any()]
+        self._answered = answered
         self._is_taken = np.array([cell.cell_id in answered for cell in cells], dtype=bool)
+        self._waiting: list[int] = []
         self._model: LoadedModel | None = None
         self._is_over = False
 
     def note_model(self, model: LoadedModel) -> None:
-        """From here on the doubt of this model counts."""
+        """From here on this model says which cells it is sure of."""
         self._model = model
         self._is_over = False
 
     def next(self, count: int) -> list[Cell]:
         """The next round, at most so many cells, in the order of the plan; none: it is over."""
+        self._is_over = self._is_over or self._is_spent()
         if self._is_over:
             return []
+        count = min(count, LONGEST)
         ranked = [deque(self._ranked(kind, count).tolist()) for kind in self._kinds]
         chosen: list[int] = []
         while len(chosen) < count and any(ranked):
-            behind = min(filter(ranked.__getitem__, range(len(ranked))), key=self._share_spent)
+            with_cells = [kind for kind, cells in enumerate(ranked) if cells]
+            behind = min(with_cells, key=self._share_spent)
             candidate = ranked[behind].popleft()
             if not self._has_room(candidate):
                 break
             self._is_taken[candidate] = True
             chosen.append(candidate)
+        self._waiting += chosen
         self._is_over = not chosen
         return [self._cells[i] for i in sorted(chosen)]
 
@@ -104,33 +114,35 @@ class Rounds:
         return max(0, len(left) - round(room / float(left.mean())))
 
     def text(self) -> str:
-        """What is spent of the budget, for people."""
-        return self._budget.text(self._spent())
+        """What the answered cells have spent, for people."""
+        waiting = [i for i in self._waiting if self._cells[i].cell_id not in self._answered]
+        self._waiting = waiting
+        return self._budget.text(self._spent() - float(self._units[waiting].sum()))
 
     def _ranked(self, kind: Mask, count: int) -> Indices:
         """Of the cells of a kind its share of a round, those that say most first."""
         rng = np.random.default_rng([self._seed, int(self._is_taken.sum())])
         candidates = _drawn(rng, kind & ~self._is_taken, MOST_CANDIDATES)
-        known = _drawn(rng, kind & self._is_taken, MOST_KNOWN)
-        doubt = self._doubt(candidates)
-        if doubt is not None and self._target is not None:
-            is_open = np.expm1(NORMAL_90 * doubt) > self._target
-            candidates, doubt = candidates[is_open], doubt[is_open]
+        # A cell with power says its runtime too.
+        is_known = self._is_taken & (kind | self._has_power)
+        known = _drawn(rng, is_known, MOST_KNOWN)
+        candidates = candidates[self._is_unsure(candidates)]
         part = ceil(count * kind.mean()) + 1
         best = choose(
             self._queries[candidates],
             self._queries[known],
             min(count, part),
-            doubt=doubt,
             seconds=self._seconds[candidates],
             seed=self._seed,
         )
         return candidates[best]
 
-    def _doubt(self, candidates: Indices) -> Values | None:
-        if self._model is None or not len(candidates):
-            return None
-        return doubt_of(self._model.run(self._queries[candidates]))
+    def _is_unsure(self, candidates: Indices) -> Mask:
+        """[n] Whether the newest model's interval is wider than the target."""
+        if self._target is None or self._model is None or not len(candidates):
+            return np.ones(len(candidates), dtype=bool)
+        doubt = doubt_of(self._model.run(self._queries[candidates]))
+        return np.expm1(NORMAL_90 * doubt) > self._target
 
     def _share_spent(self, kind: int) -> float:
         units = self._units * self._kinds[kind]
@@ -138,6 +150,11 @@ class Rounds:
 
     def _spent(self) -> float:
         return float(self._units[self._is_taken].sum())
+
+    def _is_spent(self) -> bool:
+        """Whether not even the cheapest cell has room."""
+        left = np.where(self._is_taken, np.inf, self._units)
+        return not self._has_room(int(np.argmin(left)))
 
     def _has_room(self, candidate: int) -> bool:
         """Whether the candidate brings what is spent nearer to the limit."""
@@ -168,8 +185,8 @@ class HeldBack:
         self._rounds[device_key] = rounds
 
     def note_model(self, data: bytes, version: str) -> None:
-        """The next rounds are chosen with this model, if its doubt can be looked at."""
-        if self._plan.measure.budget is None:
+        """The newest model says which cells it is sure of, if it can be read."""
+        if self._plan.measure.target_interval is None:
             return
         model = _loaded(data, version)
         if model is None:
@@ -219,7 +236,7 @@ def _loaded(data: bytes, version: str) -> LoadedModel | None:
     try:
         model = LoadedModel(data, f"version {version}", version)
     except GemmcastError as error:
-        log.warning("the next cells are chosen without model %s: %s", version, error)
+        log.warning("the cells that model %s is sure of are not known: %s", version, error)
         return None
     # An older contract reads other queries.
     return model if model.contract == CONTRACT else None

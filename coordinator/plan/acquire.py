@@ -1,15 +1,15 @@
 """Which cells to measure next, so that the model learns most per second of the device.
 
-    k(i, j) = doubt_i doubt_j Matern(|x_i - x_j|),   x: the model's own inputs, standardised
+    k(i, j) = Matern(|x_i - x_j|),   x: the model's own inputs, standardised
     gain_i  = sum over candidates j of cov(i, j)^2 / (variance_i + noise) / seconds_i
 
 A Gaussian process stands for what the model does not know: cells that are alike for the model say
-the same, and where its networks disagree there is more to say. The next cell is the one whose
-answer lowers the variance of all candidates together most, per second (Cohn, Neural Networks 1996;
-Seo et al., IJCNN 2000); `logdet` takes the one of the largest variance, the greedy mode of a k-DPP
-(Chen et al., NeurIPS 2018). Random features (Rahimi & Recht, NeurIPS 2007) make both linear in the
-candidates. Shape legend: queries[n, n_fields], inputs[n, n_inputs], features[n, FEATURES].
-Knows nothing of plans, agents or stores.
+the same. The next cell is the one whose answer lowers the variance of all candidates together most,
+per second (Cohn, Neural Networks 1996; Seo et al., IJCNN 2000). `logdet` takes the one of the
+largest variance, the greedy mode of a k-DPP (Chen et al., NeurIPS 2018); `doubted` lets the process
+vary as the model's doubt does. Both were worse (docs/decisions/0021-planner.md). Random features
+(Rahimi & Recht, NeurIPS 2007) make a step linear in the candidates. Shape legend: queries[n,
+n_fields], inputs[n, n_inputs], features[n, FEATURES]. Knows nothing of plans, agents or stores.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def choose(
         known: [n_known, n_fields] queries of those that are measured, or that will be.
         count: how many; all of them, where there are no more.
         method: a name of METHODS.
-        doubt: [n] of the model at the candidates, see `doubt_of`; None: no model is there yet.
+        doubt: [n] of the model at the candidates, see `doubt_of`; for `doubt` and `doubted`.
         seconds: [n] of the device for each candidate; None: all cost the same.
         seed: of the random features, and of `random`.
 
@@ -154,17 +154,23 @@ def doubt_alone(task: Task, count: int) -> Indices:
 
 def logdet(task: Task, count: int) -> Indices:
     """Those that differ most from each other and from what is known."""
-    return _greedy(task, count, lambda process: process.variance)
+    return _greedy(task, count, Process(task, np.ones(len(task.inputs))), Process.variances)
 
 
 def planner(task: Task, count: int) -> Indices:
     """Those that leave the least variance over all candidates."""
-    return _greedy(task, count, Process.gains)
+    return _greedy(task, count, Process(task, np.ones(len(task.inputs))), Process.gains)
 
 
-def _greedy(task: Task, count: int, value: Callable[[Process], Values]) -> Indices:
+def doubted(task: Task, count: int) -> Indices:
+    """The same where the process varies as much as the model is in doubt."""
+    return _greedy(task, count, Process(task, task.doubt), Process.gains)
+
+
+def _greedy(
+    task: Task, count: int, process: Process, value: Callable[[Process], Values]
+) -> Indices:
     """One after another the candidate of the largest value per second."""
-    process = Process(task)
     is_free = np.ones(len(task.inputs), dtype=bool)
     chosen: list[int] = []
     for _ in range(count):
@@ -184,20 +190,23 @@ class Process:
     vectors, so each step is linear in candidates and features.
     """
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: Task, deviations: Values) -> None:
         features = _Features(task)
-        scale = task.doubt / np.sqrt(np.mean(task.doubt**2))
+        scale = deviations / np.sqrt(np.mean(deviations**2))
         self._features = features.of(task.inputs) * scale[:, None].astype(np.float32)
         self._covariance = _posterior(features.of(task.known))
         squares = self._features.T @ self._features
         self._spread = self._covariance @ squares.astype(np.float64) @ self._covariance
-        self.variance = self._quadratic(self._covariance)
-        """[n] of the process at each candidate."""
+        self._variance = self._quadratic(self._covariance)
         self._explained = self._quadratic(self._spread)
+
+    def variances(self) -> Values:
+        """[n] What is left open at each candidate."""
+        return self._variance
 
     def gains(self) -> Values:
         """[n] By how much the sum of all variances falls, when a candidate is measured."""
-        gains: Values = self._explained / (self.variance + NOISE)
+        gains: Values = self._explained / (self._variance + NOISE)
         return gains
 
     def measure(self, candidate: int) -> None:
@@ -209,7 +218,7 @@ class Process:
         square = row @ spread / total
         both = np.stack([weights, spread], axis=1).astype(np.float32)
         covariance, crossing = (self._features @ both).T.astype(np.float64)
-        self.variance = self.variance - covariance**2 / total
+        self._variance = self._variance - covariance**2 / total
         crossed = 2 * crossing - square * covariance
         self._explained = self._explained - crossed * covariance / total
         mixed = np.outer(weights, spread) / total
@@ -253,6 +262,7 @@ def _posterior(known: Matrix) -> Values:
 
 METHODS: Final[dict[str, Callable[[Task, int], Indices]]] = {
     "planner": planner,
+    "doubted": doubted,
     "logdet": logdet,
     "doubt": doubt_alone,
     "grid": grid,

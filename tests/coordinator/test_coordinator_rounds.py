@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from fake_fleet import FakeAgent, FakeFleet, FakeTrainer, make_scheduler, run_all
 
-from coordinator.fleet import rounds
 from coordinator.fleet.rounds import Rounds, queries_of
 from coordinator.plan.budget import Budget
 from coordinator.plan.cells import plan_cells, seconds_of
@@ -105,6 +104,17 @@ def test_a_budget_counts_what_was_measured_without_one(
     assert scheduler.progress.committed_now == 0
 
 
+def test_only_answers_are_spent(budgeted: Callable[..., Plan], cpu: Device) -> None:
+    plan = budgeted(60)
+    cells = plan_cells(plan, cpu).cells
+    answered = {cells[0].cell_id}
+    held = Rounds(plan, cpu, cells, answered)
+    chosen = held.next(20)
+    assert held.text() == "1 of 60 cells"
+    answered |= {cell.cell_id for cell in chosen[:5]}
+    assert held.text() == "6 of 60 cells"
+
+
 def test_each_type_of_device_has_the_budget(
     store: SampleStore, measure: Any, cpu: Device, gpu: Device, make_plan: MakePlan
 ) -> None:
@@ -146,23 +156,6 @@ def test_what_is_measured_is_not_chosen(budgeted: Callable[..., Plan], cpu: Devi
     chosen = _all_rounds(Rounds(plan, cpu, cells, known), count=7)
     assert len(chosen) == 10
     assert not known & {cell.cell_id for cell in chosen}
-
-
-def test_the_model_s_doubt_counts(
-    budgeted: Callable[..., Plan],
-    cpu: Device,
-    candidate: TrainedModel,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    plan = budgeted(20)
-    cells = plan_cells(plan, cpu).cells
-    sizes = np.array([cell.gemm.m for cell in cells])
-    monkeypatch.setattr(
-        rounds, "doubt_of", lambda answers: np.where(sizes > np.median(sizes), 1.0, 0.01)
-    )
-    held = Rounds(plan, cpu, cells, ())
-    held.note_model(LoadedModel(candidate.model, "test", "1"))
-    assert all(cell.gemm.m > np.median(sizes) for cell in held.next(20))
 
 
 def test_cells_that_the_model_is_sure_of_are_left_out(
@@ -207,12 +200,14 @@ def test_a_run_looks_at_each_new_model(
     monkeypatch.setattr(Rounds, "note_model", note)
     agents = fleet(1)
     plan = make_plan(
-        {"sample": CELLS}, measure={"budget": 150}, train={"every": 40, "min_rows": 40}
+        {"sample": CELLS},
+        measure={"budget": 150, "target_interval": 0.01},
+        train={"every": 40, "min_rows": 40},
     )
     with caplog.at_level(logging.WARNING):
         run_all(plan, store, agents, Real(agents), now_s=iter(range(10**6)).__next__)
     assert seen == ["2"]
-    assert "the next cells are chosen without model 1" in caplog.text
+    assert "the cells that model 1 is sure of are not known" in caplog.text
     assert len(_measured(store)) == 150
 
 
