@@ -20,8 +20,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from itertools import pairwise
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
@@ -32,6 +31,13 @@ import numpy as np
 from coordinator.plan.acquire import METHODS, Indices, Values, choose, doubt_of
 from coordinator.samples.importer import read_table
 from costmodel.dataset import Mask, TrainingSet, training_set
+from costmodel.evaluate.learning_curve import (
+    Curve,
+    Errors,
+    cells_for_same_error,
+    mean_errors,
+    over_all,
+)
 from costmodel.evaluate.metrics import score
 from costmodel.model import CostModel
 from costmodel.outputs import OUTPUT_OF_TARGET
@@ -51,11 +57,9 @@ MIN_ROWS: Final = 20
 """Of a target, to be scored."""
 REFERENCE: Final = "random"
 ALL: Final = "all"
-
-Errors = dict[str, dict[str, float]]
-"""target -> mape and median_ape, in per cent."""
-Curve = dict[str, dict[int, Errors]]
-"""method -> cells -> errors."""
+METRICS: Final = ("median_ape", "mape")
+ERROR: Final = "{:.1f}"
+RATIO: Final = "{:.2f}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,14 +72,13 @@ class Efficiency:
     rows: int
     cells: int
     """That may be chosen, in the mean over the seeds."""
-    shares: tuple[float, ...]
     all: Errors
     """Of the model of all of them."""
     curve: Curve
-    over_all: dict[str, dict[int, dict[str, float]]] = field(default_factory=dict)
-    """method -> cells -> target -> mean error over that of all cells."""
-    cells_for_same_error: Curve = field(default_factory=dict)
-    """method -> cells -> target -> metric -> these cells over those that random needs."""
+    over_all: Curve
+    """The same over the errors of all cells."""
+    cells_for_same_error: Curve
+    """The cells over those that random needs for the same error."""
 
 
 FITS: Final[dict[str, Callable[[TrainingSet], CostModel]]] = {
@@ -149,19 +152,24 @@ def measure(
         for method in methods:
             run.follow(method, sorted(shares))
         runs.append(run)
-    cells = round(np.mean([len(run.pool) for run in runs]))
-    measured = Efficiency(
+    cells = round(float(np.mean([len(run.pool) for run in runs])))
+    of_all = mean_errors([run.errors[ALL, 1.0] for run in runs])
+    curve = _curve(runs, methods, sorted(shares), cells)
+    same_error: Curve = {}
+    if REFERENCE in curve:
+        reference = {**curve[REFERENCE], cells: of_all}
+        same_error = {name: cells_for_same_error(curve[name], reference) for name in curve}
+    return Efficiency(
         table=table,
         model=model,
         seeds=seeds,
         rows=len(data),
         cells=cells,
-        shares=tuple(sorted(shares)),
-        all=_mean([run.errors[ALL, 1.0] for run in runs]),
-        curve=_curve(runs, methods, sorted(shares), cells),
+        all=of_all,
+        curve=curve,
+        over_all={name: over_all(curve[name], of_all) for name in curve},
+        cells_for_same_error=same_error,
     )
-    _compare(measured)
-    return measured
 
 
 class _Run:
@@ -225,19 +233,6 @@ def _drawn(data: TrainingSet, name: str, first: float, share: float) -> Mask:
     return is_drawn
 
 
-def _mean(errors: Sequence[Errors]) -> Errors:
-    """Over the seeds; a target that a seed could not score is left out."""
-    means: Errors = {}
-    for target in TARGETS:
-        scored = [one[target] for one in errors if target in one]
-        if len(scored) < len(errors):
-            continue
-        means[target] = {}
-        for metric in scored[0]:
-            means[target][metric] = float(np.mean([one[metric] for one in scored]))
-    return means
-
-
 def _curve(
     runs: Sequence[_Run], methods: Sequence[str], shares: Sequence[float], cells: int
 ) -> Curve:
@@ -245,57 +240,9 @@ def _curve(
     for method in methods:
         curve[method] = {}
         for share in shares:
-            errors = [run.errors[method, share] for run in runs]
-            curve[method][round(share * cells)] = _mean(errors)
+            of_seeds = [run.errors[method, share] for run in runs]
+            curve[method][round(share * cells)] = mean_errors(of_seeds)
     return curve
-
-
-def _compare(measured: Efficiency) -> None:
-    """Fill in what the curves say of the methods."""
-    for method, points in measured.curve.items():
-        over_all: dict[int, dict[str, float]] = {}
-        for cells, errors in points.items():
-            over_all[cells] = {}
-            for target in errors.keys() & measured.all.keys():
-                best = measured.all[target]["mape"]
-                over_all[cells][target] = errors[target]["mape"] / best
-        measured.over_all[method] = over_all
-        if method != REFERENCE and REFERENCE in measured.curve:
-            measured.cells_for_same_error[method] = _same_error(measured, points)
-
-
-def _same_error(measured: Efficiency, points: Mapping[int, Errors]) -> dict[int, Errors]:
-    """cells -> target -> metric -> these cells over those that random needs for this error."""
-    ratios: dict[int, Errors] = {}
-    reference = {**measured.curve[REFERENCE], measured.cells: measured.all}
-    for cells, errors in points.items():
-        ratios[cells] = {}
-        for target, of_target in errors.items():
-            of_metric: dict[str, float] = {}
-            for metric, error in of_target.items():
-                known = {n: one[target][metric] for n, one in reference.items() if target in one}
-                needed = cells_needed(known, error)
-                if needed is not None:
-                    of_metric[metric] = cells / needed
-            ratios[cells][target] = of_metric
-    return ratios
-
-
-def cells_needed(curve: Mapping[int, float], error: float) -> float | None:
-    """Where a curve of errors first comes down to an error, between its points in logarithms.
-
-    Args:
-        curve: cells -> error.
-
-    Returns:
-        None: above the first point or below all of them.
-    """
-    points = sorted(curve.items())
-    for (fewer, worse), (more, better) in pairwise(points):
-        if worse >= error >= better and worse > better:
-            part = np.log(worse / error) / np.log(worse / better)
-            return float(fewer * (more / fewer) ** part)
-    return None
 
 
 def plot(measured: Efficiency, path: Path) -> None:
@@ -319,28 +266,26 @@ def _show(measured: Efficiency) -> None:
         f"model {measured.model}, {measured.seeds} seeds; errors in per cent, median / mean"
     )
     for target, errors in measured.all.items():
-        print(f"\n{target}: all cells {errors['median_ape']:.1f} / {errors['mape']:.1f}")
-        heads = [f"{cells:,}" for cells in next(iter(measured.curve.values()))]
-        print(f"{'cells':12}{''.join(head.rjust(15) for head in heads)}")
-        for method, points in measured.curve.items():
-            print(f"{method:12}{''.join(_pair(one, target) for one in points.values())}")
-        for method, ratios in measured.cells_for_same_error.items():
-            shown = "".join(_ratios(one.get(target, {})) for one in ratios.values())
-            print(f"{method + ' / random':20}{shown[8:]}")
+        print(f"\n{target}: all cells{_pair(errors, ERROR)}")
+        _show_target(measured, target)
 
 
-def _pair(errors: Errors, target: str) -> str:
-    if target not in errors:
-        return "-".rjust(15)
-    one = errors[target]
-    return f"{one['median_ape']:.1f} / {one['mape']:.1f}".rjust(15)
+def _show_target(measured: Efficiency, target: str) -> None:
+    cells = list(next(iter(measured.curve.values())))
+    print(f"{'cells':20}{''.join(f'{count:,}'.rjust(15) for count in cells)}")
+    for method, points in measured.curve.items():
+        shown = [_pair(points[count].get(target, {}), ERROR) for count in cells]
+        print(f"{method:20}{''.join(shown)}")
+    for method, ratios in measured.cells_for_same_error.items():
+        if method != REFERENCE:
+            shown = [_pair(ratios[count].get(target, {}), RATIO) for count in cells]
+            print(f"{method + ' / random':20}{''.join(shown)}")
 
 
-def _ratios(of_metric: Mapping[str, float]) -> str:
-    shown = []
-    for metric in ("median_ape", "mape"):
-        shown.append(f"{of_metric[metric]:.2f}" if metric in of_metric else "-")
-    return " / ".join(shown).rjust(15)
+def _pair(errors: Mapping[str, float], form: str) -> str:
+    """Median and mean, in a column."""
+    values = [form.format(errors[name]) if name in errors else "-" for name in METRICS]
+    return " / ".join(values).rjust(15)
 
 
 if __name__ == "__main__":
