@@ -128,6 +128,8 @@ class RunDisplay:
         words = [f"{run.agents} agent{'s' if run.agents > 1 else ''}"]
         if rate is not None:
             words.insert(0, f"{rate:.1f} cells/s")
+        if run.budget:
+            words.append(f"budget {run.budget}")
         if run.waiting:
             words.append(waiting_text(run.waiting))
         failures = failures_text(run.statuses)

@@ -67,7 +67,11 @@ class Progress:
     """The state of a run, for display."""
 
     cells: int = 0
-    """Of all devices that have joined."""
+    """Of all devices that have joined; with a budget, as many as it has room for."""
+    in_plan: int = 0
+    """The same without a budget."""
+    budget: str = ""
+    """What is spent of it, for people; of each type of device. Empty without one."""
     done: int = 0
     """Cells that have an answer, from this run or earlier."""
     committed_now: int = 0

@@ -132,6 +132,20 @@ class Leases:
         """
         self._queues[device_key] = CellQueue(device_key, cells, drawn, self._due)
 
+    def add_cells(self, device_key: str, cells: Sequence[Cell]) -> None:
+        """More cells without an answer, behind those that are there."""
+        self._queues[device_key].first.extend(cells)
+
+    def lacking(self, device_key: str) -> int:
+        """How many cells would fill the queue of a device for a while; 0: it has enough."""
+        queue = self._queues[device_key]
+        agents = self._agents_of(queue)
+        if not agents:
+            return 0
+        _, most = CELLS_PER_LEASE[agents[0].device.kind]
+        full = LEASES_PER_AGENT * most * len(agents)
+        return 0 if len(queue.first) > full // 2 else full - len(queue.first)
+
     def next_lease(self, name: str) -> tuple[int, list[Cell]] | None:
         """A new lease for an agent, if it may have one and there are cells for its device."""
         agent = self.agents[name]

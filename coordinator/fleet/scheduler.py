@@ -32,6 +32,7 @@ from coordinator.fleet.interface import (
     show_nothing,
 )
 from coordinator.fleet.leases import MAX_FAILURES, Leases
+from coordinator.fleet.rounds import HeldBack
 from coordinator.plan.cells import plan_cells
 from coordinator.plan.schema import Plan
 from coordinator.plan.sizing import refuse_empty
@@ -86,6 +87,7 @@ class Scheduler:
         self._last_error = ""
         self._commits = CommitQueue(store, now_s)
         self._leases = Leases(now_s, Due(self._commits))
+        self._held_back = HeldBack(plan, self._leases)
         # Those of this run.
         self._answers = Answers()
         self._trained_at = 0
@@ -111,6 +113,7 @@ class Scheduler:
                 self._leases.note_answering([one.agent for one in self._fleet.ready_agents()])
                 self._commit_lost_cells()
                 self._push_champion()
+                self._begin_rounds()
                 if self._training_is_due():
                     self._start_training()
                 self.progress.waiting = self._leases.waiting()
@@ -160,7 +163,7 @@ class Scheduler:
         if not agents or self._fleet.starting():
             return False
         if self._leases.is_finished() and self._commits.is_empty:
-            if not self.progress.cells and self._given_cells is None:
+            if not self.progress.in_plan and self._given_cells is None:
                 refuse_empty(self._plan, "the fleet", self._refused)
             return True
         if self._leases.all_failed():
@@ -201,15 +204,27 @@ class Scheduler:
         if not self._leases.has_queue(device_key):
             cells = self._cells_of(device, device_key)
             todo = [cell for cell in cells if cell.cell_id not in self._store.committed]
+            self.progress.in_plan += len(cells)
+            self.progress.done += len(cells) - len(todo)
+            if self._plan.measure.budget is not None and self._given_cells is None:
+                self._held_back.add(device_key, device, cells, self._store.committed)
+                todo = []
             drawn = [cell for cell in cells if self._plan.devices.has_second_board(cell)]
             self._commits.take_each_board(cell.cell_id for cell in drawn)
             self._leases.add_queue(device_key, todo, drawn)
-            self.progress.cells += len(cells)
-            self.progress.done += len(cells) - len(todo)
+            self._note_budget()
             self.progress.second_due = self._leases.second_due()
         self._leases.join(ready)
         self.progress.agents = len(self._leases.agents)
         log.info("agent %s measures %s (%s)", ready.agent, device.name, device.uuid)
+
+    def _begin_rounds(self) -> None:
+        self._held_back.begin_rounds()
+        self._note_budget()
+
+    def _note_budget(self) -> None:
+        self.progress.cells = self.progress.in_plan - self._held_back.left_out()
+        self.progress.budget = self._held_back.text()
 
     def _cells_of(self, device: Device, device_key: str) -> list[Cell]:
         if self._given_cells is None:
@@ -288,3 +303,4 @@ class Scheduler:
         if newest is not None:
             model, version = newest
             self._fleet.push(model, version)
+            self._held_back.note_model(model, version)

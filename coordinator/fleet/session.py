@@ -55,7 +55,9 @@ class RunSummary:
     """What a run came to; the result of `run --json`."""
 
     cells: int
-    """Of all devices that took part."""
+    """Of all devices that took part; with a budget, as many as it has room for."""
+    left_out: int
+    """Cells of the plan beyond its budget."""
     done: int
     """Cells that have an answer, from this run or earlier."""
     committed_now: int
@@ -88,6 +90,8 @@ class RunSummary:
         statuses = [f"{count} {status}" for status, count in sorted(self.statuses.items())]
         counts = ", ".join(statuses) or "nothing new"
         line = f"{self.done} of {self.cells} cells: {state}. This run: {counts}."
+        if self.left_out:
+            line += f" Beyond the budget: {self.left_out} cells of the plan."
         return [line, *self.left.lines()]
 
     @property
@@ -172,6 +176,7 @@ class RunSession:
         write_record(self.workspace.run, left.to_json())
         return RunSummary(
             cells=progress.cells,
+            left_out=progress.in_plan - progress.cells,
             done=progress.done,
             committed_now=progress.committed_now,
             statuses=dict(progress.statuses),

@@ -72,7 +72,7 @@ def plan_cells(plan: Plan, device: Device) -> Planned:
                     cell_ids.add(cell.cell_id)
                     cells.append(cell)
         sweeps.append(cells)
-    seconds = sum(_seconds(plan, cell, device) for cells in sweeps for cell in cells)
+    seconds = sum(seconds_of(plan, cell, device) for cells in sweeps for cell in cells)
     return Planned(_side_by_side(sweeps), dict(refused), seconds / 60, largest)
 
 
@@ -162,7 +162,8 @@ def _place(placed: tuple[float, list[Cell]]) -> float:
     return placed[0]
 
 
-def _seconds(plan: Plan, cell: Cell, device: Device) -> float:
+def seconds_of(plan: Plan, cell: Cell, device: Device) -> float:
+    """About how long the device takes for a cell: its burst, its power window, and the rest."""
     measure = plan.measure
     peak_tflops = device.peak_tflops.get(cell.gemm.dtype) or ASSUMED_TFLOPS[device.kind]
     launch_s = cell.gemm.flops / (ASSUMED_EFFICIENCY * peak_tflops * 1e12)

@@ -12,9 +12,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
 
+from coordinator.plan.budget import RULE, Budget
 from coordinator.plan.renames import current_plan
 from coordinator.plan.sweep import PlanTable, Seed, Shapes, Sweep
 from costmodel.settings import TrainSettings
@@ -92,10 +93,34 @@ class Measure(PlanTable):
     power_steps: Annotated[int, Field(ge=2, le=100)] = PROCEDURE.power_steps
     """Steps of the energy counter in a power window, 2 to 100; a step is 100 ms on recent GPUs.
     At the power cap the window is longer."""
+    budget: int | float | str | None = None
+    """How much of the plan is measured, for each type of device: a number of cells (`500`), a share
+    of them (`0.1`), or a time of one device (`"90s"`, `"10m"`, `"2h"`, by the estimates of `plan`).
+    Cells that have an answer count. The cells that say most of the others are chosen. Without it
+    every cell is measured."""
+    target_interval: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """With `budget`: cells are not measured of whose runtime the newest model's 90 % interval is
+    within this of the value, `0.05` is 5 %. A run ends when no others are left."""
+
+    @field_validator("budget", mode="before")
+    @classmethod
+    def _is_budget(cls, value: object) -> object:
+        if value is None:
+            return value
+        if isinstance(value, bool) or not isinstance(value, int | float | str):
+            raise ValueError(RULE)
+        Budget.of(value, cells=1)
+        return value
+
+    @model_validator(mode="after")
+    def _target_has_budget(self) -> Self:
+        if self.target_interval is not None and self.budget is None:
+            raise ValueError("target_interval ends a budget earlier: give budget too")
+        return self
 
     def procedure(self) -> Procedure:
         """The same bounds as a value, for agents."""
-        return Procedure(**self.model_dump(exclude={"cache"}))
+        return Procedure(**self.model_dump(exclude={"cache", "budget", "target_interval"}))
 
 
 class Train(PlanTable):

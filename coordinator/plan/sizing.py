@@ -7,10 +7,15 @@ Does not know where the devices come from.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from coordinator.plan.cells import Planned, plan_cells
+import numpy as np
+
+from coordinator.plan.budget import Budget
+from coordinator.plan.cells import Planned, plan_cells, seconds_of
 from coordinator.plan.schema import Plan
+from gemmcast.cell import Cell
 from gemmcast.device import Device
 from gemmcast.errors import InputError
 
@@ -23,6 +28,8 @@ class PlanSize:
     """Name of the product."""
     devices: int
     cells: int
+    cells_in_budget: int
+    """How many of them are measured, about so many where the budget is a time."""
     cells_with_power: int
     cells_on_two_devices: int
     shapes: int
@@ -44,19 +51,28 @@ def size_of(plan: Plan, device: Device, devices: int = 1) -> PlanSize:
     planned = plan_cells(plan, device)
     drawn = sum(map(plan.devices.has_second_board, planned.cells)) if devices > 1 else 0
     measurements = 1 + drawn / max(1, len(planned.cells))
+    share = _share_in_budget(plan, device, planned.cells)
     divided_by = devices if plan.devices.replicate == "per_type" else 1
     return PlanSize(
         device=device.name,
         devices=devices,
         cells=len(planned.cells),
+        cells_in_budget=round(share * len(planned.cells)),
         cells_with_power=sum(cell.power for cell in planned.cells),
         shapes=len({cell.gemm.shape_key for cell in planned.cells}),
         configurations=len({cell.config for cell in planned.cells}),
         cells_on_two_devices=drawn,
-        estimated_minutes=planned.minutes * measurements / divided_by,
+        estimated_minutes=share * planned.minutes * measurements / divided_by,
         memory_mib=planned.memory_bytes / 2**20,
         refused=planned.refused,
     )
+
+
+def _share_in_budget(plan: Plan, device: Device, cells: Sequence[Cell]) -> float:
+    if plan.measure.budget is None or not cells:
+        return 1.0
+    seconds = np.array([seconds_of(plan, cell, device) for cell in cells])
+    return Budget.of(plan.measure.budget, len(cells)).share_of(seconds)
 
 
 def refuse_empty(plan: Plan, where: str, refused: dict[str, int]) -> None:

@@ -1,0 +1,66 @@
+"""benchmarks/sample_efficiency.py on a small table, with a model that is fitted in no time."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from benchmarks import sample_efficiency
+from benchmarks.sample_efficiency import main
+from costmodel.dataset import TrainingSet
+from costmodel.model import CostModel
+from costmodel.outputs import OUTPUT_OF_TARGET
+
+SHARES = ("0.1", "0.3")
+
+
+@pytest.fixture
+def table(cpu_samples: pa.Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    def fit(data: TrainingSet) -> CostModel:
+        weights = dict.fromkeys(OUTPUT_OF_TARGET, 0.0)
+        return CostModel(members=1, steps=30, tree_weight=weights).fit_dataset(data)
+
+    monkeypatch.setitem(sample_efficiency.FITS, "networks", fit)
+    path = tmp_path / "paper.parquet"
+    pq.write_table(cpu_samples, path)
+    return path
+
+
+def test_every_method_has_its_curve(table: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--table", str(table), "--seeds", "2", "--shares", *SHARES]
+    assert main([*options, "--methods", "planner", "random", "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (printed["rows"], printed["seeds"]) == (300, 2)
+    cells = printed["cells"]
+    assert 220 < cells < 260
+    for method in ("planner", "random"):
+        points = printed["curve"][method]
+        assert list(points) == [str(round(0.1 * cells)), str(round(0.3 * cells))]
+        for count, errors in points.items():
+            assert errors["runtime_us"]["mape"] >= errors["runtime_us"]["median_ape"] / 2 > 0
+            over = printed["over_all"][method][count]["runtime_us"]["mape"]
+            of_all = printed["all"]["runtime_us"]["mape"]
+            assert over == pytest.approx(errors["runtime_us"]["mape"] / of_all)
+    fewest = next(iter(printed["cells_for_same_error"]["random"].values()))
+    assert fewest["runtime_us"]["mape"] == pytest.approx(1.0)
+
+
+def test_the_text_names_methods_and_cells(table: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--table", str(table), "--seeds", "1", "--shares", *SHARES]
+    assert main([*options, "--rows", "150", "--methods", "planner", "random"]) == 0
+    printed = capsys.readouterr()
+    assert "runtime_us: all cells" in printed.out
+    assert "planner / random" in printed.out
+    assert "seed 0: planner" in printed.err
+
+
+def test_a_table_of_one_shape_is_refused(
+    table: Path, cpu_samples: pa.Table, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pq.write_table(cpu_samples.slice(0, 1), table)
+    assert main(["--table", str(table)]) == 2
+    assert "give one of at least 5 shapes" in capsys.readouterr().err
