@@ -47,8 +47,8 @@ class KernelConfig:
     family: str
     """One of FAMILIES."""
     kernel: str = ""
-    """The family's own name of the kernel, free text. The model reads only the schedule of a
-    CUTLASS 3 kernel from it (gemmcast.query.algorithm)."""
+    """The family's own name of the kernel, free text. The model reads knobs only; those that the
+    name of a CUTLASS kernel says are read from it (gemmcast/kernel_names.py)."""
     tile_m: int = 0
     """Tile of one thread block, or of one cache block on a CPU, along m. [elements]"""
     tile_n: int = 0

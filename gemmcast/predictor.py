@@ -10,7 +10,7 @@ queries, runs the graph and names the answers. Does not know how a file is read 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from math import isnan
 from pathlib import Path
@@ -20,7 +20,7 @@ from typing import Final, Self, get_args
 import numpy as np
 import numpy.typing as npt
 
-from gemmcast import device_names, modeldir, models, query, ties
+from gemmcast import device_names, feasible, modeldir, models, query, ties
 from gemmcast.config import KernelConfig, library_config
 from gemmcast.contracts import device_for
 from gemmcast.device import Device
@@ -122,6 +122,8 @@ class Predictor:
     ) -> Prediction:
         """The cost of one GEMM with one configuration.
 
+        A configuration that no such device can run (gemmcast/feasible.py) is `extrapolating`.
+
         Args:
             gemm: the problem.
             config: the kernel and its knobs; None: what the vendor's library launches by itself
@@ -130,15 +132,18 @@ class Predictor:
             cache: state of the L2 cache, "cold" or "warm".
 
         Raises:
-            InputError: the device is unknown or was not measured at this dtype, or the model cannot
-                know what the configuration's name means (gemmcast/ties.py).
+            InputError: the device is unknown or was not measured at this dtype, or the family runs
+                on another kind; or the model cannot know what the configuration's name means
+                (gemmcast/ties.py).
         """
         model = self._model
         on = _device(model, device)
         config = config or library_config(gemm.dtype, on.kind)
         ties.check_names((config,))
+        feasible.check_family(config, on)
         row = query.encode(gemm, config, on, cache=cache)
-        return _prediction(model, model.run_one(row))
+        prediction = _prediction(model, model.run_one(row))
+        return _doubted(prediction, feasible.impossible(gemm, config, on.arch))
 
     def predict_encoded(self, row: Sequence[query.Number] | query.Rows) -> dict[str, float]:
         """The values of one encoded row[len(FIELDS)] by output name, without intervals.
@@ -162,8 +167,14 @@ class Predictor:
         model = self._model
         ties.check_names(config for _, config in queries)
         on = _device(model, device)
+        for _, config in queries:
+            feasible.check_family(config, on)
         rows = [query.encode(gemm, config, on, cache=cache) for gemm, config in queries]
-        return _predictions(model, model.run(np.array(rows, dtype=np.float32)))
+        predictions = _predictions(model, model.run(np.array(rows, dtype=np.float32)))
+        doubted: list[Prediction] = []
+        for (gemm, config), prediction in zip(queries, predictions, strict=True):
+            doubted.append(_doubted(prediction, feasible.impossible(gemm, config, on.arch)))
+        return doubted
 
     def predict_rows(self, rows: query.Rows) -> Answers:
         """Encoded rows[n_rows, len(FIELDS)] -> answers[n_rows] by output name.
@@ -195,7 +206,7 @@ class Predictor:
         cache: str = "cold",
         top: int | None = None,
     ) -> list[RankedConfig]:
-        """The `top` cheapest configurations (all when None), cheapest first.
+        """The `top` cheapest configurations (all when None), cheapest first, impossible ones last.
 
         With more than PREFILTERED x `top` configurations and the objective "time", the file's
         prefilter keeps PREFILTERED x `top` of them and the whole model ranks those. What that can
@@ -211,19 +222,25 @@ class Predictor:
         rows = query.encode_configs(gemm, configs, on, cache=cache)
         tied = ties.ties_of(configs, rows)
         ties.check_names(configs)
+        for config in configs:
+            feasible.check_family(config, on)
+        reasons = [feasible.impossible(gemm, config, on.arch) for config in configs]
+        is_impossible = np.array([reason is not None for reason in reasons])
         kept = np.arange(len(rows))
         if objective == "time" and top is not None:
-            kept = _prefiltered(model, rows, PREFILTERED * top)
+            kept = _prefiltered(model, rows, is_impossible, PREFILTERED * top)
         answers = model.run(rows[kept])
         costs = np.prod([answers[name] for name in _MINIMISED[objective]], axis=0)
         if np.isnan(costs).any():
             raise _no_energy(on, objective)
-        best = np.argsort(costs, kind="stable")[:top]
+        best = np.lexsort([costs, is_impossible[kept]])[:top]
         predictions = _predictions(model, {name: array[best] for name, array in answers.items()})
         ranking: list[RankedConfig] = []
         for i, cost in zip(kept[best], predictions, strict=True):
             config = configs[i]
-            ranking.append(RankedConfig(config=config, prediction=cost, tied=tied.get(config, ())))
+            prediction = _doubted(cost, reasons[i])
+            one = RankedConfig(config=config, prediction=prediction, tied=tied.get(config, ()))
+            ranking.append(one)
         return ranking
 
     def close(self) -> None:
@@ -312,12 +329,19 @@ def _no_energy(device: Device, objective: str) -> InputError:
     return InputError("objective", objective, rule, 'use "time", or give a Device with its limit')
 
 
-def _prefiltered(model: LoadedModel, rows: query.Rows, count: int) -> npt.NDArray[np.intp]:
+def _prefiltered(
+    model: LoadedModel, rows: query.Rows, is_impossible: npt.NDArray[np.bool_], count: int
+) -> npt.NDArray[np.intp]:
     """Places of the `count` rows that the prefilter puts first, in their order; all if few."""
     estimates_us = model.estimate_us(rows) if len(rows) > count else None
     if estimates_us is None:
         return np.arange(len(rows))
-    return np.sort(np.argsort(estimates_us, kind="stable")[:count])
+    return np.sort(np.lexsort([estimates_us, is_impossible])[:count])
+
+
+def _doubted(prediction: Prediction, reason: str | None) -> Prediction:
+    """The prediction of a configuration that is impossible for this reason, or None."""
+    return prediction if reason is None else replace(prediction, extrapolating=True)
 
 
 def _predictions(model: LoadedModel, answers: Answers) -> list[Prediction]:

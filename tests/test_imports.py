@@ -97,8 +97,7 @@ FROM_AGENT = {
     # what says that an agent lives but can't start its child
     ("coordinator/fleet/cluster.py", "agent.child_process.ChildDied"),
     ("coordinator/fleet/cluster.py", "agent.spec.Hello"),
-    # pure text: the kernels of a set; a custom kernel is named by its content
-    ("coordinator/plan/configurations.py", "agent.kernels.cutlass.generate.configs"),
+    # a custom kernel is named by its content
     ("coordinator/plan/configurations.py", "agent.kernels.custom.read_custom"),
     # the device of this machine, before anything is measured
     ("coordinator/sizes.py", "agent.devices.local.local_device"),
