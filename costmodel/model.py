@@ -120,7 +120,7 @@ class CostModel(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             self._fit_parts(queries, measured, self.tree_weight, step)
             self._calibrate(queries, measured)
             return self
-        is_held_out = _held_out_rows(queries)
+        is_held_out = held_out_rows(queries)
         training = _of_rows(measured, ~is_held_out)
         held_out = _of_rows(measured, is_held_out)
         equal = dict.fromkeys(OUTPUT_OF_TARGET, 0.5)
@@ -318,7 +318,7 @@ def _best_weight(by_networks: Values, by_trees: Values, target: Values) -> float
     return best if errors[best] < WORTH * errors[0.0] else 0.0
 
 
-def _held_out_rows(queries: Rows) -> Mask:
+def held_out_rows(queries: Rows) -> Mask:
     """[n_rows] a random HELD_OUT of the shapes; of a single shape every other row."""
     shape_of = np.unique(queries[:, :3], axis=0, return_inverse=True)[1].reshape(-1)
     shapes = np.random.default_rng(0).permutation(shape_of.max() + 1)

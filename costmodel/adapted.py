@@ -1,0 +1,301 @@
+"""A model that starts from a base and learns from own samples what the base gets wrong.
+
+    own = base x exp(process + trees)      for each target, on the devices of the own samples
+
+The base (costmodel/base.py) stays as it is. A Gaussian process corrects it from the first few rows
+on; boosted trees correct what is left, where they help on held-out own shapes. A query about
+another device has the base's answer. The file is one ONNX graph again, the base inside it.
+docs/decisions/0020-a-base.md has the figures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, NamedTuple, Self
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.ensemble import HistGradientBoostingRegressor
+
+from costmodel import graph_ops
+from costmodel.base import USUAL_MARGIN, Answers, Base
+from costmodel.categories import Categories
+from costmodel.dataset import TrainingSet, with_unresolved_copies
+from costmodel.gaussian_process import Points, Process, fit_process
+from costmodel.graph_ops import Array
+from costmodel.model import Predicted, held_out_rows
+from costmodel.outputs import (
+    MIN_POWER_ROWS,
+    OUTPUT_OF_TARGET,
+    KnownLimits,
+    Measured,
+    Values,
+    compose,
+    log_targets,
+    outputs_of,
+)
+from costmodel.own_devices import OwnDevices
+from costmodel.process_inputs import groups_of, points_of
+from costmodel.progress import Step, no_step
+from costmodel.terms import Terms, terms
+from costmodel.training_range import TrainingRange
+from costmodel.trees import TreeSettings, fit_trees, predict_trees
+from costmodel.widths import Widths
+from gemmcast.query import AT, Rows
+
+TREES: Final = TreeSettings(iterations=100, leaves=15, learning_rate=0.05, min_leaf_rows=5)
+MIN_TREE_ROWS: Final = 150
+"""With fewer rows of a target, trees are not tried."""
+WORTH: Final = 0.98
+"""Error on held-out shapes with trees over the error without, from which on they are taken."""
+MIN_KNOWN_ROWS: Final = 20
+"""Own rows from which on a kind of kernel does not extrapolate because the base lacks it."""
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Correction:
+    """Of one target, on one type of device."""
+
+    process: Process | None
+    trees: HistGradientBoostingRegressor | None
+
+    def value(self, points: Points, quantities: Array) -> Array:
+        """[n, 1] in logarithms; array-API code, traced into the graph."""
+        xp = quantities.__array_namespace__()
+        value = 0.0 * quantities[:, :1]
+        if self.process is not None:
+            value = value + xp.astype(self.process.value(points), xp.float32)
+        if self.trees is not None:
+            value = value + predict_trees(self.trees, quantities)
+        return value
+
+
+class Asked(NamedTuple):
+    """What is computed of some queries before any correction."""
+
+    terms: Terms
+    answers: Answers
+    points: Points
+    shares: list[Array]
+    """For each type of own device [n, 1] whether the query is about it."""
+
+
+class AdaptedModel:
+    """A base with what own samples say. It has what the trainer uses of a CostModel."""
+
+    outputs_: tuple[str, ...]
+    targets_: tuple[str, ...]
+    tree_weight_: dict[str, float]
+    """Target -> 1 where trees correct what is left, else 0."""
+
+    def __init__(self, base: Base) -> None:
+        self.base = base
+
+    # fitting
+
+    def fit_dataset(self, data: TrainingSet, step: Step = no_step) -> Self:
+        """Fit on own samples, with library defaults once more as queries without knobs.
+
+        A fifth of their shapes says whether trees help and how wide the intervals are.
+        """
+        rows = with_unresolved_copies(data)
+        is_held_out = held_out_rows(rows.queries)
+        trial = rows.take(~is_held_out)
+        held_out = rows.take(is_held_out)
+        self._start(rows.queries, rows.measured)
+        step("corrections", 0, 2)
+        self._fit_corrections(trial.queries, trial.measured, with_trees=set(self.targets_))
+        with_trees = self._worth_trees(held_out.queries, held_out.measured)
+        self.tree_weight_ = {name: float(name in with_trees) for name in self.targets_}
+        self.calibrate(held_out)
+        step("corrections", 1, 2)
+        self._fit_corrections(rows.queries, rows.measured, with_trees)
+        return self
+
+    def calibrate(self, data: TrainingSet) -> Self:
+        """Replace the intervals by those of own shapes that the model was not trained on."""
+        rows = with_unresolved_copies(data)
+        asked = self._asked(rows.queries)
+        composed = self._composed(rows.queries, asked)
+        margins = self._base_margins(asked)
+        excess: dict[str, Values] = {}
+        for i, name in enumerate(self.outputs_):
+            # throughput is as uncertain as the runtime that it is computed from
+            source = "runtime_us" if name == "tflops" else name
+            measured = np.asarray(rows.measured[source], dtype=np.float64)
+            error = np.abs(np.log(measured / composed[source][:, 0]))
+            excess[name] = error / margins[:, i]
+        self.widths_ = Widths.of(excess, groups_of(rows.queries)[:, 0])
+        return self
+
+    def _start(self, queries: Rows, measured: Measured) -> None:
+        """What own rows say besides corrections: outputs, devices, limits, range."""
+        self.devices_ = OwnDevices.of(queries)
+        known = terms(queries)
+        logs = log_targets(known.floor_us[:, 0], queries, measured)
+        self.targets_ = tuple(name for name in OUTPUT_OF_TARGET if self._has(name, logs))
+        self.outputs_ = outputs_of(self.targets_)
+        self.limits_ = self.base.limits
+        if "power" in self.targets_:
+            with_power = ~np.isnan(logs["power"])
+            own = KnownLimits.of(queries[with_power, AT["power_limit_w"]].astype(np.float64))
+            self.limits_ = own.joined(self.base.limits)
+        self.categories_ = _frequent(queries)
+        self.range_ = TrainingRange.of(known.quantities)
+
+    def _has(self, target: str, logs: Mapping[str, Values]) -> bool:
+        """Whether the base has the target, or enough own rows have."""
+        own_rows = int(np.sum(~np.isnan(logs[target])))
+        return OUTPUT_OF_TARGET[target] in self.base.outputs or own_rows >= MIN_POWER_ROWS
+
+    def _fit_corrections(self, queries: Rows, measured: Measured, with_trees: set[str]) -> None:
+        """For each type of own device and each target."""
+        asked = self._asked(queries)
+        residuals = self._residuals(asked, queries, measured)
+        self.corrections_: list[dict[str, Correction]] = []
+        for share in asked.shares:
+            rows = np.flatnonzero(share[:, 0] > 0)
+            points = asked.points.take(rows)
+            quantities = asked.terms.quantities[rows]
+            of_type: dict[str, Correction] = {}
+            for name in self.targets_:
+                of_type[name] = _corrected(
+                    points, quantities, residuals[name][rows], name in with_trees
+                )
+            self.corrections_.append(of_type)
+
+    def _residuals(self, asked: Asked, queries: Rows, measured: Measured) -> dict[str, Values]:
+        """Target -> [n] logarithm of what was measured over what the base says."""
+        logs = log_targets(asked.terms.floor_us[:, 0], queries, measured)
+        factors = self._base_factors(asked)
+        residuals: dict[str, Values] = {}
+        for name in self.targets_:
+            residuals[name] = logs[name] - np.log(factors[name][:, 0].astype(np.float64))
+        return residuals
+
+    def _worth_trees(self, queries: Rows, measured: Measured) -> set[str]:
+        """The targets whose held-out errors are clearly smaller with trees."""
+        asked = self._asked(queries)
+        residuals = self._residuals(asked, queries, measured)
+        worth: set[str] = set()
+        for name in self.targets_:
+            without = residuals[name] - self._correction(asked, name, trees=False)[:, 0]
+            with_them = residuals[name] - self._correction(asked, name)[:, 0]
+            has_trees = any(of_type[name].trees is not None for of_type in self.corrections_)
+            if has_trees and _mean(with_them) < WORTH * _mean(without):
+                worth.add(name)
+        return worth
+
+    # prediction
+
+    def predict(self, queries: Rows) -> Predicted:
+        """Every output, low and high, and extrapolating, of queries[n_rows, n_fields]."""
+        return {name: np.asarray(values) for name, values in self.evaluate(queries).items()}
+
+    def evaluate(self, query: Array) -> dict[str, Array]:
+        """`predict` as array-API code, traced into the graph."""
+        xp = query.__array_namespace__()
+        asked = self._asked(query)
+        composed = self._composed(query, asked)
+        is_own = self._is_own(asked)
+        widened = self.widths_.factors(self.outputs_, groups_of(query))
+        widths = xp.where(is_own, widened, xp.asarray(np.float32(1)))
+        factor = xp.exp(self._base_margins(asked) * widths)
+        values = xp.concat([composed[name] for name in self.outputs_], axis=1)
+        extrapolating = asked.answers.extrapolating
+        if len(self.categories_):
+            one_hot = self.categories_.one_hot(query)
+            is_beyond = self.range_.is_outside(asked.terms.quantities, one_hot)
+            extrapolating = extrapolating & (~is_own | xp.reshape(is_beyond, (-1, 1)))
+        return {
+            **{name: graph_ops.squeeze(composed[name]) for name in self.outputs_},
+            "low": values / factor,
+            "high": values * factor,
+            "extrapolating": graph_ops.squeeze(extrapolating),
+        }
+
+    def prefilter(self, query: Array) -> Array:
+        """[n] runtime_us by the base's smaller graph, with the processes' corrections."""
+        xp = query.__array_namespace__()
+        known = terms(query)
+        points = points_of(query, known.quantities)
+        correction = 0.0 * known.floor_us
+        for share, of_type in zip(self.devices_.shares(query), self.corrections_, strict=True):
+            process = of_type["runtime"].process
+            if process is not None:
+                correction = correction + share * xp.astype(process.value(points), xp.float32)
+        return graph_ops.squeeze(self.base.prefilter(query) * xp.exp(correction))
+
+    def _asked(self, query: Array) -> Asked:
+        known = terms(query)
+        return Asked(
+            terms=known,
+            answers=self.base.answers(query, any_limit=self.limits_ != self.base.limits),
+            points=points_of(query, known.quantities),
+            shares=self.devices_.shares(query),
+        )
+
+    def _composed(self, query: Array, asked: Asked) -> dict[str, Array]:
+        """Output -> [n, 1]."""
+        xp = query.__array_namespace__()
+        limit_w = asked.terms.power_limit_w
+        if "power" in self.targets_:
+            limit_w = self.limits_.known(limit_w)
+        factors = self._base_factors(asked)
+        corrections: dict[str, Array] = {}
+        for name in self.targets_:
+            corrections[name] = factors[name] * xp.exp(self._correction(asked, name))
+        return compose(asked.terms.floor_us, limit_w, asked.terms.flops, corrections)
+
+    def _base_factors(self, asked: Asked) -> dict[str, Array]:
+        """Target -> [n, 1] what the base says, over floor, runtime or limit."""
+        runtime = asked.answers.runtime_us / asked.terms.floor_us
+        return {"runtime": runtime, **asked.answers.factors}
+
+    def _base_margins(self, asked: Asked) -> Array:
+        """[n, n_outputs] half the widths of the base's intervals, in logarithms."""
+        margins = asked.answers.margins
+        if self.outputs_ == self.base.outputs:
+            return margins
+        xp = margins.__array_namespace__()
+        of_output = dict(zip(self.base.outputs, graph_ops.split(margins, [1] * margins.shape[1]), strict=True))
+        usual = 0.0 * asked.terms.floor_us + USUAL_MARGIN
+        return xp.concat([of_output.get(name, usual) for name in self.outputs_], axis=1)
+
+    def _correction(self, asked: Asked, target: str, *, trees: bool = True) -> Array:
+        """[n, 1] in logarithms; 0 for the devices that no own row is of."""
+        total = 0.0 * asked.terms.floor_us
+        for share, of_type in zip(asked.shares, self.corrections_, strict=True):
+            correction = of_type[target]
+            if not trees:
+                correction = Correction(process=correction.process, trees=None)
+            total = total + share * correction.value(asked.points, asked.terms.quantities)
+        return total
+
+    def _is_own(self, asked: Asked) -> Array:
+        """[n, 1] bool: whether own rows are of the device."""
+        xp = asked.terms.floor_us.__array_namespace__()
+        return xp.sum(xp.concat(asked.shares, axis=1), axis=1, keepdims=True) > 0.0
+
+
+def _corrected(
+    points: Points, quantities: npt.NDArray[np.float32], residuals: Values, with_trees: bool
+) -> Correction:
+    """The correction that residuals[n] ask for, NaN where nothing was measured."""
+    process = fit_process(points, residuals)
+    rows = int(np.sum(~np.isnan(residuals)))
+    if process is None or not with_trees or rows < MIN_TREE_ROWS:
+        return Correction(process=process, trees=None)
+    left = residuals - process.value(points)[:, 0]
+    return Correction(process=process, trees=fit_trees(TREES, quantities, left))
+
+
+def _frequent(queries: Rows) -> Categories:
+    """The categories that enough rows have."""
+    every = Categories.of(queries)
+    counts = every.one_hot(queries).sum(axis=0)
+    return every.chosen(counts >= MIN_KNOWN_ROWS)
+
+
+def _mean(errors: Values) -> float:
+    return float(np.nanmean(np.abs(errors)))
