@@ -20,6 +20,7 @@ from typer.main import get_command
 from coordinator.options import (
     Address,
     AsJson,
+    BaseNames,
     Constants,
     DemoDataset,
     DemoDirectory,
@@ -161,10 +162,12 @@ def train(
     min_rows: MinRows = 100,
     holdout: Holdout = 0.15,
     exam: ExamFile = None,
+    base: BaseNames = None,
     json: AsJson = False,
 ) -> None:
     """Train on a workspace's samples and publish; the winner becomes this node's model."""
     from coordinator import terminal
+    from coordinator.fleet.bases import base_for, named_bases
     from coordinator.fleet.publishing import publish_or_keep
     from coordinator.fleet.trainer import champion_model, fit_and_judge
     from coordinator.progress import stages
@@ -177,6 +180,7 @@ def train(
 
     settings = TrainSettings(min_rows=min_rows, holdout=holdout)
     tested_with = None if exam is None else read_exam(exam)
+    bases = named_bases(base)
     place = Workspace(workspace)
     if store is None:
         place.must_exist()
@@ -190,7 +194,15 @@ def train(
         champion = champion_model(versions)
         with stages("training") as step:
             table = samples.read()
-            judged = fit_and_judge(table, settings, samples.version, champion, step, tested_with)
+            judged = fit_and_judge(
+                table,
+                settings,
+                samples.version,
+                champion,
+                step,
+                tested_with,
+                base_for(table, bases),
+            )
         version = publish_or_keep(versions, judged, champion, place.kept)
         model, card, objection = judged
         if version is not None:
@@ -198,6 +210,7 @@ def train(
     values = {
         "version": version,
         "objection": objection,
+        "base": card.base,
         "rows": card.rows,
         "exam": card.exam,
         "scores": card.scores,

@@ -38,19 +38,24 @@ from costmodel.outputs import (
 from costmodel.own_devices import OwnDevices
 from costmodel.process_inputs import groups_of, points_of
 from costmodel.progress import Step, no_step
-from costmodel.terms import Terms, terms
+from costmodel.terms import QUANTITIES, Terms, terms
 from costmodel.training_range import TrainingRange
 from costmodel.trees import TreeSettings, fit_trees, predict_trees
 from costmodel.widths import Widths
 from gemmcast.query import AT, Rows
 
-TREES: Final = TreeSettings(iterations=100, leaves=15, learning_rate=0.05, min_leaf_rows=5)
-MIN_TREE_ROWS: Final = 150
-"""With fewer rows of a target, trees are not tried."""
+TREES: Final = TreeSettings(iterations=150, leaves=31, learning_rate=0.05, min_leaf_rows=10)
+MIN_TRIAL_ROWS: Final = 400
+"""With fewer rows of a target, the process alone corrects it: a fifth of them would say nothing."""
 WORTH: Final = 0.98
-"""Error on held-out shapes with trees over the error without, from which on they are taken."""
+"""Error on held-out shapes with one more part over the error without, from which on it is taken."""
+SLOWER_DRAWS_LESS: Final = np.float32(0.5)
+"""What a runtime is longer by, the power above idle is less by this share of: over the base's own
+errors the slope is 0.1 to 0.8, so a runtime that is corrected alone would spoil the energy."""
+IDLE_COLUMN: Final = np.array([QUANTITIES.index("idle_power_w")])
 MIN_KNOWN_ROWS: Final = 20
 """Own rows from which on a kind of kernel does not extrapolate because the base lacks it."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Correction:
@@ -70,6 +75,21 @@ class Correction:
         return value
 
 
+class Parts(NamedTuple):
+    """What corrects a target."""
+
+    process: bool
+    trees: bool
+
+
+NOTHING, PROCESS, TREES_ALONE, BOTH = (
+    Parts(process=False, trees=False),
+    Parts(process=True, trees=False),
+    Parts(process=False, trees=True),
+    Parts(process=True, trees=True),
+)
+
+
 class Asked(NamedTuple):
     """What is computed of some queries before any correction."""
 
@@ -85,8 +105,6 @@ class AdaptedModel:
 
     outputs_: tuple[str, ...]
     targets_: tuple[str, ...]
-    tree_weight_: dict[str, float]
-    """Target -> 1 where trees correct what is left, else 0."""
 
     def __init__(self, base: Base) -> None:
         self.base = base
@@ -103,14 +121,18 @@ class AdaptedModel:
         trial = rows.take(~is_held_out)
         held_out = rows.take(is_held_out)
         self._start(rows.queries, rows.measured)
-        step("corrections", 0, 2)
-        self._fit_corrections(trial.queries, trial.measured, with_trees=set(self.targets_))
-        with_trees = self._worth_trees(held_out.queries, held_out.measured)
-        self.tree_weight_ = {name: float(name in with_trees) for name in self.targets_}
+        step("trial corrections", 0, 1)
+        self.parts_ = self._best_parts(trial, held_out)
+        self._fit_corrections(trial, self.parts_)
         self.calibrate(held_out)
-        step("corrections", 1, 2)
-        self._fit_corrections(rows.queries, rows.measured, with_trees)
+        step("corrections", 0, 1)
+        self._fit_corrections(rows, self.parts_)
         return self
+
+    @property
+    def tree_weight_(self) -> dict[str, float]:
+        """Target -> 1 where trees correct what is left, else 0."""
+        return {name: float(self.parts_[name].trees) for name in self.targets_}
 
     def calibrate(self, data: TrainingSet) -> Self:
         """Replace the intervals by those of own shapes that the model was not trained on."""
@@ -148,10 +170,37 @@ class AdaptedModel:
         own_rows = int(np.sum(~np.isnan(logs[target])))
         return OUTPUT_OF_TARGET[target] in self.base.outputs or own_rows >= MIN_POWER_ROWS
 
-    def _fit_corrections(self, queries: Rows, measured: Measured, with_trees: set[str]) -> None:
+    def _best_parts(self, trial: TrainingSet, held_out: TrainingSet) -> dict[str, Parts]:
+        """Target -> the parts with the smallest error on held-out shapes; the fewer, the better."""
+        best: dict[str, Parts] = {}
+        errors: dict[str, float] = {}
+        for parts in (PROCESS, NOTHING, TREES_ALONE, BOTH):
+            self._fit_corrections(trial, dict.fromkeys(self.targets_, parts))
+            of_parts = self._mean_errors(held_out)
+            for name in self.targets_:
+                is_trial = _rows_with(trial, name) >= MIN_TRIAL_ROWS
+                # the first is the one before anything is tried; nothing at all needs no proof
+                worth = 1.0 if parts == NOTHING else WORTH
+                is_first = name not in best
+                if is_first or (is_trial and of_parts[name] < worth * errors[name]):
+                    best[name], errors[name] = parts, of_parts[name]
+        return best
+
+    def _mean_errors(self, data: TrainingSet) -> dict[str, float]:
+        """Target -> mean absolute error in logarithms; NaN without a row."""
+        asked = self._asked(data.queries)
+        residuals = self._residuals(asked, data.queries, data.measured)
+        errors: dict[str, float] = {}
+        for name in self.targets_:
+            left = residuals[name] - self._correction(asked, name)[:, 0]
+            known = left[~np.isnan(left)]
+            errors[name] = float(np.abs(known).mean()) if len(known) else np.nan
+        return errors
+
+    def _fit_corrections(self, data: TrainingSet, parts: Mapping[str, Parts]) -> None:
         """For each type of own device and each target."""
-        asked = self._asked(queries)
-        residuals = self._residuals(asked, queries, measured)
+        asked = self._asked(data.queries)
+        residuals = self._residuals(asked, data.queries, data.measured)
         self.corrections_: list[dict[str, Correction]] = []
         for share in asked.shares:
             rows = np.flatnonzero(share[:, 0] > 0)
@@ -159,9 +208,8 @@ class AdaptedModel:
             quantities = asked.terms.quantities[rows]
             of_type: dict[str, Correction] = {}
             for name in self.targets_:
-                of_type[name] = _corrected(
-                    points, quantities, residuals[name][rows], name in with_trees
-                )
+                left = residuals[name][rows]
+                of_type[name] = _corrected(points, quantities, left, parts[name])
             self.corrections_.append(of_type)
 
     def _residuals(self, asked: Asked, queries: Rows, measured: Measured) -> dict[str, Values]:
@@ -171,20 +219,10 @@ class AdaptedModel:
         residuals: dict[str, Values] = {}
         for name in self.targets_:
             residuals[name] = logs[name] - np.log(factors[name][:, 0].astype(np.float64))
+        if "power" in residuals:
+            lead = self._lead(asked)[:, 0]
+            residuals["power"] = residuals["power"] + lead * residuals["runtime"]
         return residuals
-
-    def _worth_trees(self, queries: Rows, measured: Measured) -> set[str]:
-        """The targets whose held-out errors are clearly smaller with trees."""
-        asked = self._asked(queries)
-        residuals = self._residuals(asked, queries, measured)
-        worth: set[str] = set()
-        for name in self.targets_:
-            without = residuals[name] - self._correction(asked, name, trees=False)[:, 0]
-            with_them = residuals[name] - self._correction(asked, name)[:, 0]
-            has_trees = any(of_type[name].trees is not None for of_type in self.corrections_)
-            if has_trees and _mean(with_them) < WORTH * _mean(without):
-                worth.add(name)
-        return worth
 
     # prediction
 
@@ -241,11 +279,20 @@ class AdaptedModel:
         limit_w = asked.terms.power_limit_w
         if "power" in self.targets_:
             limit_w = self.limits_.known(limit_w)
+        logs = {name: self._correction(asked, name) for name in self.targets_}
+        if "power" in logs:
+            logs["power"] = logs["power"] - self._lead(asked) * logs["runtime"]
         factors = self._base_factors(asked)
-        corrections: dict[str, Array] = {}
-        for name in self.targets_:
-            corrections[name] = factors[name] * xp.exp(self._correction(asked, name))
+        corrections = {name: factors[name] * xp.exp(logs[name]) for name in self.targets_}
         return compose(asked.terms.floor_us, limit_w, asked.terms.flops, corrections)
+
+    def _lead(self, asked: Asked) -> Array:
+        """[n, 1] by what power falls where the runtime rises, in logarithms."""
+        xp = asked.terms.floor_us.__array_namespace__()
+        idle_w = xp.take(asked.terms.quantities, xp.asarray(IDLE_COLUMN), axis=1)
+        base_w = asked.terms.power_limit_w * asked.answers.factors["power"]
+        above_idle = xp.maximum(1.0 - idle_w / base_w, 0.0 * idle_w)
+        return xp.where(idle_w > 0.0, SLOWER_DRAWS_LESS * above_idle, 0.0 * idle_w)
 
     def _base_factors(self, asked: Asked) -> dict[str, Array]:
         """Target -> [n, 1] what the base says, over floor, runtime or limit."""
@@ -258,18 +305,18 @@ class AdaptedModel:
         if self.outputs_ == self.base.outputs:
             return margins
         xp = margins.__array_namespace__()
-        of_output = dict(zip(self.base.outputs, graph_ops.split(margins, [1] * margins.shape[1]), strict=True))
+        of_output = dict(
+            zip(self.base.outputs, graph_ops.split(margins, [1] * margins.shape[1]), strict=True)
+        )
         usual = 0.0 * asked.terms.floor_us + USUAL_MARGIN
         return xp.concat([of_output.get(name, usual) for name in self.outputs_], axis=1)
 
-    def _correction(self, asked: Asked, target: str, *, trees: bool = True) -> Array:
+    def _correction(self, asked: Asked, target: str) -> Array:
         """[n, 1] in logarithms; 0 for the devices that no own row is of."""
         total = 0.0 * asked.terms.floor_us
         for share, of_type in zip(asked.shares, self.corrections_, strict=True):
-            correction = of_type[target]
-            if not trees:
-                correction = Correction(process=correction.process, trees=None)
-            total = total + share * correction.value(asked.points, asked.terms.quantities)
+            value = of_type[target].value(asked.points, asked.terms.quantities)
+            total = total + share * value
         return total
 
     def _is_own(self, asked: Asked) -> Array:
@@ -279,15 +326,22 @@ class AdaptedModel:
 
 
 def _corrected(
-    points: Points, quantities: npt.NDArray[np.float32], residuals: Values, with_trees: bool
+    points: Points, quantities: npt.NDArray[np.float32], residuals: Values, parts: Parts
 ) -> Correction:
     """The correction that residuals[n] ask for, NaN where nothing was measured."""
-    process = fit_process(points, residuals)
-    rows = int(np.sum(~np.isnan(residuals)))
-    if process is None or not with_trees or rows < MIN_TREE_ROWS:
+    process = fit_process(points, residuals) if parts.process else None
+    if not parts.trees:
         return Correction(process=process, trees=None)
-    left = residuals - process.value(points)[:, 0]
-    return Correction(process=process, trees=fit_trees(TREES, quantities, left))
+    if process is not None:
+        residuals = residuals - process.value(points)[:, 0]
+    if np.isnan(residuals).all():
+        return Correction(process=process, trees=None)
+    return Correction(process=process, trees=fit_trees(TREES, quantities, residuals))
+
+
+def _rows_with(data: TrainingSet, target: str) -> int:
+    """How many rows have a target."""
+    return int(np.sum(~np.isnan(data.measured[OUTPUT_OF_TARGET[target]])))
 
 
 def _frequent(queries: Rows) -> Categories:
@@ -295,7 +349,3 @@ def _frequent(queries: Rows) -> Categories:
     every = Categories.of(queries)
     counts = every.one_hot(queries).sum(axis=0)
     return every.chosen(counts >= MIN_KNOWN_ROWS)
-
-
-def _mean(errors: Values) -> float:
-    return float(np.nanmean(np.abs(errors)))

@@ -22,14 +22,14 @@ import numpy.typing as npt
 from costmodel import graph_ops
 from costmodel.graph_ops import Array
 from costmodel.onnx_session import open_session
-from costmodel.outputs import KnownLimits
+from costmodel.outputs import KnownLimits, Values
 from gemmcast import modeldir
 from gemmcast.card import ModelCard
 from gemmcast.config import FAMILIES
 from gemmcast.device import Device
 from gemmcast.errors import InputError
 from gemmcast.modelfile import PREFILTER_KEY, LoadedModel
-from gemmcast.query import AT, CONTRACT, EXTRAPOLATING, FAMILY_CODES, FIELDS, INPUT, INTERVALS
+from gemmcast.query import AT, CONTRACT, EXTRAPOLATING, FAMILY_CODES, FIELDS, INPUT, INTERVALS, Rows
 
 Mask = npt.NDArray[np.bool_]
 USUAL_MARGIN: Final = np.float32(0.1)
@@ -142,6 +142,11 @@ class Base:
             extrapolating=xp.reshape(named[EXTRAPOLATING], (-1, 1)) | (asked_w != limit_w),
         )
 
+    def predict(self, queries: Rows) -> dict[str, Values]:
+        """Output -> [n_rows], as the file answers queries[n_rows, n_fields]."""
+        named = self._run(queries)
+        return {name: named[name].astype(np.float64) for name in self.outputs}
+
     def prefilter(self, query: Array) -> Array:
         """[n, 1] about runtime_us, by its smaller graph; by the whole one where it has none."""
         xp = query.__array_namespace__()
@@ -180,15 +185,17 @@ class Base:
         return {"model": self.model, "name": self.name, "card": self.card}
 
 
-def choose(bases: Sequence[Base], devices: Sequence[Device]) -> Base | None:
-    """The first base that contains one of these types of device, else the first of their kind."""
-    names = {device.name for device in devices}
-    kinds = {device.kind for device in devices}
+def choose(bases: Sequence[Base], kinds: Mapping[str, str]) -> Base | None:
+    """The first base that contains one of these types of device, else the first of their kind.
+
+    Args:
+        kinds: name of a type of device -> its kind.
+    """
     for base in bases:
-        if names & {device.name for device in base.devices}:
+        if any(device.name in kinds for device in base.devices):
             return base
     for base in bases:
-        if kinds & {device.kind for device in base.devices}:
+        if any(device.kind in kinds.values() for device in base.devices):
             return base
     return None
 

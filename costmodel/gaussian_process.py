@@ -3,7 +3,7 @@
     value(q) = sum over the rows i of w_i k(q, i)
     k(q, i)  = all^2 + kind^2 [same kind] + group^2 [same group]
                + near^2 exp(-|x_q - x_i|^2 / (2 length^2))
-    w        = (K + noise^2)^-1 y
+    w        = (K + shape^2 [same shape] + noise^2)^-1 y
 
 A kind is a family with a dtype; a group is also with or without a named algorithm. So the first
 three terms are offsets, each shrunken by how few rows speak for it, and the last one is local. The
@@ -52,9 +52,12 @@ class Points(NamedTuple):
     groups: Array
     """[n, 1] a number for each group."""
 
+    shapes: Array
+    """[n, 1] a number for each shape."""
+
     def take(self, rows: npt.NDArray[np.int64]) -> Points:
         """The points with these numbers."""
-        return Points(self.inputs[rows], self.kinds[rows], self.groups[rows])
+        return Points(*(values[rows] for values in self))
 
 
 class Scales(NamedTuple):
@@ -64,6 +67,7 @@ class Scales(NamedTuple):
     kind: float
     group: float
     near: float
+    shape: float
     length: float
     noise: float
 
@@ -73,10 +77,11 @@ CHOICES: Final = {
     "kind": SCALES,
     "group": SCALES,
     "near": SCALES,
+    "shape": SCALES,
     "length": LENGTHS,
     "noise": NOISES,
 }
-FIRST: Final = Scales(all=0.0, kind=0.0, group=0.0, near=0.0, length=1.0, noise=0.04)
+FIRST: Final = Scales(all=0.0, kind=0.0, group=0.0, near=0.0, shape=0.0, length=1.0, noise=0.04)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,7 +182,7 @@ def _score(points: Points, values: Values, scales: Scales) -> float:
     """Logarithm of the likelihood, less one for each term that there is."""
     factor = np.linalg.cholesky(_covariance(points, scales))
     whitened = np.linalg.solve(factor, values)
-    terms = np.count_nonzero([scales.all, scales.kind, scales.group, scales.near])
+    terms = np.count_nonzero(scales[:5])
     return float(-0.5 * whitened @ whitened - np.log(np.diag(factor)).sum() - terms)
 
 
@@ -191,6 +196,7 @@ def _covariance(points: Points, scales: Scales) -> Matrix:
         + scales.kind**2 * (points.kinds == points.kinds.T)
         + scales.group**2 * (points.groups == points.groups.T)
         + scales.near**2 * np.exp(-0.5 * distances)
+        + scales.shape**2 * (points.shapes == points.shapes.T)
         + scales.noise**2 * np.eye(len(inputs))
     )
     return covariance

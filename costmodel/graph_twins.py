@@ -41,7 +41,8 @@ def _content(node: onnx.NodeProto) -> bytes:
     del content.output[:]
     # how many there are matters, and which optional ones are left out
     content.output.extend("x" if name else "" for name in node.output)
-    return content.SerializeToString(deterministic=True)
+    data: bytes = content.SerializeToString(deterministic=True)
+    return data
 
 
 def _twins_of_initializers(graph: onnx.GraphProto) -> dict[str, str]:

@@ -63,7 +63,8 @@ def points_of(query: Array, quantities: Array) -> Points:
     inputs = xp.astype(xp.concat([shares, logs, warm], axis=1), xp.float64)
     kinds = graph_ops.matmul(query, xp.asarray(TO_KIND))
     named = FAMILY_STEP / 2 * _is_named(query)
-    return Points(inputs, kinds, kinds + named)
+    shapes = graph_ops.matmul(query, xp.asarray(TO_SHAPE))
+    return Points(inputs, kinds, kinds + named, shapes)
 
 
 def groups_of(query: Array) -> Array:
@@ -108,4 +109,6 @@ LOG_SCALES: Final = np.array(list(LOGARITHMS.values()), dtype=np.float32)
 TO_WARM: Final = _sum_of({"warm": 1})
 TO_FAMILY: Final = _sum_of({"family": 1})
 TO_ALGORITHM: Final = _sum_of({"algorithm": 1})
+# Which shape is which: different sums of different sizes, but for chance
+TO_SHAPE: Final = _sum_of({"m": 1, "n": np.sqrt(2), "k": np.sqrt(3)})
 TO_KIND: Final = _sum_of({"family": FAMILY_STEP, "dtype": 1})
