@@ -84,6 +84,11 @@ class Base:
             card = ModelCard.from_json(beside.read_text(encoding="utf-8"))
         return cls(model=model, name=name or path.name, card=card)
 
+    @classmethod
+    def of(cls, model: bytes, name: str) -> Self:
+        """A file's content, without a card."""
+        return cls(model=model, name=name, card=_bare_card(LoadedModel(model, name, "base"), model))
+
     @property
     def title(self) -> str:
         """Name and hash, for cards."""
@@ -141,6 +146,10 @@ class Base:
             margins=0.5 * xp.log(high / low),
             extrapolating=xp.reshape(named[EXTRAPOLATING], (-1, 1)) | (asked_w != limit_w),
         )
+
+    def answered(self, queries: Rows) -> dict[str, npt.NDArray[np.generic]]:
+        """Every output, low and high, and extrapolating, as the file answers them."""
+        return dict(self._run(queries))
 
     def predict(self, queries: Rows) -> dict[str, Values]:
         """Output -> [n_rows], as the file answers queries[n_rows, n_fields]."""
