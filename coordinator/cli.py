@@ -167,46 +167,23 @@ def train(
 ) -> None:
     """Train on a workspace's samples and publish; the winner becomes this node's model."""
     from coordinator import terminal
-    from coordinator.fleet.bases import base_for, named_bases
-    from coordinator.fleet.publishing import publish_or_keep
-    from coordinator.fleet.trainer import champion_model, fit_and_judge
+    from coordinator.fleet.bases import named_bases
+    from coordinator.fleet.session import Places
     from coordinator.progress import stages
-    from coordinator.samples.store import SampleStore
+    from coordinator.training import train_workspace
     from coordinator.workspace import Workspace
     from costmodel.exam import read_exam
     from costmodel.settings import TrainSettings
-    from gemmcast import modeldir
-    from registry.registry import Registry
 
     settings = TrainSettings(min_rows=min_rows, holdout=holdout)
     tested_with = None if exam is None else read_exam(exam)
     bases = named_bases(base)
-    place = Workspace(workspace)
-    if store is None:
-        place.must_exist()
-    else:
-        # Refused before the workspace is made.
-        SampleStore.open(store, create=False)
-    with place.locked():
-        samples = SampleStore.open(store or place.samples, create=False)
-        versions = Registry(registry or place.registry)
-        versions.check()
-        champion = champion_model(versions)
-        with stages("training") as step:
-            table = samples.read()
-            judged = fit_and_judge(
-                table,
-                settings,
-                samples.version,
-                champion,
-                step,
-                tested_with,
-                base_for(table, bases),
-            )
-        version = publish_or_keep(versions, judged, champion, place.kept)
-        model, card, objection = judged
-        if version is not None:
-            modeldir.put_model(place.node, model, version)
+    places = Places(store=store, registry=registry)
+    with stages("training") as step:
+        version, judged = train_workspace(
+            Workspace(workspace), places, settings, bases, tested_with, step
+        )
+    _, card, objection = judged
     values = {
         "version": version,
         "objection": objection,
