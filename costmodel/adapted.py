@@ -10,7 +10,7 @@ docs/decisions/0020-a-base.md has the figures.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple, Self
 
@@ -172,26 +172,27 @@ class AdaptedModel:
 
     def _best_parts(self, trial: TrainingSet, held_out: TrainingSet) -> dict[str, Parts]:
         """Target -> the parts with the smallest error on held-out shapes; the fewer, the better."""
-        best: dict[str, Parts] = {}
-        errors: dict[str, float] = {}
+        best = dict.fromkeys(self.targets_, PROCESS)
+        tried = [name for name in self.targets_ if _rows_with(trial, name) >= MIN_TRIAL_ROWS]
+        if not tried:
+            return best
+        errors = dict.fromkeys(tried, np.inf)
         for parts in (PROCESS, NOTHING, TREES_ALONE, BOTH):
-            self._fit_corrections(trial, dict.fromkeys(self.targets_, parts))
-            of_parts = self._mean_errors(held_out)
-            for name in self.targets_:
-                is_trial = _rows_with(trial, name) >= MIN_TRIAL_ROWS
-                # the first is the one before anything is tried; nothing at all needs no proof
-                worth = 1.0 if parts == NOTHING else WORTH
-                is_first = name not in best
-                if is_first or (is_trial and of_parts[name] < worth * errors[name]):
+            self._fit_corrections(trial, dict.fromkeys(tried, parts))
+            of_parts = self._mean_errors(held_out, tried)
+            # nothing at all needs no proof
+            worth = 1.0 if parts == NOTHING else WORTH
+            for name in tried:
+                if of_parts[name] < worth * errors[name]:
                     best[name], errors[name] = parts, of_parts[name]
         return best
 
-    def _mean_errors(self, data: TrainingSet) -> dict[str, float]:
+    def _mean_errors(self, data: TrainingSet, targets: Sequence[str]) -> dict[str, float]:
         """Target -> mean absolute error in logarithms; NaN without a row."""
         asked = self._asked(data.queries)
         residuals = self._residuals(asked, data.queries, data.measured)
         errors: dict[str, float] = {}
-        for name in self.targets_:
+        for name in targets:
             left = residuals[name] - self._correction(asked, name)[:, 0]
             known = left[~np.isnan(left)]
             errors[name] = float(np.abs(known).mean()) if len(known) else np.nan
@@ -207,9 +208,9 @@ class AdaptedModel:
             points = asked.points.take(rows)
             quantities = asked.terms.quantities[rows]
             of_type: dict[str, Correction] = {}
-            for name in self.targets_:
+            for name, of_target in parts.items():
                 left = residuals[name][rows]
-                of_type[name] = _corrected(points, quantities, left, parts[name])
+                of_type[name] = _corrected(points, quantities, left, of_target)
             self.corrections_.append(of_type)
 
     def _residuals(self, asked: Asked, queries: Rows, measured: Measured) -> dict[str, Values]:
