@@ -20,11 +20,12 @@ from sklearn.ensemble import HistGradientBoostingRegressor
 
 from costmodel import graph_ops
 from costmodel.base import USUAL_MARGIN, Answers, Base
+from costmodel.bounds import Bounds, Limits
 from costmodel.categories import Categories
 from costmodel.dataset import TrainingSet, with_unresolved_copies
 from costmodel.gaussian_process import Points, Process, fit_process
 from costmodel.graph_ops import Array
-from costmodel.model import Predicted, held_out_rows
+from costmodel.model import Mask, Predicted, held_out_rows
 from costmodel.outputs import (
     MIN_POWER_ROWS,
     OUTPUT_OF_TARGET,
@@ -34,6 +35,7 @@ from costmodel.outputs import (
     compose,
     log_targets,
     outputs_of,
+    shortest_us,
 )
 from costmodel.own_devices import OwnDevices
 from costmodel.process_inputs import groups_of, points_of
@@ -53,6 +55,8 @@ SLOWER_DRAWS_LESS: Final = np.float32(0.5)
 """What a runtime is longer by, the power above idle is less by this share of: over the base's own
 errors the slope is 0.1 to 0.8, so a runtime that is corrected alone would spoil the energy."""
 IDLE_COLUMN: Final = np.array([QUANTITIES.index("idle_power_w")])
+LEAST_MARGIN: Final = 1e-3
+"""Of the base, when an error is divided by it: at a bound of physics an interval has no width."""
 MIN_KNOWN_ROWS: Final = 20
 """Own rows from which on a kind of kernel does not extrapolate because the base lacks it."""
 
@@ -139,7 +143,8 @@ class AdaptedModel:
         rows = with_unresolved_copies(data)
         asked = self._asked(rows.queries)
         composed = self._composed(rows.queries, asked)
-        margins = self._base_margins(asked)
+        below, above = self._base_margins(asked)
+        margins = np.maximum(0.5 * (below + above), LEAST_MARGIN)
         excess: dict[str, Values] = {}
         for i, name in enumerate(self.outputs_):
             # throughput is as uncertain as the runtime that it is computed from
@@ -162,8 +167,13 @@ class AdaptedModel:
             with_power = ~np.isnan(logs["power"])
             own = KnownLimits.of(queries[with_power, AT["power_limit_w"]].astype(np.float64))
             self.limits_ = own.joined(self.base.limits)
-        self.categories_ = _frequent(queries)
-        self.range_ = TrainingRange.of(known.quantities)
+        self.categories_ = Categories.of(queries)
+        one_hot = self.categories_.one_hot(queries)
+        self.bounds_ = Bounds.of(known.least_us, self.categories_, one_hot, shortest_us(measured))
+        rows = _of_frequent_kinds(points_of(queries, known.quantities).kinds)
+        self.range_: TrainingRange | None = None
+        if rows.any():
+            self.range_ = TrainingRange.of(Terms(*(values[rows] for values in known)))
 
     def _has(self, target: str, logs: Mapping[str, Values]) -> bool:
         """Whether the base has the target, or enough own rows have."""
@@ -239,17 +249,20 @@ class AdaptedModel:
         is_own = self._is_own(asked)
         widened = self.widths_.factors(self.outputs_, groups_of(query))
         widths = xp.where(is_own, widened, xp.asarray(np.float32(1)))
-        factor = xp.exp(self._base_margins(asked) * widths)
+        below, above = self._base_margins(asked)
         values = xp.concat([composed[name] for name in self.outputs_], axis=1)
+        limits = self._limits(query, asked)
+        low, high = limits.interval(
+            self.outputs_, values / xp.exp(below * widths), values * xp.exp(above * widths)
+        )
         extrapolating = asked.answers.extrapolating
-        if len(self.categories_):
-            one_hot = self.categories_.one_hot(query)
-            is_beyond = self.range_.is_outside(asked.terms.quantities, one_hot)
+        if self.range_ is not None:
+            is_beyond = self.range_.is_outside(asked.terms)
             extrapolating = extrapolating & (~is_own | xp.reshape(is_beyond, (-1, 1)))
         return {
             **{name: graph_ops.squeeze(composed[name]) for name in self.outputs_},
-            "low": values / factor,
-            "high": values * factor,
+            "low": low,
+            "high": high,
             "extrapolating": graph_ops.squeeze(extrapolating),
         }
 
@@ -277,15 +290,26 @@ class AdaptedModel:
     def _composed(self, query: Array, asked: Asked) -> dict[str, Array]:
         """Output -> [n, 1]."""
         xp = query.__array_namespace__()
-        limit_w = asked.terms.power_limit_w
-        if "power" in self.targets_:
-            limit_w = self.limits_.known(limit_w)
         logs = {name: self._correction(asked, name) for name in self.targets_}
         if "power" in logs:
             logs["power"] = logs["power"] - self._lead(asked) * logs["runtime"]
         factors = self._base_factors(asked)
         corrections = {name: factors[name] * xp.exp(logs[name]) for name in self.targets_}
-        return compose(asked.terms.floor_us, limit_w, asked.terms.flops, corrections)
+        limit_w = self._known_limit(asked)
+        return compose(asked.terms.floor_us, limit_w, self._limits(query, asked), corrections)
+
+    def _limits(self, query: Array, asked: Asked) -> Limits:
+        """What no output is beyond; the base's own answers never are."""
+        xp = query.__array_namespace__()
+        one_hot = self.categories_.one_hot(query)
+        limits = self.bounds_.limits(asked.terms, self._known_limit(asked), one_hot)
+        shortest_us = xp.minimum(limits.shortest_us, asked.answers.runtime_us)
+        return limits._replace(shortest_us=shortest_us)
+
+    def _known_limit(self, asked: Asked) -> Array:
+        """[n, 1] the power limit, NaN where power is unknown."""
+        limit_w = asked.terms.power_limit_w
+        return self.limits_.known(limit_w) if "power" in self.targets_ else limit_w
 
     def _lead(self, asked: Asked) -> Array:
         """[n, 1] by what power falls where the runtime rises, in logarithms."""
@@ -300,17 +324,20 @@ class AdaptedModel:
         runtime = asked.answers.runtime_us / asked.terms.floor_us
         return {"runtime": runtime, **asked.answers.factors}
 
-    def _base_margins(self, asked: Asked) -> Array:
-        """[n, n_outputs] half the widths of the base's intervals, in logarithms."""
-        margins = asked.answers.margins
+    def _base_margins(self, asked: Asked) -> tuple[Array, Array]:
+        """Twice [n, n_outputs]: the base's interval below and above its answers, in logarithms."""
+        below, above = asked.answers.below, asked.answers.above
         if self.outputs_ == self.base.outputs:
-            return margins
-        xp = margins.__array_namespace__()
-        of_output = dict(
-            zip(self.base.outputs, graph_ops.split(margins, [1] * margins.shape[1]), strict=True)
-        )
+            return below, above
         usual = 0.0 * asked.terms.floor_us + USUAL_MARGIN
-        return xp.concat([of_output.get(name, usual) for name in self.outputs_], axis=1)
+        return self._columns(below, usual), self._columns(above, usual)
+
+    def _columns(self, of_base: Array, otherwise: Array) -> Array:
+        """[n, n_outputs] the base's columns, or `otherwise`[n, 1] for what it does not have."""
+        xp = of_base.__array_namespace__()
+        columns = graph_ops.split(of_base, [1] * len(self.base.outputs))
+        by_name = dict(zip(self.base.outputs, columns, strict=True))
+        return xp.concat([by_name.get(name, otherwise) for name in self.outputs_], axis=1)
 
     def _correction(self, asked: Asked, target: str) -> Array:
         """[n, 1] in logarithms; 0 for the devices that no own row is of."""
@@ -345,8 +372,8 @@ def _rows_with(data: TrainingSet, target: str) -> int:
     return int(np.sum(~np.isnan(data.measured[OUTPUT_OF_TARGET[target]])))
 
 
-def _frequent(queries: Rows) -> Categories:
-    """The categories that enough rows have."""
-    every = Categories.of(queries)
-    counts = every.one_hot(queries).sum(axis=0)
-    return every.chosen(counts >= MIN_KNOWN_ROWS)
+def _of_frequent_kinds(kinds: npt.NDArray[np.float32]) -> Mask:
+    """[n] the rows whose family and dtype enough rows have."""
+    _, kind_of, counts = np.unique(kinds, return_inverse=True, return_counts=True)
+    frequent: Mask = counts[kind_of.reshape(-1)] >= MIN_KNOWN_ROWS
+    return frequent

@@ -33,7 +33,7 @@ from gemmcast.query import AT, CONTRACT, EXTRAPOLATING, FAMILY_CODES, FIELDS, IN
 
 Mask = npt.NDArray[np.bool_]
 USUAL_MARGIN: Final = np.float32(0.1)
-"""Of an output that the base does not have: half the width of its interval, in logarithms."""
+"""Below and above, of an output that the base does not have."""
 
 
 class Answers(NamedTuple):
@@ -43,8 +43,10 @@ class Answers(NamedTuple):
     """[n, 1]."""
     factors: Mapping[str, Array]
     """Target -> [n, 1]: `sustained` of the runtime, `power` of the limit; 1 without an answer."""
-    margins: Array
-    """[n, n_outputs] half the widths of its intervals, in logarithms."""
+    below: Array
+    """[n, n_outputs] from the lower end of its interval to the answer, in logarithms."""
+    above: Array
+    """[n, n_outputs] from the answer to the upper end."""
     extrapolating: Array
     """[n, 1] bool."""
 
@@ -140,10 +142,12 @@ class Base:
         named = self._run(query)
         values = {name: xp.reshape(named[name], (-1, 1)) for name in self.outputs}
         low, high = (named[side] for side in INTERVALS)
+        every = xp.concat(list(values.values()), axis=1)
         return Answers(
             runtime_us=values["runtime_us"],
             factors=_factors(values, asked_w),
-            margins=0.5 * xp.log(high / low),
+            below=xp.log(every / low),
+            above=xp.log(high / every),
             extrapolating=xp.reshape(named[EXTRAPOLATING], (-1, 1)) | (asked_w != limit_w),
         )
 

@@ -44,12 +44,6 @@ class Categories:
             keys += known
         return cls(fields=tuple(fields), keys=np.array(keys, dtype=np.float32))
 
-    def chosen(self, columns: npt.NDArray[np.bool_]) -> Categories:
-        """Some of them, by a mask[n_categories]."""
-        places = np.flatnonzero(columns)
-        fields = tuple(self.fields[place] for place in places)
-        return Categories(fields=fields, keys=self.keys[places])
-
     def __len__(self) -> int:
         return len(self.fields)
 
