@@ -81,6 +81,15 @@ ExamFile = Annotated[
         "samples. Look at it once per release",
     ),
 ]
+BaseNames = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--base",
+        metavar="BASE",
+        help="what the model starts from: shipped, none or a model file; repeatable",
+        show_default="shipped",
+    ),
+]
 ImportFile = Annotated[
     Path, typer.Argument(metavar="FILE", help="a measured table (docs/importing.md)")
 ]

@@ -1,6 +1,6 @@
-"""From a fitted CostModel to one ONNX file: query in, physical units out (docs/onnx.md).
+"""From a fitted model to one ONNX file: query in, physical units out (docs/onnx.md).
 
-`ndonnx` traces `CostModel.evaluate`, the code that NumPy runs, so the file has all mathematics of
+`ndonnx` traces the model's `evaluate`, the code that NumPy runs, so the file has all mathematics of
 the model in it. Its metadata describe the fields, the outputs and the devices, and contain a second
 graph: the prefilter, which ranks many configurations before the model scores the best. It is not
 part of the first graph because ONNX Runtime runs every node, whatever output is requested.
@@ -13,14 +13,14 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Final
+from typing import Final, Protocol
 
 import ndonnx as ndx
 import onnx
 from sklearn.ensemble import HistGradientBoostingRegressor
 
 from costmodel.graph_ops import Array
-from costmodel.model import CostModel
+from costmodel.graph_twins import without_twins
 from costmodel.trees import predict_trees
 from gemmcast import __version__
 from gemmcast.device import Device
@@ -39,7 +39,22 @@ from gemmcast.query import (
 PREFILTER_OUTPUT: Final = "runtime_us"
 
 
-def export(model: CostModel, devices: Sequence[Device], created_at: str | None = None) -> bytes:
+class Traceable(Protocol):
+    """A fitted model: CostModel, or one that starts from a base."""
+
+    outputs_: tuple[str, ...]
+    """Names of the outputs, in the order of the contract."""
+
+    def evaluate(self, query: Array) -> dict[str, Array]:
+        """Every output, low and high, and extrapolating; array-API code."""
+        ...
+
+    def prefilter(self, query: Array) -> Array:
+        """[n] about runtime_us; array-API code."""
+        ...
+
+
+def export(model: Traceable, devices: Sequence[Device], created_at: str | None = None) -> bytes:
     """The .onnx file. The same arguments give the same bytes.
 
     Args:
@@ -93,10 +108,10 @@ def _traced(
             onnx.helper.make_opsetid("ai.onnx.ml", ML_OPSET),
         ]
     )
-    return model
+    return without_twins(model)
 
 
-def _properties(model: CostModel, devices: Sequence[Device], created_at: str) -> dict[str, str]:
+def _properties(model: Traceable, devices: Sequence[Device], created_at: str) -> dict[str, str]:
     """What a reader needs beside the graph, as text."""
     values = {
         "contract": str(CONTRACT),

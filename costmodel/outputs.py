@@ -64,6 +64,12 @@ class KnownLimits:
         lowest_w = float(limits_w.min() / LIMIT_MARGIN)
         return cls(lowest_w=lowest_w, highest_w=float(limits_w.max() * LIMIT_MARGIN))
 
+    def joined(self, other: KnownLimits) -> KnownLimits:
+        """From the lowest to the highest of both."""
+        lowest_w = min(self.lowest_w, other.lowest_w)
+        highest_w = max(_finite(self.highest_w), _finite(other.highest_w))
+        return KnownLimits(lowest_w=lowest_w, highest_w=highest_w)
+
     def known(self, limit_w: Array) -> Array:
         """limit_w[n, 1], NaN where it is unknown or was never seen; array-API code."""
         xp = limit_w.__array_namespace__()
@@ -104,6 +110,11 @@ def shortest_us(measured: Measured) -> Values:
     """[n] of runtime and sustained runtime the shorter one."""
     runtime_us = measured["runtime_us"]
     return np.fmin(runtime_us, measured.get("sustained_runtime_us", runtime_us))
+
+
+def _finite(limit_w: float) -> float:
+    """0 in place of infinity, which stands for no limit at all."""
+    return limit_w if np.isfinite(limit_w) else 0.0
 
 
 def _rows_with(values: Values) -> int:

@@ -19,6 +19,8 @@ from typing import Final
 
 import pyarrow as pa
 
+from costmodel.adapted import AdaptedModel
+from costmodel.base import Base
 from costmodel.dataset import TrainingSet, devices_of, split_by_shape, training_set
 from costmodel.evaluate.crossval import (
     Predictions,
@@ -41,6 +43,7 @@ from costmodel.scope import scope
 from costmodel.settings import TrainSettings
 from gemmcast import __version__, modeldir
 from gemmcast.card import ModelCard, Scores
+from gemmcast.device import Device
 from gemmcast.errors import InputError
 from gemmcast.query import CONTRACT, INPUT
 
@@ -52,6 +55,8 @@ SMALL_STEPS: Final = 5_000
 """Their steps of gradient descent at most: a third of the published model's."""
 PREFILTER: Final = "prefilter"
 """A method of the ranking: the file's smaller graph, which `pick` ranks many candidates with."""
+BASE: Final = "base"
+"""A method: the base that the model starts from, as it is."""
 TIMED_RUNS: Final = 2_000
 """Queries through ONNX Runtime whose latency is measured."""
 TIMED_SKLEARN_RUNS: Final = 50
@@ -87,6 +92,7 @@ def train(
     *,
     store_version: int | None = None,
     exam: Exam | None = None,
+    base: Base | None = None,
     created_at: str | None = None,
     step: Step = no_step,
 ) -> TrainedModel:
@@ -97,6 +103,7 @@ def train(
         settings: rows that are needed, and the share to hold out.
         store_version: version of the sample store that the table is, for the card.
         exam: rows of other boards and layers, to score the model with.
+        base: what the model starts from, on kinds of device that it contains; None: from nothing.
         created_at: UTC, ISO 8601, for the file and the card; None: now.
         step: called with each part of the work.
 
@@ -107,16 +114,21 @@ def train(
         check_exam(exam, {"the samples": table})
     data = enough_rows(table, settings.min_rows)
     training, test = _split(data, settings.holdout)
-    model = CostModel().fit_dataset(training, step)
+    if base is not None and not base.covers(data.queries).any():
+        base = None
+    unfitted = CostModel() if base is None else AdaptedModel(base)
+    model = unfitted.fit_dataset(training, step)
     step("export", 0, 1)
     stamp = created_at or datetime.now(UTC).isoformat(timespec="seconds")
-    exported = export(model, devices_of(data), stamp)
+    exported = export(model, _devices(data, base), stamp)
     session = open_session(exported)
     evaluation = _evaluate(model, training, test, step)
     one_query = data.queries[:1]
     card = replace(
         _card(model, training, test, settings, stamp),
         store_version=store_version,
+        scope={**scope(training), **(base.card.scope if base else {})},
+        base=base.title if base else "",
         exam=exam_scores(model, training, exam) if exam else {},
         scores=evaluation.scores,
         scores_by_family=evaluation.by_family,
@@ -124,7 +136,8 @@ def train(
         scores_by_size=evaluation.by_size,
         scores_by_kind=evaluation.by_kind,
         ranking=evaluation.ranking,
-        generalisation=_generalisation(data, model.tree_weight_, step),
+        # With a base a training takes seconds: these would take as long again, several times
+        generalisation={} if base else _generalisation(data, model.tree_weight_, step),
         repeatability=repeatability(data.table.to_pylist()),
         coverage=evaluation.coverage,
         parity_max_rel=parity(model, session, data.queries),
@@ -136,7 +149,7 @@ def train(
 
 
 def _card(
-    model: CostModel,
+    model: CostModel | AdaptedModel,
     training: TrainingSet,
     test: TrainingSet,
     settings: TrainSettings,
@@ -159,9 +172,17 @@ def _card(
         test_rows=len(test),
         train_shapes=len(set(training.shapes)),
         test_shapes=len(set(test.shapes)),
-        scope=scope(training),
         tree_weight={target: model.tree_weight_[target] for target in model.targets_},
     )
+
+
+def _devices(data: TrainingSet, base: Base | None) -> list[Device]:
+    """The devices of the samples, then those of the base that have another name."""
+    own = devices_of(data)
+    if base is None:
+        return own
+    names = {device.name for device in own}
+    return [*own, *(device for device in base.devices if device.name not in names)]
 
 
 def enough_rows(table: pa.Table, min_rows: int) -> TrainingSet:
@@ -200,9 +221,14 @@ def _split_in_words(holdout: float) -> str:
     )
 
 
-def _evaluate(model: CostModel, training: TrainingSet, test: TrainingSet, step: Step) -> Evaluation:
+def _evaluate(
+    model: CostModel | AdaptedModel, training: TrainingSet, test: TrainingSet, step: Step
+) -> Evaluation:
     """The errors on the held-out rows, beside the baselines."""
     predicted = predictions(model, training, test, step)
+    if isinstance(model, AdaptedModel):
+        for target, values in model.base.predict(test.queries).items():
+            predicted.get(target, {})[BASE] = values
     step("ranking", 0, 1)
     return Evaluation(
         scores=to_json(scores(test, predicted)),
@@ -215,7 +241,9 @@ def _evaluate(model: CostModel, training: TrainingSet, test: TrainingSet, step: 
     )
 
 
-def _with_prefilter(predicted: Predictions, model: CostModel, test: TrainingSet) -> Predictions:
+def _with_prefilter(
+    predicted: Predictions, model: CostModel | AdaptedModel, test: TrainingSet
+) -> Predictions:
     """The predictions, and those of the smaller graph that ranks many candidates."""
     runtime_us = predicted["runtime_us"] | {PREFILTER: model.prefilter(test.queries)}
     return predicted | {"runtime_us": runtime_us}

@@ -68,6 +68,7 @@ HEAVY = {
     },
     "nvmath": {"agent/kernels/cublaslt/__init__.py"},
     "sklearn": {
+        "costmodel/adapted.py",
         "costmodel/evaluate/baselines.py",
         "costmodel/model.py",
         "costmodel/model_kinds.py",
@@ -75,12 +76,17 @@ HEAVY = {
         "costmodel/trees.py",
     },
     "skl2onnx": {"costmodel/model_kinds.py"},
-    "scipy": {"costmodel/ensemble.py", "costmodel/evaluate/ranking.py"},
+    "scipy": {"costmodel/ensemble.py", "costmodel/evaluate/ranking.py", "costmodel/intervals.py"},
     "ndonnx": {"costmodel/graph_ops.py", "costmodel/onnx_export.py"},
     "mlflow": {"registry/backend.py"},
     "deltalake": {"coordinator/samples/log.py", "coordinator/samples/place.py"},
     "onnxruntime": {"costmodel/onnx_session.py", "gemmcast/modelfile.py"},
-    "onnx": {"costmodel/onnx_export.py", "registry/artifact.py"},
+    "onnx": {
+        "costmodel/graph_ops.py",
+        "costmodel/graph_twins.py",
+        "costmodel/onnx_export.py",
+        "registry/artifact.py",
+    },
     "pynvml": {"agent/devices/local.py", "agent/devices/nvml.py", "agent/devices/visible.py"},
     "matplotlib": {
         "coordinator/report/drawing.py",
