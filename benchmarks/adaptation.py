@@ -215,7 +215,8 @@ def _errors(test: TrainingSet, predicted: Predicted) -> Errors:
         known = ~(np.isnan(measured) | np.isnan(predicted[target]))
         if not known.any():
             continue
-        of_target = score(measured[known], predicted[target][known]).to_json()
+        answers = predicted[target].astype(np.float64)
+        of_target = score(measured[known], answers[known]).to_json()
         errors[target] = {name: of_target[name] for name in ("mape", "median_ape")}
     return errors
 
