@@ -35,7 +35,7 @@ import numpy.typing as npt
 from coordinator.samples.importer import read_table
 from costmodel.adapted import AdaptedModel
 from costmodel.base import Base
-from costmodel.dataset import TrainingSet, devices_of, split_by_shape, training_set
+from costmodel.dataset import TrainingSet, devices_of, training_set
 from costmodel.evaluate.metrics import score
 from costmodel.model import CostModel
 from costmodel.model_kinds import MODEL_KINDS
@@ -48,8 +48,6 @@ SAMPLES = (0, 10, 50, 200, 1000)
 TARGETS = ("runtime_us", "sustained_runtime_us", "power_w", "energy_mj")
 TESTED = 1 / 3
 """Of the target's shapes."""
-CALIBRATED = 0.15
-"""Of the base's shapes, for its intervals."""
 PLANNER = "coordinator.plan.acquire"
 MIN_SHAPES = 6
 
@@ -106,12 +104,12 @@ def base_of(path: Path) -> Base:
     if path.suffix == ".onnx":
         return Base.read(path)
     data = training_set(read_table(path).table)
-    training, rest = split_by_shape(data, CALIBRATED)
-    if not len(training) or not len(rest):
-        rule = f"has {len(data)} usable rows"
+    shapes = len(set(data.shapes))
+    if shapes < MIN_SHAPES:
+        rule = f"has {len(data)} usable rows over {shapes} shapes"
         raise InputError("--base", str(path), rule, "name a table with more shapes, or a model")
-    print(f"fitting the base on {len(training)} rows", file=sys.stderr, flush=True)
-    model = CostModel().fit_dataset(training).calibrate(rest)
+    print(f"fitting the base on {len(data)} rows", file=sys.stderr, flush=True)
+    model = CostModel().fit_dataset(data)
     return Base.of(export(model, devices_of(data)), path.name)
 
 
@@ -215,8 +213,8 @@ def _errors(test: TrainingSet, predicted: Predicted) -> Errors:
         known = ~(np.isnan(measured) | np.isnan(predicted[target]))
         if not known.any():
             continue
-        values = predicted[target][known].astype(np.float64)
-        of_target = score(measured[known], values).to_json()
+        answers = predicted[target].astype(np.float64)
+        of_target = score(measured[known], answers[known]).to_json()
         errors[target] = {name: of_target[name] for name in ("mape", "median_ape")}
     return errors
 

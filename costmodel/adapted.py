@@ -130,7 +130,7 @@ class AdaptedModel:
         step("trial corrections", 0, 1)
         self.parts_ = self._best_parts(trial, held_out)
         self._fit_corrections(trial, self.parts_)
-        self.calibrate(held_out)
+        self._calibrate(held_out)
         step("corrections", 0, 1)
         self._fit_corrections(rows, self.parts_)
         return self
@@ -140,9 +140,8 @@ class AdaptedModel:
         """Target -> 1 where trees correct what is left, else 0."""
         return {name: float(self.parts_[name].trees) for name in self.targets_}
 
-    def calibrate(self, data: TrainingSet) -> Self:
-        """Replace the intervals by those of own shapes that the model was not trained on."""
-        rows = with_unresolved_copies(data)
+    def _calibrate(self, rows: TrainingSet) -> None:
+        """Set the intervals from own rows that the corrections were not fitted on."""
         asked = self._asked(rows.queries)
         composed = self._composed(rows.queries, asked)
         below, above = self._base_margins(asked)
@@ -155,7 +154,6 @@ class AdaptedModel:
             error = np.abs(np.log(measured / composed[source][:, 0]))
             excess[name] = error / margins[:, i]
         self.widths_ = Widths.of(excess, groups_of(rows.queries)[:, 0])
-        return self
 
     def _start(self, queries: Rows, measured: Measured) -> None:
         """What own rows say besides corrections: outputs, devices, limits, range."""

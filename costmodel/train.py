@@ -35,6 +35,7 @@ from costmodel.evaluate.metrics import ScoreTable, to_json
 from costmodel.evaluate.noise import repeatability
 from costmodel.evaluate.ranking import ranking
 from costmodel.exam import Exam, check_exam, exam_scores
+from costmodel.joined import JoinedModel
 from costmodel.model import CostModel
 from costmodel.onnx_export import export
 from costmodel.onnx_session import open_session, p50_us, parity
@@ -46,6 +47,8 @@ from gemmcast.card import ModelCard, Scores
 from gemmcast.device import Device
 from gemmcast.errors import InputError
 from gemmcast.query import CONTRACT, INPUT
+
+Trainable = CostModel | AdaptedModel | JoinedModel
 
 MIN_SHAPES: Final = 10
 """Different shapes that a model needs at least."""
@@ -114,10 +117,9 @@ def train(
         check_exam(exam, {"the samples": table})
     data = enough_rows(table, settings.min_rows)
     training, test = _split(data, settings.holdout)
-    if base is not None and not base.covers(data.queries).any():
+    if base is not None and not base.covers(training.queries).any():
         base = None
-    unfitted = CostModel() if base is None else AdaptedModel(base)
-    model = unfitted.fit_dataset(training, step)
+    model = _unfitted(training, base).fit_dataset(training, step)
     step("export", 0, 1)
     stamp = created_at or datetime.now(UTC).isoformat(timespec="seconds")
     exported = export(model, _devices(data, base), stamp)
@@ -149,7 +151,7 @@ def train(
 
 
 def _card(
-    model: CostModel | AdaptedModel,
+    model: Trainable,
     training: TrainingSet,
     test: TrainingSet,
     settings: TrainSettings,
@@ -174,6 +176,13 @@ def _card(
         test_shapes=len(set(test.shapes)),
         tree_weight={target: model.tree_weight_[target] for target in model.targets_},
     )
+
+
+def _unfitted(training: TrainingSet, base: Base | None) -> Trainable:
+    """From nothing, from the base, or both where the base contains not every kind of device."""
+    if base is None:
+        return CostModel()
+    return AdaptedModel(base) if base.covers(training.queries).all() else JoinedModel(base)
 
 
 def _devices(data: TrainingSet, base: Base | None) -> list[Device]:
@@ -221,12 +230,10 @@ def _split_in_words(holdout: float) -> str:
     )
 
 
-def _evaluate(
-    model: CostModel | AdaptedModel, training: TrainingSet, test: TrainingSet, step: Step
-) -> Evaluation:
+def _evaluate(model: Trainable, training: TrainingSet, test: TrainingSet, step: Step) -> Evaluation:
     """The errors on the held-out rows, beside the baselines."""
     predicted = predictions(model, training, test, step)
-    if isinstance(model, AdaptedModel):
+    if not isinstance(model, CostModel):
         for target, values in model.base.predict(test.queries).items():
             predicted.get(target, {})[BASE] = values
     step("ranking", 0, 1)
@@ -241,9 +248,7 @@ def _evaluate(
     )
 
 
-def _with_prefilter(
-    predicted: Predictions, model: CostModel | AdaptedModel, test: TrainingSet
-) -> Predictions:
+def _with_prefilter(predicted: Predictions, model: Trainable, test: TrainingSet) -> Predictions:
     """The predictions, and those of the smaller graph that ranks many candidates."""
     runtime_us = predicted["runtime_us"] | {PREFILTER: model.prefilter(test.queries)}
     return predicted | {"runtime_us": runtime_us}

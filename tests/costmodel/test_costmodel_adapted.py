@@ -18,6 +18,7 @@ from costmodel.adapted import AdaptedModel
 from costmodel.base import Base, choose
 from costmodel.dataset import TrainingSet, devices_of, training_set
 from costmodel.gate import MAX_TIMES_EMPTY, times_of_empty
+from costmodel.joined import JoinedModel
 from costmodel.onnx_export import export
 from costmodel.onnx_session import PARITY_LIMIT, open_session, parity
 from costmodel.settings import TrainSettings
@@ -202,6 +203,22 @@ def test_a_kind_of_device_that_the_base_lacks_starts_from_nothing(
 ) -> None:
     assert not base.covers(training_set(cpu_samples).queries).any()
     assert choose([base], {"Paper CPU (2 cores)": "cpu"}) is None
+
+
+def test_a_mixed_fleet_has_one_model_of_both_kinds(
+    base: Base, own: TrainingSet, new: TrainingSet, cpu_samples: pa.Table
+) -> None:
+    on_cpu = training_set(cpu_samples.slice(0, 150))
+    both = training_set(pa.concat_tables([own.table, on_cpu.table]))
+    model = JoinedModel(base).fit_dataset(both)
+    assert _error(model.predict(new.queries)["runtime_us"], new, "runtime_us") < 12
+    answers = model.predict(on_cpu.queries)
+    assert _error(answers["runtime_us"], on_cpu, "runtime_us") < 12
+    assert np.isnan(answers["power_w"]).all()
+    session = open_session(export(model, devices_of(both)))
+    assert parity(model, session, both.queries) <= PARITY_LIMIT
+    times = times_of_empty(lambda: session.run(None, {INPUT: new.queries[:1]}))
+    assert times < MAX_TIMES_EMPTY
 
 
 def test_of_several_bases_the_one_with_the_device_is_taken(base: Base, own: TrainingSet) -> None:
