@@ -2,8 +2,8 @@
 
 The model reads knobs; of names it reads those of CUTLASS kernels only (gemmcast/kernel_names.py).
 So another name without knobs says nothing to it, and configurations that differ in names or in what
-a row leaves out have one answer. The first is refused where it would mislead, the second is reported
-as a tie.
+a row leaves out have one answer. The first is refused where it would mislead, the second is
+reported as a tie.
 """
 
 from __future__ import annotations
