@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import pytest
 from fake_fleet import FakeAgent, FakeFleet, FakeTrainer, make_scheduler, run_all
 
