@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
@@ -31,6 +31,7 @@ import numpy as np
 from coordinator.plan.acquire import METHODS, Indices, Values, choose, doubt_of
 from coordinator.samples.importer import read_table
 from costmodel.dataset import Mask, TrainingSet, training_set
+from costmodel.evaluate.crossval import Fit
 from costmodel.evaluate.learning_curve import (
     Curve,
     Errors,
@@ -55,6 +56,8 @@ COMPARED: Final = ("planner", "random", "grid", "doubt", "logdet")
 TARGETS: Final = ("runtime_us", "sustained_runtime_us", "power_w", "energy_mj")
 MIN_ROWS: Final = 20
 """Of a target, to be scored."""
+MIN_CELLS: Final = 10
+"""That a model is fitted on, about."""
 REFERENCE: Final = "random"
 ALL: Final = "all"
 METRICS: Final = ("median_ape", "mape")
@@ -81,7 +84,7 @@ class Efficiency:
     """The cells over those that random needs for the same error."""
 
 
-FITS: Final[dict[str, Callable[[TrainingSet], CostModel]]] = {
+FITS: Final[dict[str, Fit]] = {
     "published": lambda data: CostModel().fit_dataset(data),
     "networks": lambda data: CostModel(
         members=2, steps=3_000, tree_weight=dict.fromkeys(OUTPUT_OF_TARGET, 0.0)
@@ -97,6 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(arguments: Sequence[str] | None) -> int:
     args = _parser().parse_args(arguments)
     data = usable(args.table, args.rows)
+    _check(args.shares, args.seeds, data)
     measured = measure(data, args.table.stem, args.model, args.methods, args.shares, args.seeds)
     if args.plot is not None:
         plot(measured, args.plot)
@@ -134,6 +138,16 @@ def usable(table: Path, rows: int | None) -> TrainingSet:
         rule = f"only {len(data)} usable rows over {shapes} shapes"
         raise InputError("table", str(table), rule, f"give one of at least {1 / TEST:.0f} shapes")
     return data
+
+
+def _check(shares: Sequence[float], seeds: int, data: TrainingSet) -> None:
+    if seeds < 1:
+        raise InputError("--seeds", seeds, "must be at least 1", "give 5")
+    least = MIN_CELLS / ((1 - TEST) * len(data))
+    for share in shares:
+        if not least <= share <= 1:
+            rule = f"must be from {least:.3g} to 1 with {len(data)} rows"
+            raise InputError("--shares", share, rule, "give larger shares, or a larger table")
 
 
 def measure(
@@ -175,9 +189,7 @@ def measure(
 class _Run:
     """One seed."""
 
-    def __init__(
-        self, data: TrainingSet, fit: Callable[[TrainingSet], CostModel], seed: int
-    ) -> None:
+    def __init__(self, data: TrainingSet, fit: Fit, seed: int) -> None:
         is_test = _drawn(data, "test", (TEST * seed) % 1, TEST)
         self.test = data.take(is_test)
         self.pool = data.take(~is_test)

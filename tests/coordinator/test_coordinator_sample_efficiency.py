@@ -64,3 +64,18 @@ def test_a_table_of_one_shape_is_refused(
     pq.write_table(cpu_samples.slice(0, 1), table)
     assert main(["--table", str(table)]) == 2
     assert "give one of at least 5 shapes" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "rule"),
+    [
+        (("--shares", "0.01"), "--shares = 0.01: must be from 0.0417 to 1"),
+        (("--shares", "1.5"), "--shares = 1.5"),
+        (("--seeds", "0"), "--seeds = 0: must be at least 1"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused(
+    options: tuple[str, str], rule: str, table: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--table", str(table), *options]) == 2
+    assert rule in capsys.readouterr().err
