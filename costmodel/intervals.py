@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -36,7 +36,7 @@ Outputs = tuple[str, ...]
 
 RUNTIME: Final = "runtime_us"
 """The output that every row has."""
-LEAST_SPREAD: Final = 0.01
+LEAST_SPREAD: Final = 0.02
 """Added to the spread: networks may agree and all be wrong."""
 LEAST_ERROR: Final = 0.003
 """Added to an error before its logarithm: repeated measurements differ by about that."""
@@ -53,6 +53,33 @@ STEPS: Final = 1500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """The inputs of some rows: networks see none beyond, and all of them less the mean.
+
+    Sums of large terms that cancel would differ between NumPy and ONNX Runtime.
+    """
+
+    lowest: Matrix
+    """[n_inputs]"""
+    highest: Matrix
+    """[n_inputs]"""
+    mean: Matrix
+    """[n_inputs]"""
+
+    @classmethod
+    def of(cls, inputs: Matrix) -> Self:
+        """Of inputs[n_rows, n_inputs]."""
+        mean = inputs.mean(axis=0, dtype=np.float64).astype(np.float32)
+        return cls(lowest=inputs.min(axis=0), highest=inputs.max(axis=0), mean=mean)
+
+    def __call__(self, inputs: Array) -> Array:
+        """[n, n_inputs] within the range, less the mean; array-API code."""
+        xp = inputs.__array_namespace__()
+        clamped = xp.maximum(xp.minimum(inputs, xp.asarray(self.highest)), xp.asarray(self.lowest))
+        return clamped - xp.asarray(self.mean)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Intervals:
     """What makes the margins of one model."""
 
@@ -62,10 +89,8 @@ class Intervals:
     """(output, group) -> factor, of the groups with enough rows."""
     networks: Mapping[str, Network]
     """Output -> network of its correction, of the outputs with enough rows."""
-    lowest: Matrix
-    """[n_inputs] Of the rows that the intervals come from; networks see no value below."""
-    highest: Matrix
-    """[n_inputs] Nor above."""
+    seen: Seen
+    """The inputs that the networks were fitted on."""
 
     def margins(
         self,
@@ -89,9 +114,7 @@ class Intervals:
         exponent = graph_ops.gemm(one_hot, xp.asarray(added), xp.asarray(pooled))
         if self.networks:
             first, second, last = self._layers(outputs)
-            clamped = xp.minimum(inputs, xp.asarray(self.highest))
-            clamped = xp.maximum(clamped, xp.asarray(self.lowest))
-            hidden = graph_ops.silu(graph_ops.gemm(clamped, *map(xp.asarray, first)))
+            hidden = graph_ops.silu(graph_ops.gemm(self.seen(inputs), *map(xp.asarray, first)))
             hidden = graph_ops.silu(graph_ops.gemm(hidden, *map(xp.asarray, second)))
             exponent = graph_ops.gemm(hidden, xp.asarray(last), exponent)
         return (spread + np.float32(LEAST_SPREAD)) * xp.exp(exponent)
@@ -156,6 +179,8 @@ def calibrated(
         folds: layers are in one fold as a whole. A factor is that of errors over difficulties
             which networks of the other folds give.
     """
+    seen = Seen.of(inputs)
+    inputs = seen(inputs)
     pooled: dict[str, float] = {}
     by_group: dict[tuple[str, float], float] = {}
     networks: dict[str, Network] = {}
@@ -174,13 +199,7 @@ def calibrated(
             of_group = scores[groups[rows] == group]
             if len(of_group) >= MIN_GROUP_ROWS:
                 by_group[name, group] = _conformal_quantile(of_group)
-    return Intervals(
-        pooled=pooled,
-        by_group=by_group,
-        networks=networks,
-        lowest=inputs.min(axis=0),
-        highest=inputs.max(axis=0),
-    )
+    return Intervals(pooled=pooled, by_group=by_group, networks=networks, seen=seen)
 
 
 def _fit(inputs: Matrix, ratio: Values) -> Network:

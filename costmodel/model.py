@@ -42,7 +42,7 @@ from costmodel.outputs import (
 )
 from costmodel.parts import FOLDS, parts
 from costmodel.progress import Step, no_step, on_trial
-from costmodel.terms import Terms, Typical, log_inputs, terms
+from costmodel.terms import Terms, Typical, log_inputs, terms, tree_inputs
 from costmodel.training_range import TrainingRange
 from costmodel.trees import TreeSettings, fit_trees, predict_trees
 from gemmcast.query import AT, Rows
@@ -157,11 +157,12 @@ class CostModel(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         inputs = self._network_inputs(quantities, one_hot)
         ensemble = Ensemble(self._network_sizes(), self.steps)
         self.networks_ = ensemble.fit(inputs, targets, step=step)
+        seen_by_trees = tree_inputs(quantities)
         self.trees_: dict[str, HistGradientBoostingRegressor] = {}
         with_trees = [name for name in targets if self.tree_weight_[name] > 0]
         for i, name in enumerate(with_trees):
             step("trees", i, len(with_trees))
-            self.trees_[name] = fit_trees(self._tree_settings(), quantities, targets[name])
+            self.trees_[name] = fit_trees(self._tree_settings(), seen_by_trees, targets[name])
 
     def _network_sizes(self) -> dict[str, Size]:
         few = max(1, self.members // 2)
@@ -186,11 +187,12 @@ class CostModel(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         logs = log_targets(known.floor_us[:, 0], queries, measured)
         inputs = self._network_inputs(quantities, self.categories_.one_hot(queries))
         by_networks = self.networks_.predict(inputs).mean
+        seen_by_trees = tree_inputs(quantities)
         weights = dict.fromkeys(OUTPUT_OF_TARGET, 0.5)
         for i, name in enumerate(self.targets_):
             if np.isnan(logs[name]).all():
                 continue
-            by_trees = predict_trees(self.trees_[name], quantities)[:, 0]
+            by_trees = predict_trees(self.trees_[name], seen_by_trees)[:, 0]
             weights[name] = _best_weight(by_networks[:, i], by_trees, logs[name])
         return weights
 
@@ -286,7 +288,8 @@ class CostModel(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         if not self.trees_:
             return by_networks
         xp = quantities.__array_namespace__()
-        by_trees = [predict_trees(trees, quantities) for trees in self.trees_.values()]
+        inputs = tree_inputs(quantities)
+        by_trees = [predict_trees(trees, inputs) for trees in self.trees_.values()]
         weights = np.array([self.tree_weight_[name] for name in self.targets_], dtype=np.float32)
         # Targets without trees have weight 0 and no row
         rows = [self.targets_.index(name) for name in self.trees_]

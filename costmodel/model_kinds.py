@@ -31,7 +31,7 @@ from costmodel.evaluate.metrics import COMPARED
 from costmodel.model import CostModel
 from costmodel.onnx_export import export, export_trees
 from costmodel.outputs import MIN_POWER_ROWS
-from costmodel.terms import QUANTITIES, terms
+from costmodel.terms import QUANTITIES, terms, tree_inputs
 from gemmcast.config import FAMILIES
 from gemmcast.query import AT, FIELDS, ML_OPSET, OPSET, Rows
 
@@ -257,7 +257,7 @@ class Default:
 
 def _inputs(queries: Rows) -> Columns:
     """[n_rows, n_columns] What the published model's trees see."""
-    return np.asarray(terms(queries).quantities, dtype=np.float32)
+    return np.asarray(tree_inputs(terms(queries).quantities), dtype=np.float32)
 
 
 def _times_us(queries: Rows) -> Values:

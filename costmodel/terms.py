@@ -4,8 +4,8 @@
     floor_us = computing + loads from L2 + DRAM traffic + latency along k + start
 
 The floor is the time if nothing overlapped (costmodel/formulas.py); networks and trees learn the
-correction. Trees see the quantities as they are, with the same bits in NumPy and ONNX Runtime;
-networks see their logarithms.
+correction. Trees see most quantities as they are, with the same bits in NumPy and ONNX Runtime, and
+which powers of two divide a size; networks see logarithms.
 """
 
 from __future__ import annotations
@@ -90,7 +90,12 @@ FIELD_SCALES: Final[Mapping[str, float]] = {
 }
 """Typical values of fields, where not 1."""
 QUANTITIES: Final = (*FIELDS, *DERIVED_SCALES)
-"""What the trees see, as it is."""
+"""What is known of a query, in the order of the columns."""
+FOR_TREES: Final = tuple(name for name in QUANTITIES if not name.startswith("library_"))
+"""What the trees see, as it is. The times of library kernels are much alike, and trees that choose
+among them learn their noise."""
+WHOLE: Final = (8, 64, 128)
+"""Trees also see whether these divide m, n and k: then all tiles of such a side are whole."""
 NOT_FOR_NETWORKS: Final = (
     # codes, which are categories
     "dtype",
@@ -114,6 +119,8 @@ SMALLEST: Final = 1e-4
 
 RESOURCES: Final = ("named_tile_k", "smem_bytes", "cluster_blocks")
 """What a kernel takes of an SM, as far as a query names it."""
+SIZES: Final = np.array([QUANTITIES.index(name) for name in ("m", "n", "k")])
+"""Their columns."""
 MAY_BE_UNKNOWN: Final = ("power_limit_w", "idle_power_w")
 """Readings of a device that a query may not know, and that the networks see."""
 
@@ -213,6 +220,17 @@ class Typical:
             return quantities
         xp = quantities.__array_namespace__()
         return xp.where(quantities == 0.0, xp.asarray(self.values), quantities)
+
+
+def tree_inputs(quantities: Array) -> Array:
+    """[n, len(FOR_TREES) + 3 * len(WHOLE)] for the trees, of quantities[n, len(QUANTITIES)]."""
+    xp = quantities.__array_namespace__()
+    columns = np.array([QUANTITIES.index(name) for name in FOR_TREES])
+    sizes = xp.take(quantities, xp.asarray(SIZES), axis=1)
+    multiples = xp.expand_dims(sizes, axis=2) / xp.asarray(np.array(WHOLE, dtype=np.float32))
+    is_whole = xp.astype(xp.ceil(multiples) == multiples, xp.float32)
+    chosen = xp.take(quantities, xp.asarray(columns), axis=1)
+    return xp.concat([chosen, xp.reshape(is_whole, (-1, 3 * len(WHOLE)))], axis=1)
 
 
 def log_inputs(quantities: Array) -> Array:

@@ -1,4 +1,4 @@
-"""Boosted trees for one target, on the quantities of costmodel/terms.py as they are.
+"""Boosted trees for one target, on quantities of costmodel/terms.py as they are.
 
 Trees do not see monotone transforms, so they need no logarithms. The quantities are the same bits
 in NumPy and in ONNX Runtime, so a row takes the same way in both. scikit-learn fits and predicts.

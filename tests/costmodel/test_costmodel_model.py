@@ -115,6 +115,25 @@ def test_a_default_can_be_predicted_without_knobs() -> None:
     assert np.median(error[is_copy]) < 2 * np.median(error[is_resolved]) < 0.3
 
 
+# networks and trees
+
+
+def test_trees_are_taken_where_they_are_better() -> None:
+    """A table of few columns: a runtime that networks predict better, a power full of steps."""
+    data = _recorded("h100_demo")
+    data = data.take(data.column("family") == "cublas")
+    exponents = np.floor(np.log2(data.queries[:, [AT["m"], AT["n"]]])).sum(axis=1)
+    measured = {
+        "runtime_us": data.measured["runtime_us"],
+        "power_w": np.where(exponents % 2 == 0, 150.0, 400.0),
+    }
+    model = CostModel(members=1, steps=300).fit(unresolved(data), measured)
+    assert model.tree_weight_["power"] == 1
+    assert set(model.trees_) >= {"power"}
+    errors = np.abs(model.predict(unresolved(data))["power_w"] / measured["power_w"] - 1)
+    assert np.mean(errors) < 0.03
+
+
 # intervals
 
 

@@ -13,7 +13,16 @@ import pytest
 
 from costmodel.formulas import LOADS, STEP_US
 from costmodel.onnx_session import open_session
-from costmodel.terms import DERIVED_SCALES, INPUTS, QUANTITIES, log_inputs, terms
+from costmodel.terms import (
+    DERIVED_SCALES,
+    FOR_TREES,
+    INPUTS,
+    QUANTITIES,
+    WHOLE,
+    log_inputs,
+    terms,
+    tree_inputs,
+)
 from gemmcast.config import FAMILIES, KernelConfig
 from gemmcast.device import Device
 from gemmcast.gemm import DTYPES, LAYOUTS, MAX_DIM, Gemm
@@ -296,3 +305,18 @@ def test_threads_share_the_peak_of_a_cpu(cpu: Device) -> None:
         times_us.append(_quantities(gemm, config, cpu)["compute_us"])
     assert times_us[0] == pytest.approx(2 * times_us[1], rel=1e-5)
     assert times_us[1] == times_us[2] == times_us[3]
+
+
+def test_trees_see_whole_tiles() -> None:
+    """Of m, n and k, one after the other, whether 8, 64 and 128 divide them."""
+    quantities = np.zeros((2, len(QUANTITIES)), dtype=np.float32)
+    for i, name in enumerate(("m", "n", "k")):
+        quantities[:, QUANTITIES.index(name)] = [128, 129][:: 1 if i else -1]
+    quantities[0, QUANTITIES.index("k")] = 192
+    inputs = tree_inputs(quantities)
+    assert inputs.shape == (2, len(FOR_TREES) + 3 * len(WHOLE))
+    assert inputs[:, len(FOR_TREES) :].tolist() == [
+        [0, 0, 0, 1, 1, 1, 1, 1, 0],
+        [1, 1, 1, 0, 0, 0, 0, 0, 0],
+    ]
+    assert inputs[0, FOR_TREES.index("k")] == 192
