@@ -5,7 +5,7 @@
 The base (costmodel/base.py) stays as it is. A Gaussian process corrects it from the first few rows
 on; boosted trees correct what is left, where they help on held-out own shapes. A query about
 another device has the base's answer. The file is one ONNX graph again, the base inside it.
-docs/decisions/0023-a-base.md has the figures.
+docs/decisions/0024-a-base.md has the figures.
 """
 
 from __future__ import annotations
