@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from costmodel import graph_ops
 from costmodel.graph_ops import Array
-from costmodel.terms import QUANTITIES, RESOURCES, Terms
+from costmodel.terms import MAY_BE_UNKNOWN, QUANTITIES, RESOURCES, Terms
 
 DTYPE: Final = ("dtype",)
 FAMILY: Final = ("family", "dtype")
@@ -64,6 +64,8 @@ POOLS: Final = {
     **dict.fromkeys(DEVICE, DTYPE),
 }
 """Quantity -> what a training row must have in common with a query to be its measure."""
+LARGEST_ONLY: Final = (*KNOBS, *WORK)
+"""A knob that is 0 is unknown; little work takes little time, and sizes have their own limits."""
 MARGIN: Final = 1.5
 """Factor by which a quantity may be beyond the training rows."""
 MARGINS: Final = {
@@ -74,6 +76,7 @@ MARGINS: Final = {
     "power_limit_w": 1.1,
     # a block of an H100 may have 1.18 times as much as any recorded one
     "smem_bytes": 1.1,
+    "tile_unknown": 1.0,
     "cluster_blocks": 1.0,
     "threads": 1.0,
 }
@@ -84,6 +87,8 @@ COLUMNS: Final = np.array([NUMBERS.index(name) for name in POOLS])
 
 MADE_OF: Final = tuple(dict.fromkeys(name for made_of in COMBINATIONS for name in made_of))
 MADE_OF_COLUMNS: Final = np.array([NUMBERS.index(name) for name in MADE_OF])
+ENDLESS: Final = float(np.finfo(np.float32).max)
+"""The limit of a reading that no training row knows; not infinite, for 0 times it must be 0."""
 HEAVIEST: Final = 2**28
 """Sums of weights times values are whole numbers below 2^53, which float64 holds."""
 Matrix = npt.NDArray[np.float32]
@@ -175,6 +180,7 @@ def _limits(numbers: Matrix, like: Matrix) -> list[float]:
     for name, common in POOLS.items():
         values = pools[common][:, NUMBERS.index(name)]
         margin = MARGINS.get(name, MARGIN)
-        lowest.append(float(values.min()) / margin)
-        highest.append(float(values.max()) * margin)
+        is_known = name not in MAY_BE_UNKNOWN or values.any()
+        lowest.append(0.0 if name in LARGEST_ONLY else float(values.min()) / margin)
+        highest.append(float(values.max()) * margin if is_known else ENDLESS)
     return lowest + highest

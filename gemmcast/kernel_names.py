@@ -62,6 +62,11 @@ def is_meant(config: KernelConfig, name: str, knobs: Mapping[str, int]) -> bool:
     return all(getattr(config, knob) in (0, value) for knob, value in knobs.items())
 
 
+def says_knobs(config: KernelConfig) -> bool:
+    """Whether the name of the kernel says its knobs."""
+    return config.family == "cutlass" and CutlassKernel.parse(config.kernel) is not None
+
+
 def resolved(gemm: Gemm, config: KernelConfig) -> KernelConfig:
     """The configuration with everything that its name or its knobs determine.
 

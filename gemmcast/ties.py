@@ -1,8 +1,9 @@
 """What a model cannot tell apart: configurations that are one and the same query row.
 
-The model reads knobs; of names it reads the schedule of a CUTLASS 3 kernel only. So a name without
-knobs says nothing to it, and configurations that differ in names or in what a row leaves out have
-one answer. The first is refused where it would mislead, the second is reported as a tie.
+The model reads knobs; of names it reads those of CUTLASS kernels only (gemmcast/kernel_names.py).
+So another name without knobs says nothing to it, and configurations that differ in names or in what
+a row leaves out have one answer. The first is refused where it would mislead, the second is
+reported as a tie.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import numpy as np
 from gemmcast import query
 from gemmcast.config import KNOBS, KernelConfig
 from gemmcast.errors import InputError
-from gemmcast.kernel_names import library_name
+from gemmcast.kernel_names import library_name, says_knobs
 
 LIBRARY_CHOICE: Final = library_name("")
 """What a query of cublaslt without knobs is about: whatever the library puts first."""
@@ -89,4 +90,4 @@ def _is_listed(config: KernelConfig) -> bool:
 
 def _is_a_bare_name(config: KernelConfig) -> bool:
     """Whether the configuration has a name and nothing that the model reads."""
-    return bool(config.kernel) and not any(_knobs(config))
+    return bool(config.kernel) and not any(_knobs(config)) and not says_knobs(config)

@@ -186,8 +186,8 @@ def test_a_compiled_wgmma_library_reports_its_stages_and_limits(tmp_path: Path) 
     report = build([generated], "wide", "sm_90", tmp_path, _kit(), jobs=2)
     (kernel,) = open_library(Path(report["library"]))
     assert (kernel.name, kernel.alignment) == (generated.name, 16)
-    assert kernel.knobs["cluster_n"] == 2
-    assert kernel.knobs["stages"] >= 4
+    # The stages, too, which only the compiler knows, are those of tile_tables.py.
+    assert kernel.knobs == generated.knobs
     assert _hopper_can(kernel) == _hopper_can(kernel, split_k=4) == _hopper_can(kernel, n=72) == 0
     # Four steps of k cannot be cut into five slices.
     assert _hopper_can(kernel, split_k=5) == 4

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 import pytest
 
 from costmodel.dataset import TrainingSet, held_out, training_set, with_unresolved_copies
@@ -16,6 +17,10 @@ from gemmcast.arrow import read_samples
 from gemmcast.query import AT, DTYPE_CODES, FAMILY_CODES, Rows
 
 DATASETS = Path(__file__).parents[2] / "datasets"
+PINGPONG_FAST = {
+    **{"algorithm": 5, "tile_m": 128, "tile_n": 128, "tile_k": 64, "stages": 6, "threads": 384},
+    **{"warp_m": 0, "warp_n": 0, "warp_k": 0, "swizzle": 1, "cluster_m": 2, "cluster_n": 1},
+}
 Flags = npt.NDArray[np.bool_]
 
 
@@ -77,7 +82,8 @@ def _usual_row(data: TrainingSet, family: str, dtype: str) -> Rows:
         ("cutlass", "fp16", {"swizzle": 64}),
         ("cutlass", "fp16", {"cluster_m": 16}),
         ("cutlass", "fp16", {"threads": 2048}),
-        ("cutlass", "fp16", {"algorithm": 5}),
+        # a kernel of fp8
+        ("cutlass", "fp16", PINGPONG_FAST),
         ("cublaslt", "tf32", {"algorithm": 7}),
         ("tiled", "fp32", {"tile_m": 64, "tile_n": 64, "tile_k": 64}),
         ("tiled", "fp32", {"tile_m": 16, "tile_n": 32}),
@@ -110,6 +116,13 @@ def test_what_is_near_the_training_rows_is_not_flagged(
     for name, factor in change.items():
         changed[:, AT[name]] *= factor
     assert not _flags(sweep.queries, changed).any()
+
+
+def test_a_limit_that_no_training_row_knows_is_no_measure(sweep: TrainingSet) -> None:
+    """Tables of other programs do not say it."""
+    trained_on = sweep.queries.copy()
+    trained_on[:, AT["power_limit_w"]] = 0
+    assert not _flags(trained_on, _usual_row(sweep, "cublas", "bf16")).any()
 
 
 def test_an_unnamed_kernel_is_flagged_where_none_was_recorded(sweep: TrainingSet) -> None:
@@ -148,3 +161,14 @@ def test_unseen_shapes_of_a_sweep_are_hardly_flagged() -> None:
     for is_known, is_new in split(data.shapes, 5):
         flagged += int(_flags(data.queries[is_known], data.queries[is_new]).sum())
     assert flagged / len(data) < 0.03
+
+
+def test_unknown_threads_of_a_cpu_are_not_flagged(cpu_samples: pa.Table) -> None:
+    """Agents record how many threads computed; a query may leave that to the library."""
+    data = training_set(cpu_samples)
+    asked = data.queries.copy()
+    asked[:, AT["threads"]] = 0
+    assert (data.queries[:, AT["threads"]] > 0).all()
+    assert not _flags(data.queries, asked).any()
+    asked[:, AT["threads"]] = 64
+    assert _flags(data.queries, asked).all()

@@ -115,3 +115,13 @@ def test_a_schedule_in_a_name_is_read(powered: Predictor, gpu: Device) -> None:
     assert [ranked.tied for ranked in ranking] == [(), ()]
     costs = [ranked.prediction.runtime_us for ranked in ranking]
     assert np.all(np.diff(costs) >= 0)
+
+
+def test_a_cutlass_kernel_named_and_spelt_out_is_a_tie(powered: Predictor, gpu: Device) -> None:
+    fp16 = Gemm(m=256, n=256, k=256, dtype="fp16", layout="nt")
+    named = _named("wgmma_fp16_nt_64x128x64_2x1_pingpong_z1_a8", "cutlass")
+    knobs = {"tile_m": 64, "tile_n": 128, "tile_k": 64, "cluster_m": 2, "cluster_n": 1}
+    spelt_out = KernelConfig(family="cutlass", stages=8, swizzle=1, **knobs)
+    ranking = powered.rank(fp16, [named, spelt_out], device=gpu)
+    assert [ranked.tied for ranked in ranking] == [(spelt_out,), (named,)]
+    assert ranking[0].prediction == ranking[1].prediction

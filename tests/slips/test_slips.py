@@ -13,6 +13,7 @@ from slip import Slip, run, tree
 
 from gemmcast import __version__
 from gemmcast.config import KernelConfig
+from gemmcast.device import Device
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:The ``noload`` loader strategy:DeprecationWarning"
@@ -82,14 +83,16 @@ def test_a_name_with_brackets_is_printed_as_it_is(place: Path, cpu_samples: pa.T
     assert out.count("240") == 1
 
 
-def test_what_cutlass_lists_is_what_gemmcast_reads(place: Path) -> None:
+def test_what_cutlass_lists_is_what_gemmcast_reads(place: Path, gpu: Device) -> None:
     words = ["cutlass", "list", "--arch", "sm_80", "--dtype", "fp16", "--layout", "nn"]
     _, text, _ = run(words)
     _, as_json, _ = run([*words, "--json"])
     printed = [KernelConfig.parse(line.split()[-1]) for line in text.splitlines()]
     assert printed == [KernelConfig(**row) for row in json.loads(as_json)]
     (place / "configs.json").write_text(as_json)
-    ranking = ["gemmcast", "rank", "64", "64", "64", "--model", "model.onnx", "--configs-file"]
-    code, out, _ = run([*ranking, "configs.json", "--json"])
+    (place / "gpu.json").write_text(gpu.to_json())
+    ranking = ["gemmcast", "rank", "64", "64", "64", "--dtype", "fp16", "--model", "model.onnx"]
+    where = ["--device", "gpu.json", "--configs-file", "configs.json"]
+    code, out, _ = run([*ranking, *where, "--json"])
     assert code == 0
     assert len(json.loads(out)["ranking"]) == len(printed)
