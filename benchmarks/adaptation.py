@@ -4,9 +4,9 @@
         --target datasets/h200_sxm.parquet [--seeds 5] [--json]
 
 The base is fitted on a table (minutes), or is a model file (.onnx). A third of the target's shapes
-is tested with; from the others 0, 10, 50, 200 and 1,000 rows are drawn as own samples, those that
-were metered for power first (as a plan with power_share = 1 measures them). Every seed draws other
-shapes and other rows. The ways to use them:
+is tested with; from the others 0, 10, 50, 200 and 1,000 rows are drawn as own samples, half of them
+among those that were metered for power (as a plan with power_share = 0.5 measures them). Every seed
+draws other shapes and other rows. The ways to use them:
 
     base             the base and the samples, drawn at random        `curve` of the JSON
     base, planner    the same, drawn by coordinator/plan/acquire.py
@@ -160,10 +160,12 @@ def _parted(data: TrainingSet, seed: int) -> tuple[TrainingSet, TrainingSet]:
 
 
 def at_random(pool: TrainingSet, count: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
-    """Any rows, those with power first."""
+    """Any rows, of which at least half have power, as long as there are so many."""
     order = rng.permutation(len(pool))
     has_power = np.isfinite(pool.measured["power_w"][order])
-    rows: npt.NDArray[np.int64] = order[np.argsort(~has_power, kind="stable")][:count]
+    metered = order[has_power][: (count + 1) // 2]
+    others = order[~np.isin(order, metered)]
+    rows: npt.NDArray[np.int64] = np.concatenate([metered, others])[:count]
     return rows
 
 

@@ -296,10 +296,10 @@ def _show(
     title = f"GEMMs of new shapes on {devices}, predicted and measured in µs"
     terminal.show_rows(title, columns, examples, text_columns=2)
     if before:
-        terminal.show_line(_halves(summary))
+        terminal.show_line(halves(summary))
     title = f"All {len(new)} of them, {summary.new_shapes} shapes: absolute error in per cent"
     terminal.show_scores(summary.scores, title)
-    terminal.show_line(_figures(summary))
+    terminal.show_line(figures(summary))
     terminal.show_line("")
     terminal.show_line(f"workspace  {session.workspace.path}")
     terminal.show_line(f"report     {session.workspace.report}")
@@ -310,8 +310,8 @@ def _show(
         terminal.show_line(f"  {command}")
 
 
-def _halves(summary: DemoSummary) -> str:
-    """What was known before, and after."""
+def halves(summary: DemoSummary) -> str:
+    """The errors before anything was measured, and after, for people."""
     lines = [
         f"`base` is {summary.base}: asked before anything was measured.",
         "It never saw these rows. `model` started from it and was trained on the samples of here.",
@@ -328,12 +328,19 @@ def _error(errors: Mapping[str, float]) -> str:
     return f"{errors['median_ape']:5.1f} % median, {errors['mape']:5.1f} % mean"
 
 
-def _figures(summary: DemoSummary) -> str:
+def figures(summary: DemoSummary) -> str:
+    """Times and counts, for people."""
+    counts = (
+        f"{summary.cells_ok} cells measured, {summary.cells_failed} failed; "
+        f"model version {summary.model_version}; {summary.seconds:.0f} s"
+    )
+    if summary.latency_p50_us is None or summary.sklearn_latency_p50_us is None:
+        # the base itself is still champion, and its card has no times of this machine
+        return counts
     return (
         f"one query: {summary.latency_p50_us:.0f} us through ONNX Runtime, "
         f"{summary.sklearn_latency_p50_us:.0f} us through scikit-learn (median, one thread)\n"
-        f"{summary.cells_ok} cells measured, {summary.cells_failed} failed; "
-        f"model version {summary.model_version}; {summary.seconds:.0f} s"
+        f"{counts}"
     )
 
 

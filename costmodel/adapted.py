@@ -5,7 +5,7 @@
 The base (costmodel/base.py) stays as it is. A Gaussian process corrects it from the first few rows
 on; boosted trees correct what is left, where they help on held-out own shapes. A query about
 another device has the base's answer. The file is one ONNX graph again, the base inside it.
-docs/decisions/0022-a-base.md has the figures.
+docs/decisions/0024-a-base.md has the figures.
 """
 
 from __future__ import annotations
@@ -53,9 +53,9 @@ MIN_TRIAL_ROWS: Final = 400
 """With fewer rows of a target, the process alone corrects it: a fifth of them would say nothing."""
 WORTH: Final = 0.98
 """Error on held-out shapes with one more part over the error without, from which on it is taken."""
-SLOWER_DRAWS_LESS: Final = np.float32(0.5)
+SLOWER_DRAWS_LESS: Final = np.float32(0.7)
 """What a runtime is longer by, the power above idle is less by this share of: over the base's own
-errors the slope is 0.1 to 0.8, so a runtime that is corrected alone would spoil the energy."""
+errors it is 0.3 to 0.8 below the cap. A runtime that is corrected alone would spoil the energy."""
 IDLE_COLUMN: Final = np.array([QUANTITIES.index("idle_power_w")])
 LEAST_MARGIN: Final = 1e-3
 """Of the base, when an error is divided by it: at a bound of physics an interval has no width."""

@@ -5,10 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from coordinator.demo import cells_of_new_shapes, predict_pushed, shipped_answer
+from coordinator.demo import (
+    DemoSummary,
+    cells_of_new_shapes,
+    figures,
+    halves,
+    predict_pushed,
+    shipped_answer,
+)
 from coordinator.plan.schema import Plan
 from costmodel.train import TrainedModel
 from gemmcast import cli, modeldir
@@ -52,3 +60,35 @@ def test_an_h100_is_answered_for_on_every_machine(capsys: pytest.CaptureFixture[
     printed = capsys.readouterr().out
     assert printed == f"{shipped_answer()}\n"
     assert printed.startswith("4096x4096x4096 bf16 nt  cublas  on NVIDIA H100 80GB HBM3\n")
+
+
+def _summary(**values: object) -> DemoSummary:
+    errors = {"median_ape": 4.0, "mape": 6.0}
+    before = {"median_ape": 2.0, "mape": 3.0}
+    plain: dict[str, Any] = {
+        "cells_ok": 8,
+        "cells_failed": 0,
+        "model_version": "1",
+        "seconds": 3.0,
+        "base": "gemmcast's default (SHA-256 abc)",
+        "scores": {"runtime_us": {"model": errors, "base": before}},
+        "new_shapes": 2,
+        "new_cells_failed": 0,
+        "latency_p50_us": 40.0,
+        "sklearn_latency_p50_us": 900.0,
+        "devices": ["Paper GPU 80GB"],
+    }
+    return DemoSummary(**{**plain, **values})
+
+
+def test_both_halves_are_shown_side_by_side() -> None:
+    text = halves(_summary())
+    assert "gemmcast's default (SHA-256 abc): asked before anything was measured" in text
+    words = " ".join(text.splitlines()[-1].split())
+    assert words == "runtime before 2.0 % median, 3.0 % mean after 4.0 % median, 6.0 % mean"
+
+
+def test_a_base_that_stays_champion_has_no_times_of_this_machine() -> None:
+    assert "us through ONNX Runtime" in figures(_summary())
+    text = figures(_summary(latency_p50_us=None, sklearn_latency_p50_us=None))
+    assert text == "8 cells measured, 0 failed; model version 1; 3 s"
