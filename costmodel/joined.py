@@ -28,6 +28,9 @@ MEMBERS: Final = 2
 class JoinedModel:
     """It has what the trainer uses of a CostModel."""
 
+    outputs_: tuple[str, ...]
+    """Of both parts, in the order of the contract."""
+
     def __init__(self, base: Base) -> None:
         self.base = base
         self.adapted = AdaptedModel(base)
