@@ -68,7 +68,9 @@ class Correction:
     """Of one target, on one type of device."""
 
     process: Process | None
+    """None where too few rows say something, or where it does not help."""
     trees: HistGradientBoostingRegressor | None
+    """None where they do not help."""
 
     def value(self, points: Points, quantities: Array) -> Array:
         """[n, 1] in logarithms; array-API code, traced into the graph."""
@@ -85,7 +87,9 @@ class Parts(NamedTuple):
     """What corrects a target."""
 
     process: bool
+    """Whether a Gaussian process does."""
     trees: bool
+    """Whether boosted trees correct what is left."""
 
 
 NOTHING, PROCESS, TREES_ALONE, BOTH = (
@@ -96,12 +100,19 @@ NOTHING, PROCESS, TREES_ALONE, BOTH = (
 )
 
 
+TRIED: Final = (PROCESS, NOTHING, TREES_ALONE, BOTH)
+"""One after another; nothing at all needs no proof that it is worth it."""
+
+
 class Asked(NamedTuple):
     """What is computed of some queries before any correction."""
 
     terms: Terms
+    """Floor, work and quantities."""
     answers: Answers
+    """Of the base."""
     points: Points
+    """Where the processes are asked."""
     shares: list[Array]
     """For each type of own device [n, 1] whether the query is about it."""
 
@@ -110,7 +121,9 @@ class AdaptedModel:
     """A base with what own samples say. It has what the trainer uses of a CostModel."""
 
     outputs_: tuple[str, ...]
+    """Names of the outputs, in the order of the contract."""
     targets_: tuple[str, ...]
+    """What is corrected."""
 
     def __init__(self, base: Base) -> None:
         self.base = base
@@ -187,10 +200,9 @@ class AdaptedModel:
         if not tried:
             return best
         errors = dict.fromkeys(tried, np.inf)
-        for parts in (PROCESS, NOTHING, TREES_ALONE, BOTH):
+        for parts in TRIED:
             self._fit_corrections(trial, dict.fromkeys(tried, parts))
             of_parts = self._mean_errors(held_out, tried)
-            # nothing at all needs no proof
             worth = 1.0 if parts == NOTHING else WORTH
             for name in tried:
                 if of_parts[name] < worth * errors[name]:

@@ -39,6 +39,7 @@ def _content(node: onnx.NodeProto) -> bytes:
     content.ClearField("name")
     content.ClearField("doc_string")
     del content.output[:]
+
     # how many there are matters, and which optional ones are left out
     content.output.extend("x" if name else "" for name in node.output)
     data: bytes = content.SerializeToString(deterministic=True)
