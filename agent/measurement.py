@@ -148,7 +148,7 @@ class Measurer:
             raise MeasurementError("contended", str(self._seen)) from None
 
     def _measure_undisturbed(self, cell: Cell, row: Row) -> Steps[None]:
-        refuse(cell.gemm, cell.config, self._device.kind)
+        refuse(cell.gemm, cell.config, self._device)
         launched = yield from self._launch_when_there_is_room(cell, row)
         yield self._backend.pending()
         errors = self._backend.read(launched.errors)

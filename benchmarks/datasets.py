@@ -23,7 +23,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import numpy as np
 import pyarrow as pa
 
-from agent.kernels.cutlass.generate import HOPPER, kernels
 from coordinator.samples.columns import Columns
 from coordinator.samples.consistency import WindowOverBurst, step_times_ns, window_over_burst
 from coordinator.samples.dataset_counts import DatasetCounts, counts, rows_by_kind
@@ -36,6 +35,7 @@ from coordinator.samples.second_boards import (
 )
 from gemmcast.arrow import read_samples
 from gemmcast.cli_parser import Parser
+from gemmcast.cutlass.sets import HOPPER, kernels
 from gemmcast.program import json_line, run_script
 
 FOLDER = Path(__file__).resolve().parent.parent / "datasets"

@@ -20,6 +20,7 @@ from typer.main import get_command
 from coordinator.options import (
     Address,
     AsJson,
+    BaseNames,
     Constants,
     DemoDataset,
     DemoDirectory,
@@ -161,43 +162,32 @@ def train(
     min_rows: MinRows = 100,
     holdout: Holdout = 0.15,
     exam: ExamFile = None,
+    base: BaseNames = None,
     json: AsJson = False,
 ) -> None:
     """Train on a workspace's samples and publish; the winner becomes this node's model."""
     from coordinator import terminal
-    from coordinator.fleet.publishing import publish_or_keep
-    from coordinator.fleet.trainer import champion_model, fit_and_judge
+    from coordinator.fleet.bases import named_bases
+    from coordinator.fleet.session import Places
     from coordinator.progress import stages
-    from coordinator.samples.store import SampleStore
+    from coordinator.training import train_workspace
     from coordinator.workspace import Workspace
     from costmodel.exam import read_exam
     from costmodel.settings import TrainSettings
-    from gemmcast import modeldir
-    from registry.registry import Registry
 
     settings = TrainSettings(min_rows=min_rows, holdout=holdout)
     tested_with = None if exam is None else read_exam(exam)
-    place = Workspace(workspace)
-    if store is None:
-        place.must_exist()
-    else:
-        # Refused before the workspace is made.
-        SampleStore.open(store, create=False)
-    with place.locked():
-        samples = SampleStore.open(store or place.samples, create=False)
-        versions = Registry(registry or place.registry)
-        versions.check()
-        champion = champion_model(versions)
-        with stages("training") as step:
-            table = samples.read()
-            judged = fit_and_judge(table, settings, samples.version, champion, step, tested_with)
-        version = publish_or_keep(versions, judged, champion, place.kept)
-        model, card, objection = judged
-        if version is not None:
-            modeldir.put_model(place.node, model, version)
+    bases = named_bases(base)
+    places = Places(store=store, registry=registry)
+    with stages("training") as step:
+        version, judged = train_workspace(
+            Workspace(workspace), places, settings, bases, tested_with, step
+        )
+    _, card, objection = judged
     values = {
         "version": version,
         "objection": objection,
+        "base": card.base,
         "rows": card.rows,
         "exam": card.exam,
         "scores": card.scores,

@@ -1,8 +1,10 @@
-"""The whole circle once: measure, train, publish, push; then predict new shapes and measure them.
+"""The whole circle once: ask, measure, train, publish, push; then ask again, and measure what was
+asked.
 
 The new shapes are drawn with another seed, or are those that were kept back of a recorded dataset.
-The node's model file predicts them before they are measured, and the predictions are shown beside
-the measurements and the baselines. It uses only what `run` and the Predictor use.
+Where gemmcast comes with a model of the device's kind, that answers before anything is measured.
+The node's model file predicts the shapes before they are measured, and the predictions are shown
+beside the measurements and the baselines. It uses only what `run` and the Predictor use.
 """
 
 from __future__ import annotations
@@ -29,13 +31,17 @@ from coordinator.progress import RunDisplay
 from coordinator.report.html import write_report
 from coordinator.workspace import Workspace
 from costmodel.dataset import TrainingSet, split_by_shape, training_set
-from costmodel.evaluate.crossval import compare
+from costmodel.evaluate.crossval import beside_baselines, scores
 from costmodel.evaluate.metrics import to_json
+from costmodel.train import BASE
 from gemmcast import Predictor, modeldir
 from gemmcast.card import ModelCard, Scores
 from gemmcast.cell import Cell
+from gemmcast.cli import prediction_text
+from gemmcast.config import library_config
 from gemmcast.device import Device
 from gemmcast.errors import GemmcastError, InputError
+from gemmcast.gemm import Gemm
 from gemmcast.rows import ReadRow, Row, config_of, gemm_of
 
 PLAN = Path(__file__).resolve().parent.parent / "examples" / "demo.toml"
@@ -45,8 +51,14 @@ SEED_STEP = 1000
 """Their seed is the plan's seed plus this."""
 MARK = ".gemmcast-demo"
 """A directory with this file was made by a demo and may be deleted by the next."""
+ELSEWHERE = Gemm(m=4096, n=4096, k=4096, dtype="bf16", layout="nt")
+"""What the model that comes with gemmcast is asked about an H100."""
+UNMEASURED = "An H100, without measuring, by the model that comes with gemmcast"
 EXAMPLES = 12
 """Rows of the table of predictions."""
+
+HALVES = {"runtime_us": "runtime", "power_w": "power", "energy_mj": "energy"}
+"""Targets whose errors before and after are shown side by side."""
 
 Predictions = dict[str, dict[str, float]]
 """cell id -> output -> value"""
@@ -61,8 +73,10 @@ class DemoSummary:
     cells_failed: int
     model_version: str
     seconds: float
+    base: str
+    """The model that answered before anything was measured; empty where there was none."""
     scores: Scores
-    """Errors on the new shapes: target -> method -> metric."""
+    """Errors on the new shapes: target -> method -> metric; the method `base` is that model."""
     new_shapes: int
     new_cells_failed: int
     latency_p50_us: float | None
@@ -87,13 +101,17 @@ def run_demo(directory: Path, *, as_json: bool, recorded: Path | None = None) ->
     display = RunDisplay()
     session = RunSession(plan, Workspace(directory / "workspace"), Places(), display)
     with session.open() as stop:
-        _show_step(1, "measure, train, publish, push")
+        _show_step(1, "ask what is known before anything is measured")
+        started = session.run(stop, cells=[], label="starting")
+        _leave_if_stopped(stop)
+        new_cells = new_cells or _draw_new_cells(session)
+        before = _ask_base(session, started, new_cells)
+        _show_step(2, "measure, train, publish, push")
         measured = session.run(stop, cells=first)
         _leave_if_stopped(stop)
         version = _pushed_version(session, measured)
         terminal.console.print(f"  {display.model_line}")
-        _show_step(2, "predict new shapes, then measure them")
-        new_cells = new_cells or _draw_new_cells(session)
+        _show_step(3, "predict new shapes, then measure them")
         predicted = predict_pushed(session.model_dir, new_cells, version)
         measured_new = session.run(stop, cells=new_cells, train=False, label="new shapes")
         _leave_if_stopped(stop)
@@ -105,7 +123,8 @@ def run_demo(directory: Path, *, as_json: bool, recorded: Path | None = None) ->
         cells_failed=measured.failed,
         model_version=version,
         seconds=round(perf_counter() - started_s, 1),
-        scores=_scores(training, new, predicted),
+        base=model.card.base,
+        scores=_scores(training, new, predicted, before),
         new_shapes=len(set(new.shapes)),
         new_cells_failed=len(new_cells) - measured_new.ok,
         **_latencies(model.card),
@@ -113,7 +132,9 @@ def run_demo(directory: Path, *, as_json: bool, recorded: Path | None = None) ->
     )
     values = asdict(summary)
     (directory / "summary.json").write_text(json.dumps(values, indent=1) + "\n")
-    terminal.result(values, as_json=as_json, text=lambda: _show(summary, new, predicted, session))
+    terminal.result(
+        values, as_json=as_json, text=lambda: _show(summary, new, predicted, before, session)
+    )
 
 
 def _recreate(directory: Path) -> None:
@@ -156,12 +177,24 @@ def _latencies(card: ModelCard) -> dict[str, float | None]:
     }
 
 
+def _ask_base(session: RunSession, started: RunSummary, cells: Sequence[Cell]) -> Predictions:
+    """What the node's model says before anything is measured; nothing where there is none."""
+    version = started.model.version
+    if version is None:
+        terminal.console.print("  nothing: no model of this kind of device comes with gemmcast")
+        return {}
+    predicted = predict_pushed(session.model_dir, cells, version)
+    card = session.registry.load(version).card
+    terminal.console.print(f"  {card.base} answers for {len(cells)} cells")
+    return predicted
+
+
 def _draw_new_cells(session: RunSession) -> list[Cell]:
-    """The plan's sweeps over other shapes, on the devices that took part."""
-    table = session.store.read()
-    known_shapes = set(training_set(table).shapes)
-    measured = set(table["device"].to_pylist())
-    devices = [one for one in modeldir.devices(session.model_dir) if one.name in measured]
+    """The plan's sweeps over other shapes, on the devices of this node that take part."""
+    devices = modeldir.devices(session.model_dir)
+    known_shapes: set[str] = set()
+    for device in devices:
+        known_shapes |= {cell.gemm.shape_key for cell in plan_cells(session.plan, device).cells}
     return cells_of_new_shapes(session.plan, devices, known_shapes)
 
 
@@ -231,24 +264,39 @@ def _training_and_new(
     return training, new
 
 
-def _scores(training: TrainingSet, new: TrainingSet, predicted: Predictions) -> Scores:
+def _scores(
+    training: TrainingSet, new: TrainingSet, predicted: Predictions, before: Predictions
+) -> Scores:
+    methods = beside_baselines(training, new, _columns(new, predicted))
+    if before:
+        for target, values in _columns(new, before).items():
+            methods.get(target, {})[BASE] = values
+    return to_json(scores(new, methods))
+
+
+def _columns(new: TrainingSet, predicted: Predictions) -> dict[str, npt.NDArray[np.float64]]:
+    """Output -> [n_rows]."""
     rows = [predicted[cell_id] for cell_id in new.table["cell_id"].to_pylist()]
-    from_model: dict[str, npt.NDArray[np.float64]] = {}
-    for name in rows[0]:
-        from_model[name] = np.array([row[name] for row in rows])
-    return to_json(compare(training, new, from_model))
+    return {name: np.array([row[name] for row in rows]) for name in rows[0]}
 
 
 def _show(
-    summary: DemoSummary, new: TrainingSet, predicted: Predictions, session: RunSession
+    summary: DemoSummary,
+    new: TrainingSet,
+    predicted: Predictions,
+    before: Predictions,
+    session: RunSession,
 ) -> None:
-    columns = ("GEMM", "kernel", "predicted", "measured", "error %")
+    columns = ("GEMM", "kernel", *(["before"] if before else []), "after", "measured", "error %")
     examples = []
     for row in _from_small_to_large(new.table.to_pylist()):
-        examples.append(_example(row, predicted[row["cell_id"]]["runtime_us"]))
+        asked = [one[row["cell_id"]]["runtime_us"] for one in (before, predicted) if one]
+        examples.append(_example(row, asked))
     devices = ", ".join(summary.devices)
     title = f"GEMMs of new shapes on {devices}, predicted and measured in µs"
     terminal.show_rows(title, columns, examples, text_columns=2)
+    if before:
+        terminal.show_line(_halves(summary))
     title = f"All {len(new)} of them, {summary.new_shapes} shapes: absolute error in per cent"
     terminal.show_scores(summary.scores, title)
     terminal.show_line(_figures(summary))
@@ -256,9 +304,28 @@ def _show(
     terminal.show_line(f"workspace  {session.workspace.path}")
     terminal.show_line(f"report     {session.workspace.report}")
     terminal.show_line(f"model      {session.model_dir}")
+    terminal.show_line(f"\n{UNMEASURED}:\n{shipped_answer()}")
     terminal.show_line("\nTry next:")
     for command in _next_commands(session, new):
         terminal.show_line(f"  {command}")
+
+
+def _halves(summary: DemoSummary) -> str:
+    """What was known before, and after."""
+    lines = [
+        f"`base` is {summary.base}: asked before anything was measured.",
+        "It never saw these rows. `model` started from it and was trained on the samples of here.",
+    ]
+    for target, name in HALVES.items():
+        methods = summary.scores.get(target, {})
+        if BASE in methods:
+            before, after = methods[BASE], methods["model"]
+            lines.append(f"{name:10} before {_error(before)}   after {_error(after)}")
+    return "\n".join(lines)
+
+
+def _error(errors: Mapping[str, float]) -> str:
+    return f"{errors['median_ape']:5.1f} % median, {errors['mape']:5.1f} % mean"
 
 
 def _figures(summary: DemoSummary) -> str:
@@ -270,10 +337,11 @@ def _figures(summary: DemoSummary) -> str:
     )
 
 
-def _example(row: ReadRow, predicted_us: float) -> tuple[str, ...]:
+def _example(row: ReadRow, asked_us: Sequence[float]) -> tuple[str, ...]:
+    """The error is that of the last answer."""
     measured_us = row["runtime_us"]
-    error = 100 * (predicted_us / measured_us - 1)
-    times = (f"{predicted_us:.1f}", f"{measured_us:.1f}", f"{error:+.1f}")
+    error = 100 * (asked_us[-1] / measured_us - 1)
+    times = (*(f"{time_us:.1f}" for time_us in asked_us), f"{measured_us:.1f}", f"{error:+.1f}")
     return (str(gemm_of(row)), str(config_of(row)), *times)
 
 
@@ -288,6 +356,15 @@ def _runtime_us(row: Mapping[str, float]) -> float:
     return row["runtime_us"]
 
 
+def shipped_answer() -> str:
+    """What `gemmcast predict` prints for a GPU that need not be here, without any measurement."""
+    with Predictor() as predictor:
+        device = predictor.device("h100")
+        config = library_config(ELSEWHERE.dtype, device.kind)
+        cost = predictor.predict(ELSEWHERE, config, device)
+    return prediction_text(ELSEWHERE, config, device, cost)
+
+
 def _next_commands(session: RunSession, new: TrainingSet) -> list[str]:
     config, other = "blas:kernel=numpy,cpu_threads=1", "blas:kernel=blocked,cpu_threads=1,tile=128"
     if "cublas" in new.column("family"):
@@ -299,6 +376,7 @@ def _next_commands(session: RunSession, new: TrainingSet) -> list[str]:
         f"{python} -m gemmcast predict 500 600 700 --config {config} --model {model}",
         f"{python} -m gemmcast rank 500 600 700 {config} {other} --model {model}",
         f"{python} -m registry show --workspace {workspace}",
+        f"{python} -m gemmcast models",
     ]
 
 

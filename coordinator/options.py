@@ -31,7 +31,7 @@ KnownDevice = Annotated[
     typer.Option(
         "--device",
         help="size it for this device, not for those of this machine: words of a known name, "
-        "such as h100, or a JSON file with its description",
+        "such as h100 or h100-sxm, or a JSON file with its description",
     ),
 ]
 PlanPath = Annotated[
@@ -79,6 +79,15 @@ ExamFile = Annotated[
         metavar="FILE",
         help="score the model with this table too; none of its boards and (n, k) may be in the "
         "samples. Look at it once per release",
+    ),
+]
+BaseNames = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--base",
+        metavar="BASE",
+        help="what the model starts from: shipped, none or a model file; repeatable",
+        show_default="shipped",
     ),
 ]
 ImportFile = Annotated[

@@ -99,8 +99,11 @@ class RunDisplay:
 
     def show_model(self, card: ModelCard, version: str | None) -> None:
         """Remember a model; `version` is None if the gate refused it."""
-        error = card.scores["runtime_us"]["model"]
         name = f"model {version}" if version else "challenger"
+        if card.is_base:
+            self.model_line = f"{name}: {card.base}, before any sample from here"
+            return
+        error = card.scores["runtime_us"]["model"]
         errors = f"{error['median_ape']:.1f} % median, {error['mape']:.1f} % mean"
         self.model_line = f"{name}: runtime error {errors} on held-out shapes"
 

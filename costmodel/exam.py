@@ -13,9 +13,8 @@ from pathlib import Path
 import pyarrow as pa
 
 from costmodel.dataset import TrainingSet, training_set
-from costmodel.evaluate.crossval import predictions, scores
+from costmodel.evaluate.crossval import Model, predictions, scores
 from costmodel.evaluate.metrics import to_json
-from costmodel.model import CostModel
 from gemmcast.arrow import read_samples
 from gemmcast.errors import InputError
 
@@ -58,7 +57,7 @@ def check_exam(exam: Exam, others: Mapping[str, pa.Table]) -> None:
             raise InputError("exam", exam.name, rule, way_out)
 
 
-def exam_scores(model: CostModel, training: TrainingSet, exam: Exam) -> dict[str, object]:
+def exam_scores(model: Model, training: TrainingSet, exam: Exam) -> dict[str, object]:
     """The errors of the exam's usable rows, beside the baselines, in the layout of a card's split.
 
     Raises:

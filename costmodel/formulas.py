@@ -20,7 +20,7 @@ import numpy as np
 
 from costmodel import graph_ops
 from costmodel.graph_ops import Array
-from gemmcast.query import FIELDS
+from gemmcast.query import FIELDS, L2_OVER_DRAM
 
 USUAL_TILE: Final = 128.0
 USUAL_TILE_K: Final = 64.0
@@ -60,6 +60,8 @@ FLOPS_PER_US: Final = 1e6
 """Of 1 TFLOP/s."""
 BYTES_PER_US: Final = 1e3
 """Of 1 GB/s."""
+MEASURED_L2: Final = 1e-4
+"""A bandwidth of L2 so near to 2.2 times the memory's was not measured: that stands for it."""
 
 
 class Query(NamedTuple):
@@ -73,17 +75,22 @@ class Query(NamedTuple):
     batch: Array
     in_bytes: Array
     out_bytes: Array
+    beta: Array
     trans_a: Array
     trans_b: Array
+    stages: Array
     split_k: Array
     swizzle: Array
     cluster: Array
     threads: Array
+    warm: Array
     active_units: Array
     peak_tflops: Array
     dram_gbps: Array
+    l2_bytes: Array
     empty_kernel_us: Array
     power_limit_w: Array
+    idle_power_w: Array
     l2_gbps: Array
 
 
@@ -219,6 +226,18 @@ def blocks_per_sm(q: Query) -> Array:
     return xp.where(has_clusters(q) | (q.threads == 0.0), 1.0, blocks)
 
 
+def named_resources(q: Query) -> Array:
+    """[n, 3] the tile along k, the bytes of its stages, and the blocks of a cluster.
+
+    0 where the query does not name them.
+    """
+    xp = q.k.__array_namespace__()
+    tile_k = xp.where(q.tile_k == q.k, 0.0, q.tile_k)
+    both_sides = xp.sum(q.tile, axis=1, keepdims=True)
+    smem_bytes = q.stages * both_sides * tile_k * q.in_bytes
+    return xp.concat([tile_k, smem_bytes, graph_ops.reduce_prod(q.cluster, axis=1)], axis=1)
+
+
 # time at each level
 
 
@@ -254,6 +273,23 @@ def floor_us(q: Query, times: Times) -> Array:
     l2 = xp.sum(times.l2, axis=1, keepdims=True)
     dram = xp.sum(times.dram, axis=1, keepdims=True)
     return times.compute + l2 + dram + times.steps + times.start
+
+
+def least_times_us(q: Query, times: Times, flops: Array) -> Array:
+    """[n, 2] of computing at the peak, and of moving every byte once at the bandwidth.
+
+    Of warm operands L2 holds what fits, and reads from it are bounded too, where that was measured.
+    """
+    xp = q.k.__array_namespace__()
+    compute_us = flops / (q.peak_tflops * FLOPS_PER_US)
+    # With beta, C is read and written
+    of_c_us = times.dram[:, 2:] * q.beta
+    moved_us = xp.sum(times.dram, axis=1, keepdims=True) + of_c_us
+    kept_us = q.warm * q.l2_bytes / (q.dram_gbps * BYTES_PER_US)
+    l2_over_dram = q.l2_gbps / q.dram_gbps
+    is_measured = xp.abs(l2_over_dram - L2_OVER_DRAM) > MEASURED_L2
+    through_l2_us = xp.where(is_measured, moved_us / l2_over_dram, 0.0)
+    return xp.concat([compute_us, xp.maximum(moved_us - kept_us, through_l2_us)], axis=1)
 
 
 def library_times_us(q: Query, times: Times) -> Array:

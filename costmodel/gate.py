@@ -26,9 +26,10 @@ from gemmcast.card import ModelCard
 from gemmcast.modelfile import METADATA_PREFIX
 from gemmcast.query import CONTRACT, FIELDS, INPUT, READ_CONTRACTS, Rows
 
-MAX_TIMES_EMPTY: Final = 50.0
-"""Time of one query through ONNX Runtime over that of an empty graph, one thread: about 200 us
-where an empty graph takes 4 us. Models of 4 networks take 15 to 25 times as long as it."""
+MAX_TIMES_EMPTY: Final = 75.0
+"""Time of one query through ONNX Runtime over that of an empty graph, one thread: about 300 us
+where an empty graph takes 4 us. Models of 4 networks take 15 to 30 times as long as it, those
+that start from a base 35 to 65 times."""
 
 
 def objection(

@@ -13,6 +13,8 @@ from typing import Any
 
 import ndonnx as ndx
 import numpy as np
+import onnx
+import spox
 
 Array = Any
 """A NumPy array, or an ndonnx array while a graph is traced."""
@@ -71,16 +73,23 @@ def tree_ensemble(x: Array, attributes: Mapping[str, object]) -> Array:
     return ndx.asarray(node)
 
 
+def inlined(model: bytes, name: str, x: Array) -> dict[str, Array]:
+    """Output -> values of an ONNX file whose only input has that name. Only for traced arrays."""
+    graph = onnx.load_model_from_string(model)
+    outputs = spox.inline(graph)(**{name: x.unwrap_spox()})
+    return {output: ndx.asarray(values) for output, values in outputs.items()}
+
+
 def is_traced(x: Array) -> bool:
     """Whether `x` belongs to a graph that is being traced."""
     return not isinstance(x, np.ndarray)
 
 
-def _reduced(x: Array, axis: int, numpy: Callable[..., Array], onnx: Callable[..., Array]) -> Array:
+def _reduced(x: Array, axis: int, numpy: Callable[..., Array], node: Callable[..., Array]) -> Array:
     if not is_traced(x):
         return numpy(x, axis=axis, keepdims=True)
     axes = onnx_ops.const(np.array([axis]))
-    return ndx.asarray(onnx(x.unwrap_spox(), axes, keepdims=1))
+    return ndx.asarray(node(x.unwrap_spox(), axes, keepdims=1))
 
 
 def _numpy_gemm(a: Array, b: Array, c: Array) -> Array:
@@ -97,9 +106,9 @@ def _onnx_silu(x: Array) -> Array:
 
 
 def _either(
-    arrays: Sequence[Array], numpy: Callable[..., Array], onnx: Callable[..., Array]
+    arrays: Sequence[Array], numpy: Callable[..., Array], node: Callable[..., Array]
 ) -> Array:
     if not any(is_traced(x) for x in arrays):
         return numpy(*arrays)
     traced = [ndx.asarray(x).unwrap_spox() for x in arrays]
-    return ndx.asarray(onnx(*traced))
+    return ndx.asarray(node(*traced))

@@ -3,6 +3,7 @@
     correction = exp((1 - tree_weight) x network + tree_weight x trees)    for each target
     outputs    = floor and corrections, composed                          costmodel/outputs.py
     low, high  = outputs x exp(-/+ margin)                                costmodel/intervals.py
+    none of them beyond what the device can do                            costmodel/bounds.py
 
 The parts are terms.py (floor and quantities), categories.py, ensemble.py (networks), trees.py,
 intervals.py and training_range.py. `CostModel.evaluate` puts them together, in NumPy or while a
@@ -21,6 +22,7 @@ from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.ensemble import HistGradientBoostingRegressor
 
 from costmodel import graph_ops
+from costmodel.bounds import Bounds, Limits
 from costmodel.categories import Categories, kernel_group
 from costmodel.dataset import TrainingSet, with_unresolved_copies
 from costmodel.ensemble import Ensemble, Size
@@ -35,6 +37,7 @@ from costmodel.outputs import (
     compose,
     log_targets,
     outputs_of,
+    shortest_us,
     targets_of,
 )
 from costmodel.progress import Step, no_step, on_trial
@@ -61,10 +64,12 @@ class Composed(NamedTuple):
 
     outputs: dict[str, Array]
     """Output -> [n, 1]."""
+    limits: Limits
+    """What the intervals are not beyond either."""
     spread: Array
     """[n, n_targets] of the networks."""
-    quantities: Array
-    """[n, n_quantities]."""
+    terms: Terms
+    """Of the queries."""
     one_hot: Array
     """[n, n_categories]."""
 
@@ -115,7 +120,7 @@ class CostModel(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             self._fit_parts(queries, measured, self.tree_weight, step)
             self._calibrate(queries, measured)
             return self
-        is_held_out = _held_out_rows(queries)
+        is_held_out = held_out_rows(queries)
         training = _of_rows(measured, ~is_held_out)
         held_out = _of_rows(measured, is_held_out)
         equal = dict.fromkeys(OUTPUT_OF_TARGET, 0.5)
@@ -141,17 +146,20 @@ class CostModel(RegressorMixin, BaseEstimator):  # type: ignore[misc]
     ) -> None:
         """Everything but the intervals."""
         self.typical_ = Typical.of(queries)
-        floor_us, _, limit_w, quantities = self._terms(queries)
-        targets = targets_of(floor_us[:, 0], queries, measured)
+        known = self._terms(queries)
+        quantities = known.quantities
+        targets = targets_of(known.floor_us[:, 0], queries, measured)
         self.targets_ = tuple(targets)
         if "power" in targets:
             has_power = ~np.isnan(targets["power"])
-            self.limits_ = KnownLimits.of(limit_w[has_power, 0])
+            self.limits_ = KnownLimits.of(known.power_limit_w[has_power, 0])
         self.outputs_ = outputs_of(self.targets_)
         self.tree_weight_ = dict(tree_weight)
         self.categories_ = Categories.of(queries)
-        self.range_ = TrainingRange.of(quantities)
-        inputs = self._network_inputs(quantities, self.categories_.one_hot(queries))
+        one_hot = self.categories_.one_hot(queries)
+        self.bounds_ = Bounds.of(known.least_us, self.categories_, one_hot, shortest_us(measured))
+        self.range_ = TrainingRange.of(known)
+        inputs = self._network_inputs(quantities, one_hot)
         ensemble = Ensemble(self._network_sizes(), self.steps)
         self.networks_ = ensemble.fit(inputs, targets, step=step)
         self.trees_: dict[str, HistGradientBoostingRegressor] = {}
@@ -178,8 +186,9 @@ class CostModel(RegressorMixin, BaseEstimator):  # type: ignore[misc]
 
     def _best_tree_weights(self, queries: Rows, measured: Measured) -> dict[str, float]:
         """Target -> the weight with the smallest error; 0 if trees do not clearly help."""
-        floor_us, _, _, quantities = self._terms(queries)
-        logs = log_targets(floor_us[:, 0], queries, measured)
+        known = self._terms(queries)
+        quantities = known.quantities
+        logs = log_targets(known.floor_us[:, 0], queries, measured)
         inputs = self._network_inputs(quantities, self.categories_.one_hot(queries))
         by_networks = self.networks_.predict(inputs).mean
         weights = dict.fromkeys(OUTPUT_OF_TARGET, 0.5)
@@ -226,37 +235,45 @@ class CostModel(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         )
         factor = xp.exp(margins)
         values = xp.concat([composed.outputs[name] for name in self.outputs_], axis=1)
+        low, high = composed.limits.interval(self.outputs_, values / factor, values * factor)
         named = {name: graph_ops.squeeze(composed.outputs[name]) for name in self.outputs_}
         return {
             **named,
-            "low": values / factor,
-            "high": values * factor,
-            "extrapolating": self.range_.is_outside(composed.quantities, composed.one_hot),
+            "low": low,
+            "high": high,
+            "extrapolating": self.range_.is_outside(composed.terms),
         }
 
     def prefilter(self, query: Array) -> Array:
-        """[n] runtime_us by one small network: which configurations are worth a full prediction."""
+        """[n] runtime_us by one small network: which configurations are worth a full prediction.
+
+        Without bounds: those of one problem have the same, and would be ties there.
+        """
         xp = query.__array_namespace__()
-        floor_us, _, _, quantities = self._terms(query)
-        inputs = self._network_inputs(quantities, self.categories_.one_hot(query))
+        known = self._terms(query)
+        inputs = self._network_inputs(known.quantities, self.categories_.one_hot(query))
         correction = self.networks_.prefilter(inputs)
-        return graph_ops.squeeze(floor_us * xp.exp(correction))
+        return graph_ops.squeeze(known.floor_us * xp.exp(correction))
 
     def _composed(self, query: Array) -> Composed:
         """The outputs of floor, networks and trees."""
         xp = query.__array_namespace__()
-        floor_us, flops, limit_w, quantities = self._terms(query)
+        known = self._terms(query)
+        quantities = known.quantities
+        limit_w = known.power_limit_w
         if "power" in self.targets_:
             limit_w = self.limits_.known(limit_w)
         one_hot = self.categories_.one_hot(query)
+        limits = self.bounds_.limits(known, limit_w, one_hot)
         by_networks = self.networks_.predict(self._network_inputs(quantities, one_hot))
         logs = self._with_trees(by_networks.mean, quantities)
         factors = graph_ops.split(xp.exp(logs), [1] * len(self.targets_))
         corrections = dict(zip(self.targets_, factors, strict=True))
         return Composed(
-            outputs=compose(floor_us, limit_w, flops, corrections),
+            outputs=compose(known.floor_us, limit_w, limits, corrections),
+            limits=limits,
             spread=by_networks.spread,
-            quantities=quantities,
+            terms=known,
             one_hot=one_hot,
         )
 
@@ -301,7 +318,7 @@ def _best_weight(by_networks: Values, by_trees: Values, target: Values) -> float
     return best if errors[best] < WORTH * errors[0.0] else 0.0
 
 
-def _held_out_rows(queries: Rows) -> Mask:
+def held_out_rows(queries: Rows) -> Mask:
     """[n_rows] a random HELD_OUT of the shapes; of a single shape every other row."""
     shape_of = np.unique(queries[:, :3], axis=0, return_inverse=True)[1].reshape(-1)
     shapes = np.random.default_rng(0).permutation(shape_of.max() + 1)

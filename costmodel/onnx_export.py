@@ -1,6 +1,6 @@
-"""From a fitted CostModel to one ONNX file: query in, physical units out (docs/onnx.md).
+"""From a fitted model to one ONNX file: query in, physical units out (docs/onnx.md).
 
-`ndonnx` traces `CostModel.evaluate`, the code that NumPy runs, so the file has all mathematics of
+`ndonnx` traces the model's `evaluate`, the code that NumPy runs, so the file has all mathematics of
 the model in it. Its metadata describe the fields, the outputs and the devices, and contain a second
 graph: the prefilter, which ranks many configurations before the model scores the best. It is not
 part of the first graph because ONNX Runtime runs every node, whatever output is requested.
@@ -13,14 +13,14 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Final
+from typing import Final, Protocol
 
 import ndonnx as ndx
 import onnx
 from sklearn.ensemble import HistGradientBoostingRegressor
 
 from costmodel.graph_ops import Array
-from costmodel.model import CostModel
+from costmodel.graph_twins import without_twins
 from costmodel.trees import predict_trees
 from gemmcast import __version__
 from gemmcast.device import Device
@@ -39,13 +39,30 @@ from gemmcast.query import (
 PREFILTER_OUTPUT: Final = "runtime_us"
 
 
-def export(model: CostModel, devices: Sequence[Device]) -> bytes:
-    """The .onnx file.
+class Traceable(Protocol):
+    """A fitted model: CostModel, or one that starts from a base."""
+
+    outputs_: tuple[str, ...]
+    """Names of the outputs, in the order of the contract."""
+
+    def evaluate(self, query: Array) -> dict[str, Array]:
+        """Every output, low and high, and extrapolating; array-API code."""
+        ...
+
+    def prefilter(self, query: Array) -> Array:
+        """[n] about runtime_us; array-API code."""
+        ...
+
+
+def export(model: Traceable, devices: Sequence[Device], created_at: str | None = None) -> bytes:
+    """The .onnx file. The same arguments give the same bytes.
 
     Args:
         model: fitted.
         devices: those that it was trained on; the file then needs no other description of them.
+        created_at: UTC, ISO 8601; None: now.
     """
+    stamp = created_at or datetime.now(UTC).isoformat(timespec="seconds")
     graph = _traced(model.evaluate, INPUT, len(FIELDS))
     prefilter = _traced(
         lambda query: {PREFILTER_OUTPUT: model.prefilter(query)}, INPUT, len(FIELDS)
@@ -54,7 +71,7 @@ def export(model: CostModel, devices: Sequence[Device]) -> bytes:
     graph.producer_version = __version__
     graph.doc_string = "GEMM cost model; see docs/onnx.md"
     encoded = base64.b64encode(prefilter.SerializeToString()).decode()
-    properties = {PREFILTER_KEY: encoded, **_properties(model, devices)}
+    properties = {PREFILTER_KEY: encoded, **_properties(model, devices, stamp)}
     onnx.helper.set_model_props(graph, properties)
     onnx.checker.check_model(graph)
     data: bytes = graph.SerializeToString()
@@ -91,10 +108,10 @@ def _traced(
             onnx.helper.make_opsetid("ai.onnx.ml", ML_OPSET),
         ]
     )
-    return model
+    return without_twins(model)
 
 
-def _properties(model: CostModel, devices: Sequence[Device]) -> dict[str, str]:
+def _properties(model: Traceable, devices: Sequence[Device], created_at: str) -> dict[str, str]:
     """What a reader needs beside the graph, as text."""
     values = {
         "contract": str(CONTRACT),
@@ -103,7 +120,7 @@ def _properties(model: CostModel, devices: Sequence[Device]) -> dict[str, str]:
         "devices": json.dumps([asdict(device) for device in devices]),
         "dtypes": json.dumps(DTYPE_CODES),
         "families": json.dumps(FAMILY_CODES),
-        "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "created_at": created_at,
         "program_version": __version__,
     }
     return {METADATA_PREFIX + name: value for name, value in values.items()}

@@ -1,8 +1,8 @@
 """Targets are what is fitted, outputs what is published: from one to the other and back.
 
-    runtime_us           = floor_us x exp(runtime)
-    sustained_runtime_us = runtime_us x exp(sustained)
-    power_w              = power_limit_w x exp(power)
+    runtime_us           = floor_us x exp(runtime)         not below the shortest possible
+    sustained_runtime_us = runtime_us x exp(sustained)     likewise
+    power_w              = power_limit_w x exp(power)      between idle power and the limit
     energy_mj            = power_w x sustained_runtime_us / 1000
     tflops               = flops / (runtime_us x 1e6)
 
@@ -21,6 +21,7 @@ from typing import Final, Self
 import numpy as np
 import numpy.typing as npt
 
+from costmodel.bounds import Limits
 from costmodel.graph_ops import Array
 from gemmcast.query import AT, OUTPUTS, Rows
 
@@ -63,6 +64,12 @@ class KnownLimits:
         lowest_w = float(limits_w.min() / LIMIT_MARGIN)
         return cls(lowest_w=lowest_w, highest_w=float(limits_w.max() * LIMIT_MARGIN))
 
+    def joined(self, other: KnownLimits) -> KnownLimits:
+        """From the lowest to the highest of both."""
+        lowest_w = min(self.lowest_w, other.lowest_w)
+        highest_w = max(_finite(self.highest_w), _finite(other.highest_w))
+        return KnownLimits(lowest_w=lowest_w, highest_w=highest_w)
+
     def known(self, limit_w: Array) -> Array:
         """limit_w[n, 1], NaN where it is unknown or was never seen; array-API code."""
         xp = limit_w.__array_namespace__()
@@ -99,6 +106,17 @@ def log_targets(floor_us: Values, queries: Rows, measured: Measured) -> dict[str
     }
 
 
+def shortest_us(measured: Measured) -> Values:
+    """[n] of runtime and sustained runtime the shorter one."""
+    runtime_us = measured["runtime_us"]
+    return np.fmin(runtime_us, measured.get("sustained_runtime_us", runtime_us))
+
+
+def _finite(limit_w: float) -> float:
+    """0 in place of infinity, which stands for no limit at all."""
+    return limit_w if np.isfinite(limit_w) else 0.0
+
+
 def _rows_with(values: Values) -> int:
     return int(np.sum(~np.isnan(values)))
 
@@ -116,20 +134,25 @@ def outputs_of(targets: Sequence[str]) -> tuple[str, ...]:
 
 
 def compose(
-    floor_us: Array, limit_w: Array, flops: Array, corrections: Mapping[str, Array]
+    floor_us: Array, limit_w: Array, limits: Limits, corrections: Mapping[str, Array]
 ) -> dict[str, Array]:
-    """Output -> [n, 1], in the order of the contract.
+    """Output -> [n, 1], in the order of the contract; array-API code.
 
     Args:
-        floor_us, limit_w, flops: [n, 1].
+        floor_us: [n, 1].
+        limit_w: [n, 1] the power limit, NaN where power is unknown.
+        limits: what the outputs are not beyond.
         corrections: target -> [n, 1] factor, the exponential of what was predicted.
     """
-    runtime_us = floor_us * corrections["runtime"]
-    outputs = {"runtime_us": runtime_us, "tflops": flops / runtime_us * 1e-6}
+    xp = floor_us.__array_namespace__()
+    runtime_us = xp.maximum(floor_us * corrections["runtime"], limits.shortest_us)
+    outputs = {"runtime_us": runtime_us, "tflops": limits.flops / runtime_us * 1e-6}
     if "sustained" in corrections:
-        outputs["sustained_runtime_us"] = runtime_us * corrections["sustained"]
+        sustained_us = runtime_us * corrections["sustained"]
+        outputs["sustained_runtime_us"] = xp.maximum(sustained_us, limits.shortest_us)
     if "power" in corrections:
-        outputs["power_w"] = limit_w * corrections["power"]
+        power_w = xp.maximum(limit_w * corrections["power"], limits.lowest_w)
+        outputs["power_w"] = xp.minimum(power_w, limits.highest_w)
     if "sustained" in corrections and "power" in corrections:
         outputs["energy_mj"] = outputs["power_w"] * outputs["sustained_runtime_us"] * 1e-3
     return outputs

@@ -26,7 +26,9 @@ from costmodel.formulas import (
     divisibility,
     floor_us,
     grid_of,
+    least_times_us,
     library_times_us,
+    named_resources,
     possible_loads,
     query_of,
     tile_of,
@@ -110,6 +112,8 @@ SMALLEST: Final = 1e-4
 """In place of less, over the typical value: a logarithm needs more than 0."""
 
 
+RESOURCES: Final = ("named_tile_k", "smem_bytes", "cluster_blocks")
+"""What a kernel takes of an SM, as far as a query names it."""
 MAY_BE_UNKNOWN: Final = ("power_limit_w", "idle_power_w")
 """Readings of a device that a query may not know, and that the networks see."""
 
@@ -122,7 +126,13 @@ class Terms(NamedTuple):
     flops: Array
     """[n, 1]."""
     power_limit_w: Array
-    """[n, 1]."""
+    """[n, 1], 0 where it is unknown."""
+    idle_power_w: Array
+    """[n, 1], likewise."""
+    least_us: Array
+    """[n, 2] what computing and moving the operands take at least."""
+    resources: Array
+    """[n, len(RESOURCES)] for the training range alone."""
     quantities: Array
     """[n, len(QUANTITIES)]."""
 
@@ -164,7 +174,15 @@ def terms(query: Array) -> Terms:
         library_times_us(q, times),
     ]
     quantities = xp.concat([query, *derived], axis=1)
-    return Terms(floor_us=floor, flops=flops, power_limit_w=q.power_limit_w, quantities=quantities)
+    return Terms(
+        floor_us=floor,
+        flops=flops,
+        power_limit_w=q.power_limit_w,
+        idle_power_w=q.idle_power_w,
+        least_us=least_times_us(q, times, flops),
+        resources=named_resources(q),
+        quantities=quantities,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,13 +12,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import Final
 
 import pyarrow as pa
 
+from costmodel.adapted import AdaptedModel
+from costmodel.base import Base
 from costmodel.dataset import TrainingSet, devices_of, split_by_shape, training_set
 from costmodel.evaluate.crossval import (
     Predictions,
@@ -33,15 +35,20 @@ from costmodel.evaluate.metrics import ScoreTable, to_json
 from costmodel.evaluate.noise import repeatability
 from costmodel.evaluate.ranking import ranking
 from costmodel.exam import Exam, check_exam, exam_scores
+from costmodel.joined import JoinedModel
 from costmodel.model import CostModel
 from costmodel.onnx_export import export
 from costmodel.onnx_session import open_session, p50_us, parity
 from costmodel.progress import Step, no_step
+from costmodel.scope import scope
 from costmodel.settings import TrainSettings
 from gemmcast import __version__, modeldir
 from gemmcast.card import ModelCard, Scores
+from gemmcast.device import Device
 from gemmcast.errors import InputError
 from gemmcast.query import CONTRACT, INPUT
+
+Trainable = CostModel | AdaptedModel | JoinedModel
 
 MIN_SHAPES: Final = 10
 """Different shapes that a model needs at least."""
@@ -51,6 +58,8 @@ SMALL_STEPS: Final = 5_000
 """Their steps of gradient descent at most: a third of the published model's."""
 PREFILTER: Final = "prefilter"
 """A method of the ranking: the file's smaller graph, which `pick` ranks many candidates with."""
+BASE: Final = "base"
+"""A method: the base that the model starts from, as it is."""
 TIMED_RUNS: Final = 2_000
 """Queries through ONNX Runtime whose latency is measured."""
 TIMED_SKLEARN_RUNS: Final = 50
@@ -84,6 +93,8 @@ def train(
     *,
     store_version: int | None = None,
     exam: Exam | None = None,
+    base: Base | None = None,
+    created_at: str | None = None,
     step: Step = no_step,
 ) -> TrainedModel:
     """Fit on the shapes that are not held out, and measure the errors on those that are.
@@ -93,6 +104,8 @@ def train(
         settings: rows that are needed, and the share to hold out.
         store_version: version of the sample store that the table is, for the card.
         exam: rows of other boards and layers, to score the model with.
+        base: what the model starts from, on kinds of device that it contains; None: from nothing.
+        created_at: UTC, ISO 8601, for the file and the card; None: now.
         step: called with each part of the work.
 
     Raises:
@@ -102,36 +115,30 @@ def train(
         check_exam(exam, {"the samples": table})
     data = enough_rows(table, settings.min_rows)
     training, test = _split(data, settings.holdout)
-    model, coverage = _fitted(training, test, step)
+    if base is not None and not base.covers(training.queries).any():
+        base = None
+    model, coverage = _fitted(training, test, base, step)
     step("export", 0, 1)
-    exported = export(model, devices_of(data))
+    stamp = created_at or datetime.now(UTC).isoformat(timespec="seconds")
+    exported = export(model, _devices(data, base), stamp)
     session = open_session(exported)
     evaluation = _evaluate(model, training, test, step)
     one_query = data.queries[:1]
-    card = ModelCard(
-        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        program_version=__version__,
-        contract=CONTRACT,
-        targets=tuple(model.outputs_),
-        rows=len(data),
-        rows_by_device=dict(Counter(data.table["device"].to_pylist())),
+    card = replace(
+        _card(model, training, test, settings, stamp),
         store_version=store_version,
-        split=_split_in_words(settings.holdout),
-        holdout=settings.holdout,
-        train_rows=len(training),
-        test_rows=len(test),
-        train_shapes=len(set(training.shapes)),
-        test_shapes=len(set(test.shapes)),
+        scope={**scope(training), **(base.card.scope if base else {})},
+        base=base.title if base else "",
         exam=exam_scores(model, training, exam) if exam else {},
         scores=evaluation.scores,
         scores_by_family=evaluation.by_family,
         scores_by_dtype=evaluation.by_dtype,
         scores_by_size=evaluation.by_size,
         ranking=evaluation.ranking,
-        generalisation=_generalisation(data, model.tree_weight_, step),
+        # With a base a training takes seconds: these would take as long again, several times
+        generalisation={} if base else _generalisation(data, model.tree_weight_, step),
         repeatability=repeatability(data.table.to_pylist()),
         coverage=coverage,
-        tree_weight={target: model.tree_weight_[target] for target in model.targets_},
         parity_max_rel=parity(model, session, data.queries),
         latency_p50_us=p50_us(partial(session.run, None, {INPUT: one_query}), TIMED_RUNS),
         sklearn_latency_p50_us=p50_us(partial(model.predict, one_query), TIMED_SKLEARN_RUNS),
@@ -140,14 +147,58 @@ def train(
     return TrainedModel(model=exported, card=card)
 
 
+def _card(
+    model: Trainable,
+    training: TrainingSet,
+    test: TrainingSet,
+    settings: TrainSettings,
+    created_at: str,
+) -> ModelCard:
+    """The card of a model and its data, before anything is scored."""
+    devices = Counter(training.table["device"].to_pylist())
+    devices.update(test.table["device"].to_pylist())
+    return ModelCard(
+        created_at=created_at,
+        program_version=__version__,
+        contract=CONTRACT,
+        targets=tuple(model.outputs_),
+        rows=len(training) + len(test),
+        rows_by_device=dict(devices),
+        store_version=None,
+        split=_split_in_words(settings.holdout),
+        holdout=settings.holdout,
+        train_rows=len(training),
+        test_rows=len(test),
+        train_shapes=len(set(training.shapes)),
+        test_shapes=len(set(test.shapes)),
+        tree_weight={target: model.tree_weight_[target] for target in model.targets_},
+    )
+
+
 def _fitted(
-    training: TrainingSet, test: TrainingSet, step: Step
-) -> tuple[CostModel, dict[str, float]]:
+    training: TrainingSet, test: TrainingSet, base: Base | None, step: Step
+) -> tuple[Trainable, dict[str, float]]:
     """The model, calibrated on the held-out rows, and the coverage of its intervals."""
-    model = CostModel().fit_dataset(training, step)
+    model = _unfitted(training, base).fit_dataset(training, step)
     step("intervals", 0, 1)
     coverage = cross_fitted_coverage(model, test)
     return model.calibrate(test), coverage
+
+
+def _unfitted(training: TrainingSet, base: Base | None) -> Trainable:
+    """From nothing, from the base, or both where the base contains not every kind of device."""
+    if base is None:
+        return CostModel()
+    return AdaptedModel(base) if base.covers(training.queries).all() else JoinedModel(base)
+
+
+def _devices(data: TrainingSet, base: Base | None) -> list[Device]:
+    """The devices of the samples, then those of the base that have another name."""
+    own = devices_of(data)
+    if base is None:
+        return own
+    names = {device.name for device in own}
+    return [*own, *(device for device in base.devices if device.name not in names)]
 
 
 def enough_rows(table: pa.Table, min_rows: int) -> TrainingSet:
@@ -186,9 +237,12 @@ def _split_in_words(holdout: float) -> str:
     )
 
 
-def _evaluate(model: CostModel, training: TrainingSet, test: TrainingSet, step: Step) -> Evaluation:
+def _evaluate(model: Trainable, training: TrainingSet, test: TrainingSet, step: Step) -> Evaluation:
     """The errors on the held-out rows, beside the baselines."""
     predicted = predictions(model, training, test, step)
+    if not isinstance(model, CostModel):
+        for target, values in model.base.predict(test.queries).items():
+            predicted.get(target, {})[BASE] = values
     step("ranking", 0, 1)
     return Evaluation(
         scores=to_json(scores(test, predicted)),
@@ -199,7 +253,7 @@ def _evaluate(model: CostModel, training: TrainingSet, test: TrainingSet, step: 
     )
 
 
-def _with_prefilter(predicted: Predictions, model: CostModel, test: TrainingSet) -> Predictions:
+def _with_prefilter(predicted: Predictions, model: Trainable, test: TrainingSet) -> Predictions:
     """The predictions, and those of the smaller graph that ranks many candidates."""
     runtime_us = predicted["runtime_us"] | {PREFILTER: model.prefilter(test.queries)}
     return predicted | {"runtime_us": runtime_us}

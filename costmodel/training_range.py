@@ -1,7 +1,16 @@
 """Whether a query is outside of what the model was trained on.
 
-A query extrapolates where a size, a device or an amount of work is beyond the smallest or largest
-of the training rows by a margin, or where its kernel or dtype was in no training row.
+Three things of a query must be as in training rows:
+
+    its arithmetic    family, dtype, layout, beta and cache state: some row had all of them together
+    its algorithm     some row of the family and dtype had it
+    its kernel        some row of the family had the algorithm, tile, warp tile and stages together
+
+and its numbers must be within those of the training rows, by a margin: work within that of rows of
+the same dtype, beta and cache state, sizes within those of the same family besides, knobs within
+those of the family and dtype, readings of the device within those at the dtype. A row belongs to
+few combinations, so each is one number, a weighted sum of what makes it; the limits are looked up
+with one matrix product (docs/decisions/0019-answers-within-physics.md).
 """
 
 from __future__ import annotations
@@ -13,52 +22,159 @@ import numpy as np
 import numpy.typing as npt
 
 from costmodel import graph_ops
-from costmodel.categories import SORTS
 from costmodel.graph_ops import Array
-from costmodel.terms import QUANTITIES
+from costmodel.terms import QUANTITIES, RESOURCES, Terms
 
+DTYPE: Final = ("dtype",)
+FAMILY: Final = ("family", "dtype")
+ARITHMETIC: Final = (*FAMILY, "trans_a", "trans_b", "beta", "warm")
+ALGORITHM: Final = (*FAMILY, "algorithm")
+KERNEL: Final = (
+    "family",
+    "algorithm",
+    "used_tile_m",
+    "used_tile_n",
+    "stages",
+    "warp_m",
+    "warp_n",
+    "warp_k",
+)
+COMBINATIONS: Final = (ARITHMETIC, ALGORITHM, KERNEL)
+"""What one training row must have had together."""
+
+CONDITIONS: Final = ("dtype", "beta", "warm")
+WORK: Final = ("flops", "dram_a_us", "dram_b_us", "dram_c_us")
+"""Compared with rows of the same CONDITIONS."""
+SIZES: Final = ("m", "n", "k", "batch")
+"""Compared with rows of the same CONDITIONS and family."""
+KNOBS: Final = (
+    "tile_unknown",
+    *RESOURCES,
+    "split_k",
+    "swizzle",
+    "threads",
+)
+"""Compared with rows of the same FAMILY."""
+DEVICE: Final = ("active_units", "peak_tflops", "dram_gbps", "power_limit_w")
+"""Compared with rows of the same DTYPE."""
+POOLS: Final = {
+    **dict.fromkeys(WORK, CONDITIONS),
+    **dict.fromkeys(SIZES, ("family", *CONDITIONS)),
+    **dict.fromkeys(KNOBS, FAMILY),
+    **dict.fromkeys(DEVICE, DTYPE),
+}
+"""Quantity -> what a training row must have in common with a query to be its measure."""
+MARGIN: Final = 1.5
+"""Factor by which a quantity may be beyond the training rows."""
 MARGINS: Final = {
-    "m": 1.5,
-    "n": 1.5,
-    "k": 1.5,
-    "batch": 1.5,
-    "active_units": 1.5,
-    "peak_tflops": 1.5,
+    # products of sizes: with 1.5 twice as many unseen shapes of a small sweep are flagged
+    **dict.fromkeys(WORK, 2.0),
     # an H200 has 1.4 times the bandwidth of an H100: this tells them apart
     "dram_gbps": 1.25,
-    "flops": 1.5,
-    "dram_a_us": 1.5,
-    "dram_b_us": 1.5,
-    "dram_c_us": 1.5,
+    "power_limit_w": 1.1,
+    # a block of an H100 may have 1.18 times as much as any recorded one
+    "smem_bytes": 1.1,
+    "cluster_blocks": 1.0,
+    "threads": 1.0,
 }
-"""Quantity -> factor that it may be beyond the training rows."""
-COLUMNS: Final = np.array([QUANTITIES.index(name) for name in MARGINS])
+"""Where it is another one."""
+NUMBERS: Final = (*QUANTITIES, *RESOURCES)
+"""What is looked at."""
+COLUMNS: Final = np.array([NUMBERS.index(name) for name in POOLS])
+
+MADE_OF: Final = tuple(dict.fromkeys(name for made_of in COMBINATIONS for name in made_of))
+MADE_OF_COLUMNS: Final = np.array([NUMBERS.index(name) for name in MADE_OF])
+HEAVIEST: Final = 2**28
+"""Sums of weights times values are whole numbers below 2^53, which float64 holds."""
 Matrix = npt.NDArray[np.float32]
+Keys = npt.NDArray[np.float64]
+
+
+def _weights() -> Keys:
+    """[len(MADE_OF), len(COMBINATIONS)] random whole numbers, 0 where a field is no part of it."""
+    drawn = np.random.default_rng(0).integers(1, HEAVIEST, size=len(MADE_OF))
+    is_part = np.array([[name in made_of for made_of in COMBINATIONS] for name in MADE_OF])
+    return is_part * drawn[:, np.newaxis].astype(np.float64)
+
+
+WEIGHTS: Final = _weights()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingRange:
-    """Limits of the quantities of MARGINS, margins included."""
+    """The combinations of the training rows, and the limits of their numbers."""
 
-    lowest: Matrix
-    highest: Matrix
+    arithmetic: Keys
+    """[n_arithmetics] keys."""
+    algorithms: Keys
+    """[n_algorithms] keys."""
+    kernels: Keys
+    """[n_kernels] keys."""
+    limits: Matrix
+    """[n_arithmetics, 2 x len(POOLS)] the lowest numbers, then the highest, margins included."""
 
     @classmethod
-    def of(cls, quantities: Matrix) -> TrainingRange:
-        """Of the quantities[n, len(QUANTITIES)] of the training rows."""
-        checked = quantities[:, COLUMNS]
-        margins = np.array(list(MARGINS.values()), dtype=np.float32)
-        return cls(lowest=checked.min(axis=0) / margins, highest=checked.max(axis=0) * margins)
-
-    def is_outside(self, quantities: Array, one_hot: Array) -> Array:
-        """[n] bool, of quantities[n, n_quantities], one_hot[n, n_categories]; array-API code."""
-        xp = quantities.__array_namespace__()
-        checked = xp.take(quantities, xp.asarray(COLUMNS), axis=1)
-        lowest, highest = xp.asarray(self.lowest), xp.asarray(self.highest)
-        beyond = xp.astype((checked < lowest) | (checked > highest), xp.float32)
-        # Every query belongs to one category of each sort
-        to_unknown = np.full((one_hot.shape[1], 1), -1, dtype=np.float32)
-        beyond_or_unknown = graph_ops.gemm(
-            one_hot, xp.asarray(to_unknown), xp.sum(beyond, axis=1, keepdims=True)
+    def of(cls, terms: Terms) -> TrainingRange:
+        """Of the terms of the training rows."""
+        numbers = _numbers(terms)
+        arithmetic, algorithms, kernels = _keys(numbers)
+        known, first_rows = np.unique(arithmetic, return_index=True)
+        limits = [_limits(numbers, numbers[row]) for row in first_rows]
+        return cls(
+            arithmetic=known,
+            algorithms=np.unique(algorithms),
+            kernels=np.unique(kernels),
+            limits=np.array(limits, dtype=np.float32),
         )
-        return graph_ops.squeeze(beyond_or_unknown) > -len(SORTS)
+
+    def is_outside(self, terms: Terms) -> Array:
+        """[n] bool, of the terms of n queries; array-API code, traced into the graph."""
+        numbers = _numbers(terms)
+        xp = numbers.__array_namespace__()
+        arithmetic, algorithm, kernel = _keys(numbers)
+        # 0 everywhere for a new arithmetic: then every number is beyond its limits
+        is_arithmetic = _is_equal(arithmetic, self.arithmetic)
+        limits = graph_ops.matmul(is_arithmetic, xp.asarray(self.limits))
+        lowest, highest = graph_ops.split(limits, [len(POOLS)] * 2)
+        checked = xp.take(numbers, xp.asarray(COLUMNS), axis=1)
+        is_beyond = xp.astype((checked < lowest) | (checked > highest), xp.float32)
+        is_known = graph_ops.reduce_max(_is_equal(algorithm, self.algorithms), axis=1)
+        is_known = is_known * graph_ops.reduce_max(_is_equal(kernel, self.kernels), axis=1)
+        is_outside = (graph_ops.reduce_max(is_beyond, axis=1) > 0.0) | (is_known == 0.0)
+        return graph_ops.squeeze(is_outside)
+
+
+def _numbers(terms: Terms) -> Array:
+    """[n, len(NUMBERS)]."""
+    xp = terms.quantities.__array_namespace__()
+    return xp.concat([terms.quantities, terms.resources], axis=1)
+
+
+def _keys(numbers: Array) -> list[Array]:
+    """[n, 1] for each of COMBINATIONS; equal where all that makes it is equal."""
+    xp = numbers.__array_namespace__()
+    made_of = xp.take(numbers, xp.asarray(MADE_OF_COLUMNS), axis=1)
+    keys = graph_ops.matmul(xp.astype(made_of, xp.float64), xp.asarray(WEIGHTS))
+    return graph_ops.split(keys, [1] * len(COMBINATIONS))
+
+
+def _is_equal(key: Array, known: Keys) -> Array:
+    """[n, n_known] 1 where the key[n, 1] is the known one, else 0."""
+    xp = key.__array_namespace__()
+    return xp.astype(key == xp.asarray(known), xp.float32)
+
+
+def _limits(numbers: Matrix, like: Matrix) -> list[float]:
+    """[2 x len(POOLS)] for the arithmetic of the row `like`[len(NUMBERS)]."""
+    pools: dict[tuple[str, ...], Matrix] = {}
+    for common in set(POOLS.values()):
+        columns = [NUMBERS.index(field) for field in common]
+        pools[common] = numbers[(numbers[:, columns] == like[columns]).all(axis=1)]
+    lowest: list[float] = []
+    highest: list[float] = []
+    for name, common in POOLS.items():
+        values = pools[common][:, NUMBERS.index(name)]
+        margin = MARGINS.get(name, MARGIN)
+        lowest.append(float(values.min()) / margin)
+        highest.append(float(values.max()) * margin)
+    return lowest + highest

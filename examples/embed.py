@@ -1,6 +1,9 @@
 """Use a model from Python: what does this GEMM cost, and which configuration is cheapest?
 
-python examples/embed.py MODEL [DEVICE]          MODEL: an .onnx file or a node's model directory
+python examples/embed.py [MODEL [DEVICE]]
+
+MODEL: an .onnx file or a node's model directory [default: the model that comes with gemmcast]
+DEVICE: its name or words of it, such as h100 [default: the model's first]
 """
 
 import sys
@@ -12,7 +15,7 @@ configs = [
     KernelConfig(family="tiled", tile_m=tile, tile_n=tile, tile_k=tile) for tile in (4, 8, 16, 32)
 ]
 
-with Predictor(sys.argv[1]) as predictor:
+with Predictor(*sys.argv[1:2]) as predictor:
     device = sys.argv[2] if len(sys.argv) > 2 else predictor.devices[0]
     for config in configs:
         p = predictor.predict(gemm, config, device)

@@ -49,6 +49,15 @@ class ModelCard:
     """Shapes of the training rows."""
     test_shapes: int
     """Shapes of the test rows; no training row has one of them."""
+    scope: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """What the training rows hold: type of device, kernel family, then what that was measured with
+    (below)."""
+    datasets: Mapping[str, str] = field(default_factory=dict)
+    """Files of samples that the shipped model was made from -> their SHA-256; of other models
+    empty."""
+    base: str = ""
+    """Name and SHA-256 of the model that this one starts from; empty where it started from nothing.
+    The version that a run publishes first is the base itself."""
     exam: Mapping[str, Any] = field(default_factory=dict)
     """Errors on a locked table (`coordinator train --exam FILE`), in the layout of an entry of
     `generalisation`; empty where none was given. [%]"""
@@ -64,7 +73,8 @@ class ModelCard:
     ranking: Scores = field(default_factory=dict)
     """Whether configurations come in the right order (below)."""
     generalisation: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """Errors on new layers, kernels, devices and boards (below). [%]"""
+    """Errors on new layers, kernels, devices and boards (below); empty for a model that starts from
+    a base. [%]"""
     repeatability: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     """How much repeated measurements of one cell differ (below). [%]"""
     coverage: Mapping[str, float] = field(default_factory=dict)
@@ -80,6 +90,11 @@ class ModelCard:
     """The same query through scikit-learn, in the same run. [us]"""
     sha256: str = ""
     """SHA-256 of the `.onnx` file."""
+
+    @property
+    def is_base(self) -> bool:
+        """Whether this version is a base as it is."""
+        return bool(self.base) and self.sha256[:12] in self.base
 
     def to_json(self) -> str:
         """Indented JSON, with the fields by name."""

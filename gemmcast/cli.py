@@ -1,6 +1,7 @@
-"""`gemmcast predict | rank | pick | info`: the embedded predictor from a shell.
+"""`gemmcast predict | rank | pick | info | models`: the embedded predictor from a shell.
 
-The model is an .onnx file or a node's model directory. With --json, a command prints one JSON
+The model is the one that comes with gemmcast; --model names an .onnx file or a node's model
+directory instead. With --json, a command prints one JSON
 object. Values have the digits that their interval allows. Bad input ends with one line
 `error: ...` on stderr and exit code 2. The options are in gemmcast/cli_parser.py.
 """
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from gemmcast.cli_parser import parse_arguments
-from gemmcast.config import KNOBS, KernelConfig
+from gemmcast.config import KNOBS, KernelConfig, library_config
 from gemmcast.device import Device
 from gemmcast.errors import InputError
 from gemmcast.gemm import Gemm
@@ -48,29 +49,38 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(argv: Sequence[str] | None) -> None:
     args = parse_arguments(argv)
-    commands = {"predict": predict, "rank": rank, "pick": pick, "info": info}
+    commands = {"predict": predict, "rank": rank, "pick": pick, "info": info, "models": models}
     values, text = commands[args.command](args)
     print(json_line(values) if args.json else text)
 
 
 def predict(args: argparse.Namespace) -> Shown:
     """The cost of one GEMM with one configuration."""
-    gemm, config = _gemm(args), KernelConfig.parse(args.config)
+    gemm = _gemm(args)
+    named = None if args.config is None else KernelConfig.parse(args.config)
     with _open(args.model) as predictor:
-        cost = predictor.predict(gemm, config, _device(args.device), cache=args.cache)
-    values = {"gemm": asdict(gemm), "config": asdict(config), "prediction": asdict(cost)}
-    return values, f"{gemm}  {config}\n{_show(cost)}"
+        device = predictor.device(_device(args.device))
+        config = named or library_config(gemm.dtype, device.kind)
+        cost = predictor.predict(gemm, config, device, cache=args.cache)
+    values = {
+        "gemm": asdict(gemm),
+        "config": asdict(config),
+        "device": device.name,
+        "prediction": asdict(cost),
+    }
+    return values, prediction_text(gemm, config, device, cost)
 
 
 def rank(args: argparse.Namespace) -> Shown:
     """The configurations in the order of their cost."""
     gemm = _gemm(args)
-    ranking = _ranking(args, gemm, top=args.top)
-    lines = [f"{gemm}, lowest {args.objective} first:"]
+    device, ranking = _ranking(args, gemm, top=args.top)
+    lines = [f"{gemm} on {device}, lowest {args.objective} first:"]
     for place, ranked in enumerate(ranking, 1):
         lines += [f"{place:3}. {ranked.config}", *_ties(ranked), _show(ranked.prediction)]
     values = {
         "gemm": asdict(gemm),
+        "device": device,
         "objective": args.objective,
         "ranking": [asdict(ranked) for ranked in ranking],
     }
@@ -80,9 +90,14 @@ def rank(args: argparse.Namespace) -> Shown:
 def pick(args: argparse.Namespace) -> Shown:
     """The configuration with the lowest cost."""
     gemm = _gemm(args)
-    (best,) = _ranking(args, gemm, top=1)
-    values = {"gemm": asdict(gemm), "objective": args.objective, **asdict(best)}
-    first = f"{gemm}, lowest {args.objective}:  {best.config}"
+    device, (best,) = _ranking(args, gemm, top=1)
+    values = {
+        "gemm": asdict(gemm),
+        "device": device,
+        "objective": args.objective,
+        **asdict(best),
+    }
+    first = f"{gemm} on {device}, lowest {args.objective}:  {best.config}"
     return values, "\n".join([first, *_ties(best), _show(best.prediction)])
 
 
@@ -102,13 +117,29 @@ def info(args: argparse.Namespace) -> Shown:
     return values, "\n".join(lines)
 
 
-def _ranking(args: argparse.Namespace, gemm: Gemm, top: int | None) -> list[RankedConfig]:
+def models(_args: argparse.Namespace) -> Shown:
+    """The models that come with gemmcast."""
+    from gemmcast.cli_models import list_models
+
+    return list_models()
+
+
+def prediction_text(gemm: Gemm, config: KernelConfig, device: Device, cost: Prediction) -> str:
+    """What `predict` prints. The demo prints it too."""
+    return f"{gemm}  {config}  on {device.name}\n{_show(cost)}"
+
+
+def _ranking(
+    args: argparse.Namespace, gemm: Gemm, top: int | None
+) -> tuple[str, list[RankedConfig]]:
+    """The name of the device, and the ranking."""
     configs = [KernelConfig.parse(text) for text in args.configs]
     if args.configs_file:
         configs += _read_configs(args.configs_file)
-    device = _device(args.device)
     with _open(args.model) as predictor:
-        return predictor.rank(gemm, configs, args.objective, device, cache=args.cache, top=top)
+        device = predictor.device(_device(args.device))
+        ranking = predictor.rank(gemm, configs, args.objective, device, cache=args.cache, top=top)
+    return device.name, ranking
 
 
 def _ties(ranked: RankedConfig) -> Iterator[str]:
@@ -151,7 +182,7 @@ def _decimals(number: float) -> int:
     return 1 - math.floor(math.log10(abs(number)))
 
 
-def _open(model: Path) -> Predictor:
+def _open(model: Path | None) -> Predictor:
     # ONNX Runtime takes a while to import; --help needs none of it.
     from gemmcast.predictor import Predictor
 

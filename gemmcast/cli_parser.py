@@ -1,4 +1,4 @@
-"""The options of `gemmcast predict | rank | pick | info`.
+"""The options of `gemmcast predict | rank | pick | info | models`.
 
 A wrong command line ends as every other bad input: one line `error: ...` on stderr and exit code 2.
 """
@@ -16,11 +16,18 @@ from gemmcast.gemm import DTYPES, LAYOUTS
 from gemmcast.prediction import Objective
 
 _CONFIG: Final = "FAMILY[:KNOB=VALUE,...]"
+_FAMILIES: Final = (
+    f"families: {', '.join(FAMILIES)} [default: what cuBLAS, or the CPU's BLAS, chooses]"
+)
+_MODEL: Final = (
+    "an .onnx file, or a node's model directory [default: the model that comes with gemmcast]"
+)
 _COMMANDS: Final = {
     "predict": "the cost of one GEMM with one configuration",
     "rank": "several configurations in the order of their cost",
     "pick": "the configuration with the lowest cost",
     "info": "what a model is, and the devices that can be named",
+    "models": "the models that come with gemmcast: what they may be asked, how wrong they are",
 }
 
 
@@ -54,14 +61,13 @@ def _parser() -> Parser:
     for name, help_ in _COMMANDS.items():
         command = commands.add_parser(name, help=help_, description=help_)
         command.add_argument("--json", action="store_true", help="print one JSON object")
-        command.add_argument(
-            "--model", required=True, type=Path, help="an .onnx file, or a node's model directory"
-        )
+        if name == "models":
+            continue
+        command.add_argument("--model", type=Path, help=_MODEL)
         if name != "info":
             _add_problem(command)
         if name == "predict":
-            families = f"families: {', '.join(FAMILIES)}"
-            command.add_argument("--config", required=True, metavar=_CONFIG, help=families)
+            command.add_argument("--config", metavar=_CONFIG, help=_FAMILIES)
         if name in ("rank", "pick"):
             _add_choice(command)
         if name == "rank":
@@ -76,7 +82,10 @@ def _add_problem(command: argparse.ArgumentParser) -> None:
     _add(command, "--layout", "nn", f"{', '.join(LAYOUTS)}: A, then B; t is stored transposed")
     _add(command, "--batch", 1, "independent products of one shape")
     _add(command, "--beta", 0.0, "C = A·B + beta · C")
-    device = "the name of a device of the model, or a file with a device description in JSON"
+    device = (
+        "a device of the model by name or words of it, such as h100 or h100-sxm, or a file with a "
+        "device description in JSON"
+    )
     command.add_argument("--device", help=f"{device} [default: the model's only device]")
     _add(command, "--cache", "cold", "cold, warm: whether the operands are in the L2 cache")
 

@@ -47,8 +47,8 @@ class KernelConfig:
     family: str
     """One of FAMILIES."""
     kernel: str = ""
-    """The family's own name of the kernel, free text. The model reads only the schedule of a
-    CUTLASS 3 kernel from it (gemmcast.query.algorithm)."""
+    """The family's own name of the kernel, free text. The model reads knobs only; those that the
+    name of a CUTLASS kernel says are read from it (gemmcast/kernel_names.py)."""
     tile_m: int = 0
     """Tile of one thread block, or of one cache block on a CPU, along m. [elements]"""
     tile_n: int = 0
@@ -139,6 +139,18 @@ class KernelConfig:
             names = _TILE if name == "tile" else (name,)
             numbers |= dict.fromkeys(names, int(value))
         return KernelConfig(family=family, kernel=kernel, **numbers)
+
+
+def library_config(dtype: str, device_kind: str) -> KernelConfig:
+    """What the vendor's library launches by itself, its knobs unknown.
+
+    On a GPU that is cuBLAS, and cuBLASLt's default for the dtypes that cuBLAS does not have.
+    """
+    if device_kind == "cpu":
+        return KernelConfig(family="blas")
+    if dtype in FAMILIES["cublas"].dtypes:
+        return KernelConfig(family="cublas")
+    return KernelConfig(family="cublaslt", kernel="default")
 
 
 KNOBS: Final = tuple(f.name for f in fields(KernelConfig) if f.name not in ("family", "kernel"))

@@ -1,7 +1,7 @@
 """Predict what a GEMM costs, in microseconds, in this process.
 
-    predictor = Predictor("model.onnx")            # a file, or a node's model directory
-    predictor.predict(Gemm(m=4096, n=4096, k=512, dtype="bf16"), KernelConfig(family="cublas"))
+    predictor = Predictor()                        # or an .onnx file, or a node's model directory
+    predictor.predict(Gemm(m=4096, n=4096, k=512, dtype="bf16", layout="nt"), device="h100")
 
 Needs NumPy and ONNX Runtime, nothing else. All mathematics is in the graph; this file encodes
 queries, runs the graph and names the answers. Does not know how a file is read or followed.
@@ -10,7 +10,7 @@ queries, runs the graph and names the answers. Does not know how a file is read 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from math import isnan
 from pathlib import Path
@@ -20,8 +20,8 @@ from typing import Final, Self, get_args
 import numpy as np
 import numpy.typing as npt
 
-from gemmcast import modeldir, query, ties
-from gemmcast.config import KernelConfig
+from gemmcast import device_names, feasible, modeldir, models, query, ties
+from gemmcast.config import KernelConfig, library_config
 from gemmcast.contracts import device_for
 from gemmcast.device import Device
 from gemmcast.errors import InputError, ModelFileError
@@ -58,15 +58,16 @@ class Predictor:
     other process opens that path again. Each process follows a directory by itself.
 
     Args:
-        source: an .onnx file, or a node's model directory, which it then follows.
+        source: an .onnx file, or a node's model directory, which it then follows; None: the model
+            that comes with gemmcast (gemmcast/models).
         refresh_s: time between two looks at a directory for a new version.
 
     Raises:
         ModelFileError: the file is damaged, foreign, or of a contract that is not served.
     """
 
-    def __init__(self, source: str | Path, *, refresh_s: float = 0.2) -> None:
-        self.source = Path(source)
+    def __init__(self, source: str | Path | None = None, *, refresh_s: float = 0.2) -> None:
+        self.source = models.path() if source is None else Path(source)
         self._refresh_s = refresh_s
         self._follower: ModelFollower | None = None
         if self.source.is_dir():
@@ -98,30 +99,51 @@ class Predictor:
         """
         return self._model.devices
 
+    def device(self, device: Device | str | None = None) -> Device:
+        """The description that a name stands for.
+
+        Args:
+            device: a name or UUID of `devices`, or words of a name in any case, such as "h100" or
+                "h100-sxm" (gemmcast/device_names.py); None if there is only one. A Device is
+                itself.
+
+        Raises:
+            InputError: no device fits, or several do.
+        """
+        return _chosen(self._model, device)
+
     def predict(
         self,
         gemm: Gemm,
-        config: KernelConfig,
+        config: KernelConfig | None = None,
         device: Device | str | None = None,
         *,
         cache: str = "cold",
     ) -> Prediction:
         """The cost of one GEMM with one configuration.
 
+        A configuration that no such device can run (gemmcast/feasible.py) is `extrapolating`.
+
         Args:
             gemm: the problem.
-            config: the kernel and its knobs.
-            device: a Device, the name or UUID of one of `devices`, or None if there is only one.
+            config: the kernel and its knobs; None: what the vendor's library launches by itself
+                (`gemmcast.config.library_config`).
+            device: a Device, or a name as for `device`; None if there is only one.
             cache: state of the L2 cache, "cold" or "warm".
 
         Raises:
-            InputError: the device is unknown or was not measured at this dtype, or the model cannot
-                know what the configuration's name means (gemmcast/ties.py).
+            InputError: the device is unknown or was not measured at this dtype, or the family runs
+                on another kind; or the model cannot know what the configuration's name means
+                (gemmcast/ties.py).
         """
         model = self._model
+        on = _device(model, device)
+        config = config or library_config(gemm.dtype, on.kind)
         ties.check_names((config,))
-        row = query.encode(gemm, config, _device(model, device), cache=cache)
-        return _prediction(model, model.run_one(row))
+        feasible.check_family(config, on)
+        row = query.encode(gemm, config, on, cache=cache)
+        prediction = _prediction(model, model.run_one(row))
+        return _doubted(prediction, feasible.impossible(gemm, config, on.arch))
 
     def predict_encoded(self, row: Sequence[query.Number] | query.Rows) -> dict[str, float]:
         """The values of one encoded row[len(FIELDS)] by output name, without intervals.
@@ -145,8 +167,14 @@ class Predictor:
         model = self._model
         ties.check_names(config for _, config in queries)
         on = _device(model, device)
+        for _, config in queries:
+            feasible.check_family(config, on)
         rows = [query.encode(gemm, config, on, cache=cache) for gemm, config in queries]
-        return _predictions(model, model.run(np.array(rows, dtype=np.float32)))
+        predictions = _predictions(model, model.run(np.array(rows, dtype=np.float32)))
+        doubted: list[Prediction] = []
+        for (gemm, config), prediction in zip(queries, predictions, strict=True):
+            doubted.append(_doubted(prediction, feasible.impossible(gemm, config, on.arch)))
+        return doubted
 
     def predict_rows(self, rows: query.Rows) -> Answers:
         """Encoded rows[n_rows, len(FIELDS)] -> answers[n_rows] by output name.
@@ -178,7 +206,7 @@ class Predictor:
         cache: str = "cold",
         top: int | None = None,
     ) -> list[RankedConfig]:
-        """The `top` cheapest configurations (all when None), cheapest first.
+        """The `top` cheapest configurations (all when None), cheapest first, impossible ones last.
 
         With more than PREFILTERED x `top` configurations and the objective "time", the file's
         prefilter keeps PREFILTERED x `top` of them and the whole model ranks those. What that can
@@ -194,19 +222,25 @@ class Predictor:
         rows = query.encode_configs(gemm, configs, on, cache=cache)
         tied = ties.ties_of(configs, rows)
         ties.check_names(configs)
+        for config in configs:
+            feasible.check_family(config, on)
+        reasons = [feasible.impossible(gemm, config, on.arch) for config in configs]
+        is_impossible = np.array([reason is not None for reason in reasons])
         kept = np.arange(len(rows))
         if objective == "time" and top is not None:
-            kept = _prefiltered(model, rows, PREFILTERED * top)
+            kept = _prefiltered(model, rows, is_impossible, PREFILTERED * top)
         answers = model.run(rows[kept])
         costs = np.prod([answers[name] for name in _MINIMISED[objective]], axis=0)
         if np.isnan(costs).any():
             raise _no_energy(on, objective)
-        best = np.argsort(costs, kind="stable")[:top]
+        best = np.lexsort([costs, is_impossible[kept]])[:top]
         predictions = _predictions(model, {name: array[best] for name, array in answers.items()})
         ranking: list[RankedConfig] = []
         for i, cost in zip(kept[best], predictions, strict=True):
             config = configs[i]
-            ranking.append(RankedConfig(config=config, prediction=cost, tied=tied.get(config, ())))
+            prediction = _doubted(cost, reasons[i])
+            one = RankedConfig(config=config, prediction=prediction, tied=tied.get(config, ()))
+            ranking.append(one)
         return ranking
 
     def close(self) -> None:
@@ -262,9 +296,13 @@ def _chosen(model: LoadedModel, device: Device | str | None) -> Device:
     for candidate in model.devices:
         if device == candidate.uuid:
             return candidate
-    names = ", ".join(sorted({candidate.name for candidate in model.named_devices})) or "none"
-    rule = "must name a device of the model" if device else "must be given: the model has several"
-    raise InputError("device", device, rule, f"name one of: {names}; or give a Device")
+    names = [candidate.name for candidate in model.named_devices]
+    if device is None:
+        rule = "must be given: the model has several"
+        listed = ", ".join(sorted(set(names))) or "none"
+        raise InputError("device", device, rule, f"name one of: {listed}; or give a Device")
+    name = device_names.chosen("device", device, names, "or give a Device")
+    return model.named_devices[names.index(name)]
 
 
 def _check_ranking(
@@ -291,12 +329,19 @@ def _no_energy(device: Device, objective: str) -> InputError:
     return InputError("objective", objective, rule, 'use "time", or give a Device with its limit')
 
 
-def _prefiltered(model: LoadedModel, rows: query.Rows, count: int) -> npt.NDArray[np.intp]:
+def _prefiltered(
+    model: LoadedModel, rows: query.Rows, is_impossible: npt.NDArray[np.bool_], count: int
+) -> npt.NDArray[np.intp]:
     """Places of the `count` rows that the prefilter puts first, in their order; all if few."""
     estimates_us = model.estimate_us(rows) if len(rows) > count else None
     if estimates_us is None:
         return np.arange(len(rows))
-    return np.sort(np.argsort(estimates_us, kind="stable")[:count])
+    return np.sort(np.lexsort([estimates_us, is_impossible])[:count])
+
+
+def _doubted(prediction: Prediction, reason: str | None) -> Prediction:
+    """The prediction of a configuration that is impossible for this reason, or None."""
+    return prediction if reason is None else replace(prediction, extrapolating=True)
 
 
 def _predictions(model: LoadedModel, answers: Answers) -> list[Prediction]:

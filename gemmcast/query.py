@@ -23,6 +23,7 @@ from gemmcast.config import FAMILIES, KernelConfig
 from gemmcast.device import Device
 from gemmcast.errors import InputError
 from gemmcast.gemm import DTYPES, Gemm
+from gemmcast.kernel_names import SCHEDULES, algorithm, resolved, with_named_knobs
 
 CONTRACT: Final = 4
 """The contract that this version writes."""
@@ -44,11 +45,9 @@ L2_OVER_DRAM: Final = 2.2
 """Bandwidth of L2 over that of memory, where L2's was not measured."""
 EMPTY_KERNEL_US: Final = 0.5
 """What an empty kernel takes where it was not measured: the reading of an H200. [us]"""
-SCHEDULES: Final = ("ws", "pingpong", "coop", "streamk", "pingpongfast", "coopfast")
-_WS: Final = SCHEDULES.index("ws") + 1
 WARP_THREADS: Final = 32
 WARPGROUP_THREADS: Final = 128
-"""Schedules in the names of CUTLASS 3 kernels. The code is the place in this list, from 1."""
+_WS: Final = SCHEDULES.index("ws") + 1
 CACHES: Final = ("cold", "warm")
 
 Rows = npt.NDArray[np.float32]
@@ -143,17 +142,6 @@ DTYPE_CODES: Final = {name: float(i) for i, name in enumerate(DTYPES)}
 FAMILY_CODES: Final = {name: float(i) for i, name in enumerate(FAMILIES)}
 
 
-@memoize
-def algorithm(family: str, kernel: str, algo_id: int) -> int:
-    """The library's own number of the algorithm, or the code of a CUTLASS 3 schedule, or 0."""
-    if algo_id or family != "cutlass":
-        return algo_id
-    for part in kernel.split("_"):
-        if part in SCHEDULES:
-            return SCHEDULES.index(part) + 1
-    return 0
-
-
 def encode(gemm: Gemm, config: KernelConfig, device: Device, *, cache: str = "cold") -> Query:
     """One query.
 
@@ -161,8 +149,9 @@ def encode(gemm: Gemm, config: KernelConfig, device: Device, *, cache: str = "co
         InputError: the device was not measured, or not at this dtype; or `cache` is unknown.
     """
     problem, machine = _problem(gemm), _machine(device, gemm.dtype, cache)
+    whole = resolved(gemm, config)
     return _query(
-        problem, _Kernel._make((*_codes(config), *_knobs(config))), machine, cache == "warm"
+        problem, _Kernel._make((*_codes(whole), *_knobs(whole))), machine, cache == "warm"
     )
 
 
@@ -171,8 +160,9 @@ def encode_configs(
 ) -> Rows:
     """One row per configuration of one problem. Raises InputError as `encode` does."""
     problem, machine = _problem(gemm), _machine(device, gemm.dtype, cache)
-    codes = _columns(map(_codes, configs))
-    knobs = _columns(map(_knobs, configs))
+    whole = [resolved(gemm, config) for config in configs]
+    codes = _columns(map(_codes, whole))
+    knobs = _columns(map(_knobs, whole))
     return _rows(
         _query(problem, _Kernel._make((*codes, *knobs)), machine, cache == "warm"), len(configs)
     )
@@ -183,6 +173,7 @@ def from_columns(columns: SampleColumns) -> Rows:
     count = len(columns["m"])
     if not count:
         return np.empty((0, len(FIELDS)), dtype=np.float32)
+    columns = with_named_knobs(columns)
     sizes = [_numbers(columns[name]) for name in _Problem._fields[:5]]
     storage = _columns(map(_storage, columns["dtype"], columns["layout"]))
     problem = _Problem._make([*sizes, *storage])

@@ -17,9 +17,10 @@ import numpy as np
 from gemmcast import query
 from gemmcast.config import KNOBS, KernelConfig
 from gemmcast.errors import InputError
+from gemmcast.kernel_names import library_name
 
-LIBRARY_CHOICE: Final = ("", "default")
-"""Kernels of cublaslt that a query without knobs is about: whatever the library chooses."""
+LIBRARY_CHOICE: Final = library_name("")
+"""What a query of cublaslt without knobs is about: whatever the library puts first."""
 RULE: Final = "the model reads knobs, not names, so it cannot tell these apart"
 WAY_OUT: Final = "give their knobs"
 LT_WAY_OUT: Final = (
@@ -83,7 +84,7 @@ def _shown(configs: Iterable[KernelConfig]) -> str:
 
 
 def _is_listed(config: KernelConfig) -> bool:
-    return config.kernel not in LIBRARY_CHOICE and _is_a_bare_name(config)
+    return library_name(config.kernel) != LIBRARY_CHOICE and _is_a_bare_name(config)
 
 
 def _is_a_bare_name(config: KernelConfig) -> bool:

@@ -68,6 +68,7 @@ HEAVY = {
     },
     "nvmath": {"agent/kernels/cublaslt/__init__.py"},
     "sklearn": {
+        "costmodel/adapted.py",
         "costmodel/evaluate/baselines.py",
         "costmodel/model.py",
         "costmodel/model_kinds.py",
@@ -80,7 +81,12 @@ HEAVY = {
     "mlflow": {"registry/backend.py"},
     "deltalake": {"coordinator/samples/log.py", "coordinator/samples/place.py"},
     "onnxruntime": {"costmodel/onnx_session.py", "gemmcast/modelfile.py"},
-    "onnx": {"costmodel/onnx_export.py", "registry/artifact.py"},
+    "onnx": {
+        "costmodel/graph_ops.py",
+        "costmodel/graph_twins.py",
+        "costmodel/onnx_export.py",
+        "registry/artifact.py",
+    },
     "pynvml": {"agent/devices/local.py", "agent/devices/nvml.py", "agent/devices/visible.py"},
     "matplotlib": {
         "coordinator/report/drawing.py",
@@ -88,7 +94,7 @@ HEAVY = {
         "coordinator/report/page.py",
         "coordinator/report/tile_figures.py",
     },
-    "threadpoolctl": {"agent/kernels/blas.py"},
+    "threadpoolctl": {"agent/kernels/blas.py", "costmodel/shipped.py"},
 }
 FROM_AGENT = {
     # the actor, what it is made of, and its first answer
@@ -97,8 +103,7 @@ FROM_AGENT = {
     # what says that an agent lives but can't start its child
     ("coordinator/fleet/cluster.py", "agent.child_process.ChildDied"),
     ("coordinator/fleet/cluster.py", "agent.spec.Hello"),
-    # pure text: the kernels of a set; a custom kernel is named by its content
-    ("coordinator/plan/configurations.py", "agent.kernels.cutlass.generate.configs"),
+    # a custom kernel is named by its content
     ("coordinator/plan/configurations.py", "agent.kernels.custom.read_custom"),
     # the device of this machine, before anything is measured
     ("coordinator/sizes.py", "agent.devices.local.local_device"),

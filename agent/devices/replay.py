@@ -19,6 +19,7 @@ from gemmcast.arrow import read_samples
 from gemmcast.cell import Cell
 from gemmcast.config import KNOBS, KernelConfig
 from gemmcast.descriptions import device_of
+from gemmcast.device_names import chosen
 from gemmcast.errors import InputError
 from gemmcast.rows import ReadRow, Row, config_of, failed
 from gemmcast.sample import digest
@@ -113,18 +114,14 @@ def _read(path: Path) -> pa.Table:
 
 def _choose_device(table: pa.Table, path: Path, name: str | None) -> str:
     names: list[str] = sorted(set(table["device"].to_pylist()))
-    listed = ", ".join(names)
     if not names:
         raise InputError("dataset", str(path), "holds no samples", "name a Parquet file of samples")
     if name is None:
         if len(names) > 1:
-            rule = f"{path} holds several devices: {listed}"
+            rule = f"{path} holds several devices: {', '.join(names)}"
             raise InputError("device_name", name, rule, "name one")
         return names[0]
-    if name not in names:
-        rule = f"{path} holds other devices: {listed}"
-        raise InputError("device_name", name, rule, "name one of them")
-    return name
+    return chosen("device_name", name, names, f"those are the devices of {path}")
 
 
 def _fits(row: ReadRow, config: KernelConfig) -> bool:

@@ -13,7 +13,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol
 
 from gemmcast.config import FAMILIES, KernelConfig
-from gemmcast.errors import MeasurementError
+from gemmcast.device import Device
+from gemmcast.errors import InputError, MeasurementError
+from gemmcast.feasible import check_family, check_knobs
 from gemmcast.gemm import Gemm
 from gemmcast.rows import Row
 
@@ -73,18 +75,18 @@ def load(name: str) -> Family:
     return family
 
 
-def refuse(gemm: Gemm, config: KernelConfig, device_kind: str) -> None:
-    """Check that the family runs on this kind of device and has the dtype.
+def refuse(gemm: Gemm, config: KernelConfig, device: Device) -> None:
+    """Check that the device can run the configuration, and that the family has the dtype.
 
     Raises:
         MeasurementError: "unsupported" where it does not.
     """
+    try:
+        check_family(config, device)
+        check_knobs(gemm, config, device.arch)
+    except InputError as error:
+        raise MeasurementError("unsupported", f"{error.value}: {error.rule}") from None
     facts = FAMILIES[config.family]
-    if facts.device_kind != device_kind:
-        raise MeasurementError(
-            "unsupported",
-            f"family {config.family} runs on {facts.device_kind}, this device is {device_kind}",
-        )
     if gemm.dtype not in facts.dtypes:
         known = ", ".join(facts.dtypes)
         raise MeasurementError(

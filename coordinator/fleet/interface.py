@@ -124,6 +124,9 @@ class Trainer(Protocol):
     def busy(self) -> bool:
         """Whether a training is running."""
 
+    def join(self, device: Device) -> None:
+        """A device takes part: begin to publish what its models start from. Never waits."""
+
     def start(self, table: pa.Table, store_version: int) -> None:
         """Begin to train on these samples. Must not be called while busy."""
 

@@ -215,6 +215,8 @@ class Scheduler:
             self._note_budget()
             self.progress.second_due = self._leases.second_due()
         self._leases.join(ready)
+        if self._trainer is not None:
+            self._trainer.join(device)
         self.progress.agents = len(self._leases.agents)
         log.info("agent %s measures %s (%s)", ready.agent, device.name, device.uuid)
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import ray
 
 from agent.devices.local import local_device
+from coordinator.fleet.bases import read_bases
 from coordinator.fleet.champion import ChampionWatch
 from coordinator.fleet.cluster import EMBEDDED, RayFleet, cluster_address, connect
 from coordinator.fleet.delivery import Delivered, write_record
@@ -122,6 +123,7 @@ class RunSession:
         Args:
             address: of a Ray cluster; None: that of the environment, or a cluster of our own.
         """
+        self._bases = read_bases(self.plan.train.base)
         target = cluster_address(address)
         if target == EMBEDDED:
             check_temporary_directory()
@@ -154,7 +156,8 @@ class RunSession:
         if train:
             self.registry.check()
             settings = self.plan.train.settings()
-            trainer = RayTrainer(settings, self.registry, self.workspace.kept, self._note_training)
+            kept, note = self.workspace.kept, self._note_training
+            trainer = RayTrainer(settings, self.registry, kept, note, self._bases)
         scheduler = Scheduler(
             self.plan,
             self.store,
@@ -213,13 +216,15 @@ class RunSession:
             raise WorkspaceError(f"{rule}: free some space, or name another --workspace") from None
 
     def _watch_champion(self) -> int:
-        """Begin to follow the champion; returns the rows of the newest version."""
+        """Begin to follow the champion; returns the rows of the newest version trained here."""
         self._champions = ChampionWatch(self.registry, self._display.show_model)
         self._champions.look()
         self._champions.start()
         if self.registry.champion_number() is None:
             return 0
-        return max(version.rows for version in self.registry.list())
+        bases = {base.sha256 for base in self._bases}
+        trained = [one.rows for one in self.registry.list() if one.sha256 not in bases]
+        return max(trained, default=0)
 
     def _note_training(self, card: ModelCard, version: str | None) -> None:
         """Called from the trainer's thread, which may wait for the registry."""

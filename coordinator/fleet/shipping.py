@@ -17,6 +17,8 @@ from gemmcast.errors import InputError
 ROOT: Final = Path(__file__).resolve().parents[2]
 SOURCES: Final = ("py", "toml", "json", "cu", "cuh", "h", "hpp")
 """Endings of the files that agents may need."""
+MODELS: Final = "gemmcast/models/*.onnx"
+"""Those that come with gemmcast; models of others may be large."""
 LEFT_OUT: Final = (".?*", "datasets", "demo", "workspace", "docs", "tests", "benchmarks")
 """Folders that are of no use to an agent."""
 LONGEST_SOCKET: Final = 107
@@ -33,7 +35,8 @@ def working_directory() -> dict[str, object]:
     sources. None of them may match `.`, the folder itself.
     """
     sources = [f"!*.{ending}" for ending in SOURCES]
-    return {"working_dir": str(ROOT), "excludes": ["?*.*", *sources, *LEFT_OUT]}
+    excludes = ["?*.*", *sources, f"!{MODELS}", *LEFT_OUT]
+    return {"working_dir": str(ROOT), "excludes": excludes}
 
 
 def too_large(message: str) -> InputError:

@@ -11,6 +11,8 @@ from __future__ import annotations
 import logging
 import os
 import threading
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +20,7 @@ import pyarrow as pa
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from coordinator.fleet.bases import judged_base
 from coordinator.fleet.publishing import (
     Judged,
     KeptError,
@@ -25,8 +28,10 @@ from coordinator.fleet.publishing import (
     OnTrained,
     publish_or_keep,
 )
+from costmodel.base import Base, choose
 from costmodel.progress import Step, no_step
 from costmodel.settings import TrainSettings
+from gemmcast.device import Device
 from gemmcast.errors import GemmcastError
 from registry.registry import Registry
 
@@ -47,12 +52,16 @@ def fit_and_judge(
     champion: bytes | None,
     step: Step = no_step,
     exam: Exam | None = None,
+    base: Base | None = None,
 ) -> Judged:
-    """Train a model and compare it with the champion; `step` is called with each part."""
+    """Train a model, from the base if there is one, and compare it with the champion.
+
+    `step` is called with each part.
+    """
     from costmodel.gate import objection
     from costmodel.train import train
 
-    trained = train(table, settings, store_version=store_version, exam=exam, step=step)
+    trained = train(table, settings, store_version=store_version, exam=exam, base=base, step=step)
     step("gate", 0, 1)
     reason = objection(trained, champion, table, settings.holdout)
     return trained.model, trained.card, reason
@@ -71,6 +80,7 @@ class RayTrainer:
     Args:
         kept: the folder for models that the registry refuses.
         on_trained: called from the thread with each card, and the version if it is champion.
+        bases: what models may start from; the device that joins decides.
     """
 
     def __init__(
@@ -79,11 +89,15 @@ class RayTrainer:
         registry: Registry,
         kept: Path,
         on_trained: OnTrained,
+        bases: Sequence[Base] = (),
     ) -> None:
         self._settings = settings
         self._registry = registry
         self._kept = kept
         self._on_trained = on_trained
+        self._bases = bases
+        self._kinds: dict[str, str] = {}
+        self._is_published = False
         self._late = LatePublisher(registry, on_trained)
         self._champion: bytes | None = None
         self._thread: threading.Thread | None = None
@@ -92,31 +106,56 @@ class RayTrainer:
 
     @property
     def busy(self) -> bool:
-        """Whether a training is running."""
+        """Whether a training is running, or the base is being published."""
         return self._thread is not None and self._thread.is_alive()
+
+    def join(self, device: Device) -> None:
+        """Publish the base of the first device that has one, where there is no champion."""
+        self._kinds[device.name] = device.kind
+        base = choose(self._bases, self._kinds)
+        if base is None or self._is_published or self.busy:
+            return
+        self._is_published = True
+        self._begin(partial(self._publish_base, base))
 
     def start(self, table: pa.Table, store_version: int) -> None:
         """Begin to train on these samples."""
-        arguments = (table, store_version)
+        self._begin(partial(self._train, table, store_version))
+
+    def _begin(self, work: Callable[[], None]) -> None:
+        arguments = (work,)
         self._thread = threading.Thread(
-            target=self._train, args=arguments, name="trainer", daemon=True
+            target=self._guarded, args=arguments, name="trainer", daemon=True
         )
         self._thread.start()
 
-    def _train(self, table: pa.Table, store_version: int) -> None:
+    def _guarded(self, work: Callable[[], None]) -> None:
+        """Whatever fails here, measuring continues."""
         try:
-            champion = self._known_champion()
-            judged = self._fit_in_task(table, store_version, champion)
-            version = publish_or_keep(self._registry, judged, champion, self._kept)
-            self._on_trained(judged[1], version)
-        except KeptError as error:
-            log.warning("%s; this run tries it again", error)
-            self._late.start(error.path, judged[1])
+            work()
         except (GemmcastError, ray.exceptions.RayError) as error:
             log.warning("training failed, measuring continues: %s", error)
         except Exception:
             # A bug in training must not end the measuring.
             log.exception("training failed, measuring continues")
+
+    def _publish_base(self, base: Base) -> None:
+        if self._registry.champion() is None:
+            self._publish(judged_base(base), None)
+
+    def _train(self, table: pa.Table, store_version: int) -> None:
+        champion = self._known_champion()
+        judged = self._fit_in_task(table, store_version, champion)
+        self._publish(judged, champion)
+
+    def _publish(self, judged: Judged, champion: bytes | None) -> None:
+        try:
+            version = publish_or_keep(self._registry, judged, champion, self._kept)
+        except KeptError as error:
+            log.warning("%s; this run tries it again", error)
+            self._late.start(error.path, judged[1])
+            return
+        self._on_trained(judged[1], version)
 
     def _known_champion(self) -> bytes | None:
         """The champion, or the last one that the registry gave while it answered."""
@@ -138,5 +177,7 @@ class RayTrainer:
             runtime_env=environment,
             scheduling_strategy=self._strategy,
         )
-        judged: Judged = ray.get(task.remote(table, self._settings, store_version, champion))
+        base = choose(self._bases, self._kinds)
+        arguments = (table, self._settings, store_version, champion)
+        judged: Judged = ray.get(task.remote(*arguments, base=base))
         return judged

@@ -14,6 +14,7 @@ from dataclasses import asdict
 
 from coordinator.plan.schema import Plan
 from gemmcast.config import KernelConfig
+from gemmcast.cutlass.sets import configs
 from gemmcast.device import Device
 from gemmcast.errors import InputError
 from gemmcast.gemm import Gemm
@@ -58,8 +59,6 @@ class Configurations:
         return [KernelConfig(family=sweep.family, kernel=self._pinned(name)) for name in names]
 
     def _kernels_of_set(self, kernel_set: str, arch: str, gemm: Gemm) -> list[KernelConfig]:
-        from agent.kernels.cutlass.generate import configs
-
         try:
             return configs(kernel_set, arch, gemm.dtype, gemm.layout)
         except InputError:

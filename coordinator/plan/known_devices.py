@@ -12,28 +12,22 @@ from pathlib import Path
 from typing import Final
 
 from gemmcast.device import Device
+from gemmcast.device_names import chosen
 from gemmcast.errors import InputError
 
 KNOWN: Final = Path(__file__).with_name("known_devices.json")
 
 
 def known_device(text: str) -> Device:
-    """The device of a file, or the known one whose name holds every word of `text`.
+    """The device of a file, or the known one that `text` names (gemmcast/device_names.py).
 
     Raises:
-        InputError: no file, and not the words of one known device.
+        InputError: no file, and not the name of one known device.
     """
     if text.endswith(".json") or Path(text).is_file():
         return _described(Path(text))
-    words = text.lower().split()
-    devices = known_devices()
-    fitting = [device for device in devices if all(word in device.name.lower() for word in words)]
-    if len(fitting) == 1 and words:
-        return fitting[0]
-    names = ", ".join(device.name for device in devices)
-    way_out = f"name a JSON file of the device, or words of one of: {names}"
-    rule = "is no known device" if not fitting else "fits several devices"
-    raise InputError("--device", text, rule, way_out)
+    by_name = {device.name: device for device in known_devices()}
+    return by_name[chosen("--device", text, by_name, "or name a JSON file of the device")]
 
 
 def known_devices() -> list[Device]:

@@ -30,6 +30,8 @@ __all__ = ["Devices", "Measure", "Plan", "Shapes", "Sweep", "Train", "parse_plan
 PROCEDURE = Procedure()
 TRAIN_SETTINGS = TrainSettings()
 PAGE = "docs/plan.md"
+SHIPPED, NO_BASE = "shipped", "none"
+"""What `train.base` may be besides a list of files."""
 
 
 class Devices(PlanTable):
@@ -42,7 +44,8 @@ class Devices(PlanTable):
     """replay only, and required there: a Parquet file of samples, beneath the plan's folder or the
     current directory."""
     device_name: str | None = None
-    """replay only: which device, if the dataset holds several."""
+    """replay only: which device, if the dataset holds several; its name or words of it, such as
+    `"h100-sxm"`."""
     agents: Annotated[int, Field(ge=1, le=64)] = 1
     """replay only: how many agents, 1 to 64, share the dataset."""
     replicate: Literal["per_type", "per_gpu"] = "per_type"
@@ -134,6 +137,21 @@ class Train(PlanTable):
     reported on these shapes."""
     at_end: bool = True
     """Train once more when the last cell is committed."""
+    base: str | tuple[str, ...] = SHIPPED
+    """What models start from: `"shipped"`, the model that comes with gemmcast; a list of model
+    files beneath the plan's folder or the current directory, of which the one that contains the
+    type of device is taken, else the first that contains its kind; `"none"`. The base is version 1
+    from the first second, and later versions correct it. A device of a kind that no base contains,
+    such as a CPU, starts from nothing."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known_base(cls, values: dict[str, object]) -> dict[str, object]:
+        base = values.get("base", SHIPPED)
+        is_list = isinstance(base, list | tuple) and base and all(isinstance(x, str) for x in base)
+        if base not in (SHIPPED, NO_BASE) and not is_list:
+            raise ValueError('base must be "shipped", "none" or a list of model files')
+        return values
 
     def settings(self) -> TrainSettings:
         """What the cost model needs of this table."""
@@ -171,11 +189,14 @@ def read_plan(path: Path) -> Plan:
     except tomllib.TOMLDecodeError as error:
         raise InputError("PLAN", str(path), f"not TOML ({error})", "correct that line") from None
     plan = parse_plan(values)
-    if plan.devices.dataset is None:
-        return plan
-    dataset = str(_beneath(path, plan.devices.dataset))
-    devices = plan.devices.model_copy(update={"dataset": dataset})
-    return plan.model_copy(update={"devices": devices})
+    changes: dict[str, PlanTable] = {}
+    if plan.devices.dataset is not None:
+        dataset = str(_beneath(path, "devices.dataset", plan.devices.dataset))
+        changes["devices"] = plan.devices.model_copy(update={"dataset": dataset})
+    if not isinstance(plan.train.base, str):
+        base = tuple(str(_beneath(path, "train.base", file)) for file in plan.train.base)
+        changes["train"] = plan.train.model_copy(update={"base": base})
+    return plan.model_copy(update=changes)
 
 
 def parse_plan(values: Mapping[str, object]) -> Plan:
@@ -202,18 +223,17 @@ def _input_error(details: ErrorDetails) -> InputError:
     return InputError(field, details["input"], rule, f"correct the plan ({PAGE})")
 
 
-def _beneath(plan: Path, dataset: str) -> Path:
-    """The dataset's path, which must lie beneath the plan's folder or the current directory.
+def _beneath(plan: Path, field: str, name: str) -> Path:
+    """A file that a plan names, which must lie beneath its folder or the current directory.
 
     Plans are passed from hand to hand, so they must not reach other files.
     """
-    field = "devices.dataset"
     for root in (plan.resolve().parent, Path.cwd().resolve()):
-        path = (root / dataset).resolve()
+        path = (root / name).resolve()
         if path.is_relative_to(root) and path.is_file():
             return path
-    if Path(dataset).is_absolute() or ".." in Path(dataset).parts:
+    if Path(name).is_absolute() or ".." in Path(name).parts:
         rule = "leads out of the plan's folder and of the project"
-        raise InputError(field, dataset, rule, "give a path beneath one of them")
+        raise InputError(field, name, rule, "give a path beneath one of them")
     rule = "no such file beneath the plan's folder or the project"
-    raise InputError(field, dataset, rule, "correct the path")
+    raise InputError(field, name, rule, "correct the path")

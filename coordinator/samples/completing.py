@@ -24,6 +24,7 @@ from coordinator.samples.formats.checked_rows import ParsedRows
 from coordinator.samples.plausible import check_plausible, limits_of
 from gemmcast.descriptions import ESTIMATED
 from gemmcast.device import Device
+from gemmcast.device_names import fitting
 from gemmcast.errors import InputError
 from gemmcast.rows import Row, config_of, gemm_of, known_columns
 from gemmcast.sample import Sample
@@ -43,7 +44,6 @@ def with_devices(
         given: what all rows were measured on, if the user says so.
         known: devices that samples describe already, for the rows that name them.
     """
-    known_by_name = {device.name: device for device in known}
     groups: dict[str | None, dict[int, Row]] = defaultdict(dict)
     for number, row in parsed.rows.items():
         groups[row.get("device", given.name if given else None)][number] = row
@@ -53,7 +53,7 @@ def with_devices(
     completed: dict[int, Row] = {}
     notes: list[str] = []
     for name, rows in groups.items():
-        described = known_by_name.get(name or "")
+        described = _of_samples(name, known)
         plausible = _plausible(name, rows, given or described, parsed)
         try:
             device, note = _device(name, list(plausible.values()), given, described)
@@ -65,6 +65,20 @@ def with_devices(
         for number, row in plausible.items():
             completed[number] = _completed(row, device)
     return [completed[number] for number in parsed.rows if number in completed], notes
+
+
+def _of_samples(name: str | None, known: Sequence[Device]) -> Device | None:
+    """The known device that a table means by a name, or by a short name of a well-known product.
+
+    It keeps the table's name, because ids of cells are made of it.
+    """
+    by_name = {device.name: device for device in known}
+    fit = fitting(name or "", by_name)
+    if name is None or len(fit) != 1:
+        return None
+    datasheet = find_datasheet(name)
+    is_same = datasheet is not None and datasheet == find_datasheet(fit[0])
+    return replace(by_name[fit[0]], name=name) if is_same or fit[0] == name else None
 
 
 def _plausible(

@@ -8,10 +8,11 @@ dtype at boost clock, dense (without sparsity). They describe a board that nobod
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
+
+from gemmcast.device_names import SLICE, words
 
 WAY_OUT: Final = "give --device with a JSON file of the device (docs/importing.md)"
 """What a user can do about a device of which too little is known."""
@@ -152,10 +153,10 @@ def find_datasheet(name: str) -> Datasheet | None:
     Args:
         name: as a driver gives it (NVIDIA A100-SXM4-80GB) or as tables write it (a100_sxm).
     """
-    words = set(re.split(r"[^a-z0-9]+", name.lower()))
-    if "mig" in words:
+    of_name = words(name)
+    if SLICE in of_name:
         return None
     for datasheet in DATASHEETS:
-        if words.issuperset(datasheet.words.split()):
+        if of_name.issuperset(datasheet.words.split()):
             return datasheet
     return None

@@ -20,8 +20,9 @@ from coordinator.samples.datasheets import find_datasheet
 from gemmcast.config import FAMILIES
 from gemmcast.device import Device
 from gemmcast.errors import InputError
+from gemmcast.feasible import check_knobs
 from gemmcast.gemm import Gemm
-from gemmcast.rows import ReadRow, gemm_of
+from gemmcast.rows import ReadRow, config_of, gemm_of
 
 BEYOND: Final = 1.3
 """A value is refused from this multiple of a board's limit on."""
@@ -97,9 +98,12 @@ def check_plausible(row: ReadRow, limits: Limits | None) -> None:
 
     Raises:
         ImplausibleError: a value in another unit, most likely.
-        InputError: a family that does not run on such a device.
+        InputError: a family that does not run on such a device, or knobs that nothing can have.
     """
     _check_kind(row, limits)
+    if row["status"] == "ok":
+        # Others may say that their knobs were refused
+        check_knobs(gemm_of(row), config_of(row), row["arch"])
     _check_energy(row)
     if limits:
         for error in _beyond(row, limits):

@@ -17,7 +17,7 @@ import numpy as np
 from costmodel.dataset import Mask, Names, TrainingSet, library_default
 from costmodel.evaluate.boards import boards
 from gemmcast.draw import shuffled
-from gemmcast.query import algorithm
+from gemmcast.kernel_names import algorithm
 from gemmcast.renames import first_config
 
 FOLDS: Final = 5

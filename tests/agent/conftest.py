@@ -45,6 +45,15 @@ DEVICE = Device(
     peak_tflops={"fp32": 0.2, "fp64": 0.1},
     library="openblas 0",
 )
+GPU = replace(
+    DEVICE,
+    name="Paper GPU",
+    kind="cuda",
+    uuid="GPU-paper",
+    arch="sm_90",
+    compute_units=132,
+    peak_tflops={"fp32": 50.0, "fp16": 640.0},
+)
 QUICK = Procedure(burst_s=0.005)
 STEADY_CHILD = (sys.executable, str(Path(__file__).parent / "steady_child.py"))
 GEMM_OPTIONS = ("batch", "dtype", "layout", "alpha", "beta")
@@ -249,6 +258,12 @@ class FakeBackend:
 @pytest.fixture(scope="session")
 def make_backend() -> Callable[..., Any]:
     return FakeBackend
+
+
+@pytest.fixture
+def devices() -> dict[str, Device]:
+    """On paper, one of each kind."""
+    return {device.kind: device for device in (DEVICE, GPU)}
 
 
 @pytest.fixture

@@ -14,11 +14,11 @@ from agent.kernels.cublaslt.names import (
     LT_KNOBS,
     Capabilities,
     Ids,
-    parse_kernel,
     reduction_scheme,
 )
 from agent.operands import Operands
 from gemmcast.gemm import LAYOUTS, Gemm
+from gemmcast.kernel_names import library_name
 from tests.agent.fake_cublaslt import DECODER
 
 WIDE = (256, 256, 256)
@@ -49,7 +49,7 @@ PLAIN = Capabilities(
     ],
 )
 def test_kernels_have_names(kernel: str, expected: tuple[str, int] | None) -> None:
-    assert parse_kernel(kernel) == expected
+    assert library_name(kernel) == expected
 
 
 @pytest.mark.parametrize(

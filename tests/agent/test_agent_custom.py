@@ -359,10 +359,10 @@ def test_an_error_may_have_no_line(log: str, error: str) -> None:
     assert first_error(log, "my.toml@1") == error
 
 
-def test_the_family_loads_without_cuda() -> None:
+def test_the_family_loads_without_cuda(devices: dict[str, Device]) -> None:
     assert list(FAMILIES)[5] == "custom"
     assert isinstance(load("custom"), CustomKernels)
-    refuse(Gemm(m=1, n=1, k=1, dtype="fp64"), _config(), "cuda")
+    refuse(Gemm(m=1, n=1, k=1, dtype="fp64"), _config(), devices["cuda"])
     code = "import sys, agent.kernels.custom; print('cupy' in sys.modules)"
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)

@@ -15,13 +15,14 @@ from typing import Any
 import pytest
 
 from agent.kernels import load
-from agent.kernels.cutlass import Cutlass, leading_dimensions
-from agent.kernels.cutlass.generate import CUTLASS_SETS, HOPPER_SETS, SMEM_KIB, configs, kernels
-from agent.kernels.cutlass.kernel import CutlassKernel
+from agent.kernels.cutlass import Cutlass
 from agent.kernels.cutlass.libraries import BuiltKernel, choose
 from agent.kernels.cutlass.sources import HEADERS, KERNELS_PER_FILE, sources
 from gemmcast.config import KernelConfig
+from gemmcast.cutlass.kernel import CutlassKernel
+from gemmcast.cutlass.sets import CUTLASS_SETS, HOPPER_SETS, SMEM_KIB, configs, kernels
 from gemmcast.errors import InputError, MeasurementError
+from gemmcast.feasible import leading_dimensions
 from gemmcast.gemm import Gemm
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -22,10 +22,10 @@ from agent.kernels.cutlass.build import (
     content_hash,
     manifest_path,
 )
-from agent.kernels.cutlass.generate import kernels
 from agent.kernels.cutlass.libraries import PROBLEM_ARGUMENTS, BuiltKernel, open_library
 from agent.kernels.cutlass.sources import sources
 from agent.kernels.cutlass.toolkit import Toolkit, find_headers, find_nvcc, toolkit
+from gemmcast.cutlass.sets import kernels
 from gemmcast.errors import InputError
 
 KIT = Toolkit(

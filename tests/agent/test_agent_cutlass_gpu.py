@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 
 from agent.kernels.cutlass import Cutlass
-from agent.kernels.cutlass.generate import CUTLASS_SETS, kernels
 from agent.kernels.cutlass.libraries import BuiltKernel
 from agent.kernels.cutlass.sources import HOPPER_SCHEDULES
 from agent.operands import Array, Operands
 from gemmcast.config import KernelConfig
+from gemmcast.cutlass.sets import CUTLASS_SETS, kernels
 from gemmcast.errors import MeasurementError
 from gemmcast.gemm import DTYPES, LAYOUTS, Gemm
 

@@ -19,10 +19,11 @@ import pytest
 
 from agent.kernels import Family, Prepared, cublaslt, custom, load, refuse
 from agent.kernels.cutlass import Cutlass
-from agent.kernels.cutlass.generate import kernels
 from agent.kernels.cutlass.libraries import BuiltKernel
 from agent.operands import Operands
 from gemmcast.config import FAMILIES, KNOBS, KernelConfig
+from gemmcast.cutlass.sets import kernels
+from gemmcast.device import Device
 from gemmcast.errors import MeasurementError
 from gemmcast.gemm import Gemm
 from gemmcast.sample import COLUMNS
@@ -108,11 +109,12 @@ class FamilyContract:
         assert caught.value.status == "unsupported"
         assert caught.value.reason
 
-    def test_it_is_refused_on_another_kind_of_device(self) -> None:
+    def test_it_is_refused_on_another_kind_of_device(self, devices: dict[str, Device]) -> None:
         kind = FAMILIES[self.name].device_kind
-        refuse(GEMM, self.config, kind)
+        refuse(GEMM, self.config, devices.pop(kind))
+        (other,) = devices.values()
         with pytest.raises(MeasurementError):
-            refuse(GEMM, self.config, "cpu" if kind == "cuda" else "cuda")
+            refuse(GEMM, self.config, other)
 
 
 @pytest.fixture

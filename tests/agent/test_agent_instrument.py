@@ -291,7 +291,7 @@ def test_a_right_kernel_of_a_new_family_is_ok(
     [
         (
             {"family": "tiled", "kernel": "", "cpu_threads": 0},
-            "family tiled runs on cuda, this device is cpu",
+            "tiled: this family runs on cuda, Paper CPU",
         ),
         ({"dtype": "bf16"}, "family blas has no bf16"),
         ({"kernel": "strassen"}, "blas has kernels numpy and blocked"),

@@ -21,6 +21,7 @@ from agent.operands import (
     output_elements,
 )
 from gemmcast.config import KernelConfig
+from gemmcast.device import Device
 from gemmcast.errors import MeasurementError
 from gemmcast.gemm import LAYOUTS, Gemm
 
@@ -177,14 +178,24 @@ def test_a_cell_without_threads_is_not_measured_with_those_of_the_cell_before() 
         assert _facts()["cpu_threads"] == default
 
 
-def test_a_family_is_refused_on_another_kind_of_device() -> None:
-    refuse(Gemm(m=4, n=4, k=4, dtype="fp64"), _config(), "cpu")
-    with pytest.raises(MeasurementError, match="family blas runs on cpu, this device is cuda"):
-        refuse(SMALL, _config(), "cuda")
-    with pytest.raises(MeasurementError, match="family tiled runs on cuda"):
-        refuse(SMALL, KernelConfig(family="tiled"), "cpu")
+def test_a_family_is_refused_on_another_kind_of_device(devices: dict[str, Device]) -> None:
+    cpu, gpu = devices["cpu"], devices["cuda"]
+    refuse(Gemm(m=4, n=4, k=4, dtype="fp64"), _config(), cpu)
+    with pytest.raises(MeasurementError, match="blas: this family runs on cpu, Paper GPU"):
+        refuse(SMALL, _config(), gpu)
+    with pytest.raises(MeasurementError, match="tiled: this family runs on cuda"):
+        refuse(SMALL, KernelConfig(family="tiled"), cpu)
     with pytest.raises(MeasurementError, match=r"family blas has no bf16 \(it has fp32, fp64\)"):
-        refuse(Gemm(m=4, n=4, k=4, dtype="bf16"), _config(), "cpu")
+        refuse(Gemm(m=4, n=4, k=4, dtype="bf16"), _config(), cpu)
+
+
+def test_what_no_gpu_can_run_is_refused_before_anything_is_allocated(
+    devices: dict[str, Device],
+) -> None:
+    huge = KernelConfig(family="cublaslt", tile_m=4096, tile_n=4096, tile_k=64, stages=1000)
+    with pytest.raises(MeasurementError, match="a tile of 4096x4096 is over") as caught:
+        refuse(SMALL, huge, devices["cuda"])
+    assert caught.value.status == "unsupported"
 
 
 def test_a_family_that_this_version_has_no_kernel_for_is_unsupported() -> None:

@@ -156,10 +156,13 @@ def test_one_of_several_devices_must_be_named(
     with pytest.raises(InputError, match="holds several devices: Another CPU, Paper CPU"):
         ReplayInstrument(path, "replayer")
     with pytest.raises(
-        InputError, match=r"device_name = 'A third'.*holds other devices: Another CPU, Paper CPU"
+        InputError,
+        match=r"device_name = 'A third': is no known device; name one of: Another CPU, Paper CPU",
     ):
         ReplayInstrument(path, "replayer", "A third")
-    instrument = ReplayInstrument(path, "replayer", "Another CPU")
+    with pytest.raises(InputError, match="device_name = 'cpu': fits several devices"):
+        ReplayInstrument(path, "replayer", "cpu")
+    instrument = ReplayInstrument(path, "replayer", "another")
     assert instrument.device == replace(other, peak_tflops={"fp32": 0.2})
     assert [instrument.measure(make_cell(repeat=i)).row["status"] for i in range(2)] == [
         "ok",

@@ -159,10 +159,14 @@ class FakeTrainer:
         self._made: tuple[bytes, str] | None = None
         self.started: list[tuple[int, int]] = []
         """(rows, store version) of each training."""
+        self.joined: list[Device] = []
 
     @property
     def busy(self) -> bool:
         return self._fleet.polls < self._until
+
+    def join(self, device: Device) -> None:
+        self.joined.append(device)
 
     def start(self, table: pa.Table, store_version: int) -> None:
         assert not self.busy

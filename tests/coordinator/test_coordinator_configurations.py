@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from agent.kernels.custom import read_custom
-from agent.kernels.cutlass.generate import configs
 from coordinator.plan.cells import plan_cells
 from coordinator.plan.configurations import algorithm_names
 from coordinator.plan.schema import Plan, read_plan
 from gemmcast.cell import Cell
+from gemmcast.cutlass.sets import configs
 from gemmcast.device import Device
 from gemmcast.errors import InputError
 

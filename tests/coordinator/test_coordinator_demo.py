@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from coordinator.demo import cells_of_new_shapes, predict_pushed
+from coordinator.demo import cells_of_new_shapes, predict_pushed, shipped_answer
 from coordinator.plan.schema import Plan
 from costmodel.train import TrainedModel
-from gemmcast import modeldir
+from gemmcast import cli, modeldir
 from gemmcast.cell import Cell
 from gemmcast.device import Device
 from gemmcast.errors import GemmcastError
@@ -44,3 +44,11 @@ def test_boards_of_one_name_get_each_new_cell_once(
     known = alone[0].gemm.shape_key
     rest = cells_of_new_shapes(plan, [cpu], known_shapes=(known,))
     assert known not in {cell.gemm.shape_key for cell in rest}
+
+
+def test_an_h100_is_answered_for_on_every_machine(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["predict", "4096", "4096", "4096", "--dtype", "bf16", "--layout", "nt"]
+    assert cli.main([*words, "--device", "h100"]) == 0
+    printed = capsys.readouterr().out
+    assert printed == f"{shipped_answer()}\n"
+    assert printed.startswith("4096x4096x4096 bf16 nt  cublas  on NVIDIA H100 80GB HBM3\n")

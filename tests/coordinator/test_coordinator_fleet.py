@@ -30,6 +30,7 @@ from gemmcast.arrow import SCHEMA
 from gemmcast.cell import Cell
 from gemmcast.device import Device
 from registry.registry import Registry
+from tests.small_base import small_base
 
 MakePlan = Callable[..., Plan]
 POLL_S = 0.2
@@ -259,3 +260,28 @@ class TestRayTrainer(TrainerContract):
 
     def pause(self) -> None:
         sleep(POLL_S)
+
+    def test_a_base_is_published_before_any_sample(
+        self,
+        ray_cluster: None,
+        champions: ChampionWatch,
+        clock: FakeFleet,
+        power_samples: pa.Table,
+        gpu: Device,
+        tmp_path: Path,
+    ) -> None:
+        registry, base = Registry(tmp_path / "registry"), small_base(power_samples)
+
+        def start() -> RayTrainer:
+            return RayTrainer(
+                TrainSettings(), registry, tmp_path, lambda *_: champions.look(), [base]
+            )
+
+        trainer = start()
+        trainer.join(gpu)
+        self.wait(trainer, clock)
+        assert champions.newest() == (base.model, "1")
+        again = start()
+        again.join(gpu)
+        self.wait(again, clock)
+        assert [version.number for version in registry.list()] == ["1"]

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from agent.kernels.cutlass.generate import kernels
 from coordinator.plan.cells import Planned, plan_cells
 from coordinator.plan.known_devices import known_device
 from coordinator.plan.schema import read_plan
 from gemmcast.cell import Cell
+from gemmcast.cutlass.sets import kernels
 
 PLANS = Path(__file__).resolve().parents[2] / "datasets" / "plans"
 HOLES = ("holes", "holes-more", "holes-warm")

@@ -103,7 +103,7 @@ def test_the_registry_is_tried_before_the_training(
     def no_training(*_: object) -> None:
         raise AssertionError("trained before the registry was tried")
 
-    monkeypatch.setattr("coordinator.fleet.trainer.fit_and_judge", no_training)
+    monkeypatch.setattr("coordinator.training.fit_and_judge", no_training)
     ended = coordinator("train", "--workspace", place.path)
     assert (ended.returncode, ended.stdout) == (2, "")
     (line,) = ended.stderr.strip().splitlines()

@@ -13,6 +13,7 @@ from pathspec import PathSpec
 from coordinator.fleet import shipping
 from coordinator.fleet.cluster import connect
 from coordinator.fleet.shipping import MAX_DIRECTORY, check_temporary_directory, working_directory
+from gemmcast import models
 from gemmcast.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -42,6 +43,8 @@ def test_sources_are_shipped_and_data_are_not(tmp_path: Path) -> None:
         "agent/actor.py",
         "agent/kernels/cutlass/entry.h",
         "coordinator/plan/known_devices.json",
+        "gemmcast/models/default.onnx",
+        "gemmcast/models/default.json",
         "my kernels/fast.toml",
         "my kernels/fast.cu",
         "LICENSE",
@@ -49,6 +52,8 @@ def test_sources_are_shipped_and_data_are_not(tmp_path: Path) -> None:
     unwanted = [
         "my data/sweep.parquet",
         "weights.bin",
+        "model.onnx",
+        "my models/gemmcast/models/large.onnx",
         "run 7/samples/part-0.snappy.parquet",
         "run 7/registry/mlflow.db",
         ".venv/lib/site.py",
@@ -66,6 +71,7 @@ def test_sources_are_shipped_and_data_are_not(tmp_path: Path) -> None:
 def test_every_module_of_an_agent_is_shipped() -> None:
     packages = ("agent", "coordinator", "costmodel", "gemmcast", "registry")
     files = {path for package in packages for path in (ROOT / package).rglob("*.py")}
+    files.add(models.path())
     assert {path.relative_to(ROOT).as_posix() for path in files} <= set(shipped(ROOT))
 
 

@@ -47,7 +47,9 @@ power_share = 0.5
 def test_a_known_device_is_named_by_words() -> None:
     assert known_device("h100").name == "NVIDIA H100 80GB HBM3"
     assert known_device("nvidia H200").name == "NVIDIA H200"
-    with pytest.raises(InputError, match="words of one of: NVIDIA H100 80GB HBM3, NVIDIA H200"):
+    assert known_device("H100_SXM").name == "NVIDIA H100 80GB HBM3"
+    candidates = "name one of: NVIDIA H100 80GB HBM3, NVIDIA H200; or name a JSON file"
+    with pytest.raises(InputError, match=candidates):
         known_device("h900")
 
 

@@ -101,7 +101,7 @@ def test_a_default_can_be_predicted_without_knobs() -> None:
     is_copy = np.arange(len(test)) >= is_test.sum()
     is_resolved = resolved_default(test) & ~is_copy
     assert is_copy.sum() == is_resolved.sum() > 50
-    assert not predicted[EXTRAPOLATING][is_copy].any()
+    assert predicted[EXTRAPOLATING][is_copy].mean() < 0.05
     assert np.median(error[is_copy]) < 2 * np.median(error[is_resolved]) < 0.3
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 import tarfile
-from dataclasses import asdict, replace
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -68,14 +69,16 @@ def test_the_archive_is_of_the_older_names(before: Path) -> None:
 
 
 @pytest.mark.usefixtures("older_threads")
-def test_a_model_directory_answers_as_it_did(before: Path, answers: dict[str, Any]) -> None:
+def test_a_model_directory_answers_as_it_did(
+    before: Path, answers: dict[str, Any], answer_now: Callable[..., dict[str, Any]]
+) -> None:
     configs = [current_config(answer["config"]) for answer in answers["predictions"]]
     families = {config.family for config in configs}
     assert "custom" in families and len(families) == 5
     with Predictor(before / "model_directory") as predictor:
         for answer, config in zip(answers["predictions"], configs, strict=True):
-            prediction = predictor.predict(Gemm(**answer["gemm"]), config, answer["device"])
-            assert asdict(prediction) == answer["prediction"]
+            now = answer_now(predictor, Gemm(**answer["gemm"]), config, answer)
+            assert now == answer["prediction"]
 
 
 @pytest.mark.usefixtures("older_threads")

@@ -1,4 +1,4 @@
-"""`gemmcast predict | rank | pick | info`: text, JSON, and one line on bad input."""
+"""`gemmcast predict | rank | pick | info | models`: text, JSON, and one line on bad input."""
 
 from __future__ import annotations
 
@@ -87,6 +87,7 @@ def test_predict_says_what_the_predictor_says(run: Run, power_file: Path) -> Non
     assert answer == {
         "gemm": asdict(gemm),
         "config": asdict(config),
+        "device": "GPU B",
         "prediction": asdict(prediction),
     }
 
@@ -120,7 +121,7 @@ def test_predict_shows_units_and_leaves_out_what_is_not_known(
     text = run(
         "predict", 512, 256, 128, "--config", "cublas", "--device", "GPU A", "--model", power_file
     )
-    assert text.splitlines()[0] == "512x256x128 fp32 nn  cublas"
+    assert text.splitlines()[0] == "512x256x128 fp32 nn  cublas  on GPU A"
     assert [line.split()[:3:2] for line in text.splitlines()[1:]] == [
         ["runtime_us", "us"],
         ["tflops", "TFLOP/s"],
@@ -217,15 +218,16 @@ def test_rank_orders_what_is_named_and_what_a_file_holds(
     )
     assert len(last(run(*words, "--json"))["ranking"]) == len(configs), "all, without --top"
     text = run(*words, "--top", 3)
-    assert text.startswith(
-        f"512x256x128 fp32 nn, lowest edp first:\n  1. {ranking[0].config}\n     runtime_us"
-    )
+    first, second, third, *_ = text.splitlines()
+    assert first == "512x256x128 fp32 nn on GPU A, lowest edp first:"
+    assert second == f"  1. {ranking[0].config}"
+    assert third.startswith("     runtime_us")
     assert "  3. " in text and "  4. " not in text
     picked = last(run("pick", *words[1:], "--json"))
     assert picked["objective"] == "edp" and picked["config"] == asdict(ranking[0].config)
     text = run("pick", *words[1:])
     assert text.startswith(
-        f"512x256x128 fp32 nn, lowest edp:  {ranking[0].config}\n     runtime_us"
+        f"512x256x128 fp32 nn on GPU A, lowest edp:  {ranking[0].config}\n     runtime_us"
     )
 
 
@@ -280,7 +282,7 @@ def test_what_is_printed_as_a_configuration_can_be_pasted_back(run: Run, power_f
     }
     for config in printed:
         again = run("predict", *words[:3], "--config", config, *words[3:])
-        assert again.splitlines()[0].endswith(f"  {config}")
+        assert again.splitlines()[0].endswith(f"  {config}  on GPU A")
 
 
 @pytest.mark.parametrize(
@@ -358,7 +360,7 @@ def test_info_says_what_a_model_is(run: Run, power_model: bytes, tmp_path: Path)
         (["--config", "tiled", "--beta", "nan"], "beta = nan: must be finite"),
         (
             ["--config", "tiled", "--device", "GPU Z"],
-            "device = 'GPU Z': must name a device of the model; name one of: GPU A, GPU B",
+            "device = 'GPU Z': is no known device; name one of: GPU A, GPU B; or give a Device",
         ),
     ],
 )
@@ -429,7 +431,7 @@ def test_bad_models_and_devices(refused: Run, power_file: Path, tmp_path: Path) 
         ["predict"],
         ["predict", "a", "8", "8"],
         ["pick", "8", "8"],
-        ["info"],
+        ["models", "--model", "x"],
         ["push"],
         ["info", "--model", "x", "y"],
         ["pick", "8", "8", "8", "--model", "x", "-z"],

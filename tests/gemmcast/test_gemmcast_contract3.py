@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tarfile
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -40,13 +41,14 @@ def _query(answer: dict[str, Any]) -> tuple[Gemm, KernelConfig]:
 
 
 def test_a_model_of_contract_3_answers_as_it_did(
-    before: Path, answers: dict[str, list[dict[str, Any]]]
+    before: Path,
+    answers: dict[str, list[dict[str, Any]]],
+    answer_now: Callable[..., dict[str, Any]],
 ) -> None:
     with Predictor(before / "model_directory") as predictor:
         assert predictor.metadata["contract"] == "3"
         for answer in answers["predictions"]:
-            prediction = predictor.predict(*_query(answer), answer["device"])
-            assert asdict(prediction) == answer["prediction"]
+            assert answer_now(predictor, *_query(answer), answer) == answer["prediction"]
 
 
 def test_it_still_reads_the_host_as_it_was_trained(

@@ -1,6 +1,7 @@
 """The wheel as a user gets it: built, installed into a new environment, used away from the source.
 
-Once with whatever ONNX Runtime pip resolves today, once with the oldest that the contract allows.
+Once with whatever ONNX Runtime pip resolves today, once with the oldest that the contract allows,
+and, where no index is reached, with those of this environment.
 """
 
 from __future__ import annotations
@@ -8,8 +9,11 @@ from __future__ import annotations
 import json
 import os
 import re
+import resource
 import subprocess
 import sys
+import sysconfig
+import tarfile
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -35,6 +39,20 @@ early = [name for name in ("numpy", "onnxruntime") if name in sys.modules]
 gemmcast.Predictor
 print(early, "onnxruntime" in sys.modules, gemmcast.__file__)
 """
+QUESTION = [
+    "predict",
+    "4096",
+    "4096",
+    "4096",
+    "--dtype",
+    "bf16",
+    "--layout",
+    "nt",
+    "--device",
+    "h100",
+]
+MAX_CPU_S = 0.5
+"""Of one command, with all that Python imports for it."""
 pytestmark = pytest.mark.cluster
 
 
@@ -116,8 +134,10 @@ def test_it_holds_gemmcast_alone(wheel: Path) -> None:
         "gemmcast",
         f"gemmcast-{__version__}.dist-info",
     }
-    sources = {f"gemmcast/{path.name}" for path in (ROOT / "gemmcast").iterdir() if path.is_file()}
+    files = (path for path in (ROOT / "gemmcast").rglob("*") if path.is_file())
+    sources = {path.relative_to(ROOT).as_posix() for path in files if path.suffix != ".pyc"}
     assert {name for name in names if name.startswith("gemmcast/")} == sources
+    assert {"gemmcast/models/default.onnx", "gemmcast/models/default.json"} <= sources
     plain = [
         line
         for line in metadata.splitlines()
@@ -191,3 +211,57 @@ def test_it_answers_in_an_environment_of_its_own(
         )["version"]
         == info
     )
+
+
+@pytest.fixture(scope="module")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The command of a fresh environment without a network; NumPy and ONNX Runtime are ours."""
+    directory = tmp_path_factory.mktemp("installed") / "venv"
+    call([sys.executable, "-m", "venv", "--without-pip", directory], directory.parent)
+    python = directory / "bin" / "python"
+    pip = [sys.executable, "-m", "pip", "--python", python, "install", "--no-index", "--no-deps"]
+    call([*pip, "--quiet", "--disable-pip-version-check", wheel], directory)
+    (packages,) = directory.glob("lib/python*/site-packages")
+    (packages / "ours.pth").write_text(sysconfig.get_path("purelib"))
+    return directory / "bin" / "gemmcast"
+
+
+def test_the_shipped_model_answers_after_the_installation_alone(installed: Path) -> None:
+    directory = installed.parent
+    answer = json.loads(call([installed, *QUESTION, "--json"], directory))
+    gemm = Gemm(m=4096, n=4096, k=4096, dtype="bf16", layout="nt")
+    with Predictor() as predictor:
+        expected = predictor.predict(gemm, KernelConfig(family="cublas"), "NVIDIA H100 80GB HBM3")
+    assert answer["device"] == "NVIDIA H100 80GB HBM3"
+    assert answer["config"]["family"] == "cublas"
+    assert answer["prediction"]["runtime_us"] == pytest.approx(expected.runtime_us, rel=1e-5)
+    assert answer["prediction"]["power_w"] == pytest.approx(expected.power_w, rel=1e-5)
+    (model,) = json.loads(call([installed, "models", "--json"], directory))["models"]
+    assert Path(model["file"]).is_relative_to(directory.parent)
+    assert model["version"] == predictor.version
+
+
+@pytest.mark.parametrize("question", [QUESTION, ["models"]], ids=["predict", "models"])
+def test_a_command_takes_little_cpu_time(installed: Path, question: list[str]) -> None:
+    """The least of three: other processes make a command slower, nothing makes it faster."""
+    times_s = []
+    for _ in range(3):
+        before_s = _cpu_s_of_children()
+        call([installed, *question], installed.parent)
+        times_s.append(_cpu_s_of_children() - before_s)
+    assert min(times_s) < MAX_CPU_S
+
+
+def _cpu_s_of_children() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def test_the_source_distribution_has_the_model_and_no_datasets(tmp_path: Path) -> None:
+    build = [sys.executable, "-m", "build", "--sdist", "--no-isolation", "--outdir", tmp_path]
+    call([*build, ROOT], tmp_path)
+    (path,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(path) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    assert {"gemmcast/models/default.onnx", "gemmcast/models/default.json"} <= names
+    assert not [name for name in names if name.startswith("datasets")]

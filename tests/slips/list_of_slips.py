@@ -89,7 +89,7 @@ PLANS = [
     Slip(command="coordinator plan p.toml", says="can't be read"),
     Slip(
         command="coordinator plan p.toml --device h900",
-        says="--device = 'h900': is no known device; name a JSON file",
+        says="--device = 'h900': is no known device; name one of: NVIDIA H100 80GB HBM3, ",
         prepare=write("p.toml", PLAN),
     ),
     Slip(
@@ -237,6 +237,15 @@ QUERIES = [
     Slip(command="gemmcast predict a 8 8 --model m --config blas", says="invalid int value: 'a'"),
     Slip(command="gemmcast predict 0 8 8 --model model.onnx --config blas", says="m = 0"),
     Slip(command="gemmcast predict -5 8 8 --model model.onnx --config blas", says="m = -5"),
+    Slip(command="gemmcast predict 8 8 8", says="device = None: must be given"),
+    Slip(
+        command="gemmcast predict 8 8 8 --device h900",
+        says="device = 'h900': is no known device; name one of: NVIDIA H100 80GB HBM3, NVIDIA H200",
+    ),
+    Slip(
+        command="gemmcast predict 8 8 8 --device nvidia",
+        says="device = 'nvidia': fits several devices; name one of: NVIDIA H100 80GB HBM3, ",
+    ),
     Slip(command="gemmcast info --model no.onnx", says="name an .onnx file or a model directory"),
     Slip(command="gemmcast info --model ws", says="has no current.json"),
     Slip(command="gemmcast info --model t.onnx", says="t.onnx", prepare=write("t.onnx", b"\x08")),
@@ -249,7 +258,7 @@ QUERIES = [
     Slip(command=f"{PREDICT} blas --cache hot", says="cache = 'hot'"),
     Slip(command=f"{PREDICT} blas --beta nan", says="beta = nan: must be finite"),
     Slip(command=f"{PREDICT} blas --batch 0", says="batch = 0"),
-    Slip(command=f"{PREDICT} blas --device [h100]", says="device = '[h100]': must name a device"),
+    Slip(command=f"{PREDICT} blas --device [h100]", says="device = '[h100]': is no known device"),
     Slip(command=f"{PREDICT} blas --device {'x' * 5000}", says="File name too long"),
     Slip(
         command=f"{PREDICT} blas --device d.json",

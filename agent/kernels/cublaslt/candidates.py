@@ -24,10 +24,10 @@ from agent.kernels.cublaslt.names import (
     Ids,
     IdTable,
     heuristic_name,
-    parse_kernel,
 )
 from gemmcast.config import KernelConfig
 from gemmcast.errors import MeasurementError
+from gemmcast.kernel_names import library_name
 
 MAX_CHECKS: Final = 2048
 UNNUMBERED: Final = "enumerated"
@@ -79,7 +79,7 @@ class AlgorithmSpace:
         wanted = {knob: int(getattr(config, knob)) for knob in LT_KNOBS}
         if config.kernel in ("", UNNUMBERED) and any(wanted.values()):
             return self._by_knobs(config, wanted)
-        name = parse_kernel(config.kernel)
+        name = library_name(config.kernel)
         if name is None:
             reason = f"cublaslt has no kernel {config.kernel!r} without knobs: use {KERNEL_NAMES}"
             raise MeasurementError("unsupported", reason)

@@ -15,11 +15,11 @@ from dataclasses import asdict
 from agent.kernels.cublaslt import FAMILY, CublasLt
 from agent.kernels.cublaslt.candidates import KERNEL_NAMES
 from agent.kernels.cublaslt.matrices import MATMUL_TYPES
-from agent.kernels.cublaslt.names import parse_kernel
 from gemmcast.cli_parser import Parser
 from gemmcast.config import KernelConfig
 from gemmcast.errors import InputError
 from gemmcast.gemm import LAYOUTS, Gemm
+from gemmcast.kernel_names import library_name
 from gemmcast.program import run_command
 
 
@@ -56,6 +56,6 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _named(name: str) -> KernelConfig:
-    if parse_kernel(name) is None:
+    if library_name(name) is None:
         raise InputError("NAME", name, "no name of cublaslt", f"use {KERNEL_NAMES}")
     return KernelConfig(family="cublaslt", kernel=name)

@@ -1,4 +1,4 @@
-"""What cuBLASLt's ids mean as knobs, and what the names of its kernels mean.
+"""What cuBLASLt's ids mean as knobs, and what its kernels are called (gemmcast/kernel_names.py).
 
 cuBLASLt computes C^T: its tiles and clusters, rows x columns, run along our n and m. They are
 swapped here and nowhere else. Custom option, inner shape and reduction scheme are no knobs of ours:
@@ -79,24 +79,6 @@ class Capabilities:
     """Multiplies several problems in one launch."""
     alignment: tuple[int, int, int]
     """Bytes that it needs of the library's A, B and C."""
-
-
-class KernelName(NamedTuple):
-    """A place in one of the two lists of a problem."""
-
-    source: str
-    """`heuristic`: the library's own list, best first. `enumerated`: the rest, shuffled."""
-    place: int
-
-
-def parse_kernel(kernel: str) -> KernelName | None:
-    """`""` and `default` are the heuristic's first choice; None for a name of another form."""
-    if kernel in ("", "default"):
-        return KernelName("heuristic", 0)
-    match = re.fullmatch(r"(heuristic|enumerated)-(0|[1-9]\d{0,8})", kernel)
-    if match is None or kernel == "heuristic-0":
-        return None
-    return KernelName(match[1], int(match[2]))
 
 
 def heuristic_name(index: int) -> str:

@@ -17,6 +17,7 @@ from agent.kernels.cutlass.build import default_folder
 from agent.kernels.cutlass.libraries import BuiltKernel, choose, open_all
 from gemmcast.config import KernelConfig
 from gemmcast.errors import MeasurementError
+from gemmcast.feasible import leading_dimensions
 from gemmcast.gemm import Gemm
 from gemmcast.rows import Row
 
@@ -102,13 +103,6 @@ class Cutlass:
             **kernel.resolved_knobs(slices),
         }
         return Prepared(launch, facts)
-
-
-def leading_dimensions(gemm: Gemm) -> tuple[int, int, int]:
-    """Of A, B and C as they are stored."""
-    lda = gemm.m if gemm.layout[0] == "t" else gemm.k
-    ldb = gemm.k if gemm.layout[1] == "t" else gemm.n
-    return lda, ldb, gemm.n
 
 
 def _problems(

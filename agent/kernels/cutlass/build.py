@@ -20,10 +20,10 @@ from tempfile import TemporaryDirectory
 from time import monotonic
 from typing import Final, TypedDict
 
-from agent.kernels.cutlass.generate import HOPPER
-from agent.kernels.cutlass.kernel import CutlassKernel
 from agent.kernels.cutlass.sources import sources
 from agent.kernels.cutlass.toolkit import Toolkit
+from gemmcast.cutlass.kernel import CutlassKernel
+from gemmcast.cutlass.sets import HOPPER
 from gemmcast.errors import GemmcastError
 
 COMPILE_FLAGS: Final = (

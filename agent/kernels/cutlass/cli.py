@@ -94,8 +94,8 @@ def build(
 ) -> None:
     """Compile a set into one shared library; what was compiled before is not compiled again."""
     from agent.kernels.cutlass import build as builder
-    from agent.kernels.cutlass.generate import kernels
     from agent.kernels.cutlass.toolkit import find_headers, find_nvcc, toolkit
+    from gemmcast.cutlass.sets import kernels
 
     members = kernels(set_name, arch)
     kit = toolkit(nvcc or find_nvcc(), find_headers(headers))
@@ -122,7 +122,7 @@ def list_kernels(
 
     With --json it is the JSON list that `gemmcast rank --configs-file` reads.
     """
-    from agent.kernels.cutlass.generate import kernels
+    from gemmcast.cutlass.sets import kernels
 
     chosen = []
     for kernel in kernels(set_name, arch):

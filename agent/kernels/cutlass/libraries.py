@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Final, TypedDict
 
 from agent.kernels.cutlass.build import Manifest, manifest_path
-from agent.kernels.cutlass.generate import CUTLASS_SETS
 from gemmcast.config import KernelConfig
+from gemmcast.cutlass.sets import CUTLASS_SETS
 from gemmcast.errors import MeasurementError
 from gemmcast.gemm import Gemm
+from gemmcast.kernel_names import is_meant
 
 PROBLEM_ARGUMENTS: Final = (
     c_int,
@@ -91,11 +92,9 @@ class BuiltKernel:
 
     def matches(self, gemm: Gemm, config: KernelConfig) -> bool:
         """Whether the configuration may mean this kernel: a knob that is 0 is left open."""
-        if config.kernel not in ("", self.name):
-            return False
         if (self.dtype, self.layout) != (gemm.dtype, gemm.layout):
             return False
-        return all(getattr(config, knob) in (0, value) for knob, value in self.knobs.items())
+        return is_meant(config, self.name, self.knobs)
 
 
 def open_library(path: Path, origin: str = "cutlass") -> list[BuiltKernel]:

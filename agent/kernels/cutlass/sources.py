@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from agent.kernels.cutlass.kernel import OUT_BYTES, TENSOR_ALIGNMENT_BYTES, CutlassKernel
+from gemmcast.cutlass.kernel import OUT_BYTES, TENSOR_ALIGNMENT_BYTES, CutlassKernel
 
 HEADERS: Final = ("entry.h", "kernel.h", "hopper.h", "exports.h")
 KERNELS_PER_FILE: Final = 8

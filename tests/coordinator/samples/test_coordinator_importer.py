@@ -131,6 +131,31 @@ def test_a_known_device_describes_only_its_own_rows(write: Write, aic_rows: list
 
 
 @pytest.mark.parametrize(
+    ("known", "is_described"),
+    [
+        ("NVIDIA H200", True),
+        ("NVIDIA H200 (500 W)", True),
+        ("NVIDIA H200 NVL", False),
+        ("NVIDIA H200 MIG 1g.18gb", False),
+        ("NVIDIA GH200 480GB", False),
+    ],
+)
+@pytest.mark.parametrize("name", ["h200", "H200_SXM"])
+def test_a_known_device_describes_rows_with_a_short_name_of_it(
+    write: Write, aic_rows: list[Row], known: str, name: str, is_described: bool
+) -> None:
+    rows: list[Row] = [row | {"device": name} for row in aic_rows]
+    path = write(rows, "gemm.csv")
+    alone = read_table(path).table
+    described = device_of(alone.to_pylist())
+    board = replace(described, name=known, uuid="GPU-1", compute_units=77)
+    table = read_table(path, known=[board]).table
+    assert set(table["compute_units"].to_pylist()) == {77 if is_described else 132}
+    assert set(table["device"].to_pylist()) == {name}
+    assert table["cell_id"].equals(alone["cell_id"])
+
+
+@pytest.mark.parametrize(
     ("name", "compute_units", "memory_gib"),
     [
         ("h100_sxm", 132, 80),

@@ -4,17 +4,24 @@ Two kinds:
 
 - CUTLASS 2.x (no schedule): `cutlass::gemm::device::Gemm`; its warps and stages are chosen here;
 - CUTLASS 3.x (a schedule): `cutlass::gemm::kernel::GemmUniversal` on wgmma and TMA, sm_90 only. Its
-  builder takes as many stages as fit in shared memory: 0 here, and the library reports them.
+  builder takes as many stages as fit in shared memory, so a plan names none; what libraries report
+  of the kernels of the sets is in `compiled_stages`.
+
+    wgmma_bf16_nt_128x128x64_2x1_pingpong_z1_a8    tile, cluster, schedule, swizzle, alignment
+    tensorop_fp16_nt_64x64x32_32x32x32_s4_z1_a8    tile, warp tile, stages, swizzle, alignment
 
 Kernels with equal names are equal. Pure text: needs no CUDA.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from gemmcast.config import KernelConfig
+from gemmcast.cutlass.tile_tables import WGMMA_STAGES
 
 Triple = tuple[int, int, int]
 
@@ -24,6 +31,16 @@ OUT_BYTES: Final = {**IN_BYTES, "fp8_e4m3": 2}
 """dtype -> bytes of an element of C."""
 TENSOR_ALIGNMENT_BYTES: Final = 16
 """What tensor cores need of operands and of their rows."""
+COOPERATIVE: Final = ("coop", "coopfast", "streamk")
+"""Schedules of which two warp groups share a tile."""
+NAME: Final = re.compile(
+    rf"[a-z]+_(?P<dtype>{'|'.join(IN_BYTES)})_(?P<layout>[nt]{{2}})_(?P<tile>\d+x\d+x\d+)_"
+    r"((?P<warp>\d+x\d+x\d+)_s(?P<stages>\d+)|(?P<cluster>\d+x\d+)_(?P<schedule>[a-z]+))_"
+    r"z(?P<swizzle>\d+)_a\d+",
+    re.ASCII,
+)
+MAX_NAME: Final = 80
+"""Letters; numbers of more digits are no knobs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +54,7 @@ class CutlassKernel:
     warp: Triple = (0, 0, 0)
     """Of a warp, likewise; 0 for wgmma, where a whole warp group shares the tile."""
     stages: int = 0
-    """0: as many as fit."""
+    """Of CUTLASS 2.x. 0: as many as fit, see `compiled_stages`."""
     swizzle: int
     """Tiles that are rasterised side by side: 1, 4 or 8."""
     cluster: tuple[int, int] = (0, 0)
@@ -76,23 +93,61 @@ class CutlassKernel:
         suffix = f"z{self.swizzle}_a{self.alignment}"
         return f"{unit}_{self.dtype}_{self.layout}_{shape}_{suffix}"
 
+    @staticmethod
+    @lru_cache(maxsize=4096)
+    def parse(name: str) -> CutlassKernel | None:
+        """The kernel of that name; None for a name of another form."""
+        found = NAME.fullmatch(name) if len(name) <= MAX_NAME else None
+        if found is None:
+            return None
+        cluster_m, cluster_n = _numbers(found["cluster"] or "0x0")
+        kernel = CutlassKernel(
+            dtype=found["dtype"],
+            layout=found["layout"],
+            tile=_triple(found["tile"]),
+            warp=_triple(found["warp"] or "0x0x0"),
+            stages=int(found["stages"] or 0),
+            swizzle=int(found["swizzle"]),
+            cluster=(cluster_m, cluster_n),
+            schedule=found["schedule"] or "",
+        )
+        # Unit and alignment follow from the rest
+        return kernel if kernel.name == name else None
+
+    @property
+    def compiled_stages(self) -> int:
+        """What a compiled kernel has; 0 where that is not known."""
+        if not self.schedule:
+            return self.stages
+        tile_m, tile_n, _ = self.tile
+        key = (self.schedule in COOPERATIVE, tile_m, tile_n)
+        usual, of_tf32 = WGMMA_STAGES.get(key, (0, 0))
+        return of_tf32 if self.dtype == "tf32" else usual
+
+    @property
+    def knobs(self) -> dict[str, int]:
+        """As KernelConfig names them; 0 where the kernel has no such choice, or it is not known."""
+        tile_m, tile_n, tile_k = self.tile
+        warp_m, warp_n, warp_k = self.warp
+        cluster_m, cluster_n = self.cluster
+        return {
+            "tile_m": tile_m,
+            "tile_n": tile_n,
+            "tile_k": tile_k,
+            "warp_m": warp_m,
+            "warp_n": warp_n,
+            "warp_k": warp_k,
+            "cluster_m": cluster_m,
+            "cluster_n": cluster_n,
+            "stages": self.compiled_stages,
+            "swizzle": self.swizzle,
+        }
+
     @property
     def config(self) -> KernelConfig:
         """The configuration that a plan names to get this kernel."""
-        return KernelConfig(
-            family="cutlass",
-            kernel=self.name,
-            tile_m=self.tile[0],
-            tile_n=self.tile[1],
-            tile_k=self.tile[2],
-            warp_m=self.warp[0],
-            warp_n=self.warp[1],
-            warp_k=self.warp[2],
-            stages=self.stages,
-            swizzle=self.swizzle,
-            cluster_m=self.cluster[0],
-            cluster_n=self.cluster[1],
-        )
+        knobs = {**self.knobs, "stages": self.stages}
+        return KernelConfig(family="cutlass", kernel=self.name, **knobs)
 
     @property
     def description(self) -> dict[str, object]:
@@ -112,3 +167,12 @@ class CutlassKernel:
 
 def _joined(shape: tuple[int, ...]) -> str:
     return "x".join(map(str, shape))
+
+
+def _numbers(joined: str) -> list[int]:
+    return [int(number) for number in joined.split("x")]
+
+
+def _triple(joined: str) -> Triple:
+    along_m, along_n, along_k = _numbers(joined)
+    return along_m, along_n, along_k

@@ -13,10 +13,12 @@ The tables are in tile_tables.py. Pure text: needs no CUDA, no headers, no GPU.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Final
 
-from agent.kernels.cutlass.kernel import IN_BYTES, CutlassKernel
-from agent.kernels.cutlass.tile_tables import (
+from gemmcast.config import KernelConfig
+from gemmcast.cutlass.kernel import IN_BYTES, CutlassKernel
+from gemmcast.cutlass.tile_tables import (
     BETWEEN_SIMT,
     BETWEEN_TENSOR_OP,
     BETWEEN_TRANSPOSED,
@@ -34,7 +36,6 @@ from agent.kernels.cutlass.tile_tables import (
     TensorOpRow,
     WgmmaRow,
 )
-from gemmcast.config import KernelConfig
 from gemmcast.errors import InputError
 from gemmcast.gemm import LAYOUTS
 
@@ -91,6 +92,13 @@ def configs(set_name: str, arch: str, dtype: str, layout: str) -> list[KernelCon
         if (kernel.dtype, kernel.layout) == (dtype, layout):
             chosen.append(kernel.config)
     return chosen
+
+
+@cache
+def all_kernels(dtype: str, layout: str) -> tuple[CutlassKernel, ...]:
+    """The kernels of every set for one dtype and layout, each once."""
+    members = {kernel: None for name in CUTLASS_SETS for kernel in kernels(name, HOPPER)}
+    return tuple(kernel for kernel in members if (kernel.dtype, kernel.layout) == (dtype, layout))
 
 
 def _check_set(set_name: str, arch: str) -> None:

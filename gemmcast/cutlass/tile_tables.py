@@ -183,6 +183,28 @@ BETWEEN_WGMMA_FP8: Final = (
     WgmmaRow((128, 64), (1, 2), "streamk", 1),
     WgmmaRow((128, 96), (1, 2), "streamk", 1),
 )
+WGMMA_STAGES: Final = {
+    (False, 64, 64): (13, 12),
+    (False, 64, 96): (10, 10),
+    (False, 64, 128): (8, 8),
+    (False, 64, 192): (6, 6),
+    (False, 64, 256): (5, 4),
+    (False, 128, 64): (8, 8),
+    (False, 128, 96): (7, 6),
+    (False, 128, 128): (6, 6),
+    (True, 128, 64): (8, 7),
+    # fp8 only
+    (True, 128, 96): (7, 0),
+    (True, 128, 128): (6, 5),
+    (True, 128, 160): (5, 4),
+    (True, 128, 192): (4, 4),
+    (True, 128, 256): (4, 3),
+    (True, 256, 64): (4, 4),
+    (True, 256, 96): (4, 3),
+    (True, 256, 128): (4, 3),
+}
+"""(cooperative, tile_m, tile_n) -> stages of a compiled kernel, and of one in tf32, as libraries of
+CUTLASS 4.2.0 report them. The rows of a tile have 128 bytes in every dtype."""
 WGMMA_LAYOUTS: Final = {
     "fp16": ("nn", "nt"),
     "bf16": ("nn", "nt"),
