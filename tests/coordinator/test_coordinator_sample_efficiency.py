@@ -45,8 +45,7 @@ def test_every_method_has_its_curve(table: Path, capsys: pytest.CaptureFixture[s
             over = printed["over_all"][method][count]["runtime_us"]["mape"]
             of_all = printed["all"]["runtime_us"]["mape"]
             assert over == pytest.approx(errors["runtime_us"]["mape"] / of_all)
-    fewest = next(iter(printed["cells_for_same_error"]["random"].values()))
-    assert fewest["runtime_us"]["mape"] == pytest.approx(1.0)
+    assert printed["cells_for_same_error"].keys() == {"planner", "random"}
 
 
 def test_the_text_names_methods_and_cells(table: Path, capsys: pytest.CaptureFixture[str]) -> None:
