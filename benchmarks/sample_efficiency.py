@@ -8,6 +8,7 @@ those up to the next share (coordinator/plan/acquire.py). Every method has the s
 
     published   what `train` publishes: minutes a fit, for the figure that counts
     networks    the same with fewer and shorter fitted networks and no trees: seconds
+    adapted     a base (--base FILE.onnx) and the chosen cells, as a run publishes it
 
 `all` is the model of all cells. `cells_for_same_error` compares a method with random cells: 0.5 is
 half the cells that random needs for the same error, between its points in logarithms; an error
@@ -30,6 +31,8 @@ import numpy as np
 
 from coordinator.plan.acquire import METHODS, Indices, Values, choose, doubt_of
 from coordinator.samples.importer import read_table
+from costmodel.adapted import AdaptedModel
+from costmodel.base import Base
 from costmodel.dataset import Mask, TrainingSet, training_set
 from costmodel.evaluate.crossval import Fit
 from costmodel.evaluate.learning_curve import (
@@ -56,6 +59,7 @@ COMPARED: Final = ("planner", "random", "grid", "doubt", "logdet")
 TARGETS: Final = ("runtime_us", "sustained_runtime_us", "power_w", "energy_mj")
 MIN_ROWS: Final = 20
 """Of a target, to be scored."""
+ADAPTED: Final = "adapted"
 MIN_CELLS: Final = 10
 """That a model is fitted on, about."""
 REFERENCE: Final = "random"
@@ -92,6 +96,21 @@ FITS: Final[dict[str, Fit]] = {
 }
 
 
+def fit_of(model: str, base: Path | None) -> Fit:
+    """How a model is fitted.
+
+    Raises:
+        InputError: a base without a model that starts from it, or the other way round.
+    """
+    if (base is None) == (model == ADAPTED):
+        rule = f"goes with --model {ADAPTED}, and that with it"
+        raise InputError("--base", str(base), rule, "give both or neither")
+    if base is None:
+        return FITS[model]
+    read = Base.read(base)
+    return lambda data: AdaptedModel(read).fit_dataset(data)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns the exit code."""
     return run_command(lambda: _run(arguments))
@@ -101,7 +120,10 @@ def _run(arguments: Sequence[str] | None) -> int:
     args = _parser().parse_args(arguments)
     data = usable(args.table, args.rows)
     _check(args.shares, args.seeds, data)
-    measured = measure(data, args.table.stem, args.model, args.methods, args.shares, args.seeds)
+    fit = fit_of(args.model, args.base)
+    measured = measure(
+        data, args.table.stem, (args.model, fit), args.methods, args.shares, args.seeds
+    )
     if args.plot is not None:
         plot(measured, args.plot)
     if args.json:
@@ -115,7 +137,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--table", type=Path, default=DEFAULT, help="a recorded sweep")
     parser.add_argument("--rows", type=int, help="only about so many of its rows, by whole shapes")
-    parser.add_argument("--model", choices=tuple(FITS), default="networks")
+    parser.add_argument("--model", choices=(*FITS, ADAPTED), default="networks")
+    parser.add_argument("--base", type=Path, help="a model file, for --model adapted")
     parser.add_argument("--methods", nargs="+", choices=tuple(METHODS), default=list(COMPARED))
     parser.add_argument("--shares", nargs="+", type=float, default=list(SHARES))
     parser.add_argument("--seeds", type=int, default=5)
@@ -153,7 +176,7 @@ def _check(shares: Sequence[float], seeds: int, data: TrainingSet) -> None:
 def measure(
     data: TrainingSet,
     table: str,
-    model: str,
+    model: tuple[str, Fit],
     methods: Sequence[str],
     shares: Sequence[float],
     seeds: int,
@@ -161,7 +184,7 @@ def measure(
     """The learning curves over some seeds, and what follows from them."""
     runs: list[_Run] = []
     for seed in range(seeds):
-        run = _Run(data, FITS[model], seed)
+        run = _Run(data, model[1], seed)
         run.fit_all()
         for method in methods:
             run.follow(method, sorted(shares))
@@ -175,7 +198,7 @@ def measure(
         same_error = {name: cells_for_same_error(curve[name], reference) for name in curve}
     return Efficiency(
         table=table,
-        model=model,
+        model=model[0],
         seeds=seeds,
         rows=len(data),
         cells=cells,

@@ -71,6 +71,8 @@ def test_a_table_of_one_shape_is_refused(
         (("--shares", "0.01"), "--shares = 0.01: must be from 0.0417 to 1"),
         (("--shares", "1.5"), "--shares = 1.5"),
         (("--seeds", "0"), "--seeds = 0: must be at least 1"),
+        (("--model", "adapted"), "--base = 'None': goes with --model adapted"),
+        (("--base", "base.onnx"), "--base = 'base.onnx': goes with --model adapted"),
     ],
 )
 def test_what_cannot_be_measured_is_refused(
