@@ -20,7 +20,6 @@ from typing import Final, Self
 
 import numpy as np
 import numpy.typing as npt
-from scipy.linalg import block_diag
 
 from costmodel import graph_ops
 from costmodel.categories import Categories
@@ -149,17 +148,19 @@ class Intervals:
         """The networks side by side: weights and biases of two layers, weights of the last."""
         networks = list(self.networks.values())
         first = np.concatenate([network.weights[0] for network in networks], axis=1)
-        second = block_diag(*(network.weights[1] for network in networks))
-        last = np.zeros((WIDTH * len(networks), len(outputs)), dtype=np.float32)
-        places = {name: WIDTH * i for i, name in enumerate(self.networks)}
-        for column, output in enumerate(outputs):
-            source = self._source(output)
-            if source in places:
-                rows = slice(places[source], places[source] + WIDTH)
-                last[rows, column] = self.networks[source].weights[2][:, 0]
+        units = WIDTH * len(networks)
+        second = np.zeros((units, units), dtype=np.float32)
+        last = np.zeros((units, len(outputs)), dtype=np.float32)
+        sources = [self._source(output) for output in outputs]
+        for i, (name, network) in enumerate(self.networks.items()):
+            own = slice(WIDTH * i, WIDTH * (i + 1))
+            second[own, own] = network.weights[1]
+            for column, source in enumerate(sources):
+                if source == name:
+                    last[own, column] = network.weights[2][:, 0]
         first_biases = np.concatenate([network.biases[0] for network in networks])
         second_biases = np.concatenate([network.biases[1] for network in networks])
-        return (first, first_biases), (second.astype(np.float32), second_biases), last
+        return (first, first_biases), (second, second_biases), last
 
 
 def calibrated(

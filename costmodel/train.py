@@ -46,7 +46,7 @@ from gemmcast import __version__, modeldir
 from gemmcast.card import ModelCard, Scores
 from gemmcast.device import Device
 from gemmcast.errors import InputError
-from gemmcast.query import CONTRACT, INPUT
+from gemmcast.query import CONTRACT, INPUT, Rows
 
 Trainable = CostModel | AdaptedModel | JoinedModel
 
@@ -123,7 +123,6 @@ def train(
     step("export", 0, 1)
     stamp = created_at or datetime.now(UTC).isoformat(timespec="seconds")
     exported = export(model, _devices(data, base), stamp)
-    session = open_session(exported)
     evaluation = _evaluate(model, training, test, step)
     one_query = data.queries[:1]
     card = replace(
@@ -142,8 +141,8 @@ def train(
         generalisation={} if base else _generalisation(data, model.tree_weight_, step),
         repeatability=repeatability(data.table.to_pylist()),
         coverage=evaluation.coverage,
-        parity_max_rel=parity(model, session, data.queries),
-        latency_p50_us=p50_us(partial(session.run, None, {INPUT: one_query}), TIMED_RUNS),
+        parity_max_rel=parity(model, open_session(exported), data.queries),
+        latency_p50_us=_latency_us(exported, one_query),
         sklearn_latency_p50_us=p50_us(partial(model.predict, one_query), TIMED_SKLEARN_RUNS),
         sha256=modeldir.sha256(exported),
     )
@@ -192,6 +191,12 @@ def _devices(data: TrainingSet, base: Base | None) -> list[Device]:
         return own
     names = {device.name for device in own}
     return [*own, *(device for device in base.devices if device.name not in names)]
+
+
+def _latency_us(exported: bytes, query: Rows) -> float:
+    """Of one query through ONNX Runtime."""
+    session = open_session(exported)
+    return p50_us(partial(session.run, None, {INPUT: query}), TIMED_RUNS)
 
 
 def enough_rows(table: pa.Table, min_rows: int) -> TrainingSet:

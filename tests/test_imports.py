@@ -76,7 +76,7 @@ HEAVY = {
         "costmodel/trees.py",
     },
     "skl2onnx": {"costmodel/model_kinds.py"},
-    "scipy": {"costmodel/ensemble.py", "costmodel/evaluate/ranking.py", "costmodel/intervals.py"},
+    "scipy": {"costmodel/ensemble.py", "costmodel/evaluate/ranking.py"},
     "ndonnx": {"costmodel/graph_ops.py", "costmodel/onnx_export.py"},
     "mlflow": {"registry/backend.py"},
     "deltalake": {"coordinator/samples/log.py", "coordinator/samples/place.py"},

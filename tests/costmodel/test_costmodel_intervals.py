@@ -152,3 +152,19 @@ def test_beyond_the_rows_that_it_comes_from_a_correction_stays_the_same() -> Non
     edge = intervals.seen.highest[None]
     assert np.array_equal(_margins(intervals, edge), _margins(intervals, edge + 100))
     assert not np.array_equal(_margins(intervals, edge), _margins(intervals, 0 * edge))
+
+
+def test_the_margin_of_an_output_does_not_depend_on_the_others() -> None:
+    """Networks of several outputs lie side by side in the same matrices."""
+    rng = np.random.default_rng(0)
+    inputs = rng.normal(size=(ROWS, 2)).astype(np.float32)
+    spread, folds = np.zeros(ROWS), np.arange(ROWS) % 4
+    errors = {"runtime_us": 0.1 * np.exp(inputs[:, 0]), "power_w": 0.1 * np.exp(inputs[:, 1])}
+    both = calibrated(errors, dict.fromkeys(errors, spread), inputs, spread, folds)
+    together = _margins(both, inputs[:50], ("power_w", "runtime_us"))
+    for column, name in enumerate(("power_w", "runtime_us")):
+        alone = calibrated({name: errors[name]}, {name: spread}, inputs, spread, folds)
+        np.testing.assert_allclose(
+            together[:, column], _margins(alone, inputs[:50], (name,))[:, 0], rtol=1e-5
+        )
+    assert not np.allclose(together[:, 0], together[:, 1])
