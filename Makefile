@@ -16,7 +16,7 @@ PYTHON := .venv/bin/python
 ENV := .venv/.ready-$(LOCK)
 endif
 
-.PHONY: env demo demo-h100 test check format lock clean
+.PHONY: env demo demo-h100 models test check format lock clean
 
 demo: $(ENV)
 	$(PYTHON) -m coordinator demo
@@ -24,6 +24,10 @@ demo: $(ENV)
 # the same with a recorded H100 in place of this machine, power and energy included
 demo-h100: $(ENV)
 	$(PYTHON) -m coordinator demo --dataset datasets/h100_demo.parquet
+
+# the model in the package, from datasets/; commit what it writes
+models: $(ENV)
+	$(PYTHON) -m costmodel.shipped
 
 # All cores; the tests of a file share their models and clusters, so a file stays in one process.
 test: $(ENV)
