@@ -47,10 +47,16 @@ def test_an_offset_that_noise_may_explain_is_shrunken() -> None:
 
 
 def test_rows_of_one_shape_say_little_of_others() -> None:
-    by_shape = np.array([0.3, -0.1, 0.02, -0.25])
-    values = by_shape[np.arange(120) % 4] + 0.01 * _values(120, 0.0)
-    of_four_shapes = _at_new_place(_points(120, shapes=4), values)
-    assert abs(of_four_shapes) < 0.02
+    """Ten rows of each shape have much in common, and shapes that are near have nothing."""
+    rng = np.random.default_rng(1)
+    shape_of = np.repeat(np.arange(12.0), 10)[:, np.newaxis]
+    by_shape = 0.1 * rng.standard_normal(12)
+    values = by_shape[shape_of[:, 0].astype(int)] + 0.01 * rng.standard_normal(120)
+    points = _points(120)._replace(inputs=0.3 * shape_of, shapes=shape_of)
+    process = fit_process(points, values)
+    assert process is not None
+    asked = points.take(np.arange(0, 120, 10))
+    assert np.abs(process.value(asked)).mean() < 0.4 * np.abs(by_shape).mean()
 
 
 def test_kinds_have_offsets_of_their_own() -> None:
