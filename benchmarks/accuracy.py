@@ -1,7 +1,7 @@
 """How well the model predicts new GEMMs, beside the lookup, the roofline and the paper's forest.
 
-    .venv/bin/python benchmarks/accuracy.py [--table FILE] [--group GROUP] [--json]
-    .venv/bin/python benchmarks/accuracy.py --table FILE --holdout FILE [--json]
+    .venv/bin/python benchmarks/accuracy.py [--table FILE...] [--group GROUP] [--json]
+    .venv/bin/python benchmarks/accuracy.py --table FILE... --holdout FILE [--json]
 
 The first form is cross-validation in at most five folds. --group is what a fold holds whole:
 
@@ -16,12 +16,12 @@ The first form is cross-validation in at most five folds. --group is what a fold
 In every fold all other rows are trained on; a line says how many of the tested boards, (n, k),
 shapes and cells they had. Beside the errors of each kind of kernel stands how many measurements
 lie within the model's 90 % intervals, and how wide those are. The second form is fitted on the
-first table and tested with the second: datasets/h200_exam.parquet is for that
+tables and tested with the one held out: datasets/h200_exam.parquet is for that
 (docs/decisions/0018-exam.md).
 
 A table is a file of our own columns (Parquet or CSV) or one that `python -m coordinator import`
 reads (docs/importing.md); the default is the recorded H100. Errors are in per cent: 3.1 is 3.1 %.
-A second table without a description of its device takes that of the first table's only device.
+A held-out table without a description of its device takes that of the tables' only device.
 """
 
 from __future__ import annotations
@@ -79,24 +79,25 @@ def _run(arguments: Sequence[str] | None) -> int:
     return 0
 
 
-def measure(table: Path, holdout: Path | None, group: str) -> Accuracy:
-    """Cross-validate over a table, or fit on it and test with another.
+def measure(tables: Sequence[Path], holdout: Path | None, group: str) -> Accuracy:
+    """Cross-validate over tables, or fit on them and test with another.
 
     Args:
-        table: measured GEMMs to train on.
+        tables: measured GEMMs to train on.
         holdout: measured GEMMs to test with.
         group: what a fold of the cross-validation keeps together, a name of GROUPS.
 
     Raises:
         InputError: a file that cannot be used.
     """
-    samples = read_table(table).table
-    data = _usable(samples, table)
+    samples = pa.concat_tables([read_table(path).table for path in tables])
+    names = ", ".join(path.name for path in tables)
+    data = _usable(samples, names)
     if holdout is None:
         return accuracy(cross_validation(data, group, fit, _show_progress))
-    test = _usable(read_table(holdout, known=_devices(samples)).table, holdout)
+    test = _usable(read_table(holdout, known=_devices(samples)).table, holdout.name)
     tested = Tested(
-        protocol=f"trained on {table.name}, tested with {holdout.name}",
+        protocol=f"trained on {names}, tested with {holdout.name}",
         data=test,
         predicted=predictions(fit(data), data, test),
         overlap=overlap(data, test),
@@ -111,7 +112,9 @@ def fit(training: TrainingSet) -> CostModel:
 
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--table", type=Path, default=DEFAULT, help="measured GEMMs to train on")
+    parser.add_argument(
+        "--table", type=Path, nargs="+", default=[DEFAULT], help="measured GEMMs to train on"
+    )
     parser.add_argument(
         "--holdout",
         type=Path,
@@ -124,13 +127,13 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _usable(table: pa.Table, path: Path) -> TrainingSet:
+def _usable(table: pa.Table, name: str) -> TrainingSet:
     data = training_set(table)
     shapes = len(set(data.shapes))
     if shapes < FOLDS:
         rule = f"only {len(data)} of {len(table)} rows are usable, over {shapes} shapes"
         way_out = f"measure at least {FOLDS} shapes on a described device, with status ok"
-        raise InputError("table", str(path), rule, way_out)
+        raise InputError("table", name, rule, way_out)
     return data
 
 
