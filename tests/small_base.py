@@ -16,4 +16,4 @@ def small_base(samples: pa.Table) -> Base:
     """Of one small network for each target, without trees."""
     data = training_set(samples)
     model = CostModel(members=1, steps=1500, tree_weight=NO_TREES).fit_dataset(data)
-    return Base.of(export(model.calibrate(data), devices_of(data)), "small")
+    return Base.of(export(model, devices_of(data)), "small")

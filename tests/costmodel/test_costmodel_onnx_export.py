@@ -62,7 +62,7 @@ def test_the_file_agrees_on_every_row_of_every_dataset(path: Path) -> None:
     """Fitted briefly on a few hundred rows, queried with all: most are of new shapes."""
     data = training_set(read_samples(path))
     every = max(1, len(data) // FEW_ROWS)
-    model = CostModel(steps=500).fit_dataset(data.take(np.arange(0, len(data), every)))
+    model = CostModel(steps=1_500).fit_dataset(data.take(np.arange(0, len(data), every)))
     session = open_session(export(model, devices_of(data)))
     assert parity(model, session, data.queries) <= PARITY_LIMIT
 
