@@ -16,6 +16,7 @@ Kernels with equal names are equal. Pure text: needs no CUDA.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
@@ -127,21 +128,7 @@ class CutlassKernel:
     @property
     def knobs(self) -> dict[str, int]:
         """As KernelConfig names them; 0 where the kernel has no such choice, or it is not known."""
-        tile_m, tile_n, tile_k = self.tile
-        warp_m, warp_n, warp_k = self.warp
-        cluster_m, cluster_n = self.cluster
-        return {
-            "tile_m": tile_m,
-            "tile_n": tile_n,
-            "tile_k": tile_k,
-            "warp_m": warp_m,
-            "warp_n": warp_n,
-            "warp_k": warp_k,
-            "cluster_m": cluster_m,
-            "cluster_n": cluster_n,
-            "stages": self.compiled_stages,
-            "swizzle": self.swizzle,
-        }
+        return knobs_of(self.tile, self.warp, self.cluster, self.compiled_stages, self.swizzle)
 
     @property
     def config(self) -> KernelConfig:
@@ -176,3 +163,30 @@ def _numbers(joined: str) -> list[int]:
 def _triple(joined: str) -> Triple:
     along_m, along_n, along_k = _numbers(joined)
     return along_m, along_n, along_k
+
+
+def knobs_of(
+    tile: Sequence[int], warp: Sequence[int], cluster: Sequence[int], stages: int, swizzle: int
+) -> dict[str, int]:
+    """A kernel's knobs as KernelConfig names them.
+
+    Args:
+        tile: m, n, k of a thread block.
+        warp: likewise.
+        cluster: thread blocks along m and n.
+    """
+    tile_m, tile_n, tile_k = tile
+    warp_m, warp_n, warp_k = warp
+    cluster_m, cluster_n = cluster
+    return {
+        "tile_m": tile_m,
+        "tile_n": tile_n,
+        "tile_k": tile_k,
+        "warp_m": warp_m,
+        "warp_n": warp_n,
+        "warp_k": warp_k,
+        "cluster_m": cluster_m,
+        "cluster_n": cluster_n,
+        "stages": stages,
+        "swizzle": swizzle,
+    }

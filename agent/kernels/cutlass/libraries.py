@@ -15,6 +15,7 @@ from typing import Final, TypedDict
 
 from agent.kernels.cutlass.build import Manifest, manifest_path
 from gemmcast.config import KernelConfig
+from gemmcast.cutlass.kernel import knobs_of
 from gemmcast.cutlass.sets import CUTLASS_SETS
 from gemmcast.errors import MeasurementError
 from gemmcast.gemm import Gemm
@@ -123,21 +124,13 @@ def open_library(path: Path, origin: str = "cutlass") -> list[BuiltKernel]:
 
 def _knobs(description: KernelDescription) -> dict[str, int]:
     """As KernelConfig names them."""
-    tile_m, tile_n, tile_k = description["tile"]
-    warp_m, warp_n, warp_k = description["warp"]
-    cluster_m, cluster_n = description["cluster"]
-    return {
-        "tile_m": tile_m,
-        "tile_n": tile_n,
-        "tile_k": tile_k,
-        "warp_m": warp_m,
-        "warp_n": warp_n,
-        "warp_k": warp_k,
-        "cluster_m": cluster_m,
-        "cluster_n": cluster_n,
-        "stages": description["stages"],
-        "swizzle": description["swizzle"],
-    }
+    return knobs_of(
+        description["tile"],
+        description["warp"],
+        description["cluster"],
+        description["stages"],
+        description["swizzle"],
+    )
 
 
 def open_all(folder: Path, arch: str) -> list[BuiltKernel]:
