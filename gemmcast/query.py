@@ -19,7 +19,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from gemmcast.config import FAMILIES, KernelConfig
+from gemmcast.config import FAMILIES, TRITON_KERNELS, WARP_THREADS, KernelConfig
 from gemmcast.device import Device
 from gemmcast.errors import InputError
 from gemmcast.gemm import DTYPES, Gemm
@@ -45,10 +45,9 @@ L2_OVER_DRAM: Final = 2.2
 EMPTY_KERNEL_US: Final = 0.5
 """What an empty kernel takes where it was not measured: the reading of an H200. [us]"""
 SCHEDULES: Final = ("ws", "pingpong", "coop", "streamk", "pingpongfast", "coopfast")
-_WS: Final = SCHEDULES.index("ws") + 1
-WARP_THREADS: Final = 32
-WARPGROUP_THREADS: Final = 128
 """Schedules in the names of CUTLASS 3 kernels. The code is the place in this list, from 1."""
+_WS: Final = SCHEDULES.index("ws") + 1
+WARPGROUP_THREADS: Final = 128
 CACHES: Final = ("cold", "warm")
 
 Rows = npt.NDArray[np.float32]
@@ -132,7 +131,7 @@ class Query(NamedTuple):
     """The device's measured bandwidth of reads from L2. [GB/s] Unknown: 2.2 x `dram_gbps`"""
     algorithm: Number
     """The library's own number of the algorithm (cuBLASLt's id); for a CUTLASS 3 kernel the code of
-    its schedule (below). Unknown: 0"""
+    its schedule (below), for `triton` 1 `matmul`, 2 `scaled_block`. Unknown: 0"""
 
 
 FIELDS: Final = Query._fields
@@ -145,7 +144,9 @@ FAMILY_CODES: Final = {name: float(i) for i, name in enumerate(FAMILIES)}
 
 @memoize
 def algorithm(family: str, kernel: str, algo_id: int) -> int:
-    """The library's own number of the algorithm, or the code of a CUTLASS 3 schedule, or 0."""
+    """The library's own number of the algorithm, or the code of a schedule or kernel, or 0."""
+    if family == "triton" and kernel in TRITON_KERNELS:
+        return TRITON_KERNELS.index(kernel) + 1
     if algo_id or family != "cutlass":
         return algo_id
     for part in kernel.split("_"):
