@@ -49,11 +49,11 @@ def w8a8_block(
     bs_ptrs = Bs + columns // group_n * stride_Bs_n
 
     sums = tl.zeros((BLOCK_SIZE_M, BLOCK_SIZE_N), dtype=tl.float32)
-    for step in range(0, tl.cdiv(K, BLOCK_SIZE_K)):
-        left = K - step * BLOCK_SIZE_K
+    for done in range(0, K, BLOCK_SIZE_K):
+        left = K - done
         a = tl.load(a_ptrs, mask=steps[None, :] < left, other=0.0)
         b = tl.load(b_ptrs, mask=steps[:, None] < left, other=0.0)
-        scale = step * BLOCK_SIZE_K // group_k
+        scale = done // group_k
         a_scale = tl.load(as_ptrs + scale)
         b_scale = tl.load(bs_ptrs + scale)
         sums += tl.dot(a, b) * a_scale[:, None] * b_scale[None, :]
