@@ -37,6 +37,7 @@ class Configurations:
         self._sweep = plan.sweep[index]
         self._device = device
         self._products: dict[tuple[str, str], list[KernelConfig]] = {}
+        self._defaults: dict[tuple[str, str], list[KernelConfig]] = {}
         self._names: dict[KernelConfig, str] = {}
 
     def of(self, gemm: Gemm) -> list[KernelConfig]:
@@ -44,7 +45,8 @@ class Configurations:
         key = (gemm.dtype, gemm.layout)
         if key not in self._products:
             self._products[key] = list(self._product(gemm))
-        return self._chosen(gemm, self._products[key])
+            self._defaults[key] = list(filter(self._is_default, self._products[key]))
+        return self._chosen(gemm, self._products[key], self._defaults[key])
 
     def _product(self, gemm: Gemm) -> Iterator[KernelConfig]:
         for kernel in self._kernels(gemm):
@@ -103,13 +105,14 @@ class Configurations:
                 knobs = {**dict.fromkeys(TILE_KNOBS, tile), **knobs}
             yield knobs
 
-    def _chosen(self, gemm: Gemm, configs: list[KernelConfig]) -> list[KernelConfig]:
+    def _chosen(
+        self, gemm: Gemm, configs: list[KernelConfig], defaults: list[KernelConfig]
+    ) -> list[KernelConfig]:
         """At most `per_shape` of them, in their order; the library's default always."""
         most = self._sweep.per_shape
         if most is None or most >= len(configs):
             return configs
-        defaults = [config for config in configs if self._is_default(config)]
-        others = [config for config in configs if not self._is_default(config)]
+        others = [config for config in configs if config not in defaults]
         others.sort(key=lambda config: self._draw(gemm, config))
         chosen = set((defaults + others)[:most])
         return [config for config in configs if config in chosen]
