@@ -33,7 +33,7 @@ FAMILIES: Final = {
     "triton": FamilyFacts("cuda", ("fp32", "tf32", "fp16", "bf16", "fp8_e4m3")),
 }
 """The order is part of the ONNX contract: append, never reorder."""
-TRITON_KERNELS: Final = ("matmul", "scaled_block")
+TRITON_KERNELS: Final = ("matmul", "scaled_block", "grouped")
 """Triton kernels of our own. The code of one is its place in this list, from 1: append."""
 WARP_THREADS: Final = 32
 FIELD_KNOBS: Final = {"group_m": ("swizzle", 1), "warps": ("block_threads", WARP_THREADS)}

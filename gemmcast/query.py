@@ -130,8 +130,8 @@ class Query(NamedTuple):
     l2_gbps: Number
     """The device's measured bandwidth of reads from L2. [GB/s] Unknown: 2.2 x `dram_gbps`"""
     algorithm: Number
-    """The library's own number of the algorithm (cuBLASLt's id); for a CUTLASS 3 kernel the code of
-    its schedule (below), for `triton` 1 `matmul`, 2 `scaled_block`. Unknown: 0"""
+    """The library's number of the algorithm (cuBLASLt's id); of CUTLASS 3 the code of its schedule
+    (below); of `triton` 1 `matmul`, 2 `scaled_block`, 3 `grouped`. Unknown: 0"""
 
 
 FIELDS: Final = Query._fields

@@ -91,6 +91,7 @@ HEAVY = {
     },
     "triton": {
         "agent/kernels/triton/compiler.py",
+        "agent/kernels/triton/sources/grouped.py",
         "agent/kernels/triton/sources/matmul.py",
         "agent/kernels/triton/sources/scaled_block.py",
     },

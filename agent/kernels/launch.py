@@ -54,6 +54,7 @@ def launcher(
     pointers: Addresses,
     scalars: Sequence[Scalar] = (),
     smem_bytes: int = 0,
+    held: object = None,
 ) -> Launch:
     """launch(i) enqueues the kernel with the i-th row of pointers on the current stream.
 
@@ -62,6 +63,7 @@ def launcher(
         pointers: uint64[launches, pointers], the kernel's first arguments.
         scalars: the rest of its arguments.
         smem_bytes: dynamic shared memory of one block.
+        held: arrays besides the operands that pointers point to; they live as long as `launch`.
     """
     pointers = np.ascontiguousarray(pointers)
     arguments = _argument_table(pointers, scalars)
@@ -69,7 +71,7 @@ def launcher(
     first_row = arguments.ctypes.data
     rows = [first_row + i * row_bytes for i in range(len(arguments))]
     # The driver reads through these addresses: what they point to must live as long as `launch`.
-    kept_alive = (kernel, pointers, scalars, arguments)
+    kept_alive = (kernel, pointers, scalars, arguments, held)
     function = kernel.kernel.ptr
     enqueue = cupy.cuda.driver.launchKernel
     current_stream = cupy.cuda.get_current_stream

@@ -101,8 +101,8 @@ class Sweep(PlanTable):
     kernel: tuple[str, ...] = USUAL_KERNEL
     """The kernel's name within its family, or a list of names. blas: `"numpy"`, `"blocked"`.
     cublaslt: `"default"`, `"heuristic-1"`, ..., `"enumerated-0"`, ... custom: the path of a
-    description (docs/custom-kernels.md). triton: `"matmul"`, `"scaled_block"`, or the path of a
-    description (docs/triton.md). Empty: the family's usual kernel."""
+    description (docs/custom-kernels.md). triton: `"matmul"`, `"scaled_block"`, `"grouped"`, or the
+    path of a description (docs/triton.md). Empty: the family's usual kernel."""
     algorithms: Annotated[int, Field(ge=1, le=1000)] | None = None
     """cublaslt only, in place of `kernel`: this many algorithms, 1 to 1000. First the default, then
     the rest of the heuristic's list (8 in all), then enumerated ones."""

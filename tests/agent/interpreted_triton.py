@@ -19,6 +19,7 @@ from triton.runtime.interpreter import GridExecutor, TensorHandle
 from agent.dtypes import narrow, widen
 from agent.kernels.triton import read_triton
 from agent.kernels.triton.fit import fit
+from agent.kernels.triton.routing import Routing
 from agent.kernels.triton.scales import BLOCK, ScaleSets
 from gemmcast.config import KernelConfig
 from gemmcast.gemm import Gemm
@@ -34,6 +35,8 @@ CASES = [
     (replace(HALF, m=1, k=16), "matmul", {**SMALL, "swizzle": 4}),
     (FP8, "scaled_block", {**SMALL, "tile_k": 64, "swizzle": 2}),
     (FP8, "scaled_block", {**SMALL, "tile_k": 128, "swizzle": 16}),
+    (replace(HALF, batch=5), "grouped", {**SMALL, "swizzle": 2}),
+    (replace(HALF, m=1, batch=3), "grouped", {**SMALL, "swizzle": 1}),
     (FP8, EXAMPLE, {"tile_m": 16, "tile_n": 64, "tile_k": 128, "swizzle": 1}),
 ]
 
@@ -75,6 +78,7 @@ def largest_error(gemm: Gemm, name: str, knobs: dict[str, int]) -> float:
     c = np.full((gemm.batch, gemm.m, gemm.n), np.nan, np.float32)
     scales = ScaleSets(np, gemm, 1)
     arrays = {"a": a, "b": b, "c": c, "a_scales": scales.a, "b_scales": scales.b}
+    arrays |= vars(Routing(np, gemm, knobs["tile_m"]))
     types = [kind for _, kind in fitted.compilation.signature]
     arguments: list[Any] = []
     for pointer, kind in zip(fitted.pointers, types, strict=False):

@@ -20,6 +20,7 @@ from agent.kernels.triton.build import build, compilations_of
 from agent.kernels.triton.cubins import CubinFacts, Cubins, default_folder
 from agent.kernels.triton.description import parse_triton
 from agent.kernels.triton.fit import FittedKernel, fit
+from agent.kernels.triton.routing import Routing
 from agent.kernels.triton.scales import ScaleSets
 from agent.kernels.triton.sets import TRITON_SETS, all_configs, configs, is_default
 from agent.operands import Carved, Operands, input_elements, output_elements
@@ -179,7 +180,7 @@ def test_a_wrong_description_is_refused_with_the_key(old: str, new: str, message
     assert message in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["grouped", "../kernel.toml", "/kernel.toml", "nowhere.toml"])
+@pytest.mark.parametrize("name", ["ragged", "../kernel.toml", "/kernel.toml", "nowhere.toml"])
 def test_a_name_that_is_no_kernel_is_refused(name: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="kernel = "):
         read_triton(name, tmp_path)
@@ -357,7 +358,7 @@ def test_list_as_json_has_each_configuration_once(capsys: pytest.CaptureFixture[
     [
         ["list", "--arch", "sm_12"],
         ["list", "--arch", "sm_90", "--set", "long"],
-        ["list", "--arch", "sm_90", "--kernel", "grouped"],
+        ["list", "--arch", "sm_90", "--kernel", "ragged"],
         ["list", "--arch", "sm_90", "--dtype", "fp64"],
     ],
     ids=str,
@@ -464,6 +465,34 @@ def test_a_scale_of_another_place_is_a_wrong_result(wrong: str) -> None:
     assert caught.value.status == "incorrect"
 
 
+# experts
+
+
+@pytest.mark.parametrize("m", [1, 16, 37])
+def test_every_row_is_routed_to_its_expert_once(m: int) -> None:
+    gemm = replace(BF16, m=m, batch=3)
+    routing = Routing(np, gemm, 16)
+    tiles = routing.rows.reshape(-1, 16)
+    assert len(tiles) == len(routing.experts)
+    assert routing.padded.tolist() == [routing.rows.size]
+    assert {array.dtype.name for array in vars(routing).values()} == {"int32"}
+    found = []
+    for tile, expert in zip(tiles, routing.experts, strict=True):
+        rows = tile[tile < 3 * m]
+        assert set(rows // m) == {expert}
+        found += rows.tolist()
+    assert found == list(range(3 * m))
+
+
+def test_experts_are_a_batch_with_a_tile_of_each() -> None:
+    kernel = fitted(replace(BF16, batch=3), "grouped", tile_m=16, tile_n=32, swizzle=8)
+    assert kernel.grid == (3 * 7 * 2, 1, 1)
+    assert kernel.pointers == ("a", "b", "c", "rows", "experts")
+    assert kernel.numbers == (300, 21, 64, 96, 8)
+    types = [kind for _, kind in kernel.compilation.signature]
+    assert types[:5] == ["*bf16", "*bf16", "*bf16", "*i32", "*i32"]
+
+
 def test_scales_lie_around_one_and_differ_between_sets() -> None:
     scales = ScaleSets(np, replace(SCALED, m=500, k=4096), 4)
     for array in (scales.a, scales.b):
@@ -473,7 +502,7 @@ def test_scales_lie_around_one_and_differ_between_sets() -> None:
     assert abs(scales.a.mean() - 1) < 0.01
     neighbours = np.abs(np.diff(scales.a.ravel()))
     assert np.median(neighbours) > 0.1
-    assert scales.bytes_of_set == 4 * (500 * 32 + 2 * 32)
+    assert scales.bytes == 4 * (500 * 32 + 2 * 32)
 
 
 def test_the_family_is_found_by_its_name() -> None:

@@ -110,5 +110,5 @@ def test_kernels_compute_what_they_should() -> None:
     )
     assert done.returncode == 0, done.stderr
     errors = [json.loads(line) for line in done.stdout.splitlines()]
-    assert len(errors) == 7
+    assert len(errors) == 9
     assert [case for case in errors if not case[-1] < 1e-3] == []

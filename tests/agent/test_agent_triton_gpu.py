@@ -43,6 +43,8 @@ KERNELS = [
     ("matmul", "fp8_e4m3", "nt"),
     ("matmul", "fp8_e4m3", "nn"),
     ("scaled_block", "fp8_e4m3", "nt"),
+    ("grouped", "bf16", "nt"),
+    ("grouped", "fp8_e4m3", "nt"),
     (EXAMPLE, "fp8_e4m3", "nt"),
 ]
 
@@ -123,9 +125,10 @@ def test_kernels_multiply_on_a_gpu(on_gpu: OnGpu, kernel: str, dtype: str, layou
     assert wrong == []
 
 
-def test_a_batch_multiplies_on_a_gpu(on_gpu: OnGpu) -> None:
+@pytest.mark.parametrize("kernel", ["matmul", "grouped"])
+def test_a_batch_multiplies_on_a_gpu(on_gpu: OnGpu, kernel: str) -> None:
     gemm = Gemm(m=77, n=272, k=528, batch=5, dtype="bf16", layout="nt")
-    member = configs("short", "sm_90", "matmul", "bf16", "nt")[0]
+    member = configs("short", "sm_90", kernel, "bf16", "nt")[0]
     sets = on_gpu.sets(gemm, 1)
     prepared = on_gpu.family(gemm, [member]).prepare(gemm, member, sets)
     assert check(on_gpu.cupy, gemm, sets[0], prepared) < 0.05

@@ -16,6 +16,7 @@ from agent.kernels import triton
 from agent.kernels.triton import Triton, read_triton
 from agent.kernels.triton.cubins import Cubins
 from agent.kernels.triton.fit import fit
+from agent.kernels.triton.routing import Routing
 from agent.kernels.triton.scales import ScaleSets
 from agent.operands import Carved, input_elements, output_elements
 from gemmcast.config import KernelConfig
@@ -32,7 +33,7 @@ CONFIG = KernelConfig(family="triton", kernel="scaled_block")
 def cupy(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """A fake CuPy whose arrays are NumPy's."""
     module: Any = fake_cupy()
-    for name in ("arange", "uint32", "float32"):
+    for name in ("arange", "full", "where", "int32", "uint32", "float32"):
         setattr(module, name, getattr(np, name))
     monkeypatch.setitem(sys.modules, "cupy", module)
     monkeypatch.setitem(sys.modules, "agent.kernels.launch", module)
@@ -87,7 +88,20 @@ def test_cells_of_one_problem_share_their_scales(family: Triton) -> None:
 def test_a_plain_product_has_no_scales(family: Triton) -> None:
     prepared = family.prepare(SCALED, replace(CONFIG, kernel="matmul"), sets_of(SCALED, 1))
     assert prepared.scales is None
-    assert "workspace_bytes" not in prepared.facts
+    assert prepared.facts["workspace_bytes"] == 0
+
+
+def test_experts_get_their_rows(family: Triton, tmp_path: Path) -> None:
+    gemm = replace(SCALED, batch=4)
+    compile_into(Cubins(tmp_path), read_triton("grouped"), gemm)
+    config = replace(CONFIG, kernel="grouped", tile_m=16)
+    sets, routing = sets_of(gemm, 2), Routing(np, gemm, 16)
+    fitted = fit(read_triton("grouped"), gemm, config, "sm_90")
+    rows = triton._pointers(fitted, sets, None, routing).tolist()
+    addresses = [routing.rows.ctypes.data, routing.experts.ctypes.data]
+    assert [row[3:] for row in rows] == [addresses, addresses]
+    facts = family.prepare(gemm, config, sets).facts
+    assert facts["workspace_bytes"] == routing.bytes == 4 * (4 * 5 * 16 + 4 * 5 + 1)
 
 
 def test_a_cubin_is_loaded_once(family: Triton, cupy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,7 +131,7 @@ def test_what_does_not_fit_on_this_gpu_is_unsupported(family: Triton, cupy: Any)
 
 
 @pytest.mark.parametrize(
-    ("kernel", "reason"), [("nowhere.toml", "no such file"), ("grouped", "no such Triton kernel")]
+    ("kernel", "reason"), [("nowhere.toml", "no such file"), ("ragged", "no such Triton kernel")]
 )
 def test_an_unknown_kernel_is_unsupported(family: Triton, kernel: str, reason: str) -> None:
     with pytest.raises(MeasurementError, match=reason) as caught:

@@ -15,7 +15,7 @@ from coordinator.plan.cells import plan_cells
 from coordinator.plan.schema import Plan, read_plan
 from coordinator.plan.shapes import shapes_of
 from gemmcast.cell import Cell
-from gemmcast.config import KernelConfig
+from gemmcast.config import TRITON_KERNELS, KernelConfig
 from gemmcast.device import Device
 from gemmcast.errors import InputError
 from gemmcast.gemm import Gemm
@@ -107,7 +107,7 @@ def test_a_kernel_of_the_project_is_pinned_to_its_content(
     assert names == {read_triton(EXAMPLE).name}
 
 
-@pytest.mark.parametrize("kernel", ["grouped", "examples/nowhere.toml"])
+@pytest.mark.parametrize("kernel", ["ragged", "examples/nowhere.toml"])
 def test_a_kernel_that_is_not_there_is_refused_before_anything_runs(
     make_plan: MakePlan, hopper: Device, kernel: str
 ) -> None:
@@ -139,7 +139,7 @@ def test_the_plans_to_record_have_enough_cells_and_the_defaults(hopper: Device) 
     assert len(planned.cells) >= 12_000
     assert sum(cell.power for cell in planned.cells) >= 300
     assert {cell.gemm.m for cell in planned.cells} >= {1, 16384}
-    assert {cell.config.kernel for cell in planned.cells} == {"matmul", "scaled_block"}
+    assert {cell.config.kernel for cell in planned.cells} == set(TRITON_KERNELS)
     problems = {(cell.gemm, cell.config.kernel) for cell in planned.cells}
     defaults = [cell for cell in planned.cells if is_default(cell.config)]
     assert len(defaults) == len(problems)

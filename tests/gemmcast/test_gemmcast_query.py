@@ -148,6 +148,7 @@ def test_no_query_reads_what_a_launch_costs_the_host(gpu: Device) -> None:
         ("triton", "mine.toml@1a2b3c4d", 0, 0),
         ("triton", "matmul", 0, 1),
         ("triton", "scaled_block", 0, 2),
+        ("triton", "grouped", 0, 3),
         ("cutlass", "", 0, 0),
         ("cutlass", "simt_fp32_nt_256x128x8_64x64x8_s2_z1_a1", 0, 0),
         ("cutlass", "x_pingpong", 7, 7),

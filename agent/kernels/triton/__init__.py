@@ -1,13 +1,13 @@
 """Triton kernels, compiled beforehand: `python -m agent.kernels.triton build --arch sm_90`.
 
-`kernel` names one of ours (`matmul`, `scaled_block`) or the TOML file of one in the project
+`kernel` names one of ours (gemmcast.config.TRITON_KERNELS) or the TOML file of one in the project
 (docs/triton.md). Here cubins are loaded and launched; Triton itself is needed only to build them.
 A cubin takes the kernel's arguments and two pointers to scratch memory of Triton's runtime, which
 no kernel that `build` accepts uses.
 
     description.py  the TOML file     fit.py       for one GEMM     sets.py   configurations
     compiler.py     Triton            build.py     the command      cubins.py what was compiled
-    sources/        our kernels       scales.py    of block-scaled operands
+    sources/        our kernels       scales.py    of scaled fp8    routing.py of experts
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from gemmcast.rows import Row
 if TYPE_CHECKING:
     import cupy
 
+    from agent.kernels.triton.routing import Routing
     from agent.kernels.triton.scales import ScaleSets
     from agent.operands import Addresses, Operands
 
@@ -60,6 +61,7 @@ class Triton:
         import cupy
 
         from agent.kernels.launch import launcher
+        from agent.kernels.triton.routing import Routing
 
         arch = f"sm_{cupy.cuda.Device().compute_capability}"
         kernel, fitted = self._fitted(gemm, config, arch)
@@ -67,15 +69,19 @@ class Triton:
         built = cubins.compiled(fitted.compilation)
         loaded, facts = self._load(cubins.path(fitted.compilation), fitted, built)
         scales = self._scales_of(gemm, len(sets)) if kernel.description.is_scaled else None
+        routing = None
+        if kernel.description.is_grouped:
+            routing = Routing(cupy, gemm, fitted.knobs["tile_m"])
         numbers = [ctypes.c_int(number) for number in fitted.numbers]
         scratch = [ctypes.c_longlong(0)] * SCRATCH_POINTERS
         launch = launcher(
             loaded,
             fitted.grid,
             (fitted.threads, 1, 1),
-            _pointers(fitted, sets, scales),
+            _pointers(fitted, sets, scales, routing),
             (*numbers, *scratch),
             built.smem_bytes,
+            (scales, routing),
         )
         columns: Row = {
             **facts,
@@ -84,10 +90,8 @@ class Triton:
             "library": f"triton {built.triton}, source {kernel.digest}",
             "split_k": 1,
         }
-        if scales is None:
-            return Prepared(launch, columns)
-        columns["workspace_bytes"] = scales.bytes_of_set
-        return Prepared(launch, columns, scales.first)
+        columns["workspace_bytes"] = sum(one.bytes for one in (scales, routing) if one is not None)
+        return Prepared(launch, columns, scales.first if scales is not None else None)
 
     def _fitted(
         self, gemm: Gemm, config: KernelConfig, arch: str
@@ -138,7 +142,10 @@ def _loaded(cubin: Path, fitted: FittedKernel, built: CubinFacts) -> tuple[cupy.
 
 
 def _pointers(
-    fitted: FittedKernel, sets: Sequence[Operands], scales: ScaleSets | None
+    fitted: FittedKernel,
+    sets: Sequence[Operands],
+    scales: ScaleSets | None,
+    routing: Routing | None = None,
 ) -> Addresses:
     """uint64[sets, pointers] in the order of the kernel's arguments."""
     import numpy as np
@@ -150,6 +157,10 @@ def _pointers(
         for name, array in (("a_scales", scales.a), ("b_scales", scales.b)):
             index = np.arange(len(sets), dtype=np.uint64)
             columns[name] = np.uint64(address_of(array)) + index * np.uint64(array[0].nbytes)
+    if routing is not None:
+        # One routing for all sets: it is small, and depends on no operand.
+        for name, array in vars(routing).items():
+            columns[name] = np.full(len(sets), address_of(array), np.uint64)
     return np.stack([columns[name] for name in fitted.pointers], axis=1)
 
 

@@ -30,7 +30,11 @@ from gemmcast.gemm import LAYOUTS
 
 SOURCES: Final = Path(__file__).resolve().parent / "sources"
 """Where our kernels are."""
-POINTERS: Final = ("a", "b", "c", "a_scales", "b_scales")
+SCALES: Final = ("a_scales", "b_scales")
+"""Of scaled operands (scales.py)."""
+ROUTING: Final = ("rows", "experts", "padded")
+"""Of a mixture of experts (routing.py)."""
+POINTERS: Final = ("a", "b", "c", *SCALES, *ROUTING)
 """What an argument may point to."""
 PAGE: Final = "docs/triton.md"
 CORRECT_IT: Final = f"correct the description ({PAGE})"
@@ -77,6 +81,8 @@ class Description(BaseModel):
             raise ValueError("arguments: pointers come before numbers")
         if not {"a", "b", "c"} <= set(self.arguments.values()):
             raise ValueError("arguments: a, b and c are needed")
+        if self.is_grouped and "tile_m" not in self.knobs:
+            raise ValueError("knobs: rows are sorted into tiles, so tile_m is needed")
         return self
 
     @property
@@ -92,7 +98,12 @@ class Description(BaseModel):
     @property
     def is_scaled(self) -> bool:
         """Whether blocks of A and B have scales."""
-        return "a_scales" in self.pointers or "b_scales" in self.pointers
+        return bool(set(SCALES) & set(self.pointers))
+
+    @property
+    def is_grouped(self) -> bool:
+        """Whether rows are sorted by expert."""
+        return bool(set(ROUTING) & set(self.pointers))
 
     @property
     def listed_knobs(self) -> dict[str, tuple[int, ...]]:

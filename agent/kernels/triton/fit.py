@@ -16,6 +16,8 @@ from agent.kernels.arithmetic import evaluate
 from agent.kernels.described import check_listed, chosen_knobs
 from agent.kernels.triton.description import (
     CORRECT_IT,
+    ROUTING,
+    SCALES,
     USUAL_STAGES,
     USUAL_WARPS,
     Description,
@@ -206,8 +208,10 @@ def _type(argument: str, gemm: Gemm) -> str:
         return f"*{ELEMENT_TYPES[gemm.dtype]}"
     if argument == "c":
         return f"*{ELEMENT_TYPES[gemm.c_dtype]}"
-    if argument in ("a_scales", "b_scales"):
+    if argument in SCALES:
         return "*fp32"
+    if argument in ROUTING:
+        return "*i32"
     return "i32"
 
 

@@ -39,8 +39,8 @@ class ScaleSets:
         """Of the set that is checked."""
 
     @property
-    def bytes_of_set(self) -> int:
-        """What one set takes."""
+    def bytes(self) -> int:
+        """What those of one set take."""
         return int(self.a[0].nbytes + self.b[0].nbytes)
 
 
