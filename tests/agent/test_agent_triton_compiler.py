@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.kernels.triton import read_triton
+from agent.kernels.triton import compiler, read_triton
 from agent.kernels.triton.build import Compiled, build
 from agent.kernels.triton.compiler import TritonCompiler
 from agent.kernels.triton.cubins import Cubins
@@ -56,9 +56,9 @@ def test_kernels_of_the_repository_are_compiled_without_a_gpu(tmp_path: Path) ->
         compilation("scaled_block", FP8, **SMALL),
         compilation(example, FP8, tile_m=16, tile_n=64, tile_k=128),
     ]
-    compiler = TritonCompiler()
+    installed = TritonCompiler()
     report = build(
-        wanted, Cubins(tmp_path), compiler, arch="sm_90", configurations=len(wanted), jobs=2
+        wanted, Cubins(tmp_path), installed, arch="sm_90", configurations=len(wanted), jobs=2
     )
     assert (report["kernels"], report["failed"]) == (4, 0)
     for one in wanted:
@@ -68,7 +68,7 @@ def test_kernels_of_the_repository_are_compiled_without_a_gpu(tmp_path: Path) ->
         # With line numbers it is three times as large.
         assert len(content) < 50_000
         assert b"debug_line" not in content
-        assert (facts.triton, facts.spill_bytes) == (compiler.version, 0)
+        assert (facts.triton, facts.spill_bytes) == (installed.version, 0)
         assert 0 < facts.regs <= 255
     # wgmma keeps all stages in shared memory.
     assert Cubins(tmp_path).compiled(wanted[1]).smem_bytes == 2 * (64 + 64) * 64 * 2
@@ -96,6 +96,15 @@ def test_what_triton_refuses_is_an_answer(source: str, reason: str, tmp_path: Pa
     assert reason in answer
     assert "\n" not in answer
     assert isinstance(other, Compiled)
+
+
+def test_a_compilation_that_takes_too_long_is_an_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compiler, "LIMIT_S", 1.0)
+    write_project(tmp_path, DESCRIPTION, COPY.replace("import os", "import time; time.sleep(600)"))
+    (answer,) = answers(compilation(KERNEL, Gemm(m=64, n=64, k=64), tmp_path))
+    assert answer == "it took longer than 1 s"
 
 
 def test_kernels_compute_what_they_should() -> None:

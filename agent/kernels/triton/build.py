@@ -13,7 +13,7 @@ from typing import Protocol, TypedDict
 
 from agent.kernels.triton.cubins import CubinFacts, Cubins
 from agent.kernels.triton.description import TritonKernel
-from agent.kernels.triton.fit import Compilation, fit
+from agent.kernels.triton.fit import Compilation, compilation_of
 from gemmcast.config import KernelConfig
 from gemmcast.gemm import Gemm
 
@@ -87,7 +87,7 @@ def compilations_of(
     """
     needed: dict[str, Compilation] = {}
     for config in configs:
-        compilation = fit(kernel, gemm, config, arch).compilation
+        compilation = compilation_of(kernel, gemm, config, arch)
         needed.setdefault(compilation.key, compilation)
     return list(needed.values())
 
@@ -137,9 +137,10 @@ def build(
 
 def _is_there(compilation: Compilation, cubins: Cubins, version: str) -> bool:
     facts = cubins.facts(compilation)
-    if facts is None or facts.triton != version:
+    # A refusal is tried again: the process may have been killed for want of memory.
+    if facts is None or facts.triton != version or facts.error:
         return False
-    return bool(facts.error) or cubins.path(compilation).is_file()
+    return cubins.path(compilation).is_file()
 
 
 def _keep(compilation: Compilation, answer: Compiled | str, cubins: Cubins, version: str) -> None:

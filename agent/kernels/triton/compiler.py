@@ -11,6 +11,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
+import signal
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -52,24 +53,19 @@ class TritonCompiler:
         self, compilations: Sequence[Compilation], jobs: int
     ) -> Iterator[tuple[Compilation, Compiled | str]]:
         """See `Compiler`."""
-        context = get_context("forkserver")
-        context.set_forkserver_preload([__name__, "triton.compiler"])
         waiting = list(reversed(compilations))
         running: dict[Connection, _Running] = {}
-        try:
-            while waiting or running:
-                while waiting and len(running) < jobs:
-                    receive, send = context.Pipe(duplex=False)
-                    compilation = waiting.pop()
-                    process = context.Process(target=_work, args=(compilation, send), daemon=True)
-                    process.start()
-                    send.close()
-                    running[receive] = _Running(compilation, process, monotonic() + LIMIT_S)
-                yield from _ended(running)
-        finally:
-            # Ctrl-C, too.
-            for one in running.values():
-                one.process.kill()
+        with TemporaryDirectory(prefix="gemmcast-triton-", ignore_cleanup_errors=True) as scratch:
+            try:
+                while waiting or running:
+                    while waiting and len(running) < jobs:
+                        receive, one = _start(waiting.pop(), scratch)
+                        running[receive] = one
+                    yield from _ended(running)
+            finally:
+                # Ctrl-C, too.
+                for one in running.values():
+                    _kill(one.process)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +73,18 @@ class _Running:
     compilation: Compilation
     process: BaseProcess
     deadline_s: float
+
+
+def _start(compilation: Compilation, scratch: str) -> tuple[Connection, _Running]:
+    """A process that compiles it, and where its answer will be."""
+    context = get_context("forkserver")
+    context.set_forkserver_preload([__name__, "triton.compiler"])
+    receive, send = context.Pipe(duplex=False)
+    process = context.Process(target=_work, args=(compilation, scratch, send), daemon=True)
+    process.start()
+    # The child's end: its death is seen only when no other process holds it.
+    send.close()
+    return receive, _Running(compilation, process, monotonic() + LIMIT_S)
 
 
 def _ended(running: dict[Connection, _Running]) -> Iterator[tuple[Compilation, Compiled | str]]:
@@ -87,7 +95,7 @@ def _ended(running: dict[Connection, _Running]) -> Iterator[tuple[Compilation, C
         if receive in done:
             answer = _answer(receive, one.process)
         elif monotonic() > one.deadline_s:
-            one.process.kill()
+            _kill(one.process)
             answer = f"it took longer than {LIMIT_S:.0f} s"
         else:
             continue
@@ -95,6 +103,15 @@ def _ended(running: dict[Connection, _Running]) -> Iterator[tuple[Compilation, C
         receive.close()
         one.process.join()
         yield one.compilation, answer
+
+
+def _kill(process: BaseProcess) -> None:
+    """With the ptxas that it may have started: it leads a session of its own (`_work`)."""
+    assert process.pid is not None
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.kill()
+    process.join()
 
 
 def _answer(receive: Connection, process: BaseProcess) -> Compiled | str:
@@ -106,10 +123,12 @@ def _answer(receive: Connection, process: BaseProcess) -> Compiled | str:
     return answer
 
 
-def _work(compilation: Compilation, send: Connection) -> None:
+def _work(compilation: Compilation, scratch: str, send: Connection) -> None:
     """Compile one kernel and send the answer; runs in a process of its own."""
+    # Ctrl-C is for the build, which ends this process; what ptxas says then is no answer.
+    os.setsid()
     try:
-        answer: Compiled | str = compile_one(compilation)
+        answer: Compiled | str = compile_one(compilation, Path(scratch))
     except Exception as error:  # noqa: BLE001
         # Triton raises what it likes, and whatever it is, it is the answer for this kernel.
         answer = _first_line(error)
@@ -118,13 +137,16 @@ def _work(compilation: Compilation, send: Connection) -> None:
         send.send(answer)
 
 
-def compile_one(compilation: Compilation) -> Compiled:
+def compile_one(compilation: Compilation, folder: Path) -> Compiled:
     """Compile in this process.
+
+    Args:
+        folder: for what is left over.
 
     Raises:
         Exception: whatever Triton or ptxas find wrong.
     """
-    with TemporaryDirectory() as scratch:
+    with TemporaryDirectory(dir=folder) as scratch:
         os.environ["TRITON_CACHE_DIR"] = scratch
         os.environ["TRITON_DISABLE_LINE_INFO"] = "1"
         from triton import compile as compile_triton

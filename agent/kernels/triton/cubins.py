@@ -61,13 +61,12 @@ class Cubins:
         """None where it was never compiled."""
         path = self._stem(compilation).with_suffix(".json")
         try:
-            values = json.loads(path.read_text("utf-8"))
+            return CubinFacts(**json.loads(path.read_text("utf-8")))
         except FileNotFoundError:
             return None
-        except ValueError:
-            # Damaged: it is compiled again.
+        except (ValueError, TypeError):
+            # Damaged, or of another version: it is compiled again.
             return None
-        return CubinFacts(**values)
 
     def compiled(self, compilation: Compilation) -> CubinFacts:
         """The facts of a cubin that can be loaded.

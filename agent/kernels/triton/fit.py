@@ -109,6 +109,21 @@ class FittedKernel:
         return WARP_THREADS * self.compilation.warps
 
 
+def compilation_of(
+    kernel: TritonKernel, gemm: Gemm, config: KernelConfig, arch: str
+) -> Compilation:
+    """What a configuration needs for the GEMM's dtype and layout; its sizes do not matter.
+
+    Raises:
+        MeasurementError: "unsupported" for what the kernel does not multiply.
+        InputError: an expression that has no value.
+    """
+    _check_problem(kernel, gemm)
+    knobs = chosen_knobs(kernel.name, kernel.description.listed_knobs, config)
+    names = _names(kernel.description, gemm, knobs)
+    return _compilation(kernel, gemm, knobs, names, arch)
+
+
 def fit(kernel: TritonKernel, gemm: Gemm, config: KernelConfig, arch: str) -> FittedKernel:
     """Choose the knobs and evaluate the description's expressions.
 
