@@ -44,8 +44,9 @@ class Configurations:
         """The configurations that a problem is measured with."""
         key = (gemm.dtype, gemm.layout)
         if key not in self._products:
-            self._products[key] = list(self._product(gemm))
-            self._defaults[key] = list(filter(self._is_default, self._products[key]))
+            product = list(self._product(gemm))
+            self._products[key] = product
+            self._defaults[key] = list(filter(self._is_default, product))
         return self._chosen(gemm, self._products[key], self._defaults[key])
 
     def _product(self, gemm: Gemm) -> Iterator[KernelConfig]:
@@ -67,12 +68,13 @@ class Configurations:
         from agent.kernels.triton import sets
 
         # An architecture may have no such set; another device of the fleet may have it.
+        dtype, layout = gemm.dtype, gemm.layout
         with suppress(InputError):
             if self._sweep.family == "cutlass":
-                yield from generate.configs(kernel_set, arch, gemm.dtype, gemm.layout)
+                yield from generate.configs(kernel_set, arch, dtype, layout)
                 return
             for kernel in self._sweep.kernel:
-                yield from sets.configs(kernel_set, arch, kernel, gemm.dtype, gemm.layout)
+                yield from sets.configs(kernel_set, arch, kernel, dtype, layout)
 
     def _pinned(self, kernel: str) -> str:
         """The name of a kernel of the project with a hash of its files, so that an edited kernel is
@@ -86,8 +88,9 @@ class Configurations:
         from agent.kernels.custom import read_custom
         from agent.kernels.triton import read_triton
 
+        read = read_custom if family == "custom" else read_triton
         try:
-            return read_custom(kernel).name if family == "custom" else read_triton(kernel).name
+            return read(kernel).name
         except InputError as error:
             field = f"sweep.{self._index}.kernel"
             way_out = f"correct the description ({DESCRIBED[family]})"

@@ -185,14 +185,10 @@ class Sweep(PlanTable):
         return self
 
     def _has_the_set(self, kernel_set: str) -> None:
-        if kernel_set not in TRITON_SETS:
+        if kernel_set in TRITON_SETS:
+            self._is_of_our_triton_kernels()
+        else:
             self._names_kernels_itself("kernel_set", family="cutlass")
-        elif self.family != "triton":
-            rule = f"the sets {' and '.join(TRITON_SETS)} are for family triton"
-            raise ValueError(f"{rule}, not {self.family}")
-        elif set(self.kernel) - {"", *TRITON_KERNELS}:
-            rule = f"a set is of the kernels {' and '.join(TRITON_KERNELS)}"
-            raise ValueError(f"{rule}: give knobs in place of kernel_set")
         others = ", ".join(sorted(set(self.knobs) - {"split_k"}))
         if others:
             rule = "the kernels of a set differ in all knobs but split_k"
@@ -203,6 +199,16 @@ class Sweep(PlanTable):
         if self.scalars is not None and (self.alpha, self.beta) != (1.0, 0.0):
             raise ValueError("scalars replaces alpha and beta: give one or the other")
         return self
+
+    def _is_of_our_triton_kernels(self) -> None:
+        if self.family != "triton":
+            names = " and ".join(TRITON_SETS)
+            raise ValueError(f"the sets {names} are for family triton, not {self.family}")
+        ours = ("", *TRITON_KERNELS)
+        for kernel in self.kernel:
+            if kernel not in ours:
+                names = ", ".join(TRITON_KERNELS)
+                raise ValueError(f"a set is of {names}: give knobs in place of kernel_set")
 
     def _names_kernels_itself(self, key: str, family: str) -> None:
         if self.family != family:
