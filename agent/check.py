@@ -16,7 +16,7 @@ from functools import cache
 from math import sqrt
 
 from agent.dtypes import narrow, poison, widen
-from agent.kernels import Prepared
+from agent.kernels import BlockScales, Prepared
 from agent.operands import Array, ArrayModule, Operands
 from agent.tolerance import ROWS, tolerance
 from gemmcast.errors import MeasurementError
@@ -29,9 +29,12 @@ class Reference:
     Args:
         xp: the array module, numpy or cupy.
         operands: the set that launch(0) multiplies.
+        scales: of its blocks; None where it has none.
     """
 
-    def __init__(self, xp: ArrayModule, gemm: Gemm, operands: Operands) -> None:
+    def __init__(
+        self, xp: ArrayModule, gemm: Gemm, operands: Operands, scales: BlockScales | None = None
+    ) -> None:
         self._xp = xp
         self._gemm = gemm
         self._c = operands.c
@@ -41,11 +44,19 @@ class Reference:
         self._rows = xp.linspace(0, gemm.m - 1, count).astype(xp.int64)
         self._signs = _signs(xp, gemm.n)
         b64 = widen(xp, b, gemm.dtype)
-        self._product_rows = xp.matmul(widen(xp, a[:, self._rows], gemm.dtype), b64)
+        a_rows = widen(xp, a[:, self._rows], gemm.dtype)
+        if scales is not None:
+            _scale(xp, a_rows, scales.a[self._rows], (1, scales.length))
+            # b64 is [batch, k, n].
+            _scale(xp, b64.swapaxes(-1, -2), scales.b, (scales.length, scales.length))
+        self._product_rows = xp.matmul(a_rows, b64)
         b_signs = xp.matmul(b64, self._signs)[..., None]
         # The largest of all copies; that of A comes next and is as large.
         del b64
-        self._signed_sums = xp.matmul(widen(xp, a, gemm.dtype), b_signs)[..., 0]
+        a64 = widen(xp, a, gemm.dtype)
+        if scales is not None:
+            _scale(xp, a64, scales.a, (1, scales.length))
+        self._signed_sums = xp.matmul(a64, b_signs)[..., 0]
 
     def errors(self, prepared: Prepared, alpha: float, beta: float) -> Array:
         """Launch once; the largest element error and the largest row error, as array[2].
@@ -106,7 +117,8 @@ def check(xp: ArrayModule, gemm: Gemm, operands: Operands, prepared: Prepared) -
     Raises:
         MeasurementError: "incorrect".
     """
-    errors = Reference(xp, gemm, operands).errors(prepared, gemm.alpha, gemm.beta)
+    reference = Reference(xp, gemm, operands, prepared.scales)
+    errors = reference.errors(prepared, gemm.alpha, gemm.beta)
     on_host = errors if xp.__name__ == "numpy" else errors.get()
     return verdict(gemm, prepared.facts.get("split_k", 0), on_host)
 
@@ -116,6 +128,18 @@ def _check_error(error: float, allowed: float) -> None:
     if not error <= allowed:
         reason = f"largest relative error {error:.3g} is over {allowed:.3g}"
         raise MeasurementError("incorrect", reason)
+
+
+def _scale(xp: ArrayModule, values: Array, scales: Array, lengths: tuple[int, int]) -> None:
+    """Multiply blocks of values[batch, rows, columns] by their scales, in place.
+
+    Args:
+        scales: [blocks of rows, blocks of columns].
+        lengths: rows and columns of a block; the last ones may be shorter.
+    """
+    rows, columns = values.shape[-2:]
+    wide = xp.repeat(scales, lengths[0], axis=0)[:rows]
+    values *= xp.repeat(wide, lengths[1], axis=1)[:, :columns]
 
 
 def _row_major(stored: Array, layout: str) -> Array:

@@ -18,7 +18,7 @@ from typing import Protocol
 
 from agent.check import Reference, verdict
 from agent.devices import DeviceBackend
-from agent.kernels import Prepared, load, refuse
+from agent.kernels import BlockScales, Prepared, load, refuse
 from agent.operands import Array, Operands
 from agent.power import PowerReading
 from agent.timing import Burst, Rest, Steps, finish
@@ -86,6 +86,7 @@ class Measurer:
         self._wait = wait
         self._reference: Reference | None = None
         self._reference_sets: Sequence[Operands] | None = None
+        self._reference_scales: BlockScales | None = None
         # Looks that saw another process on the device, and what the last of them saw.
         self._sightings = 0
         self._seen: str | None = None
@@ -191,18 +192,22 @@ class Measurer:
         sets = self._backend.operands(cell.gemm, cold=cell.cache == "cold", metered=cell.power)
         prepared = load(cell.config.family).prepare(cell.gemm, cell.config, sets)
         row.update(prepared.facts)
-        reference = self._reference_of(cell, sets)
+        reference = self._reference_of(cell, sets, prepared.scales)
         errors = reference.errors(prepared, cell.gemm.alpha, cell.gemm.beta)
         return _Launched(prepared, sets, errors)
 
-    def _reference_of(self, cell: Cell, sets: Sequence[Operands]) -> Reference:
+    def _reference_of(
+        self, cell: Cell, sets: Sequence[Operands], scales: BlockScales | None
+    ) -> Reference:
         """A·B of these operands: the one of the last cell where they are the same."""
-        if self._reference is None or self._reference_sets is not sets:
+        is_of_these = self._reference_sets is sets and self._reference_scales is scales
+        if self._reference is None or not is_of_these:
             # The old one's memory must be free before the new one is computed.
             self._reference = None
             self._reference_sets = None
-            self._reference = Reference(self._backend.xp, cell.gemm, sets[0])
+            self._reference = Reference(self._backend.xp, cell.gemm, sets[0], scales)
             self._reference_sets = sets
+            self._reference_scales = scales
         return self._reference
 
     def _time(

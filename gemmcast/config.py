@@ -30,8 +30,14 @@ FAMILIES: Final = {
     "cutlass": FamilyFacts("cuda", ("fp32", "tf32", "fp16", "bf16", "fp8_e4m3")),
     "cublaslt": FamilyFacts("cuda", ("fp32", "tf32", "fp16", "bf16", "fp8_e4m3", "int8")),
     "custom": FamilyFacts("cuda", ("fp64", "fp32", "tf32", "fp16", "bf16")),
+    "triton": FamilyFacts("cuda", ("fp32", "tf32", "fp16", "bf16", "fp8_e4m3")),
 }
 """The order is part of the ONNX contract: append, never reorder."""
+TRITON_KERNELS: Final = ("matmul", "scaled_block", "grouped")
+"""Triton kernels of our own. The code of one is its place in this list, from 1: append."""
+WARP_THREADS: Final = 32
+FIELD_KNOBS: Final = {"group_m": ("swizzle", 1), "warps": ("block_threads", WARP_THREADS)}
+"""The words of Triton's users for knobs -> the knob, and how much of it one is."""
 _MAX_KNOB: Final = 2**24
 _MAX_DIGITS: Final = 8
 """Of a number below it."""
@@ -66,7 +72,8 @@ class KernelConfig:
     split_k: int = 0
     """Slices of k that are summed at the end."""
     swizzle: int = 0
-    """Rasterisation of thread blocks."""
+    """Rasterisation of thread blocks. Of a Triton kernel `group_m`: rows of tiles that run
+    together."""
     cluster_m: int = 0
     """Thread blocks in a cluster along m; sm_90 and newer. [blocks]"""
     cluster_n: int = 0
@@ -74,7 +81,7 @@ class KernelConfig:
     algo_id: int = 0
     """The library's own number of the algorithm."""
     block_threads: int = 0
-    """Threads of one thread block; 0 on a CPU."""
+    """Threads of one thread block; 0 on a CPU. Of a Triton kernel 32 x `warps`."""
     cpu_threads: int = 0
     """Threads that a BLAS on a CPU uses; 0 on a GPU."""
 
@@ -115,6 +122,8 @@ class KernelConfig:
     def parse(text: str) -> KernelConfig:
         """A configuration from its text; the knob `tile` sets all three tiles.
 
+        `group_m=8` is `swizzle=8`, `warps=4` is `block_threads=128`.
+
         Examples: `tiled:tile=16`, `blas:kernel=blocked,tile_m=64,tile_n=128,tile_k=64`, `cublas`.
         What a shell or this form would take for something else in a kernel's name is
         percent-encoded.
@@ -127,7 +136,7 @@ class KernelConfig:
         numbers: dict[str, int] = {}
         for word in filter(None, words.split(",")):
             name, equals, value = word.partition("=")
-            if not equals or name not in (*KNOBS, "kernel", "tile"):
+            if not equals or name not in (*KNOBS, *FIELD_KNOBS, "kernel", "tile"):
                 way_out = f"write family:knob=value,... with knobs kernel, tile, {', '.join(KNOBS)}"
                 raise InputError("config", text, f"can't read {word!r}", way_out)
             if name == "kernel":
@@ -136,8 +145,9 @@ class KernelConfig:
             if not value.isdecimal() or len(value) > _MAX_DIGITS:
                 rule = f"must be a whole number from 0 (unknown) to {_MAX_KNOB - 1}"
                 raise InputError(name, value, rule, "correct the configuration")
-            names = _TILE if name == "tile" else (name,)
-            numbers |= dict.fromkeys(names, int(value))
+            knob, unit = FIELD_KNOBS.get(name, (name, 1))
+            names = _TILE if knob == "tile" else (knob,)
+            numbers |= dict.fromkeys(names, unit * int(value))
         return KernelConfig(family=family, kernel=kernel, **numbers)
 
 

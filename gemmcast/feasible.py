@@ -16,7 +16,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from gemmcast.config import FAMILIES, KernelConfig
+from gemmcast import triton_sets
+from gemmcast.config import FAMILIES, TRITON_KERNELS, KernelConfig
 from gemmcast.cutlass.kernel import OUT_BYTES, TENSOR_ALIGNMENT_BYTES, CutlassKernel
 from gemmcast.cutlass.sets import HOPPER, SMEM_KIB
 from gemmcast.device import Device
@@ -83,8 +84,7 @@ def _beyond_an_sm(gemm: Gemm, config: KernelConfig, arch: str | None) -> str | N
     threads = config.block_threads
     if threads > MAX_THREADS:
         return f"a thread block has at most {MAX_THREADS} threads, not {threads}"
-    # What the other knobs of a custom kernel mean is written in its source
-    if config.family == "custom":
+    if _is_described(config):
         return None
     tile = config.tile_m * config.tile_n
     if tile > ACCUMULATORS:
@@ -94,13 +94,26 @@ def _beyond_an_sm(gemm: Gemm, config: KernelConfig, arch: str | None) -> str | N
         return f"a cluster has at most {MAX_CLUSTER} thread blocks, not {blocks}"
     if blocks > 1 and _capability(arch) < CLUSTERS_SINCE:
         return f"{arch} has no clusters"
-    sides = config.tile_m + config.tile_n
-    smem_bytes = config.stages * sides * config.tile_k * DTYPES[gemm.dtype].in_bytes
     limit_kib = SMEM_KIB.get(arch or HOPPER, MOST_SMEM_KIB)
-    if smem_bytes > limit_kib * 1024:
-        needed_kib = smem_bytes / 1024
+    needed_kib = _smem_bytes(gemm.dtype, config) / 1024
+    if needed_kib > limit_kib:
         return f"its stages need {needed_kib:,.0f} KiB of shared memory, a block has {limit_kib}"
     return None
+
+
+def _is_described(config: KernelConfig) -> bool:
+    """Whether what the other knobs mean is written in the kernel's source alone."""
+    if config.family == "triton":
+        return config.kernel not in ("", *TRITON_KERNELS)
+    return config.family == "custom"
+
+
+def _smem_bytes(dtype: str, config: KernelConfig) -> int:
+    """Shared memory of one block, at least: the tiles of all stages."""
+    if config.family == "triton":
+        return triton_sets.smem_bytes(config, dtype)
+    elements = (config.tile_m + config.tile_n) * config.tile_k
+    return config.stages * elements * DTYPES[dtype].in_bytes
 
 
 def _not_for_cutlass(gemm: Gemm, config: KernelConfig, arch: str | None) -> str | None:

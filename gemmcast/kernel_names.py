@@ -17,7 +17,7 @@ from dataclasses import replace
 from functools import cache, lru_cache
 from typing import Any, Final, NamedTuple
 
-from gemmcast.config import KNOBS, KernelConfig
+from gemmcast.config import KNOBS, TRITON_KERNELS, KernelConfig
 from gemmcast.cutlass.kernel import CutlassKernel
 from gemmcast.cutlass.sets import all_kernels
 from gemmcast.gemm import Gemm
@@ -46,7 +46,9 @@ def library_name(kernel: str) -> LibraryName | None:
 
 @cache
 def algorithm(family: str, kernel: str, algo_id: int) -> int:
-    """The library's own number of the algorithm, or the code of a CUTLASS 3 schedule, or 0."""
+    """The library's own number of the algorithm, or the code of a schedule or kernel, or 0."""
+    if family == "triton" and kernel in TRITON_KERNELS:
+        return TRITON_KERNELS.index(kernel) + 1
     if algo_id or family != "cutlass":
         return algo_id
     for part in kernel.split("_"):

@@ -19,7 +19,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from gemmcast.config import FAMILIES, KernelConfig
+from gemmcast.config import FAMILIES, WARP_THREADS, KernelConfig
 from gemmcast.device import Device
 from gemmcast.errors import InputError
 from gemmcast.gemm import DTYPES, Gemm
@@ -45,7 +45,6 @@ L2_OVER_DRAM: Final = 2.2
 """Bandwidth of L2 over that of memory, where L2's was not measured."""
 EMPTY_KERNEL_US: Final = 0.5
 """What an empty kernel takes where it was not measured: the reading of an H200. [us]"""
-WARP_THREADS: Final = 32
 WARPGROUP_THREADS: Final = 128
 _WS: Final = SCHEDULES.index("ws") + 1
 CACHES: Final = ("cold", "warm")
@@ -130,8 +129,8 @@ class Query(NamedTuple):
     l2_gbps: Number
     """The device's measured bandwidth of reads from L2. [GB/s] Unknown: 2.2 x `dram_gbps`"""
     algorithm: Number
-    """The library's own number of the algorithm (cuBLASLt's id); for a CUTLASS 3 kernel the code of
-    its schedule (below). Unknown: 0"""
+    """The library's number of the algorithm (cuBLASLt's id); of CUTLASS 3 the code of its schedule
+    (below); of `triton` 1 `matmul`, 2 `scaled_block`, 3 `grouped`. Unknown: 0"""
 
 
 FIELDS: Final = Query._fields

@@ -60,7 +60,8 @@ class Sample:
     """Factor of C."""
 
     family: str
-    """Kernel family: `blas`, `tiled`, `cublas`, `cutlass`, `cublaslt` or `custom`."""
+    """Kernel family: `blas`, `tiled`, `cublas`, `cutlass`, `cublaslt`, `custom` or
+    `triton`."""
     kernel: str = ""
     """The family's own name of the kernel; free text."""
     tile_m: int = 0
@@ -80,7 +81,7 @@ class Sample:
     split_k: int = 0
     """Slices of k that are summed at the end."""
     swizzle: int = 0
-    """Rasterisation of thread blocks."""
+    """Rasterisation of thread blocks; of a Triton kernel `group_m`."""
     cluster_m: int = 0
     """Thread blocks in a cluster along m. [blocks]"""
     cluster_n: int = 0
@@ -89,7 +90,7 @@ class Sample:
     """The library's own number of the algorithm. For `cublas`, this and the knobs above are those
     of the kernel that cuBLASLt's heuristic puts first."""
     block_threads: int = 0
-    """Threads of one thread block; 0 on a CPU."""
+    """Threads of one thread block; 0 on a CPU. Of a Triton kernel 32 x `warps`."""
     cpu_threads: int = 0
     """Threads of the CPU that compute; 0 on a GPU."""
     regs: int | None = None

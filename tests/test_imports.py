@@ -65,6 +65,7 @@ HEAVY = {
         "agent/kernels/cutlass/__init__.py",
         "agent/kernels/launch.py",
         "agent/kernels/tiled.py",
+        "agent/kernels/triton/__init__.py",
     },
     "nvmath": {"agent/kernels/cublaslt/__init__.py"},
     "sklearn": {
@@ -94,6 +95,12 @@ HEAVY = {
         "coordinator/report/page.py",
         "coordinator/report/tile_figures.py",
     },
+    "triton": {
+        "agent/kernels/triton/compiler.py",
+        "agent/kernels/triton/sources/grouped.py",
+        "agent/kernels/triton/sources/matmul.py",
+        "agent/kernels/triton/sources/scaled_block.py",
+    },
     "threadpoolctl": {"agent/kernels/blas.py", "costmodel/shipped.py"},
 }
 FROM_AGENT = {
@@ -103,8 +110,9 @@ FROM_AGENT = {
     # what says that an agent lives but can't start its child
     ("coordinator/fleet/cluster.py", "agent.child_process.ChildDied"),
     ("coordinator/fleet/cluster.py", "agent.spec.Hello"),
-    # a custom kernel is named by its content
+    # a kernel of the project is named by its content
     ("coordinator/plan/configurations.py", "agent.kernels.custom.read_custom"),
+    ("coordinator/plan/configurations.py", "agent.kernels.triton.read_triton"),
     # the device of this machine, before anything is measured
     ("coordinator/sizes.py", "agent.devices.local.local_device"),
     ("coordinator/fleet/cluster.py", "agent.devices.local.local_device"),

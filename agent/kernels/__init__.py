@@ -21,12 +21,23 @@ from gemmcast.rows import Row
 
 if TYPE_CHECKING:
     # Families are listed and compiled where there is no NumPy.
-    from agent.operands import Operands
+    from agent.operands import Array, Operands
 
 MAX_GRID_YZ: Final = 65535
 """CUDA's limit of thread blocks along y and along z of a grid."""
 Launch = Callable[[int], None]
 """launch(i) multiplies operand set i; on a GPU it only enqueues, on the current stream."""
+
+
+@dataclass(frozen=True, slots=True)
+class BlockScales:
+    """Factors of blocks of one operand set, which the product contains."""
+
+    a: Array
+    """[m, blocks along k]: of `length` elements of a row of A."""
+    b: Array
+    """[blocks along n, blocks along k]: of `length` x `length` elements of B."""
+    length: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +51,8 @@ class Prepared:
     facts: Row = field(default_factory=dict)
     """Columns of the sample: the resolved knobs, regs, smem_bytes, spill_bytes, occupancy, kernel,
     library, workspace_bytes; those that the family can read."""
+    scales: BlockScales | None = None
+    """Of set 0, where the kernel multiplies scaled operands."""
 
 
 class Family(Protocol):

@@ -14,6 +14,7 @@ import numpy as np
 
 from agent.kernels import Launch
 from agent.operands import Addresses, Operands, addresses
+from gemmcast.errors import MeasurementError
 from gemmcast.gemm import Gemm
 from gemmcast.rows import Row
 
@@ -53,6 +54,7 @@ def launcher(
     pointers: Addresses,
     scalars: Sequence[Scalar] = (),
     smem_bytes: int = 0,
+    held: object = None,
 ) -> Launch:
     """launch(i) enqueues the kernel with the i-th row of pointers on the current stream.
 
@@ -61,6 +63,7 @@ def launcher(
         pointers: uint64[launches, pointers], the kernel's first arguments.
         scalars: the rest of its arguments.
         smem_bytes: dynamic shared memory of one block.
+        held: arrays besides the operands that pointers point to; they live as long as `launch`.
     """
     pointers = np.ascontiguousarray(pointers)
     arguments = _argument_table(pointers, scalars)
@@ -68,7 +71,7 @@ def launcher(
     first_row = arguments.ctypes.data
     rows = [first_row + i * row_bytes for i in range(len(arguments))]
     # The driver reads through these addresses: what they point to must live as long as `launch`.
-    kept_alive = (kernel, pointers, scalars, arguments)
+    kept_alive = (kernel, pointers, scalars, arguments, held)
     function = kernel.kernel.ptr
     enqueue = cupy.cuda.driver.launchKernel
     current_stream = cupy.cuda.get_current_stream
@@ -89,6 +92,29 @@ def _argument_table(pointers: Addresses, scalars: Sequence[Scalar]) -> Addresses
     table[:, :leading] = pointers.ctypes.data + pointers.itemsize * places
     table[:, leading:] = [ctypes.addressof(scalar) for scalar in scalars]
     return table
+
+
+def check_resources(kernel: cupy.RawKernel, name: str, threads: int, smem_bytes: int) -> None:
+    """Refuse a kernel of which no block fits on this GPU.
+
+    Args:
+        name: for the reason.
+        threads: of one block.
+        smem_bytes: dynamic shared memory of one block.
+
+    Raises:
+        MeasurementError: "unsupported".
+    """
+    per_block_bytes = cupy.cuda.Device().attributes["MaxSharedMemoryPerBlockOptin"]
+    left_bytes = per_block_bytes - kernel.shared_size_bytes
+    if smem_bytes > left_bytes:
+        need = f"{name} needs {smem_bytes} bytes of dynamic shared memory"
+        raise MeasurementError("unsupported", f"{need}, this GPU has {left_bytes} left for it")
+    most = kernel.max_threads_per_block
+    if threads > most:
+        need = f"{name} has {kernel.num_regs} registers a thread"
+        limit = f"so at most {most} threads a block, not {threads}"
+        raise MeasurementError("unsupported", f"{need}, {limit}")
 
 
 def kernel_facts(kernel: cupy.RawKernel, threads: int, smem_bytes: int = 0) -> Row:

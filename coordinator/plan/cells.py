@@ -84,7 +84,8 @@ def _product(plan: Plan, index: int, device: Device) -> Iterator[tuple[Gemm, Ker
         configs: Sequence[KernelConfig | str] = configurations.of(gemm)
         if not configs:
             dtype, layout = gemm.dtype, gemm.layout
-            reason = f"set {sweep.kernel_set} of CUTLASS has no {dtype} {layout} for {device.arch}"
+            library = f"set {sweep.kernel_set} of {sweep.family}"
+            reason = f"{library} has no {dtype} {layout} for {device.arch}"
             configs = [reason]
         refusal = _refusal(sweep, gemm, device)
         for config in configs:

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict
 
 from coordinator.plan.schema import Plan
-from gemmcast.config import KernelConfig
-from gemmcast.cutlass.sets import configs
+from gemmcast import triton_sets
+from gemmcast.config import FIELD_KNOBS, KernelConfig
+from gemmcast.cutlass import sets as cutlass_sets
 from gemmcast.device import Device
 from gemmcast.errors import InputError
 from gemmcast.gemm import Gemm
@@ -23,6 +25,8 @@ from gemmcast.sample import digest
 
 HEURISTIC_ALGORITHMS = 8
 """Algorithms that the heuristic of cuBLASLt returns at most, its default among them."""
+DESCRIBED = {"custom": "docs/custom-kernels.md", "triton": "docs/triton.md"}
+"""Families of kernels that a project describes in TOML -> the page about it."""
 TILE_KNOBS = ("tile_m", "tile_n", "tile_k")
 
 
@@ -35,14 +39,17 @@ class Configurations:
         self._sweep = plan.sweep[index]
         self._device = device
         self._products: dict[tuple[str, str], list[KernelConfig]] = {}
+        self._defaults: dict[tuple[str, str], list[KernelConfig]] = {}
         self._names: dict[KernelConfig, str] = {}
 
     def of(self, gemm: Gemm) -> list[KernelConfig]:
         """The configurations that a problem is measured with."""
         key = (gemm.dtype, gemm.layout)
         if key not in self._products:
-            self._products[key] = list(self._product(gemm))
-        return self._chosen(gemm, self._products[key])
+            product = list(self._product(gemm))
+            self._products[key] = product
+            self._defaults[key] = list(filter(self._is_default, product))
+        return self._chosen(gemm, self._products[key], self._defaults[key])
 
     def _product(self, gemm: Gemm) -> Iterator[KernelConfig]:
         for kernel in self._kernels(gemm):
@@ -52,55 +59,70 @@ class Configurations:
     def _kernels(self, gemm: Gemm) -> list[KernelConfig]:
         sweep = self._sweep
         if sweep.kernel_set is not None and self._device.arch is not None:
-            return self._kernels_of_set(sweep.kernel_set, self._device.arch, gemm)
+            return list(self._kernels_of_set(sweep.kernel_set, self._device.arch, gemm))
         names = list(sweep.kernel)
         if sweep.algorithms is not None:
             names = algorithm_names(sweep.algorithms)
         return [KernelConfig(family=sweep.family, kernel=self._pinned(name)) for name in names]
 
-    def _kernels_of_set(self, kernel_set: str, arch: str, gemm: Gemm) -> list[KernelConfig]:
-        try:
-            return configs(kernel_set, arch, gemm.dtype, gemm.layout)
-        except InputError:
-            # This architecture has no such set; another device of the fleet may have it.
-            return []
+    def _kernels_of_set(self, kernel_set: str, arch: str, gemm: Gemm) -> Iterator[KernelConfig]:
+        # An architecture may have no such set; another device of the fleet may have it.
+        dtype, layout = gemm.dtype, gemm.layout
+        with suppress(InputError):
+            if self._sweep.family == "cutlass":
+                yield from cutlass_sets.configs(kernel_set, arch, dtype, layout)
+                return
+            for kernel in self._sweep.kernel:
+                yield from triton_sets.configs(kernel_set, arch, kernel, dtype, layout)
 
     def _pinned(self, kernel: str) -> str:
-        """The name of a custom kernel with a hash of its files, so that an edited kernel is a
-        new cell.
+        """The name of a kernel of the project with a hash of its files, so that an edited kernel is
+        a new cell.
 
         A replay keeps the name: the files may have changed since its dataset was recorded.
         """
-        if self._sweep.family != "custom" or self._plan.devices.kind == "replay":
+        family = self._sweep.family
+        if family not in DESCRIBED or self._plan.devices.kind == "replay":
             return kernel
         from agent.kernels.custom import read_custom
+        from agent.kernels.triton import read_triton
 
+        read = read_custom if family == "custom" else read_triton
         try:
-            return read_custom(kernel).name
+            return read(kernel).name
         except InputError as error:
             field = f"sweep.{self._index}.kernel"
-            way_out = "correct the description (docs/custom-kernels.md)"
+            way_out = f"correct the description ({DESCRIBED[family]})"
             raise InputError(field, kernel, str(error), way_out) from None
 
     def _knobs(self) -> Iterator[dict[str, int]]:
         names = list(self._sweep.knobs)
         for values in itertools.product(*self._sweep.knobs.values()):
             knobs = dict(zip(names, values, strict=True))
+            for word, (knob, unit) in FIELD_KNOBS.items():
+                if word in knobs:
+                    knobs[knob] = unit * knobs.pop(word)
             tile = knobs.pop("tile", None)
             if tile is not None:
                 knobs = {**dict.fromkeys(TILE_KNOBS, tile), **knobs}
             yield knobs
 
-    def _chosen(self, gemm: Gemm, configs: list[KernelConfig]) -> list[KernelConfig]:
+    def _chosen(
+        self, gemm: Gemm, configs: list[KernelConfig], defaults: list[KernelConfig]
+    ) -> list[KernelConfig]:
         """At most `per_shape` of them, in their order; the library's default always."""
         most = self._sweep.per_shape
         if most is None or most >= len(configs):
             return configs
-        defaults = [config for config in configs if config.kernel == "default"]
-        others = [config for config in configs if config.kernel != "default"]
+        others = [config for config in configs if config not in defaults]
         others.sort(key=lambda config: self._draw(gemm, config))
         chosen = set((defaults + others)[:most])
         return [config for config in configs if config in chosen]
+
+    def _is_default(self, config: KernelConfig) -> bool:
+        if self._sweep.family != "triton" or self._sweep.kernel_set is None:
+            return config.kernel == "default"
+        return triton_sets.is_default(config)
 
     def _draw(self, gemm: Gemm, config: KernelConfig) -> str:
         if config not in self._names:

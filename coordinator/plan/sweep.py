@@ -12,7 +12,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
-from gemmcast.config import FAMILIES, KNOBS
+from gemmcast.config import FAMILIES, FIELD_KNOBS, KNOBS, TRITON_KERNELS
 from gemmcast.gemm import DTYPES, LAYOUTS, MAX_DIM
 
 Dim = Annotated[int, Field(ge=1, le=MAX_DIM)]
@@ -23,6 +23,9 @@ Seed = Annotated[int, Field(ge=0)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Scalars = tuple[Finite, Finite]
 Names = Annotated[tuple[str, ...], Field(min_length=1)]
+KernelSet = Literal["paper", "default", "wide", "between", "usual", "short"]
+TRITON_SETS = ("usual", "short")
+"""Those of KernelSet that are configurations of Triton kernels."""
 
 USUAL_KERNEL = ("",)
 """Value of `kernel` where no kernel is named."""
@@ -93,17 +96,20 @@ class Sweep(PlanTable):
     """One kernel family over the product of shapes, batches, dtypes, layouts and knobs."""
 
     family: str
-    """`"blas"` (CPU); `"tiled"`, `"cublas"`, `"cutlass"`, `"cublaslt"`, `"custom"` (CUDA)."""
+    """`"blas"` (CPU); `"tiled"`, `"cublas"`, `"cutlass"`, `"cublaslt"`, `"custom"`, `"triton"`
+    (CUDA)."""
     kernel: tuple[str, ...] = USUAL_KERNEL
     """The kernel's name within its family, or a list of names. blas: `"numpy"`, `"blocked"`.
     cublaslt: `"default"`, `"heuristic-1"`, ..., `"enumerated-0"`, ... custom: the path of a
-    description (docs/custom-kernels.md). Empty: the family's usual kernel."""
+    description (docs/custom-kernels.md). triton: `"matmul"`, `"scaled_block"`, `"grouped"`, or the
+    path of a description (docs/triton.md). Empty: the family's usual kernel."""
     algorithms: Annotated[int, Field(ge=1, le=1000)] | None = None
     """cublaslt only, in place of `kernel`: this many algorithms, 1 to 1000. First the default, then
     the rest of the heuristic's list (8 in all), then enumerated ones."""
-    kernel_set: Literal["paper", "default", "wide", "between"] | None = None
-    """cutlass only, in place of `kernel`: `"paper"`, `"default"`, `"wide"` or `"between"`, the set
-    of kernels (docs/cutlass.md) that was built for the architecture of the device."""
+    kernel_set: KernelSet | None = None
+    """cutlass, in place of `kernel`: `"paper"`, `"default"`, `"wide"` or `"between"`, the set of
+    kernels (docs/cutlass.md) that was built for the architecture of the device. triton, in place of
+    `knobs`: `"usual"` or `"short"`, the configurations of a kernel (docs/triton.md)."""
     dtypes: Names = ("fp32",)
     """List of `fp64`, `fp32`, `tf32`, `fp16`, `bf16`, `fp8_e4m3`, `int8`."""
     layouts: Names = ("nn",)
@@ -122,10 +128,12 @@ class Sweep(PlanTable):
     knobs: dict[str, Knobs] = Field(default_factory=dict)
     """Table of lists: knob to values. `tile` sets `tile_m`, `tile_n` and `tile_k` together. Others:
     `warp_m`, `warp_n`, `warp_k`, `stages`, `split_k`, `swizzle`, `cluster_m`, `cluster_n`,
-    `algo_id`, `block_threads`, `cpu_threads`."""
+    `algo_id`, `block_threads`, `cpu_threads`. triton: `group_m` is `swizzle`, and `warps` are 32
+    `block_threads`."""
     per_shape: Annotated[int, Field(ge=1)] | None = None
     """At most this many configurations of each problem, chosen by a hash: the choice does not
-    depend on the other shapes. The default of cublaslt is always among them."""
+    depend on the other shapes. The default of cublaslt is always among them, and of a set of Triton
+    kernels the configuration that engines ship."""
     power_share: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
     """Share of the cells, 0 to 1, that are also metered for power and sustained runtime, on devices
     that have power. The same cells are metered in every run."""
@@ -159,10 +167,13 @@ class Sweep(PlanTable):
     @field_validator("knobs")
     @classmethod
     def _knobs_exist(cls, values: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
-        known = ("tile", *KNOBS)
+        known = ("tile", *KNOBS, *FIELD_KNOBS)
         for name in values:
             if name not in known:
                 raise ValueError(f"unknown knob {name!r}; use one of {', '.join(known)}")
+        for word, (knob, _) in FIELD_KNOBS.items():
+            if word in values and knob in values:
+                raise ValueError(f"{word} and {knob} are one knob: give one of them")
         return values
 
     @model_validator(mode="after")
@@ -170,18 +181,34 @@ class Sweep(PlanTable):
         if self.algorithms is not None:
             self._names_kernels_itself("algorithms", family="cublaslt")
         if self.kernel_set is not None:
-            self._names_kernels_itself("kernel_set", family="cutlass")
-            others = ", ".join(sorted(set(self.knobs) - {"split_k"}))
-            if others:
-                rule = "the kernels of a set differ in all knobs but split_k"
-                raise ValueError(f"{rule}: leave {others} out of knobs")
+            self._has_the_set(self.kernel_set)
         return self
+
+    def _has_the_set(self, kernel_set: str) -> None:
+        if kernel_set in TRITON_SETS:
+            self._is_of_our_triton_kernels()
+        else:
+            self._names_kernels_itself("kernel_set", family="cutlass")
+        others = ", ".join(sorted(set(self.knobs) - {"split_k"}))
+        if others:
+            rule = "the kernels of a set differ in all knobs but split_k"
+            raise ValueError(f"{rule}: leave {others} out of knobs")
 
     @model_validator(mode="after")
     def _scalars_are_given_once(self) -> Self:
         if self.scalars is not None and (self.alpha, self.beta) != (1.0, 0.0):
             raise ValueError("scalars replaces alpha and beta: give one or the other")
         return self
+
+    def _is_of_our_triton_kernels(self) -> None:
+        if self.family != "triton":
+            names = " and ".join(TRITON_SETS)
+            raise ValueError(f"the sets {names} are for family triton, not {self.family}")
+        ours = ("", *TRITON_KERNELS)
+        for kernel in self.kernel:
+            if kernel not in ours:
+                names = ", ".join(TRITON_KERNELS)
+                raise ValueError(f"a set is of {names}: give knobs in place of kernel_set")
 
     def _names_kernels_itself(self, key: str, family: str) -> None:
         if self.family != family:

@@ -22,7 +22,7 @@ from gemmcast.query import AT, KNOB_FIELDS, Rows
 
 Tile = tuple[int, int, int]
 """m, n, k"""
-FAMILIES_BY_TILE = ("tiled", "blas", "custom", "cutlass", "cublaslt")
+FAMILIES_BY_TILE = ("tiled", "blas", "custom", "triton", "cutlass", "cublaslt")
 """Ordered by how much of the difference between their configurations is the tile."""
 MAX_TILES = 12
 MIN_PROBLEMS = 10

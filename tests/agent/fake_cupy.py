@@ -31,6 +31,20 @@ def multiply(a: Any, b: Any, c: Any, alpha: float, beta: float) -> None:
     c[...] = product + beta * c if beta else product
 
 
+class RawModule:
+    """cupy.RawModule of a cubin: its kernels take (a, b, c, m, n, k, group_m), layout nn.
+
+    Two pointers to scratch memory of Triton's runtime follow, which are null.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def get_function(self, name: str) -> RawKernel:
+        """A kernel that multiplies."""
+        return RawKernel("cubin", name)
+
+
 class RawKernel:
     """cupy.RawKernel of a kernel (a, b, c, m, n, k, alpha, beta), layout nn."""
 
@@ -59,10 +73,18 @@ def launch_kernel(function: int, *arguments: int) -> None:
     assert function in KERNELS
     batch = arguments[2]
     table = arguments[-2]
+    of_triton = KERNELS[function].code == "cubin"
+    if of_triton:
+        batch = arguments[1]
     m, n, k = (_argument(table, place, c_int) for place in (3, 4, 5))
     a = row_major(_argument(table, 0, c_void_p), m, k, batch)
     b = row_major(_argument(table, 1, c_void_p), k, n, batch)
     c = row_major(_argument(table, 2, c_void_p), m, n, batch)
+    if of_triton:
+        assert _argument(table, 6, c_int) > 0
+        assert [_argument(table, place, c_void_p) for place in (7, 8)] == [None, None]
+        multiply(a, b, c, 1.0, 0.0)
+        return
     multiply(a, b, c, _argument(table, 6, c_float), _argument(table, 7, c_float))
 
 
@@ -70,6 +92,7 @@ def fake_cupy() -> ModuleType:
     """The part of CuPy that the families use."""
     cupy = ModuleType("cupy")
     cupy.RawKernel = RawKernel
+    cupy.RawModule = RawModule
     error = type("CUDAError", (Exception,), {})
     device = SimpleNamespace(
         id=0, compute_capability="90", attributes={"MaxSharedMemoryPerBlockOptin": 232_448}

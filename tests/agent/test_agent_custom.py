@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from agent.kernels import load, refuse
+from agent.kernels.arithmetic import evaluate
 from agent.kernels.custom import CustomKernels, first_error, fit, read_custom
-from agent.kernels.custom.arithmetic import evaluate
 from agent.kernels.custom.description import Description, parse_custom
 from coordinator.plan.cells import plan_cells
 from coordinator.plan.schema import read_plan

@@ -20,6 +20,8 @@ import pytest
 from agent.kernels import Family, Prepared, cublaslt, custom, load, refuse
 from agent.kernels.cutlass import Cutlass
 from agent.kernels.cutlass.libraries import BuiltKernel
+from agent.kernels.triton import Triton, read_triton
+from agent.kernels.triton.cubins import Cubins
 from agent.operands import Operands
 from gemmcast.config import FAMILIES, KNOBS, KernelConfig
 from gemmcast.cutlass.sets import kernels
@@ -27,7 +29,7 @@ from gemmcast.device import Device
 from gemmcast.errors import MeasurementError
 from gemmcast.gemm import Gemm
 from gemmcast.sample import COLUMNS
-from tests.agent import fake_cublaslt
+from tests.agent import fake_cublaslt, fake_triton
 from tests.agent.fake_cublaslt import operand_sets
 from tests.agent.fake_cupy import FakeCublas, FakeCutlass, fake_cupy
 
@@ -217,6 +219,20 @@ class TestCustom(FamilyContract):
         custom._compiled.cache_clear()
         yield load("custom")
         custom._compiled.cache_clear()
+
+
+class TestTriton(FamilyContract):
+    name = "triton"
+    config = KernelConfig(family="triton", kernel=fake_triton.KERNEL, tile_m=16, swizzle=8)
+    impossible_config = KernelConfig(family="triton", kernel="matmul")
+    scales = False
+
+    @pytest.fixture
+    def family(self, cupy: ModuleType, tmp_path: Path) -> Family:
+        fake_triton.write_project(tmp_path)
+        cubins = Cubins(tmp_path / "cubins")
+        fake_triton.compile_into(cubins, read_triton(fake_triton.KERNEL, tmp_path), GEMM)
+        return Triton(cubins.folder, tmp_path)
 
 
 def test_every_family_is_held_to_the_contract() -> None:

@@ -14,7 +14,7 @@ import pytest
 from agent import measurement
 from agent.check import Reference
 from agent.instrument import LiveInstrument
-from agent.kernels import Prepared
+from agent.kernels import BlockScales, Prepared, load
 from agent.measurement import CONTENTION_WAITS_S
 from agent.messages import Outcome
 from agent.operands import Operands
@@ -410,9 +410,11 @@ def references(monkeypatch: pytest.MonkeyPatch) -> list[Gemm]:
     computed: list[Gemm] = []
 
     class Counted(Reference):
-        def __init__(self, xp: Any, gemm: Gemm, operands: Operands) -> None:
+        def __init__(
+            self, xp: Any, gemm: Gemm, operands: Operands, scales: BlockScales | None = None
+        ) -> None:
             computed.append(gemm)
-            super().__init__(xp, gemm, operands)
+            super().__init__(xp, gemm, operands, scales)
 
     monkeypatch.setattr(measurement, "Reference", Counted)
     return computed
@@ -435,6 +437,30 @@ def test_the_reference_product_is_computed_once_for_all_configurations(
     live = LiveInstrument(make_backend(device, depth=depth), device, Procedure(), "me")
     assert [event.row["status"] for event in live.measure_all(cells)] == ["ok"] * 7
     assert references == [cells[0].gemm, cells[3].gemm, cells[6].gemm]
+
+
+def test_scaled_operands_have_a_reference_of_their_own(
+    device: Device,
+    make_cell: MakeCell,
+    make_backend: MakeBackend,
+    references: list[Gemm],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ones = BlockScales(np.ones((24, 1)), np.ones((1, 1)), 128)
+    scales_of = {"numpy": None, "blocked": ones}
+
+    class Scaled:
+        def prepare(self, gemm: Gemm, config: KernelConfig, sets: Sequence[Operands]) -> Prepared:
+            prepared = load("blas").prepare(gemm, config, sets)
+            return replace(prepared, scales=scales_of[config.kernel])
+
+    monkeypatch.setattr(measurement, "load", lambda name: Scaled())
+    kernels = ("numpy", "blocked", "blocked", "numpy")
+    live = LiveInstrument(make_backend(device, depth=1), device, Procedure(), "me")
+    cells = [make_cell(m=24, kernel=kernel) for kernel in kernels]
+    statuses = [event.row["status"] for event in live.measure_all(cells)]
+    assert statuses == ["ok"] * 4
+    assert len(references) == 3
 
 
 def test_what_was_computed_for_cold_operands_is_not_taken_for_warm_ones(

@@ -93,8 +93,8 @@ def test_knobs_multiply_a_set_and_a_missing_layout_is_no_cell(
     counts = Counter((cell.gemm.layout, cell.config.split_k) for cell in planned.cells)
     assert counts == {("nt", 1): 30, ("nt", 4): 30}
     assert planned.refused == {
-        "set default of CUTLASS has no fp16 tt for sm_90": 1,
-        "set default of CUTLASS has no bf16 tt for sm_90": 1,
+        "set default of cutlass has no fp16 tt for sm_90": 1,
+        "set default of cutlass has no bf16 tt for sm_90": 1,
     }
 
 
@@ -114,7 +114,7 @@ def test_a_set_that_an_architecture_lacks_is_refused_there_and_ends_no_run(
     plan = make_plan(ONE, family="cutlass", kernel_set="wide")
     planned = plan_cells(plan, replace(gpu, arch="sm_80"))
     assert planned.cells == []
-    assert planned.refused == {"set wide of CUTLASS has no fp32 nn for sm_80": 1}
+    assert planned.refused == {"set wide of cutlass has no fp32 nn for sm_80": 1}
 
 
 @pytest.mark.parametrize(
@@ -138,7 +138,7 @@ def test_a_set_that_an_architecture_lacks_is_refused_there_and_ends_no_run(
         ),
         ({"kernel": []}, "no kernel: leave the key out, or name some"),
         ({"scalars": [[1, 1]], "alpha": 2.0}, "scalars replaces alpha and beta"),
-        ({"family": "cutlass", "kernel_set": "huge"}, "'paper', 'default', 'wide' or 'between'"),
+        ({"family": "cutlass", "kernel_set": "huge"}, "'between', 'usual' or 'short'"),
         ({"per_shape": 0}, "greater than or equal to 1"),
     ],
 )

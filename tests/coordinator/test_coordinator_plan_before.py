@@ -31,6 +31,9 @@ NEWER = {
     "holes-warm.toml",
     "holes-power.toml",
     "holes-int8.toml",
+    "triton.toml",
+    "triton-again.toml",
+    "triton-kernel.toml",
 }
 """Plans written with schema 4."""
 

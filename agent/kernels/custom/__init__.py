@@ -5,8 +5,9 @@ KernelConfig.kernel is the path of the TOML file in the project. The row records
 with the @ is measured only while the files have that content. Knobs become macros (tile_m ->
 -DTILE_M=128), and NVRTC compiles. Reading a description and fitting it to a GEMM need no CUDA.
 
-    description.py  the TOML file      arithmetic.py  its expressions
-    fit.py          for one GEMM       this file      compiled and launched
+    description.py  the TOML file      fit.py  for one GEMM      this file  compiled, launched
+
+../arithmetic.py evaluates its expressions, ../described.py has what Triton kernels share.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from agent.kernels import Prepared
-from agent.kernels.custom.description import PROJECT, CustomKernel, read_custom
+from agent.kernels.custom.description import CustomKernel, read_custom
 from agent.kernels.custom.fit import FittedKernel, fit
+from agent.kernels.described import PROJECT
 from agent.operands import Operands
 from gemmcast.config import KernelConfig
 from gemmcast.errors import InputError, MeasurementError
@@ -94,7 +96,7 @@ def _compiled(wanted: Compilation) -> tuple[cupy.RawKernel, Row]:
     """
     import cupy
 
-    from agent.kernels.launch import kernel_facts
+    from agent.kernels.launch import check_resources, kernel_facts
 
     kernel = cupy.RawKernel(wanted.source, wanted.entry, options=wanted.options)
     try:
@@ -106,27 +108,11 @@ def _compiled(wanted: Compilation) -> tuple[cupy.RawKernel, Row]:
         entry = f'extern "C" __global__ void {wanted.entry}'
         reason = f"{wanted.name} has no {entry}, or it does not load: {error}"
         raise MeasurementError("cuda_error", reason) from None
-    _check_resources(kernel, wanted)
+    check_resources(kernel, wanted.name, wanted.threads, wanted.smem_bytes)
     if wanted.smem_bytes:
         kernel.max_dynamic_shared_size_bytes = wanted.smem_bytes
     facts = kernel_facts(kernel, wanted.threads, wanted.smem_bytes)
     return kernel, {**facts, "kernel": wanted.name}
-
-
-def _check_resources(kernel: cupy.RawKernel, wanted: Compilation) -> None:
-    """Raises MeasurementError where a block of it does not fit on this GPU."""
-    import cupy
-
-    per_block_bytes = cupy.cuda.Device().attributes["MaxSharedMemoryPerBlockOptin"]
-    left_bytes = per_block_bytes - kernel.shared_size_bytes
-    if wanted.smem_bytes > left_bytes:
-        need = f"{wanted.name} needs {wanted.smem_bytes} bytes of dynamic shared memory"
-        raise MeasurementError("unsupported", f"{need}, this GPU has {left_bytes} left for it")
-    most = kernel.max_threads_per_block
-    if wanted.threads > most:
-        need = f"{wanted.name} has {kernel.num_regs} registers a thread"
-        limit = f"so at most {most} threads a block, not {wanted.threads}"
-        raise MeasurementError("unsupported", f"{need}, {limit}")
 
 
 def first_error(log: str, name: str) -> str:

@@ -5,14 +5,15 @@ Needs no CUDA.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 
 from agent.kernels import MAX_GRID_YZ
-from agent.kernels.custom.arithmetic import evaluate
+from agent.kernels.arithmetic import evaluate
 from agent.kernels.custom.description import CORRECT_IT, ELEMENT_TYPES, CustomKernel
-from gemmcast.config import KNOBS, KernelConfig
+from agent.kernels.described import check_listed, chosen_knobs
+from gemmcast.config import KernelConfig
 from gemmcast.errors import InputError, MeasurementError
 from gemmcast.gemm import DTYPES, Gemm
 from gemmcast.renames import CUSTOM_KNOBS
@@ -56,9 +57,9 @@ def fit(custom: CustomKernel, gemm: Gemm, config: KernelConfig) -> FittedKernel:
         InputError: an expression that has no value, or a value that no kernel can have.
     """
     description = custom.description
-    _check_listed(custom.name, "dtype", gemm.dtype, description.dtypes)
-    _check_listed(custom.name, "layout", gemm.layout, description.layouts)
-    knobs = _knobs(custom, config)
+    check_listed(custom.name, "dtype", gemm.dtype, description.dtypes)
+    check_listed(custom.name, "layout", gemm.layout, description.layouts)
+    knobs = chosen_knobs(custom.name, description.listed_knobs, config)
     names = {"ELEMENT_BYTES": DTYPES[gemm.dtype].in_bytes}
     for written in custom.description.knobs:
         names[written.upper()] = knobs[CUSTOM_KNOBS.get(written, written)]
@@ -77,29 +78,6 @@ def fit(custom: CustomKernel, gemm: Gemm, config: KernelConfig) -> FittedKernel:
         smem_bytes=smem_bytes,
         options=_options(gemm, names),
     )
-
-
-def _check_listed(kernel: str, what: str, value: str, listed: Sequence[str]) -> None:
-    if value not in listed:
-        reason = f"{kernel} has no {what} {value} (it has {', '.join(listed)})"
-        raise MeasurementError("unsupported", reason)
-
-
-def _knobs(custom: CustomKernel, config: KernelConfig) -> dict[str, int]:
-    """Every knob of the description: as configured, or else its first value."""
-    listed = custom.description.listed_knobs
-    for name in KNOBS:
-        wanted = getattr(config, name)
-        values = listed.get(name, ())
-        if not wanted or wanted in values:
-            continue
-        if name == "block_threads" and not values:
-            # Rows record it for every kernel, so a recorded configuration has it; `fit` checks it.
-            continue
-        shown = ", ".join(map(str, values)) or "no such knob"
-        reason = f"{custom.name} has no {name}={wanted} (it has {shown})"
-        raise MeasurementError("unsupported", reason)
-    return {name: getattr(config, name) or values[0] for name, values in listed.items()}
 
 
 def _grid(custom: CustomKernel, gemm: Gemm, names: Mapping[str, int]) -> Grid:

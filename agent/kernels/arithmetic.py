@@ -41,7 +41,7 @@ def evaluate(field: str, text: str, names: Mapping[str, int]) -> int:
     try:
         return _value(tree.body, field, text, names)
     except ZeroDivisionError:
-        way_out = "correct the description (docs/custom-kernels.md)"
+        way_out = "correct the description"
         raise InputError(field, text, "divides by zero", way_out) from None
 
 
