@@ -86,11 +86,12 @@ class _Asked:
 @lru_cache(maxsize=KEPT)
 def _table(asked: _Asked) -> ConfigTable:
     gemm, configs, device = asked.gemm, asked.configs, asked.device
-    ties.check_names(configs)
-    for config in configs:
-        check_family(config, device)
     columns = query.kernel_columns(gemm, configs)
     is_same = ties.ties_of(configs, query.encode_columns(gemm, columns, device))
+    ties.check_names(configs)
+    ties.check_unfolded(gemm, configs)
+    for config in configs:
+        check_family(config, device)
     # An open tile is the whole matrix, which others may name: that depends on the problem.
     is_open = any(np.any(getattr(columns, name) == 0) for name in ("tile_m", "tile_n", "tile_k"))
     reasons = [impossible(gemm, config, device.arch) for config in configs]

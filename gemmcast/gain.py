@@ -30,17 +30,17 @@ Values = npt.NDArray[np.float64]
 class Gain:
     """Cost of the default over the cost of the choice, in the objective."""
 
-    gain: float = 1.0
+    ratio: float = 1.0
     """1.25 saves a fifth; 1 where the choice is the default."""
-    gain_low: float = 1.0
+    low: float = 1.0
     """Lower end of the interval that holds nine of ten measured gains."""
-    gain_high: float = 1.0
+    high: float = 1.0
     """Upper end of it."""
 
     @property
     def is_sure(self) -> bool:
         """Whether the choice is better even at the lower end."""
-        return self.gain_low > 1.0
+        return self.low > 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ class Costs:
         logs, half_widths = self.gains(default)
         log, half_width = float(logs[choice]), float(half_widths[choice])
         low, high = log - half_width, log + half_width
-        return Gain(gain=_exp(log), gain_low=_exp(low), gain_high=_exp(high))
+        return Gain(ratio=_exp(log), low=_exp(low), high=_exp(high))
 
 
 NO_GAIN: Final = Gain()

@@ -189,7 +189,7 @@ def from_columns(columns: SampleColumns) -> Rows:
     codes = _columns(map(_kernel_codes, columns["family"], columns["kernel"], columns["algo_id"]))
     knobs = [_numbers(columns[name]) for name in _KNOB_NAMES if name != "threads"]
     threads = np.maximum(_numbers(columns["block_threads"]), _numbers(columns["cpu_threads"]))
-    kernel = KernelColumns(*codes, *knobs, threads)
+    kernel = KernelColumns._make([*codes, *knobs, threads])
     on_cpu = _numbers([kind == "cpu" for kind in columns["device_kind"]])
     machine = _Machine(on_cpu, *(_numbers(columns[name]) for name in _Machine._fields[1:]))
     warm = _numbers([state == "warm" for state in columns["cache"]])
