@@ -124,7 +124,7 @@ def _gain_lines(choice: Choice) -> Iterator[str]:
     if choice.default is None:
         return
     if not choice.keeps_default:
-        yield f"     {_times(choice.gain)} better than the default {choice.default.config}"
+        yield f"     gain {_times(choice.gain)} over the default {choice.default.config}"
         return
     yield f"     the default, of {choice.possible} configurations"
     if choice.best != choice.config:
