@@ -8,7 +8,7 @@ thousands of configurations would take as long as to encode them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
@@ -36,6 +36,8 @@ class ConfigTable:
     """Each [n_configs], with all that names say."""
     is_impossible: npt.NDArray[np.bool_]
     """[n_configs]"""
+    places: Mapping[KernelConfig, int]
+    """Configuration -> its first place."""
     may_tie: bool
     """Whether some may be the same row of a query."""
     default: KernelConfig | None
@@ -99,6 +101,14 @@ def _table(asked: _Asked) -> ConfigTable:
         configs=configs,
         columns=columns,
         is_impossible=np.array([reason is not None for reason in reasons]),
+        places=_places(configs),
         may_tie=bool(is_same) or is_open,
         default=default_among(configs),
     )
+
+
+def _places(configs: Sequence[KernelConfig]) -> dict[KernelConfig, int]:
+    places: dict[KernelConfig, int] = {}
+    for place, config in enumerate(configs):
+        places.setdefault(config, place)
+    return places
