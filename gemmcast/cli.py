@@ -115,9 +115,8 @@ def llm(args: argparse.Namespace) -> Shown:
     if args.list:
         return cli_llm.list_gemms(args)
     with _open(args.model) as predictor:
-        texts = args.device or list(dict.fromkeys(one.name for one in predictor.devices))
-        devices = [predictor.device(_device(text)) for text in texts]
-        return cli_llm.show_costs(args, predictor, devices)
+        named = [predictor.device(_device(text)) for text in args.device or ()]
+        return cli_llm.show_costs(args, predictor, named or cli_llm.named_devices(predictor))
 
 
 def info(args: argparse.Namespace) -> Shown:

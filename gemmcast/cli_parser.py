@@ -22,8 +22,6 @@ _FAMILIES: Final = (
 _MODEL: Final = (
     "an .onnx file, or a node's model directory [default: the model that comes with gemmcast]"
 )
-_DEFAULT: Final = " [default: %(default)s]"
-_MAX_DIGITS: Final = 8
 _COMMANDS: Final = {
     "predict": "the cost of one GEMM with one configuration",
     "rank": "several configurations in the order of their cost",
@@ -103,12 +101,8 @@ def _add_choice(command: argparse.ArgumentParser) -> None:
 
 def _add_language_model(command: argparse.ArgumentParser) -> None:
     command.add_argument("config", type=Path, help="a Hugging Face config.json, or its folder")
-    tokens = "rows of a forward pass, one or several numbers"
-    command.add_argument(
-        "--tokens", default="1,16,256,4096", type=_numbers, help=f"{tokens}{_DEFAULT}"
-    )
-    tp = "GPUs that share each layer, one or several numbers"
-    command.add_argument("--tp", default="1", type=_numbers, help=f"{tp}{_DEFAULT}")
+    _add(command, "--tokens", "1,16,256,4096", "rows of a forward pass, one or several numbers")
+    _add(command, "--tp", "1", "GPUs that share each layer, one or several numbers")
     sequences = (
         "sequences that the tokens belong to; fewer than tokens are prompts [default: one for each "
         "token, as while decoding]"
@@ -126,14 +120,7 @@ def _add_language_model(command: argparse.ArgumentParser) -> None:
     command.add_argument("--list", action="store_true", help=list_)
 
 
-def _numbers(text: str) -> list[int]:
-    """`1,16,256`, each once."""
-    words = [word.strip() for word in text.split(",")]
-    if not all(word.isdecimal() and len(word) <= _MAX_DIGITS for word in words):
-        raise argparse.ArgumentTypeError(f"{text!r}: write whole numbers, as 1,16,256")
-    return list(dict.fromkeys(int(word) for word in words))
-
-
 def _add(command: argparse.ArgumentParser, name: str, default: str | float, help_: str) -> None:
     """An option whose help shows its default."""
-    command.add_argument(name, default=default, type=type(default), help=f"{help_}{_DEFAULT}")
+    text = f"{help_} [default: %(default)s]"
+    command.add_argument(name, default=default, type=type(default), help=text)
