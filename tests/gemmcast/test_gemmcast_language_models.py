@@ -255,6 +255,20 @@ def test_a_model_type_is_enough() -> None:
     assert gemms_of(config, tokens=1) == gemms_of(CONFIGS["llama-3.1-8b"], tokens=1)
 
 
+@pytest.mark.parametrize("model_type", ["qwen3_vl_moe_text", "qwen3_moe"])
+def test_the_text_part_of_a_multimodal_model(model_type: str) -> None:
+    text = changed("qwen3-30b-a3b", architectures=None, model_type=model_type)
+    quantization = {"quant_method": "fp8", "activation_scheme": "dynamic"}
+    config = {
+        "architectures": ["Qwen3VLMoeForConditionalGeneration"],
+        "text_config": text,
+        "quantization_config": quantization,
+    }
+    assert dtypes(config)["experts.down"] == ("fp8_e4m3", "grouped")
+    plain = {**config, "quantization_config": None}
+    assert gemms_of(plain, tokens=16) == gemms_of(CONFIGS["qwen3-30b-a3b"], tokens=16)
+
+
 def test_a_dtype_of_8_bits_leaves_router_and_logits() -> None:
     by_name = dtypes(CONFIGS["mixtral-8x7b"], dtype="fp8_e4m3")
     assert by_name["qkv"] == ("fp8_e4m3", "")
