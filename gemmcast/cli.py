@@ -1,4 +1,4 @@
-"""`gemmcast predict | rank | pick | info | models`: the embedded predictor from a shell.
+"""`gemmcast predict | rank | pick | llm | info | models`: the embedded predictor from a shell.
 
 The model is the one that comes with gemmcast; --model names an .onnx file or a node's model
 directory instead. With --json, a command prints one JSON
@@ -35,7 +35,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(argv: Sequence[str] | None) -> None:
     args = parse_arguments(argv)
-    commands = {"predict": predict, "rank": rank, "pick": pick, "info": info, "models": models}
+    commands = {
+        "predict": predict,
+        "rank": rank,
+        "pick": pick,
+        "llm": llm,
+        "info": info,
+        "models": models,
+    }
     values, text = commands[args.command](args)
     print(json_line(values) if args.json else text)
 
@@ -69,6 +76,17 @@ def pick(args: argparse.Namespace) -> Shown:
     from gemmcast import cli_ranking
 
     return cli_ranking.pick(args)
+
+
+def llm(args: argparse.Namespace) -> Shown:
+    """The GEMMs of a language model, or what they cost."""
+    from gemmcast import cli_llm
+
+    if args.list:
+        return cli_llm.list_gemms(args)
+    with _open(args.model) as predictor:
+        named = [predictor.device(_device(text)) for text in args.device or ()]
+        return cli_llm.show_costs(args, predictor, named or cli_llm.named_devices(predictor))
 
 
 def info(args: argparse.Namespace) -> Shown:

@@ -1,4 +1,4 @@
-"""The options of `gemmcast predict | rank | pick | info | models`.
+"""The options of `gemmcast predict | rank | pick | llm | info | models`.
 
 A wrong command line ends as every other bad input: one line `error: ...` on stderr and exit code 2.
 """
@@ -41,6 +41,7 @@ _COMMANDS: Final = {
     "predict": "the cost of one GEMM with one configuration",
     "rank": "configurations in the order of their cost",
     "pick": "the configuration to take, for one GEMM or a list",
+    "llm": "what the GEMMs of a language model cost: a layer and a forward pass, on each device",
     "info": "what a model is, and the devices that can be named",
     "models": "the models that come with gemmcast: what they may be asked, how wrong they are",
 }
@@ -100,7 +101,9 @@ def _parser() -> Parser:
         if name == "predict":
             for size in _SIZES:
                 command.add_argument(size, type=int)
-        if name != "info":
+        if name == "llm":
+            _add_language_model(command)
+        elif name != "info":
             _add_problem(command)
         if name == "predict":
             command.add_argument("--config", metavar=_CONFIG, help=_FAMILIES)
@@ -143,6 +146,27 @@ def _add_default(command: argparse.ArgumentParser) -> None:
 
 def _words(text: str) -> list[str]:
     return [word.strip() for word in text.split(",")]
+
+
+def _add_language_model(command: argparse.ArgumentParser) -> None:
+    command.add_argument("config", type=Path, help="a Hugging Face config.json, or its folder")
+    _add(command, "--tokens", "1,16,256,4096", "rows of a forward pass, one or several numbers")
+    _add(command, "--tp", "1", "GPUs that share each layer, one or several numbers")
+    sequences = (
+        "sequences that the tokens belong to; fewer than tokens are prompts [default: one for each "
+        "token, as while decoding]"
+    )
+    command.add_argument("--sequences", type=int, help=sequences)
+    _add(command, "--dtype", "bf16", "of what the configuration does not quantize")
+    family = (
+        "whose default computes the GEMMs that it can run [default: what the vendor's library "
+        "chooses]"
+    )
+    command.add_argument("--family", help=family)
+    device = "as for predict; may be repeated [default: every device of the model]"
+    command.add_argument("--device", action="append", help=device)
+    list_ = "print the GEMMs as CSV instead of their cost"
+    command.add_argument("--list", action="store_true", help=list_)
 
 
 def _add(command: argparse.ArgumentParser, name: str, default: str | float, help_: str) -> None:
