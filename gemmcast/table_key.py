@@ -7,6 +7,7 @@ compared. Knows no entry.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from importlib import metadata
 from math import isfinite
@@ -113,13 +114,20 @@ class TableKey:
         Raises:
             StaleTableError: a field differs; it names the field, both values and the way out.
         """
-        for name in (*IDENTITY, *VERSIONS):
-            then, now = getattr(self, name), getattr(here, name)
-            if None in (then, now) or then == now:
-                continue
-            rule = f"{source} was tuned with another {_WORDS[name]}, here is {now!r}"
-            way_out = "tune again here, or take it as it is: allow_stale=True (--allow-stale)"
-            raise StaleTableError(name, then, rule, way_out)
+        name = self.difference(here)
+        if name is None:
+            return
+        rule = f"{source} was tuned with another {_WORDS[name]}, here is {getattr(here, name)!r}"
+        way_out = "tune again here, or take it as it is: allow_stale=True (--allow-stale)"
+        raise StaleTableError(name, getattr(self, name), rule, way_out)
+
+    def difference(self, here: TableKey) -> str | None:
+        """The first field that differs; None where nothing that both sides know does."""
+        return _first_difference(self, here, (*IDENTITY, *VERSIONS))
+
+    def is_of(self, here: TableKey) -> bool:
+        """Whether the type of device is this one, whatever the versions."""
+        return _first_difference(self, here, IDENTITY) is None
 
     def check_same(self, other: TableKey) -> None:
         """Refuse to merge tables of different keys.
@@ -132,6 +140,14 @@ class TableKey:
             if mine != theirs:
                 rule = f"the other table has {theirs!r}: only tables of one key are merged"
                 raise InputError(name, mine, rule, "keep the two tables apart")
+
+
+def _first_difference(one: TableKey, other: TableKey, names: Sequence[str]) -> str | None:
+    for name in names:
+        then, now = getattr(one, name), getattr(other, name)
+        if None not in (then, now) and then != now:
+            return name
+    return None
 
 
 def with_installed_triton(key: TableKey) -> TableKey:

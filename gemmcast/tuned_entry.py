@@ -98,6 +98,16 @@ class TunedEntry:
         return operation_of(self.default)
 
     @property
+    def evidence(self) -> tuple[bool, int, float, str]:
+        """Orders entries for one problem: the largest is the best founded.
+
+        A measured gain before a predicted one, then more measured configurations, then the narrower
+        interval. The text decides between equals, so that the order of a merge does not matter.
+        """
+        width = (self.gain_high - self.gain_low) / self.gain
+        return self.verified, self.measured, -width, repr(self)
+
+    @property
     def keeps_default(self) -> bool:
         """Whether nothing is surely better than the default."""
         return self.winner == self.default

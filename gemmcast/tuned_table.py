@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from gemmcast import feasible, modeldir, tuned_json
 from gemmcast.config import KernelConfig
@@ -32,6 +32,8 @@ __all__ = ["Cost", "Looked", "StaleTableError", "TableKey", "TunedEntry", "Tuned
 
 Source = Literal["entry", "nearest", "model"]
 _layer_of = attrgetter("n", "k", "batch", "dtype", "layout", "alpha", "beta")
+Problem = tuple[Gemm, str]
+"""What a table has one entry for: a GEMM, and what is computed of it."""
 _Layer = tuple[object, ...]
 _SHOWN_LAYERS: Final = 5
 _REMEMBERED: Final = 65_536
@@ -145,9 +147,30 @@ class TunedTable:
         """
         return self._known.get((gemm, operation)) or self._found(gemm, operation)
 
+    def merged_with(self, *others: TunedTable) -> TunedTable:
+        """One table of several, such as those of several nodes.
+
+        Of the entries for one problem the best founded stays (`TunedEntry.evidence`), so the order
+        of the tables does not matter.
+
+        Raises:
+            InputError: the tables have different keys; it names the field and both values.
+        """
+        best: dict[Problem, TunedEntry] = {}
+        for table in (self, *others):
+            self.key.check_same(table.key)
+            for entry in table.entries:
+                rival = best.get(_problem_of(entry), entry)
+                best[_problem_of(entry)] = max(entry, rival, key=attrgetter("evidence"))
+        return TunedTable(self.key, best.values(), predictor=self.predictor)
+
     def to_json(self) -> str:
         """JSON that `from_json` reads; equal tables give equal text."""
         return tuned_json.to_json(self.key, self.entries)
+
+    def values(self) -> dict[str, Any]:
+        """What `to_json` writes, as JSON values."""
+        return tuned_json.values_of(self.key, self.entries)
 
     def write(self, path: str | Path) -> None:
         """Write the table as JSON, whole or not at all."""
@@ -199,17 +222,12 @@ class TunedTable:
         return InputError("gemm", str(gemm), rule, "tune it too, or give a Predictor")
 
     def _check_unique(self) -> None:
-        seen: set[tuple[Gemm, str]] = set()
+        seen: set[Problem] = set()
         for entry in self.entries:
-            if problem_of(entry) in seen:
+            if _problem_of(entry) in seen:
                 rule = "has two entries in one table"
-                raise InputError("gemm", str(entry.gemm), rule, "merge two tables instead")
-            seen.add(problem_of(entry))
-
-
-def problem_of(entry: TunedEntry) -> tuple[Gemm, str]:
-    """What a table has one entry for: the GEMM, and what is computed of it."""
-    return entry.gemm, entry.operation
+                raise InputError("gemm", str(entry.gemm), rule, "keep one, or merge two tables")
+            seen.add(_problem_of(entry))
 
 
 def _by_layer(entries: Iterable[TunedEntry]) -> dict[_Layer, dict[str, list[TunedEntry]]]:
@@ -223,6 +241,10 @@ def _by_layer(entries: Iterable[TunedEntry]) -> dict[_Layer, dict[str, list[Tune
 
 def _key_of(here: Device | TableKey) -> TableKey:
     return here if isinstance(here, TableKey) else with_installed_triton(TableKey.of(here))
+
+
+def _problem_of(entry: TunedEntry) -> Problem:
+    return entry.gemm, entry.operation
 
 
 def _order(entry: TunedEntry) -> tuple[object, ...]:
