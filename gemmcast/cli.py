@@ -1,4 +1,4 @@
-"""`gemmcast predict | rank | pick | info | models`: the embedded predictor from a shell.
+"""`gemmcast predict | rank | pick | lookup | info | models`: the embedded predictor from a shell.
 
 The model is the one that comes with gemmcast; --model names an .onnx file or a node's model
 directory instead. With --json, a command prints one JSON
@@ -49,7 +49,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(argv: Sequence[str] | None) -> None:
     args = parse_arguments(argv)
-    commands = {"predict": predict, "rank": rank, "pick": pick, "info": info, "models": models}
+    commands = {
+        "predict": predict,
+        "rank": rank,
+        "pick": pick,
+        "lookup": lookup,
+        "info": info,
+        "models": models,
+    }
     values, text = commands[args.command](args)
     print(json_line(values) if args.json else text)
 
@@ -99,6 +106,13 @@ def pick(args: argparse.Namespace) -> Shown:
     }
     first = f"{gemm} on {device}, lowest {args.objective}:  {best.config}"
     return values, "\n".join([first, *_ties(best), _show(best.prediction)])
+
+
+def lookup(args: argparse.Namespace) -> Shown:
+    """What a tuned table says to run."""
+    from gemmcast import cli_lookup
+
+    return cli_lookup.lookup(args, _gemm(args), _device(args.device), _open)
 
 
 def info(args: argparse.Namespace) -> Shown:

@@ -1,4 +1,4 @@
-"""The options of `gemmcast predict | rank | pick | info | models`.
+"""The options of `gemmcast predict | rank | pick | lookup | info | models`.
 
 A wrong command line ends as every other bad input: one line `error: ...` on stderr and exit code 2.
 """
@@ -26,6 +26,7 @@ _COMMANDS: Final = {
     "predict": "the cost of one GEMM with one configuration",
     "rank": "several configurations in the order of their cost",
     "pick": "the configuration with the lowest cost",
+    "lookup": "what a tuned table says to run",
     "info": "what a model is, and the devices that can be named",
     "models": "the models that come with gemmcast: what they may be asked, how wrong they are",
 }
@@ -64,6 +65,8 @@ def _parser() -> Parser:
         if name == "models":
             continue
         command.add_argument("--model", type=Path, help=_MODEL)
+        if name == "lookup":
+            _add_table(command)
         if name != "info":
             _add_problem(command)
         if name == "predict":
@@ -88,6 +91,16 @@ def _add_problem(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument("--device", help=f"{device} [default: the model's only device]")
     _add(command, "--cache", "cold", "cold, warm: whether the operands are in the L2 cache")
+
+
+def _add_table(command: argparse.ArgumentParser) -> None:
+    table = "a tuned table, or a node's model directory"
+    command.add_argument("table", type=Path, metavar="TABLE", help=table)
+    kernel = "where the table has several for a layer: grouped, scaled_block, ... or '' for none"
+    command.add_argument("--kernel", help=kernel)
+    _add(command, "--objective", "time", "of the table, where TABLE is a directory")
+    stale = "take a table of another device, or of other versions"
+    command.add_argument("--allow-stale", action="store_true", help=stale)
 
 
 def _add_choice(command: argparse.ArgumentParser) -> None:

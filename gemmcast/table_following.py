@@ -9,14 +9,18 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final, NamedTuple, Self
+from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
 from gemmcast import modeldir, tabledir
 from gemmcast.errors import InputError
 from gemmcast.follower import Follower
 from gemmcast.gemm import Gemm
-from gemmcast.table_key import TableKey, with_installed_triton
+from gemmcast.local_gpus import local_keys
+from gemmcast.table_key import TableKey, check_one_of, key_here
 from gemmcast.tuned_table import Looked, TunedTable
+
+if TYPE_CHECKING:
+    from gemmcast.predictor import Predictor
 
 log = logging.getLogger(__name__)
 
@@ -36,9 +40,11 @@ class TableFollower(Follower):
 
     Args:
         directory: a node's model directory (gemmcast/tabledir.py).
-        here: keys of the devices here; empty for the devices that the directory describes.
+        here: keys of the devices here; empty for those that agents have described in the directory,
+            or else the NVIDIA GPUs of this machine. Where nothing is known, nothing is compared.
         objective: of the table.
         allow_stale: take a table of other versions, or of another device where there is one only.
+        predictor: answers for layers without an entry.
         refresh_s: time between two looks.
 
     Raises:
@@ -53,13 +59,15 @@ class TableFollower(Follower):
         objective: str,
         *,
         allow_stale: bool = False,
+        predictor: Predictor | None = None,
         refresh_s: float = 0.2,
     ) -> None:
         super().__init__(directory / tabledir.CURRENT, refresh_s)
         self._directory = directory
-        self._here = here or _described(directory)
+        self._here = here or _described(directory) or local_keys()
         self._objective = objective
         self._allow_stale = allow_stale
+        self._predictor = predictor
         self._placed = self._newest()
         self.start()
 
@@ -70,13 +78,18 @@ class TableFollower(Follower):
         return self._placed.table
 
     @property
+    def is_compared(self) -> bool:
+        """Whether something is known of the devices here."""
+        return bool(self._here)
+
+    @property
     def version(self) -> str:
         """Its version in the registry."""
         return self._placed.version
 
-    def lookup(self, gemm: Gemm, operation: str | None = None) -> Looked:
+    def lookup(self, gemm: Gemm, kernel: str | None = None) -> Looked:
         """What to run for a GEMM, by the newest table: `TunedTable.lookup`."""
-        return self.table.lookup(gemm, operation)
+        return self.table.lookup(gemm, kernel)
 
     def __enter__(self) -> Self:
         return self
@@ -96,14 +109,15 @@ class TableFollower(Follower):
 
     def _newest(self) -> Placed:
         """The table for this machine."""
-        tables = _read_all(self._directory)
+        tables = read_all(self._directory)
         own = [one for one in tables if one.table.key.objective == self._objective]
         if not own:
             objectives = sorted({one.table.key.objective for one in tables})
             rule = f"no table in {self._directory} has it"
             way_out = f"name one of {', '.join(objectives) or 'none'}"
             raise InputError("objective", self._objective, rule, way_out)
-        return self._chosen(own)
+        chosen = self._chosen(own)
+        return Placed(chosen.table.with_model(self._predictor), chosen.version)
 
     def _chosen(self, tables: Sequence[Placed]) -> Placed:
         """The one that can be used here; one of this type of device before others."""
@@ -114,35 +128,30 @@ class TableFollower(Follower):
         if not own:
             # A stale table of this device explains more than one of another device.
             of_here = [one for one in tables if self._is_of_here(one.table.key)]
-            self._refuse((of_here or tables)[0].table.key)
+            stale = (of_here or tables)[0].table.key
+            check_one_of(stale, self._here, f"the table in {self._directory}")
         names = ", ".join(sorted({one.table.key.device for one in own}))
         rule = f"{self._directory} has tables for several devices"
         raise InputError("here", None, rule, f"give the device that runs the kernels: {names}")
 
     def _is_of_here(self, key: TableKey) -> bool:
-        return any(key.is_of(here) for here in self._here)
+        return not self._here or any(key.is_of(here) for here in self._here)
 
     def _fits(self, key: TableKey) -> bool:
-        return any(key.difference(here) is None for here in self._here)
-
-    def _refuse(self, key: TableKey) -> None:
-        """Raise StaleTableError for the device here that is most like the table's."""
-        alike = [here for here in self._here if key.is_of(here)]
-        key.check((alike or self._here)[0], f"the table in {self._directory}")
+        return not self._here or any(key.difference(here) is None for here in self._here)
 
 
 def _described(directory: Path) -> list[TableKey]:
     """The devices that agents have described in the directory."""
-    devices = modeldir.devices(directory)
-    if not devices:
-        rule = "describes no device"
-        way_out = "give the device that runs the kernels"
-        raise InputError("model directory", str(directory), rule, way_out)
-    return [with_installed_triton(TableKey.of(device)) for device in devices]
+    return [key_here(device) for device in modeldir.devices(directory)]
 
 
-def _read_all(directory: Path) -> list[Placed]:
-    """The current tables; a set that was displaced while it was read is read again."""
+def read_all(directory: Path) -> list[Placed]:
+    """The current tables of a directory; a set that is displaced meanwhile is read again.
+
+    Raises:
+        InputError: there are none, or a damaged one.
+    """
     for _ in range(_ATTEMPTS):
         current = tabledir.read_current(directory)
         try:

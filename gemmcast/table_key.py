@@ -150,12 +150,34 @@ def _first_difference(one: TableKey, other: TableKey, names: Sequence[str]) -> s
     return None
 
 
+def key_here(here: Device | TableKey) -> TableKey:
+    """What is known of this machine: of a device also the installed Triton. A key is itself."""
+    return here if isinstance(here, TableKey) else with_installed_triton(TableKey.of(here))
+
+
 def with_installed_triton(key: TableKey) -> TableKey:
     """The key with the Triton that is installed here, which is not imported for it."""
     try:
         return replace(key, triton=metadata.version("triton"))
     except metadata.PackageNotFoundError:
         return key
+
+
+def check_one_of(key: TableKey, here: Sequence[TableKey], source: str) -> None:
+    """Refuse a table that is stale for each device of a machine.
+
+    Args:
+        key: of the table.
+        here: the devices; empty where nothing is known of them, and nothing is compared.
+        source: the table's name, for messages.
+
+    Raises:
+        StaleTableError: as `TableKey.check`, for the device that is most like the table's.
+    """
+    if not here or any(key.difference(one) is None for one in here):
+        return
+    alike = [one for one in here if key.is_of(one)]
+    key.check((alike or here)[0], source)
 
 
 def _check_objective(objective: object) -> None:
