@@ -23,7 +23,7 @@ from gemmcast.tuned_table import Looked, NoEntryError, TunedTable
 if TYPE_CHECKING:
     from gemmcast.predictor import Predictor
 
-NOT_COMPARED = "not compared with a device: there is no NVIDIA GPU here, and no --device"
+NOTHING_HERE = "there is no NVIDIA GPU here, and no --device"
 
 
 def lookup(
@@ -61,7 +61,8 @@ def lookup(
     }
     lines = list(_lines(gemm, table.key, looked))
     if not is_compared:
-        lines.append(f"     {'stale tables are allowed' if args.allow_stale else NOT_COMPARED}")
+        reason = "stale tables are allowed" if args.allow_stale else NOTHING_HERE
+        lines.append(f"     not compared with a device: {reason}")
     return values, "\n".join(lines)
 
 

@@ -85,6 +85,7 @@ class TableFollower(Follower):
     @property
     def version(self) -> str:
         """Its version in the registry."""
+        self._keep_looking()
         return self._placed.version
 
     def lookup(self, gemm: Gemm, kernel: str | None = None) -> Looked:
