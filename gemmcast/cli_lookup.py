@@ -7,12 +7,13 @@ with other versions is refused, unless --allow-stale.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from gemmcast import device_names
+from gemmcast.cli_inputs import device_of, gemm_of, open_model
 from gemmcast.device import Device
 from gemmcast.gemm import Gemm
 from gemmcast.local_gpus import local_keys
@@ -20,29 +21,20 @@ from gemmcast.table_following import TableFollower, read_all
 from gemmcast.table_key import TableKey, check_one_of, key_here
 from gemmcast.tuned_table import Looked, NoEntryError, TunedTable
 
-if TYPE_CHECKING:
-    from gemmcast.predictor import Predictor
-
 NOTHING_HERE = "there is no NVIDIA GPU here, and no --device"
 
 
-def lookup(
-    args: argparse.Namespace,
-    gemm: Gemm,
-    device: Device | str | None,
-    open_model: Callable[[Path | None], Predictor],
-) -> tuple[dict[str, Any], str]:
+def lookup(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     """The answer of a table, or of the model for a layer that it does not have.
 
-    Args:
-        args: TABLE and the options about it.
-        gemm: the problem.
-        device: of --device: a description, or a name.
-        open_model: opens --model, which takes a while, if it is needed.
+    Returns:
+        What is printed with --json, and as text.
 
     Raises:
         InputError: no such table, a stale one, or nothing to run.
     """
+    gemm = gemm_of(args)
+    device = device_of(args.device)
     table, is_compared = _opened(args, device)
     try:
         looked = table.lookup(gemm, args.kernel)

@@ -15,10 +15,8 @@ from typing import Final
 
 from gemmcast.device import Device
 from gemmcast.errors import InputError
+from gemmcast.objective import Objective
 
-OBJECTIVES: Final = ("time", "energy", "edp")
-WATTS_OBJECTIVE: Final = "time-under-watts="
-"""Start of the objective that minimises time among kernels below a power: a number follows."""
 IDENTITY: Final = ("device", "mig", "compute_units", "power_limit_w")
 """What tells types of device apart (gemmcast/descriptions.py)."""
 VERSIONS: Final = ("driver", "cuda", "library", "kernel_set", "triton")
@@ -46,7 +44,7 @@ class TableKey:
     device: str
     """Name of the product, from the driver."""
     objective: str = "time"
-    """What was minimised: `time`, `energy`, `edp`, or `time-under-watts=W`."""
+    """What was minimised, as gemmcast/objective.py writes it."""
     mig: bool | None = None
     """Whether the device is a slice of a GPU."""
     compute_units: int | None = None
@@ -66,7 +64,9 @@ class TableKey:
 
     def __post_init__(self) -> None:
         _check_text("device", self.device)
-        _check_objective(self.objective)
+        _check_text("objective", self.objective)
+        # 400 and 400.0 watts are one objective.
+        object.__setattr__(self, "objective", str(Objective.parse(self.objective)))
         for name in VERSIONS:
             if getattr(self, name) is not None:
                 _check_text(name, getattr(self, name))
@@ -178,25 +178,6 @@ def check_one_of(key: TableKey, here: Sequence[TableKey], source: str) -> None:
         return
     alike = [one for one in here if key.is_of(one)]
     key.check((alike or here)[0], source)
-
-
-def _check_objective(objective: object) -> None:
-    if objective in OBJECTIVES:
-        return
-    if isinstance(objective, str) and objective.startswith(WATTS_OBJECTIVE):
-        watts = objective.removeprefix(WATTS_OBJECTIVE)
-        if _is_positive(watts):
-            return
-    way_out = f"use one of {', '.join(OBJECTIVES)}, {WATTS_OBJECTIVE}W"
-    raise InputError("objective", objective, "unknown objective", way_out)
-
-
-def _is_positive(text: str) -> bool:
-    try:
-        number = float(text)
-    except ValueError:
-        return False
-    return isfinite(number) and number > 0
 
 
 def _check_text(name: str, value: object) -> None:

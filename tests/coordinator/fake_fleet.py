@@ -15,7 +15,15 @@ from typing import Any
 import pyarrow as pa
 
 from coordinator.fleet.delivery import Delivery
-from coordinator.fleet.interface import Champions, Ended, Event, Fleet, Ready, Samples
+from coordinator.fleet.interface import (
+    Champions,
+    Ended,
+    Event,
+    Fleet,
+    Ready,
+    Samples,
+    TableChampions,
+)
 from coordinator.fleet.scheduler import Scheduler
 from coordinator.plan.schema import Plan
 from coordinator.samples.store import SampleStore
@@ -200,6 +208,7 @@ def make_scheduler(
     trainer: FakeTrainer | None = None,
     *,
     champions: Champions | None = None,
+    tables: TableChampions | None = None,
     cells: Sequence[Cell] | None = None,
     trained_rows: int = 0,
     now_s: Callable[[], float] | None = None,
@@ -212,6 +221,7 @@ def make_scheduler(
         as_fleet,
         trainer,
         champions=champions or trainer,
+        tables=tables,
         cells=cells,
         trained_rows=trained_rows,
         now_s=now_s or fleet.now_s,

@@ -23,6 +23,7 @@ from coordinator.plan.schema import Plan
 from coordinator.samples.store import SampleStore
 from gemmcast.cell import Cell
 from gemmcast.device import Device
+from gemmcast.tabledir import Shipped, version_of
 
 MakePlan = Callable[..., Plan]
 MakeFleet = Callable[..., FakeFleet]

@@ -12,11 +12,12 @@ import pytest
 
 from gemmcast import cli_lookup, modeldir, tabledir, tuned_table
 from gemmcast.cli import main
+from gemmcast.config import KernelConfig
 from gemmcast.device import Device
 from gemmcast.local_gpus import local_keys
 from gemmcast.table_key import TableKey
 from gemmcast.tuned_table import StaleTableError, TunedTable
-from tests.small_tables import KEY, WINNER, table
+from tests.small_tables import KEY, WINNER, gemm, table
 
 GEMM = ("1024", "4096", "--dtype", "fp8_e4m3", "--layout", "nt")
 VERSION = """NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.95.05  Release Build  (x)
@@ -103,18 +104,25 @@ def test_a_nodes_directory(ask: Ask, tmp_path: Path, gpu: Device) -> None:
     assert ask(tmp_path, 16, *GEMM, "--device", "h100")[0] == 0
 
 
-def test_a_layer_without_an_entry_falls_back_to_the_model(
-    ask: Ask, tmp_path: Path, power_model: bytes, gpu: Device
-) -> None:
-    model = tmp_path / "model.onnx"
-    model.write_bytes(power_model)
-    name = replace(KEY, device=gpu.name)
-    table(1, key=name).write(tmp_path / "a.json")
-    (tmp_path / "gpu.json").write_text(replace(gpu, arch="sm_90").to_json())
-    words = (tmp_path / "a.json", 16, 2048, 2048, "--dtype", "fp16", "--layout", "nt")
-    code, out, err = ask(*words, "--model", model, "--kernel", "", "--allow-stale")
+def test_a_layer_without_an_entry_falls_back_to_the_model(ask: Ask, tmp_path: Path) -> None:
+    """The model that comes with gemmcast, among what the families of the table make."""
+    library = KernelConfig(family="cublaslt", kernel="default")
+    layer = gemm(16, dtype="bf16")
+    table(16, gemm=layer, default=library, winner=library).write(tmp_path / "lt.json")
+    words = (16, 2048, 2048, "--dtype", "bf16", "--layout", "nt")
+    values = values_of(ask(tmp_path / "lt.json", *words, "--json")[1])
+    assert (values["source"], values["entry"]) == ("model", None)
+    assert values["config"]["family"] == "cublaslt"
+    assert values["prediction"]["runtime_us"] > 0
+    out = ask(tmp_path / "lt.json", *words)[1]
+    assert out.splitlines()[1] == "     no entry for this layer: the model's cautious pick"
+
+
+def test_a_layer_that_no_family_of_the_table_can_run(ask: Ask, path: Path) -> None:
+    """The block-scaled kernel needs multiples of 16."""
+    code, out, err = ask(path, 16, 1000, 4096, *GEMM[2:])
     assert (code, out) == (2, "")
-    assert "families" in err
+    assert "multiple of 16 as n, not 1000" in err
 
 
 @pytest.mark.parametrize(
