@@ -184,7 +184,7 @@ class TunedTable:
             Path(directory), keys, objective, allow_stale=allow_stale, predictor=predictor
         )
 
-    def lookup(self, gemm: Gemm, kernel: str | None = None) -> Looked:
+    def lookup(self, gemm: Gemm, operation: str | None = None) -> Looked:
         """What to run for a GEMM.
 
         Its own entry; else that of its layer with the nearest number of rows, as engines choose
@@ -192,14 +192,14 @@ class TunedTable:
 
         Args:
             gemm: the problem.
-            kernel: what is meant, as `TunedEntry.kernel`; needed where the table has several for
-                the layer.
+            operation: what is computed, as `TunedEntry.operation`; needed where the table has
+                several for the layer.
 
         Raises:
             NoEntryError: the table has no entry for the layer, and there is no predictor.
-            InputError: `kernel` is needed, or what `Predictor.pick` raises.
+            InputError: `operation` is needed, or what `Predictor.pick` raises.
         """
-        return self._known.get((gemm, kernel)) or self._found(gemm, kernel)
+        return self._known.get((gemm, operation)) or self._found(gemm, operation)
 
     def with_model(self, predictor: Predictor | None, device: Device | None = None) -> TunedTable:
         """The table with a predictor for layers without an entry.
@@ -243,46 +243,45 @@ class TunedTable:
         """Every entry's answer is made before it is needed: a look-up takes a microsecond."""
         for entry in self.entries:
             looked = Looked(config=entry.winner, source="entry", entry=entry)
-            self._known[entry.gemm, entry.kernel] = looked
-            if len(self._layers.kernels_of(entry.gemm)) == 1:
+            self._known[entry.gemm, entry.operation] = looked
+            if len(self._layers.operations_of(entry.gemm)) == 1:
                 self._known[entry.gemm, None] = looked
 
-    def _found(self, gemm: Gemm, kernel: str | None) -> Looked:
+    def _found(self, gemm: Gemm, operation: str | None) -> Looked:
         """The answer for a GEMM without an entry, which is remembered."""
-        entry = self._layers.nearest(gemm, kernel)
+        entry = self._layers.nearest(gemm, operation)
         if entry is not None:
             looked = Looked(config=entry.winner, source="nearest", entry=entry)
         else:
-            looked = self._picked(gemm, kernel)
+            looked = self._picked(gemm, operation)
         if len(self._known) < self._most_known:
-            self._known[gemm, kernel] = looked
+            self._known[gemm, operation] = looked
         return looked
 
-    def _picked(self, gemm: Gemm, kernel: str | None) -> Looked:
+    def _picked(self, gemm: Gemm, operation: str | None) -> Looked:
         """The model's cautious pick, among what the families of the table make."""
         if self._predictor is None:
             rule = "the table has no entry for its n x k, dtype and layout"
             way_out = f"tune it too, or give a Predictor; it has {self._layers.names()}"
             raise NoEntryError("gemm", str(gemm), rule, way_out)
-        families = self._families(gemm, kernel)
+        families = self._families(gemm, operation)
         choice = self._predictor.pick(
             gemm, objective=self.key.objective, device=self._device, families=families
         )
         return Looked(config=choice.config, source="model", prediction=choice.prediction)
 
-    def _families(self, gemm: Gemm, kernel: str | None) -> list[str]:
-        """Where a table has entries of one kernel only, that is what is meant."""
-        kernels = self._layers.kernels if kernel is None else [kernel]
-        if len(kernels) > 1:
-            names = ", ".join(repr(name) for name in kernels)
-            rule = f"the table has entries of several, and none for {gemm}"
-            raise InputError("kernel", kernel, rule, f"name one of {names}")
+    def _families(self, gemm: Gemm, operation: str | None) -> list[str] | None:
+        """What makes candidates: the Triton kernel of the operation, else the families of the table;
+        of an empty one all."""
+        if operation is None:
+            operation = self._layers.only_operation(gemm)
+        if operation:
+            return [f"triton:{operation}"]
         families: dict[str, None] = {}
         for entry in self.entries:
-            if entry.kernel in kernels:
-                for config in (entry.default, entry.winner):
-                    families[f"{config.family}:{entry.kernel}".rstrip(":")] = None
-        return list(families)
+            if not entry.operation:
+                families |= dict.fromkeys((entry.default.family, entry.winner.family))
+        return list(families) or None
 
     def _check_unique(self) -> None:
         seen: set[Problem] = set()
@@ -294,11 +293,11 @@ class TunedTable:
 
 
 def _problem_of(entry: TunedEntry) -> Problem:
-    return entry.gemm, entry.kernel
+    return entry.gemm, entry.operation
 
 
 def _order(entry: TunedEntry) -> tuple[object, ...]:
-    return entry.kernel, *_sorted_by(entry.gemm)
+    return entry.operation, *_sorted_by(entry.gemm)
 
 
 def _bytes_of(path: Path) -> bytes:
