@@ -1,4 +1,4 @@
-"""`gemmcast predict | rank | pick | llm | info | models`: the embedded predictor from a shell.
+"""`gemmcast predict | rank | pick | llm | lookup | info | models`: the embedded predictor from a shell.
 
 The model is the one that comes with gemmcast; --model names an .onnx file or a node's model
 directory instead. With --json, a command prints one JSON
@@ -40,6 +40,7 @@ def _run(argv: Sequence[str] | None) -> None:
         "rank": rank,
         "pick": pick,
         "llm": llm,
+        "lookup": lookup,
         "info": info,
         "models": models,
     }
@@ -84,9 +85,16 @@ def llm(args: argparse.Namespace) -> Shown:
 
     if args.list:
         return cli_llm.list_gemms(args)
-    with _open(args.model) as predictor:
-        named = [predictor.device(_device(text)) for text in args.device or ()]
+    with open_model(args.model) as predictor:
+        named = [predictor.device(device_of(text)) for text in args.device or ()]
         return cli_llm.show_costs(args, predictor, named or cli_llm.named_devices(predictor))
+
+
+def lookup(args: argparse.Namespace) -> Shown:
+    """What a tuned table says to run."""
+    from gemmcast import cli_lookup
+
+    return cli_lookup.lookup(args)
 
 
 def info(args: argparse.Namespace) -> Shown:

@@ -1,4 +1,4 @@
-"""The options of `gemmcast predict | rank | pick | llm | info | models`.
+"""The options of `gemmcast predict | rank | pick | llm | lookup | info | models`.
 
 A wrong command line ends as every other bad input: one line `error: ...` on stderr and exit code 2.
 """
@@ -37,11 +37,22 @@ _DEFAULT: Final = (
     "[default: the library's or the engine's]"
 )
 _TOP: Final = "print only the first TOP, 8 where candidates are made [default: all]"
+_TABLE: Final = "a tuned table, or a node's model directory"
+_OPERATION: Final = (
+    "what is computed, where the table has several for a layer: grouped, scaled_block, or '' for a "
+    "plain GEMM"
+)
+_HERE: Final = (
+    "the device that runs the kernels: words of its name, or a file with its description in JSON "
+    "[default: the devices of the node's directory, or the NVIDIA GPUs of this machine]"
+)
+_STALE: Final = "take a table that was tuned on another device, or with other versions"
 _COMMANDS: Final = {
     "predict": "the cost of one GEMM with one configuration",
     "rank": "configurations in the order of their cost",
     "pick": "the configuration to take, for one GEMM or a list",
     "llm": "what the GEMMs of a language model cost: a layer and a forward pass, on each device",
+    "lookup": "what a tuned table says to run",
     "info": "what a model is, and the devices that can be named",
     "models": "the models that come with gemmcast: what they may be asked, how wrong they are",
 }
@@ -98,13 +109,19 @@ def _parser() -> Parser:
         if name == "models":
             continue
         command.add_argument("--model", type=Path, help=_MODEL)
-        if name == "predict":
+        if name == "lookup":
+            command.add_argument("table", type=Path, metavar="TABLE", help=_TABLE)
+        if name in ("predict", "lookup"):
             for size in _SIZES:
                 command.add_argument(size, type=int)
         if name == "llm":
             _add_language_model(command)
         elif name != "info":
-            _add_problem(command)
+            _add_gemm(command)
+        if name == "lookup":
+            _add_table(command)
+        elif name not in ("info", "llm"):
+            _add_device(command)
         if name == "predict":
             command.add_argument("--config", metavar=_CONFIG, help=_FAMILIES)
         if name in ("rank", "pick"):
@@ -116,17 +133,27 @@ def _parser() -> Parser:
     return parser
 
 
-def _add_problem(command: argparse.ArgumentParser) -> None:
+def _add_gemm(command: argparse.ArgumentParser) -> None:
     _add(command, "--dtype", "fp32", ", ".join(DTYPES))
     _add(command, "--layout", "nn", f"{', '.join(LAYOUTS)}: A, then B; t is stored transposed")
     _add(command, "--batch", 1, "independent products of one shape")
     _add(command, "--beta", 0.0, "C = A·B + beta · C")
+
+
+def _add_device(command: argparse.ArgumentParser) -> None:
     device = (
         "a device of the model by name or words of it, such as h100 or h100-sxm, or a file with a "
         "device description in JSON"
     )
     command.add_argument("--device", help=f"{device} [default: the model's only device]")
     _add(command, "--cache", "cold", "cold, warm: whether the operands are in the L2 cache")
+
+
+def _add_table(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--operation", help=_OPERATION)
+    _add(command, "--objective", "time", "of the table, where TABLE is a directory")
+    command.add_argument("--device", help=_HERE)
+    command.add_argument("--allow-stale", action="store_true", help=_STALE)
 
 
 def _add_choice(command: argparse.ArgumentParser) -> None:
