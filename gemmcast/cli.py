@@ -1,4 +1,4 @@
-"""`gemmcast predict | rank | pick | info | models`: the embedded predictor from a shell.
+"""`gemmcast predict | rank | pick | info | models | export`: the embedded predictor from a shell.
 
 The model is the one that comes with gemmcast; --model names an .onnx file or a node's model
 directory instead. With --json, a command prints one JSON
@@ -49,7 +49,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(argv: Sequence[str] | None) -> None:
     args = parse_arguments(argv)
-    commands = {"predict": predict, "rank": rank, "pick": pick, "info": info, "models": models}
+    commands = {
+        "predict": predict,
+        "rank": rank,
+        "pick": pick,
+        "info": info,
+        "models": models,
+        "export": export,
+    }
     values, text = commands[args.command](args)
     print(json_line(values) if args.json else text)
 
@@ -122,6 +129,13 @@ def models(_args: argparse.Namespace) -> Shown:
     from gemmcast.cli_models import list_models
 
     return list_models()
+
+
+def export(args: argparse.Namespace) -> Shown:
+    """Tuned tables as files of runtimes."""
+    from gemmcast import cli_export
+
+    return cli_export.export(args)
 
 
 def prediction_text(gemm: Gemm, config: KernelConfig, device: Device, cost: Prediction) -> str:

@@ -1,4 +1,4 @@
-"""The options of `gemmcast predict | rank | pick | info | models`.
+"""The options of `gemmcast predict | rank | pick | info | models | export`.
 
 A wrong command line ends as every other bad input: one line `error: ...` on stderr and exit code 2.
 """
@@ -22,12 +22,18 @@ _FAMILIES: Final = (
 _MODEL: Final = (
     "an .onnx file, or a node's model directory [default: the model that comes with gemmcast]"
 )
+EXPORT_FORMATS: Final = (
+    *("vllm-moe", "vllm-block", "sglang-moe", "sglang-block"),
+    *("t4", "c-header", "cublaslt", "cutlass-profiler"),
+)
+"""As gemmcast/exports/formats.py has them, which --help does not load."""
 _COMMANDS: Final = {
     "predict": "the cost of one GEMM with one configuration",
     "rank": "several configurations in the order of their cost",
     "pick": "the configuration with the lowest cost",
     "info": "what a model is, and the devices that can be named",
     "models": "the models that come with gemmcast: what they may be asked, how wrong they are",
+    "export": "tuned tables as the files that runtimes read",
 }
 
 
@@ -61,7 +67,9 @@ def _parser() -> Parser:
     for name, help_ in _COMMANDS.items():
         command = commands.add_parser(name, help=help_, description=help_)
         command.add_argument("--json", action="store_true", help="print one JSON object")
-        if name == "models":
+        if name == "export":
+            _add_export(command)
+        if name in ("models", "export"):
             continue
         command.add_argument("--model", type=Path, help=_MODEL)
         if name != "info":
@@ -94,6 +102,21 @@ def _add_choice(command: argparse.ArgumentParser) -> None:
     _add(command, "--objective", "time", ", ".join(get_args(Objective)))
     command.add_argument("--configs-file", type=Path, help="a JSON list of configurations")
     command.add_argument("configs", nargs="*", metavar=_CONFIG)
+
+
+def _add_export(command: argparse.ArgumentParser) -> None:
+    command.add_argument("tables", type=Path, nargs="+", metavar="TABLE", help="a tuned table")
+    formats = ", ".join(EXPORT_FORMATS)
+    command.add_argument("--format", required=True, help=f"{formats} (docs/exports.md)")
+    command.add_argument("--out", type=Path, required=True, help="folder for the files")
+    command.add_argument("--kernel", help="Triton kernel whose entries an engine's file gets")
+    mixture = command.add_argument_group("of a fused MoE layer, as it is on one device")
+    mixture.add_argument("--experts", type=int, help="number of experts")
+    mixture.add_argument("--top-k", type=int, help="experts that each token goes to")
+    mixture.add_argument("--intermediate", type=int, help="columns of an expert's down projection")
+    decides = "gate_up, down: the product that decides; both: what both agree on, else the default"
+    mixture.add_argument("--decides", default="both", help=f"{decides} [default: %(default)s]")
+    mixture.add_argument("--block-shape", metavar="N,K", help="elements that share a scale")
 
 
 def _add(command: argparse.ArgumentParser, name: str, default: str | float, help_: str) -> None:
