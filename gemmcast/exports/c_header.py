@@ -75,7 +75,7 @@ def c_string(text: str) -> str:
     """A text as a C string literal, in ASCII."""
     letters = []
     for byte in text.encode():
-        # a question mark could begin a trigraph
+        # A question mark could begin a trigraph
         is_plain = 0x20 <= byte < 0x7F and byte not in b'"\\?'
         letters.append(chr(byte) if is_plain else f"\\{byte:03o}")
     return f'"{"".join(letters)}"'
@@ -87,7 +87,7 @@ def _head(table: TunedTable) -> list[str]:
     for field in KEY_LINES:
         value = getattr(table.key, field)
         if value is not None:
-            # a name must not end the comment
+            # A name must not end the comment
             lines.append(f"   {field}: {c_string(str(value)).replace('*/', '* /')}")
     return [*lines, "*/"]
 

@@ -75,7 +75,7 @@ def vllm_moe(table: TunedTable, options: ExportOptions) -> Export:
     """The file of vLLM, with the version of Triton inside."""
     layer, notes = _layer(table, options)
     device = device_words(table.key.device)
-    # vLLM calls the whole family so
+    # The whole family has one name in vLLM
     if "H200" in device.split("_"):
         device = "NVIDIA_H200"
     name = _file_name(layer, options, device, separator=",")
@@ -101,7 +101,7 @@ def _layer(table: TunedTable, options: ExportOptions) -> tuple[_Layer, tuple[str
     left_out = LeftOut()
     layer: _Layer = defaultdict(list)
     products = set()
-    # gate_up before down: its default stands where they disagree
+    # `gate_up` comes before `down`: its default stands where they disagree
     for entry in sorted(table.entries, key=lambda entry: mixture.product(entry.gemm) == "down"):
         reason = _why_not(entry, mixture, options)
         if reason:

@@ -32,14 +32,14 @@ WAY_OUT: Final = "use plan() without algorithms there, or tune again here"
 class Algorithm(Protocol):
     """What is read and set of nvmath.linalg.advanced.Algorithm."""
 
-    algorithm_id: Any
-    tile: Any
-    stages: Any
-    split_k: Any
-    cta_swizzling: Any
-    custom_option: Any
-    cluster_shape: Any
-    reduction_scheme: Any
+    algorithm_id: int
+    tile: object
+    stages: object
+    split_k: int
+    cta_swizzling: int
+    custom_option: int
+    cluster_shape: object
+    reduction_scheme: int
     capabilities: Any
 
 

@@ -46,7 +46,8 @@ def t4(table: TunedTable, options: ExportOptions) -> Export:
         if not measured:
             left_out.reasons["it was not measured"] += 1
         for config, cost in measured:
-            results.append(_result(entry, config, cost, objectives, options.timestamp))
+            result = _result(entry, config, cost)
+            results.append({"timestamp": options.timestamp, **result, "objectives": objectives})
     if not results:
         raise left_out.nothing_left(table, "T4 has measurements only: tune by measuring")
     metadata = {"program": PROGRAM, "constants": _constants(table), "table": asdict(table.key)}
@@ -70,11 +71,9 @@ def _measured(entry: TunedEntry) -> Iterator[tuple[KernelConfig, Cost]]:
         yield entry.winner, entry.winner_measured
 
 
-def _result(
-    entry: TunedEntry, config: KernelConfig, cost: Cost, objectives: list[str], timestamp: str
-) -> Mapping[str, object]:
-    assert cost.runtime_us is not None
-    runtime_ms = cost.runtime_us / US_PER_MS
+def _result(entry: TunedEntry, config: KernelConfig, cost: Cost) -> Mapping[str, object]:
+    """What was measured of one configuration."""
+    runtime_ms = (cost.runtime_us or 0.0) / US_PER_MS
     measurements: list[Mapping[str, object]] = []
     measurements.append({"name": "time", "value": runtime_ms, "unit": "ms"})
     for name, unit in UNITS.items():
@@ -82,11 +81,9 @@ def _result(
         if value is not None:
             measurements.append({"name": name, "value": value, "unit": unit})
     return {
-        "timestamp": timestamp,
         "configuration": {**asdict(entry.gemm), **asdict(config)},
         "times": {"runtimes": [runtime_ms]},
         "invalidity": "correct",
         "correctness": 1,
         "measurements": measurements,
-        "objectives": objectives,
     }
