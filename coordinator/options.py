@@ -96,7 +96,9 @@ ImportFile = Annotated[
 ImportFormat = Annotated[
     str | None,
     typer.Option(
-        "--format", help="aiconfigurator, t4, csv or parquet", show_default="by the file's content"
+        "--format",
+        help="aiconfigurator, t4, csv, parquet, tunableop or cutlass-profiler",
+        show_default="by the file's content",
     ),
 ]
 DeviceFile = Annotated[
@@ -109,7 +111,11 @@ DeviceFile = Annotated[
 ]
 Constants = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="COLUMN=VALUE", help="a value for all T4 results; repeatable"),
+    typer.Option(
+        "--set",
+        metavar="COLUMN=VALUE",
+        help="a value for all rows of t4, tunableop or cutlass-profiler; repeatable",
+    ),
 ]
 ExportFile = Annotated[
     Path,

@@ -1,4 +1,4 @@
-"""`gemmcast predict | rank | pick | llm | lookup | info | models`: the embedded predictor from a shell.
+"""`gemmcast COMMAND`: the embedded predictor, and what was tuned, from a shell.
 
 The model is the one that comes with gemmcast; --model names an .onnx file or a node's model
 directory instead. With --json, a command prints one JSON
@@ -43,6 +43,7 @@ def _run(argv: Sequence[str] | None) -> None:
         "lookup": lookup,
         "info": info,
         "models": models,
+        "export": export,
     }
     values, text = commands[args.command](args)
     print(json_line(values) if args.json else text)
@@ -118,6 +119,13 @@ def models(_args: argparse.Namespace) -> Shown:
     from gemmcast.cli_models import list_models
 
     return list_models()
+
+
+def export(args: argparse.Namespace) -> Shown:
+    """Tuned tables as files of runtimes."""
+    from gemmcast import cli_export
+
+    return cli_export.export(args)
 
 
 def prediction_text(gemm: Gemm, config: KernelConfig, device: Device, cost: Prediction) -> str:

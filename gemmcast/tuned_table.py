@@ -271,8 +271,8 @@ class TunedTable:
         return Looked(config=choice.config, source="model", prediction=choice.prediction)
 
     def _families(self, gemm: Gemm, operation: str | None) -> list[str] | None:
-        """What makes candidates: the Triton kernel of the operation, else the families of the table;
-        of an empty one all."""
+        """What makes candidates: the Triton kernel of the operation, else the families of the
+        table; of an empty one all."""
         if operation is None:
             operation = self._layers.only_operation(gemm)
         if operation:
