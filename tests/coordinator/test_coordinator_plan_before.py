@@ -33,6 +33,7 @@ NEWER = {
     "holes-int8.toml",
     "triton.toml",
     "triton-again.toml",
+    "triton-tuning.toml",
     "triton-kernel.toml",
 }
 """Plans written with schema 4."""
