@@ -1,6 +1,6 @@
 """How sure a health check is: faults mixed into the readings of boards that are well.
 
-    .venv/bin/python benchmarks/health_curves.py [--checks 200] [--healthy 4000] [--json]
+    .venv/bin/python benchmarks/health_curves.py [--checks 200] [--healthy 4000]
 
 Recorded boards that have measured the same cells stand for a fleet. A check draws a board, and some
 of its cells as a check has them; a fault is mixed into its rows, and it is judged as the product
@@ -56,7 +56,7 @@ SWEEP = ("h100_sxm",)
 CELLS = {"compute": 16, "memory": 8, "small": 11}
 """Kind -> cells of a check (coordinator/health/cells.py)."""
 SWEEP_ROWS = 300
-OTHER_ROWS = 4_000
+OTHER_ROWS = 1_500
 FOLLOWS = {"compute": 1.0, "memory": 0.3, "small": 0.5}
 """How far the assumed faults let runtimes follow the clock."""
 THERMAL = 0x20
@@ -150,19 +150,14 @@ def main() -> None:
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--checks", type=int, default=200, help="of each fault and setting")
     parser.add_argument("--healthy", type=int, default=4000, help="checks without a fault")
+    parser.add_argument("--settings", nargs="+", choices=list(SETTINGS), default=list(SETTINGS))
     parser.add_argument("--json", action="store_true", help="one JSON object on the last line")
     args = parser.parse_args()
     predictor = Predictor()
-    settings = {
-        "sisters": shared_checks(_tables(SISTERS)),
-        "alone": alone_checks(_tables(EXAM)),
-        "sweep": sweep_checks(_tables(SWEEP)),
-    }
     results: dict[str, dict[str, dict[str, float]]] = {}
-    for setting, checks in settings.items():
-        # A check of the last setting takes as long as five of the others.
-        healthy_count = args.healthy // 4 if setting == "sweep" else args.healthy
-        results[setting] = curves(checks, predictor, args.checks, healthy_count)
+    for setting in args.settings:
+        checks = SETTINGS[setting]()
+        results[setting] = curves(checks, predictor, args.checks, args.healthy)
         if not args.json:
             _show(setting, results[setting])
     if args.json:
@@ -271,8 +266,15 @@ def _show(setting: str, shares: dict[str, dict[str, float]]) -> None:
     print(f"{setting:28}{'checks':>8}{'found %':>10}{'named %':>10}")
     for name, figures in shares.items():
         percents = f"{100 * figures['found']:10.2f}{100 * figures['named']:10.2f}"
-        print(f"  {name:26}{figures['checks']:8.0f}{percents}")
+        print(f"  {name:26}{figures['checks']:8.0f}{percents}", flush=True)
 
+
+SETTINGS = {
+    "sisters": lambda: shared_checks(_tables(SISTERS)),
+    "alone": lambda: alone_checks(_tables(EXAM)),
+    "sweep": lambda: sweep_checks(_tables(SWEEP)),
+}
+"""Name -> makes its checks."""
 
 if __name__ == "__main__":
     run_script(main)

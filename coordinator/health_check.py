@@ -26,7 +26,7 @@ from coordinator.health.findings import Verdict
 from coordinator.health.judge import judge
 from coordinator.health.record import HealthRecord
 from coordinator.health.reference import read_reference
-from coordinator.health.screen import predictor_of
+from coordinator.health.screen import newest_of_each, predictor_of
 from coordinator.plan.schema import Plan
 from coordinator.samples.export import write_files
 from coordinator.samples.store import SampleStore
@@ -102,7 +102,8 @@ def check_samples(place: Workspace, store: str | None) -> HealthCheck:
         place.must_exist()
     record = HealthRecord.read(place.health)
     samples = SampleStore.open(store or place.samples, create=False).read()
-    verdicts = judge(record.without_sick(samples), predictor_of(place), model_alone=False)
+    newest = newest_of_each(record.without_sick(samples))
+    verdicts = judge(newest, predictor_of(place), model_alone=False)
     record = record.after_run(verdicts)
     record.write(place.health)
     return HealthCheck(verdicts=verdicts, record=record, file=None, left=0)

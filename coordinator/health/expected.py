@@ -31,9 +31,11 @@ DESCRIPTORS: Final = (
     "idle_power_w",
     "l2_gbps",
 )
-PROBLEM: Final = ("m", "n", "k", "batch", "beta", "dtype", "layout", "cache", "device_kind")
-INTERVAL: Final = 3.29
-"""Standard deviations in an interval that holds 90 %."""
+COLUMNS: Final = (
+    *("m", "n", "k", "batch", "beta", "dtype", "layout", "cache", "device_kind"),
+    *("family", "kernel", *KNOBS),
+)
+"""What a query holds besides."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,33 +43,27 @@ class Expected:
     """What a model says of some rows."""
 
     log_us: Numbers
-    """[n_rows] of the runtime; NaN where the model does not know the dtype on this type."""
-    doubt: Numbers
-    """[n_rows] standard deviation that the type adds: 0 for a type of the training rows."""
+    """[n_rows] of the runtime; NaN where the model does not know the dtype or kind of device."""
+    is_trusted: bool
+    """Whether the model was trained on this type. Otherwise it says how a runtime depends on the
+    shape, and not how fast such a board is."""
 
 
 def expected(table: pa.Table, predictor: Predictor) -> Expected:
     """The answers of a model for rows of one type of device, in the sample schema."""
     count = len(table)
     kinds = {device.kind for device in predictor.devices}
-    if table["device_kind"][0].as_py() not in kinds:
-        # A model of GPUs says nothing of a CPU.
-        return Expected(np.full(count, np.nan), np.zeros(count))
+    if not count or table["device_kind"][0].as_py() not in kinds:
+        return Expected(np.full(count, np.nan), is_trusted=False)
     device, is_known = _type_of(table, predictor)
-    names = [*PROBLEM, "family", "kernel", *KNOBS]
-    columns: dict[str, list[Any]] = table.select(names).to_pydict()
-    peaks = [device.peak_tflops.get(dtype) for dtype in columns["dtype"]]
-    unknown = np.array([not peak for peak in peaks], dtype=bool)
-    columns["peak_tflops"] = [peak or 1.0 for peak in peaks]
+    columns: dict[str, list[Any]] = table.select(COLUMNS).to_pydict()
+    peaks = np.array([device.peak_tflops.get(dtype, np.nan) for dtype in columns["dtype"]])
+    columns["peak_tflops"] = np.nan_to_num(peaks, nan=1.0).tolist()
     for name in DESCRIPTORS:
         columns[name] = [getattr(device, name)] * count
     answers = predictor.predict_rows(query.from_columns(columns))
-    place = predictor.outputs.index(RUNTIME)
-    low, high = (answers[name][:, place] for name in query.INTERVALS)
     log_us = np.log(answers[RUNTIME].astype(np.float64))
-    log_us[unknown] = np.nan
-    doubt = np.zeros(count) if is_known else np.log(high / low).astype(np.float64) / INTERVAL
-    return Expected(log_us, doubt)
+    return Expected(np.where(np.isnan(peaks), np.nan, log_us), is_known)
 
 
 def _type_of(table: pa.Table, predictor: Predictor) -> tuple[Device, bool]:

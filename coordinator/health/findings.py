@@ -81,7 +81,8 @@ class Verdict:
         if self.findings:
             return [f"{self.board} {finding.text}" for finding in self.findings]
         if not self.is_judged:
-            return [f"{self.board} ({self.device}) is not judged: {self.cells} cells are too few"]
+            cells = f"{self.cells} cells that neither a sister nor the model knows"
+            return [f"{self.board} ({self.device}) is not judged: it has {cells}"]
         return [f"{self.board} ({self.device}) is well: {self._evidence()}"]
 
     def _evidence(self) -> str:

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from coordinator.health.expected import Expected, expected
+from coordinator.health.expected import expected
 from coordinator.health.findings import KIND_NAMES, Finding, Verdict
 from coordinator.health.outcomes import outcomes_of
 from coordinator.health.readings import Mask, Numbers, column, medians, numbers, readings_of
@@ -96,7 +96,8 @@ class _Type:
         self._rows = rows
         self._whole = pa.concat_tables([rows, others])
         self._readings = readings_of(self._whole)
-        self._expected = self._of_model(predictor)
+        read = self._whole.take(pa.array(self._readings.row))
+        self._expected = expected(read, predictor)
         self._model_alone = model_alone
         self._time = TIME[rows["device_kind"][0].as_py() or "cuda"]
         self._moments = column(self._whole["measured_at"])
@@ -111,11 +112,6 @@ class _Type:
         outcomes = outcomes_of(self._whole)
         boards = sorted(set(self._rows["device_uuid"].to_pylist()))
         return [self._verdict(board, outcomes.findings(board)) for board in boards]
-
-    def _of_model(self, predictor: Predictor) -> Expected:
-        if not len(self._readings):
-            return Expected(np.empty(0), np.empty(0))
-        return expected(self._whole.take(pa.array(self._readings.row)), predictor)
 
     def _verdict(self, board: str, outcomes: list[Finding]) -> Verdict:
         rows = self._rows.filter(pc.equal(self._rows["device_uuid"], board))
@@ -171,8 +167,9 @@ class _Type:
         return self._readings.raw_log_us - self._expected.log_us
 
     def _against_model(self, board: str, of_kind: Mask, spread: Spread) -> Shift | None:
-        own = of_kind & (self._readings.board == board)
-        return against_model(self._over_model, own, self._expected.doubt, spread)
+        if not self._expected.is_trusted:
+            return None
+        return against_model(self._over_model[of_kind & (self._readings.board == board)], spread)
 
     def _since(self, board: str) -> str:
         """When its readings rose."""

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import logging
 
+import numpy as np
 import pyarrow as pa
 
 from coordinator.health.judge import judge
+from coordinator.health.readings import codes
 from coordinator.health.record import HealthRecord
 from coordinator.workspace import Workspace
 from gemmcast import Predictor, modeldir, models
@@ -18,8 +20,8 @@ from gemmcast.errors import ModelFileError
 
 log = logging.getLogger(__name__)
 
-NEWEST_ROWS = 20_000
-"""Rows that are judged: minutes of a fleet, and a second of this host."""
+NEWEST_ROWS = 300
+"""Rows of each board that are judged: a board that was well for a day is sick now."""
 
 
 def screened(table: pa.Table, place: Workspace) -> pa.Table:
@@ -32,8 +34,7 @@ def screened(table: pa.Table, place: Workspace) -> pa.Table:
     """
     record = HealthRecord.read(place.health)
     healthy = record.without_sick(table)
-    newest = healthy.slice(max(0, len(healthy) - NEWEST_ROWS))
-    verdicts = judge(newest, predictor_of(place), model_alone=False)
+    verdicts = judge(newest_of_each(healthy), predictor_of(place), model_alone=False)
     known = {board.board for board in record.sick()}
     after = record.after_run(verdicts)
     if after.spells == record.spells:
@@ -44,6 +45,15 @@ def screened(table: pa.Table, place: Workspace) -> pa.Table:
             log.warning(text, board.board, board.text)
     after.write(place.health)
     return after.without_sick(table)
+
+
+def newest_of_each(table: pa.Table, count: int = NEWEST_ROWS) -> pa.Table:
+    """The last rows of each board."""
+    boards = codes([table["device_uuid"]])
+    in_order = np.argsort(boards, kind="stable")
+    last = np.cumsum(np.bincount(boards))[boards[in_order]]
+    is_newest = last - np.arange(len(boards)) <= count
+    return table.take(pa.array(np.sort(in_order[is_newest])))
 
 
 def predictor_of(place: Workspace) -> Predictor:

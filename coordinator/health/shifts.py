@@ -150,26 +150,21 @@ def against_alike(
     )
 
 
-def against_model(over_model: Numbers, own: Mask, doubt: Numbers, spread: Spread) -> Shift | None:
+def against_model(over_model: Numbers, spread: Spread) -> Shift | None:
     """The shift of a board from what the model says.
 
     Args:
-        over_model: [n] as for `against_alike`.
-        own: [n] the readings of the board.
-        doubt: [n] standard deviation of each prediction by its own interval; it counts for all
-            cells together where the model was not trained on this type.
+        over_model: [n] of this board, as for `against_alike`.
 
     Returns:
         None: too few cells.
     """
-    known = own & ~np.isnan(over_model)
-    count = int(known.sum())
-    if count < FEWEST_CELLS:
+    known = over_model[~np.isnan(over_model)]
+    if len(known) < FEWEST_CELLS:
         return None
-    shift, scatter = _median_and_scatter(over_model[known], spread.cells)
-    common = hypot(spread.model, float(np.median(doubt[known])))
-    u = hypot(MEDIAN * scatter / sqrt(count), common, spread.boards)
-    return Shift(shift=shift, sigmas=shift / u, cells=count, sisters=0, against="model")
+    shift, scatter = _median_and_scatter(known, spread.cells)
+    u = hypot(MEDIAN * scatter / sqrt(len(known)), spread.model, spread.boards)
+    return Shift(shift=shift, sigmas=shift / u, cells=len(known), sisters=0, against="model")
 
 
 def _median_and_scatter(differences: Numbers, least: float) -> tuple[float, float]:

@@ -21,8 +21,9 @@ SIGMAS: Final = 3.5
 """From here on a shift is a fault: one healthy board of 4,000 is as far off."""
 LEAST_POWER: Final = 0.08
 """Less additional power than this says little: leakage differs from chip to chip."""
-MEMORY_RATIO: Final = 0.5
-"""A fault is the memory's while compute-bound cells have less than this share of its shift."""
+MUCH: Final = 0.5
+"""Kinds of cells with less than this share of the largest shift are as usual. A fault is the
+memory's while compute-bound cells are."""
 CLOCK_REST: Final = 0.25
 """Cells do not follow the clock exactly: so much of its shift is no slowness of its own."""
 HOT_C: Final = 87.0
@@ -150,7 +151,7 @@ def _slow(shifts: Shifts) -> Finding | None:
     worst = max(kinds, key=lambda kind: shifts[kind].shift)
     compute = shifts.get("compute")
     of_compute = 0.0 if compute is None else compute.shift
-    is_memorys = worst == "memory" and of_compute < MEMORY_RATIO * shifts[worst].shift
+    is_memorys = worst == "memory" and of_compute < MUCH * shifts[worst].shift
     # The kind with the most evidence speaks for the others, where all are slow.
     told = worst if is_memorys else max(kinds, key=lambda kind: shifts[kind].sigmas)
     shift = shifts[told]
@@ -168,7 +169,7 @@ def _others(shifts: Shifts, told: str) -> str:
         if kind == told or kind not in shifts:
             continue
         shift = shifts[kind]
-        if is_off(shift):
+        if is_off(shift) or shift.shift > MUCH * shifts[told].shift:
             slower.append(f"{name} cells {shift.percent:+.1f} %")
         else:
             usual.append(name)
