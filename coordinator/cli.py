@@ -1,4 +1,4 @@
-"""`python -m coordinator run | plan | train | compare | status | report | import | export | demo`.
+"""`python -m coordinator run | plan | train | compare | status | health | report | import | ...`.
 
 Bad input ends with one line `error: ...` that names field, value and way out, and with exit code 2;
 store and registry stay as they were. With --json, the result is one JSON object on the last line of
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, cast
 import typer
 from typer.main import get_command
 
+from coordinator.cli_health import health
 from coordinator.options import (
     Address,
     AsJson,
@@ -248,6 +249,7 @@ def status(
     from coordinator import terminal
     from coordinator.fleet.delivery import read_receipts
     from coordinator.fleet.record import RunRecord
+    from coordinator.health.record import HealthRecord
     from coordinator.samples.activity import activity
     from registry.registry import Registry
 
@@ -257,6 +259,7 @@ def status(
     counts = samples.counts()
     nodes = {receipt.agent: receipt.text() for receipt in read_receipts(place.nodes)}
     record = RunRecord.read(place.run)
+    sick = HealthRecord.read(place.health).sick()
     values: dict[str, object] = {
         "workspace": str(place.path),
         "store_version": samples.version,
@@ -269,8 +272,12 @@ def status(
         "waiting": record.waiting if place.is_held() else {},
         "contended_due": record.contended_due,
         "second_due": record.second_due,
+        "sick": {board.board: board.text for board in sick},
     }
     terminal.result(values, as_json=json, text=lambda: terminal.show_status(values))
+
+
+app.command()(health)
 
 
 @app.command()

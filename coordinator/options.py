@@ -144,6 +144,23 @@ DemoDataset = Annotated[
     Path | None,
     typer.Option("--dataset", help="a recorded dataset that answers in place of this machine"),
 ]
+Seconds = Annotated[
+    float, typer.Option("--seconds", help="judge what was measured by then; up to 3600")
+]
+OfSamples = Annotated[
+    bool,
+    typer.Option("--samples", help="judge the workspace's samples; nothing is measured"),
+]
+HealthDataset = Annotated[
+    Path | None,
+    typer.Option("--dataset", help="a recorded dataset that answers in place of boards"),
+]
+ClearedBoard = Annotated[
+    str | None,
+    typer.Option(
+        "--clear", metavar="UUID", help="this board is well again: train on what it measures"
+    ),
+]
 
 
 def assignments(texts: Sequence[str]) -> dict[str, str]:

@@ -2,7 +2,8 @@
 
     agent, costmodel, registry -> gemmcast
     coordinator -> costmodel, registry, and the names of agent listed here
-    within coordinator: fleet -> plan, samples;  report -> samples;  only demo and cli print
+    within coordinator: fleet -> health, plan, samples;  health -> plan, samples;
+        report -> samples;  only demo and cli print
 
 A failure here is a design change: change the list on purpose, or the import.
 """
@@ -33,12 +34,14 @@ IMPORTS = {
 ROOMS = {
     "plan": set(),
     "samples": set(),
-    "fleet": {"plan", "samples"},
+    "health": {"plan", "samples"},
+    "fleet": {"health", "plan", "samples"},
     "report": {"samples"},
 }
 """Which rooms of the coordinator a room may import, besides itself and coordinator/workspace.py."""
 COMMAND_LINE = {
     "coordinator/cli.py",
+    "coordinator/cli_health.py",
     "coordinator/demo.py",
     "coordinator/progress.py",
     "coordinator/terminal.py",
