@@ -1,4 +1,4 @@
-"""`gemmcast predict | rank | pick | info | models`: the embedded predictor from a shell.
+"""`gemmcast predict | rank | pick | llm | info | models`: the embedded predictor from a shell.
 
 The model is the one that comes with gemmcast; --model names an .onnx file or a node's model
 directory instead. With --json, a command prints one JSON
@@ -49,7 +49,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(argv: Sequence[str] | None) -> None:
     args = parse_arguments(argv)
-    commands = {"predict": predict, "rank": rank, "pick": pick, "info": info, "models": models}
+    commands = {
+        "predict": predict,
+        "rank": rank,
+        "pick": pick,
+        "llm": llm,
+        "info": info,
+        "models": models,
+    }
     values, text = commands[args.command](args)
     print(json_line(values) if args.json else text)
 
@@ -99,6 +106,18 @@ def pick(args: argparse.Namespace) -> Shown:
     }
     first = f"{gemm} on {device}, lowest {args.objective}:  {best.config}"
     return values, "\n".join([first, *_ties(best), _show(best.prediction)])
+
+
+def llm(args: argparse.Namespace) -> Shown:
+    """The GEMMs of a language model, or what they cost."""
+    from gemmcast import cli_llm
+
+    if args.list:
+        return cli_llm.list_gemms(args)
+    with _open(args.model) as predictor:
+        texts = args.device or list(dict.fromkeys(one.name for one in predictor.devices))
+        devices = [predictor.device(_device(text)) for text in texts]
+        return cli_llm.show_costs(args, predictor, devices)
 
 
 def info(args: argparse.Namespace) -> Shown:

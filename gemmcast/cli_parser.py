@@ -1,4 +1,4 @@
-"""The options of `gemmcast predict | rank | pick | info | models`.
+"""The options of `gemmcast predict | rank | pick | llm | info | models`.
 
 A wrong command line ends as every other bad input: one line `error: ...` on stderr and exit code 2.
 """
@@ -22,10 +22,13 @@ _FAMILIES: Final = (
 _MODEL: Final = (
     "an .onnx file, or a node's model directory [default: the model that comes with gemmcast]"
 )
+_DEFAULT: Final = " [default: %(default)s]"
+_MAX_DIGITS: Final = 8
 _COMMANDS: Final = {
     "predict": "the cost of one GEMM with one configuration",
     "rank": "several configurations in the order of their cost",
     "pick": "the configuration with the lowest cost",
+    "llm": "what the GEMMs of a language model cost: a layer and a forward pass, on each device",
     "info": "what a model is, and the devices that can be named",
     "models": "the models that come with gemmcast: what they may be asked, how wrong they are",
 }
@@ -64,7 +67,9 @@ def _parser() -> Parser:
         if name == "models":
             continue
         command.add_argument("--model", type=Path, help=_MODEL)
-        if name != "info":
+        if name == "llm":
+            _add_language_model(command)
+        elif name != "info":
             _add_problem(command)
         if name == "predict":
             command.add_argument("--config", metavar=_CONFIG, help=_FAMILIES)
@@ -96,7 +101,39 @@ def _add_choice(command: argparse.ArgumentParser) -> None:
     command.add_argument("configs", nargs="*", metavar=_CONFIG)
 
 
+def _add_language_model(command: argparse.ArgumentParser) -> None:
+    command.add_argument("config", type=Path, help="a Hugging Face config.json, or its folder")
+    tokens = "rows of a forward pass, one or several numbers"
+    command.add_argument(
+        "--tokens", default="1,16,256,4096", type=_numbers, help=f"{tokens}{_DEFAULT}"
+    )
+    tp = "GPUs that share each layer, one or several numbers"
+    command.add_argument("--tp", default="1", type=_numbers, help=f"{tp}{_DEFAULT}")
+    sequences = (
+        "sequences that the tokens belong to; fewer than tokens are prompts [default: one for each "
+        "token, as while decoding]"
+    )
+    command.add_argument("--sequences", type=int, help=sequences)
+    _add(command, "--dtype", "bf16", "of what the configuration does not quantize")
+    family = (
+        "whose default computes the GEMMs that it can run [default: what the vendor's library "
+        "chooses]"
+    )
+    command.add_argument("--family", help=family)
+    device = "as for predict; may be repeated [default: every device of the model]"
+    command.add_argument("--device", action="append", help=device)
+    list_ = "print the GEMMs as CSV instead of their cost"
+    command.add_argument("--list", action="store_true", help=list_)
+
+
+def _numbers(text: str) -> list[int]:
+    """`1,16,256`, each once."""
+    words = [word.strip() for word in text.split(",")]
+    if not all(word.isdecimal() and len(word) <= _MAX_DIGITS for word in words):
+        raise argparse.ArgumentTypeError(f"{text!r}: write whole numbers, as 1,16,256")
+    return list(dict.fromkeys(int(word) for word in words))
+
+
 def _add(command: argparse.ArgumentParser, name: str, default: str | float, help_: str) -> None:
     """An option whose help shows its default."""
-    text = f"{help_} [default: %(default)s]"
-    command.add_argument(name, default=default, type=type(default), help=text)
+    command.add_argument(name, default=default, type=type(default), help=f"{help_}{_DEFAULT}")
