@@ -1,4 +1,4 @@
-"""`python -m coordinator run | plan | train | compare | status | report | import | export | demo`.
+"""`python -m coordinator run | plan | tune | train | compare | status | report | import | ...`.
 
 Bad input ends with one line `error: ...` that names field, value and way out, and with exit code 2;
 store and registry stay as they were. With --json, the result is one JSON object on the last line of
@@ -45,6 +45,7 @@ from coordinator.options import (
     WorkspacePath,
     assignments,
 )
+from coordinator.tune.command import tune
 from gemmcast.errors import InputError
 from gemmcast.program import INTERRUPTED, leave, run_click
 
@@ -152,6 +153,9 @@ def plan(
     devices = [asdict(size) for size in sizes]
     values = {"devices": devices} if address else devices[0]
     terminal.result(values, as_json=json, text=text)
+
+
+app.command()(tune)
 
 
 @app.command()

@@ -1,0 +1,110 @@
+"""The rivals of a problem: every configuration that can run it, the model's best guess first.
+
+Names of cuBLASLt's heuristic list say nothing to a model: they follow the library's default, in
+the library's order. Where no model answers for a device, the order is that of the families.
+A recording has only what was recorded: its configurations take the place of the families' own.
+Does not measure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import inf
+from typing import Protocol
+
+from coordinator.tune.families import runnable
+from coordinator.tune.objective import Objective
+from coordinator.tune.problem import Problem, Rival, predicted_cost
+from gemmcast import ties
+from gemmcast.config import KernelConfig
+from gemmcast.device import Device
+from gemmcast.errors import InputError
+from gemmcast.gemm_list import ListedGemm
+from gemmcast.predictor import Predictor
+from gemmcast.tuned_entry import Cost
+
+LIBRARY = "cublaslt"
+
+
+class Recorded(Protocol):
+    """What a recording holds of a device."""
+
+    def recorded(self, listed: ListedGemm, configs: Sequence[KernelConfig]) -> list[KernelConfig]:
+        """The configurations as recorded, the first of `configs` first, or nothing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pools:
+    """Makes problems of lines.
+
+    Args:
+        predictors: those that may answer, the best first.
+        count: rivals that are kept of each problem.
+    """
+
+    families: Sequence[str] | None
+    objective: Objective
+    predictors: Sequence[Predictor]
+    count: int
+    recorded: Recorded | None = None
+
+    def problem(self, listed: ListedGemm, device: Device) -> Problem:
+        """One line on one type of device.
+
+        Raises:
+            InputError: a family runs on no such device, or has no such kernel.
+        """
+        configs, reason = runnable(listed, self.families, device)
+        if configs and self.recorded is not None:
+            configs = self.recorded.recorded(listed, configs)
+            reason = "" if configs else "the recording does not hold its default"
+        if not configs:
+            return Problem(listed=listed, device_key=device.name, default=None, reason=reason)
+        costs = self._predicted(listed, configs, device)
+        default = Rival(config=configs[0], predicted=costs.get(configs[0], Cost()))
+        others = [Rival(config=one, predicted=costs.get(one, Cost())) for one in configs[1:]]
+        ranked = sorted(others, key=lambda rival: self._place(rival, costs))
+        return Problem(
+            listed=listed,
+            device_key=device.name,
+            default=default,
+            rivals=tuple(ranked[: self.count]),
+            possible=len(configs),
+        )
+
+    def _predicted(
+        self, listed: ListedGemm, configs: Sequence[KernelConfig], device: Device
+    ) -> dict[KernelConfig, Cost]:
+        """What the first model that answers says; nothing where none does."""
+        known = [config for config in configs if not _is_name(config)]
+        if not known:
+            return {}
+        for predictor in self.predictors:
+            try:
+                predictions = predictor.predict_batch([(listed.gemm, one) for one in known], device)
+            except InputError:
+                continue
+            costs = map(predicted_cost, predictions)
+            return dict(zip(known, costs, strict=True))
+        return {}
+
+    def _place(self, rival: Rival, costs: dict[KernelConfig, Cost]) -> tuple[bool, float]:
+        """Sorts by: above the limit of power, predicted cost; what is as good stays in order."""
+        cost = rival.predicted
+        if _is_name(rival.config):
+            cost = costs.get(KernelConfig(family=LIBRARY, kernel="default"), Cost())
+        predicted = self.objective.of(cost)
+        if predicted is None:
+            # Without power the time is the next best guess.
+            predicted = cost.runtime_us
+        return not self.objective.admits(cost), inf if predicted is None else predicted
+
+
+def _is_name(config: KernelConfig) -> bool:
+    """Whether a model would refuse it as a bare name of the library's list."""
+    try:
+        ties.check_names((config,))
+    except InputError:
+        return True
+    return False
