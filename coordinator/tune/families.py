@@ -7,7 +7,10 @@ scales, names its Triton kernel: no other family computes the same.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
+from gemmcast import triton_sets
+from gemmcast.candidate_makers import architecture
 from gemmcast.candidates import candidates, named_families, refusal
 from gemmcast.config import FAMILIES, KernelConfig
 from gemmcast.device import Device
@@ -57,9 +60,15 @@ def families_of(
 
 
 def runnable(
-    listed: ListedGemm, families: Sequence[str] | None, device: Device
+    listed: ListedGemm,
+    families: Sequence[str] | None,
+    device: Device,
+    kernel_set: str | None = None,
 ) -> tuple[list[KernelConfig], str]:
     """Every configuration that computes a line there, the default first; else the reason.
+
+    Args:
+        kernel_set: of Triton's configurations only those of this set, which is what was built.
 
     Raises:
         InputError: as `families_of`.
@@ -69,9 +78,23 @@ def runnable(
         return [], reason
     configs = candidates(listed.gemm, device, able)
     if configs:
-        return configs, ""
+        return [one for one in configs if _is_in(kernel_set, one, listed, device)], ""
     reasons = [refusal(family, listed.gemm, device) for family in able]
     return [], "; ".join(reason for reason in reasons if reason) or "no kernel computes it"
+
+
+def _is_in(
+    kernel_set: str | None, config: KernelConfig, listed: ListedGemm, device: Device
+) -> bool:
+    if kernel_set is None or config.family != TRITON:
+        return True
+    gemm = listed.gemm
+    return config in _set(kernel_set, architecture(device), config.kernel, gemm.dtype, gemm.layout)
+
+
+@lru_cache
+def _set(name: str, arch: str, kernel: str, dtype: str, layout: str) -> frozenset[KernelConfig]:
+    return frozenset(triton_sets.configs(name, arch, kernel, dtype, layout))
 
 
 def _of_kind(families: Sequence[str] | None, device: Device) -> Sequence[str] | None:

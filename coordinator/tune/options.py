@@ -42,6 +42,10 @@ FamilyNames = Annotated[
         show_default="all",
     ),
 ]
+KernelSet = Annotated[
+    str | None,
+    typer.Option("--kernel-set", help="of Triton's configurations those of this set: short, usual"),
+]
 Top = Annotated[int, typer.Option("--top", help="rivals of the default that are measured")]
 BudgetText = Annotated[
     str | None,

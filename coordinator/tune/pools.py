@@ -41,12 +41,14 @@ class Pools:
     Args:
         predictors: those that may answer, the best first.
         count: rivals that are kept of each problem.
+        kernel_set: of Triton's configurations only those of this set.
     """
 
     families: Sequence[str] | None
     objective: Objective
     predictors: Sequence[Predictor]
     count: int
+    kernel_set: str | None = None
     recorded: Recorded | None = None
 
     def problem(self, listed: ListedGemm, device: Device) -> Problem:
@@ -55,7 +57,7 @@ class Pools:
         Raises:
             InputError: a family runs on no such device, or has no such kernel.
         """
-        configs, reason = runnable(listed, self.families, device)
+        configs, reason = runnable(listed, self.families, device, self.kernel_set)
         if configs and self.recorded is not None:
             configs = self.recorded.recorded(listed, configs)
             reason = "" if configs else "the recording does not hold its default"

@@ -13,6 +13,7 @@ from gemmcast.device import Device
 from gemmcast.errors import InputError
 from gemmcast.gemm_list import ListedGemm
 from gemmcast.sample import digest
+from gemmcast.triton_sets import TRITON_SETS
 
 MOST_TOP = 256
 
@@ -31,6 +32,8 @@ class Request:
     budget_s: float | None
     """Time of each type of device. [s]"""
     devices: TunedOn
+    kernel_set: str | None = None
+    """Of Triton's configurations only those of this set: what was built on the nodes."""
     again: bool = False
     """Measure what an equal tuning has measured before once more."""
 
@@ -38,6 +41,9 @@ class Request:
         if not 1 <= self.top <= MOST_TOP:
             rule = f"must be from 1 to {MOST_TOP}"
             raise InputError("--top", self.top, rule, "8 leaves 0.3 % at most on average")
+        if self.kernel_set not in (None, *TRITON_SETS):
+            way_out = f"use one of {', '.join(TRITON_SETS)}"
+            raise InputError("--kernel-set", self.kernel_set, "no set of Triton kernels", way_out)
 
     @property
     def is_replay(self) -> bool:
@@ -64,6 +70,7 @@ class Request:
                 "objective": self.objective.text,
                 "families": list(self.families) if self.families else None,
                 "top": self.top,
+                "kernel_set": self.kernel_set,
                 "device": device.name,
                 "versions": [device.driver, device.cuda, device.library],
                 "power_limit_w": device.power_limit_w,

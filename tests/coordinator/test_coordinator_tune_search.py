@@ -15,7 +15,7 @@ from coordinator.tune.outcome import outcome_of
 from coordinator.tune.problem import Problem
 from coordinator.tune.readings import Readings
 from coordinator.tune.search import Search
-from coordinator.tune.session import run_rounds
+from coordinator.tune.tuning import run_rounds
 from gemmcast.cell import Cell
 from gemmcast.device import Device
 from gemmcast.tuned_entry import TunedEntry
