@@ -42,12 +42,12 @@ if TYPE_CHECKING:
     from costmodel.progress import Step
     from gemmcast.card import ModelCard
     from gemmcast.gemm_list import ListedGemm
+    from gemmcast.tuned_entry import TunedEntry
 
 WORKSPACE = Path("workspace")
 TOP = 8
 DTYPE = "bf16"
 TOKENS = "1,16,64,256,1024,4096"
-COLUMNS = ("GEMM", "winner", "gain", "measured")
 
 
 def tune(
@@ -153,18 +153,21 @@ class TuneDisplay:
 
 
 def show(result: TuneResult) -> None:
-    """Print a table for each type of device, and what the list gains."""
+    """Print a line for each GEMM on each type of device, and what the list gains."""
     from coordinator import terminal
-    from coordinator.tune.result import gain_text
 
     for one in result.types:
-        rows: list[tuple[str, ...]] = []
+        terminal.show_line(one.table.key.device)
         for outcome in one.outcomes:
-            entry = outcome.entry
-            winner = "default" if entry.keeps_default else str(entry.winner)
-            counts = f"{entry.measured}/{entry.possible}"
-            rows.append((str(entry.gemm), winner, gain_text(entry), counts))
-        if rows:
-            terminal.show_rows(one.table.key.device, COLUMNS, rows, text_columns=2)
+            terminal.show_line(f"  {entry_line(outcome.entry)}")
     for line in result.lines():
         terminal.show_line(line)
+
+
+def entry_line(entry: TunedEntry) -> str:
+    """`64x4096x512 bf16 nt  1.83 (1.82 to 1.84)  9 of 1224  triton:...`"""
+    from coordinator.tune.result import gain_text
+
+    winner = "default" if entry.keeps_default else str(entry.winner)
+    counts = f"{entry.measured} of {entry.possible}"
+    return f"{entry.gemm!s:28} {gain_text(entry):>24}  {counts:>10}  {winner}"

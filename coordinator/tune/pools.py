@@ -8,7 +8,7 @@ Does not measure.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
 from typing import Protocol
@@ -20,8 +20,9 @@ from gemmcast import ties
 from gemmcast.config import KernelConfig
 from gemmcast.device import Device
 from gemmcast.errors import InputError
+from gemmcast.gemm import Gemm
 from gemmcast.gemm_list import ListedGemm
-from gemmcast.predictor import Predictor
+from gemmcast.predictor import Predictor, RankedConfig
 from gemmcast.tuned_entry import Cost
 
 LIBRARY = "cublaslt"
@@ -66,7 +67,7 @@ class Pools:
         costs = self._predicted(listed, configs, device)
         default = Rival(config=configs[0], predicted=costs.get(configs[0], Cost()))
         others = [Rival(config=one, predicted=costs.get(one, Cost())) for one in configs[1:]]
-        ranked = sorted(others, key=lambda rival: self._place(rival, costs))
+        ranked = sorted(others, key=lambda rival: self._place(rival, default, costs))
         return Problem(
             listed=listed,
             device_key=device.name,
@@ -78,24 +79,40 @@ class Pools:
     def _predicted(
         self, listed: ListedGemm, configs: Sequence[KernelConfig], device: Device
     ) -> dict[KernelConfig, Cost]:
-        """What the first model that answers says; nothing where none does."""
+        """What the first model that answers says of the default and of the best guesses."""
         known = [config for config in configs if not _is_name(config)]
-        if not known:
-            return {}
-        for predictor in self.predictors:
+        for predictor in self.predictors if known else ():
+            if all(one.kind != device.kind for one in predictor.devices):
+                # It would answer, of what it has never seen.
+                continue
             try:
-                predictions = predictor.predict_batch([(listed.gemm, one) for one in known], device)
+                ranked = self._ranked(predictor, listed.gemm, known, device)
+                default = predictor.predict_batch([(listed.gemm, known[0])], device)
             except InputError:
                 continue
-            costs = map(predicted_cost, predictions)
-            return dict(zip(known, costs, strict=True))
+            costs = {one.config: predicted_cost(one.prediction) for one in ranked}
+            return {**costs, known[0]: predicted_cost(default[0])}
         return {}
 
-    def _place(self, rival: Rival, costs: dict[KernelConfig, Cost]) -> tuple[bool, float]:
+    def _ranked(
+        self, predictor: Predictor, gemm: Gemm, configs: Sequence[KernelConfig], device: Device
+    ) -> list[RankedConfig]:
+        """The best guesses; by time, where the model predicts no energy."""
+        # Of a limit of power all are needed, because many may be above it.
+        top = self.count + 1 if self.objective.watts is None else None
+        try:
+            return predictor.rank(gemm, configs, self.objective.ranked_by, device, top=top)
+        except InputError:
+            return predictor.rank(gemm, configs, "time", device, top=top)
+
+    def _place(
+        self, rival: Rival, default: Rival, costs: Mapping[KernelConfig, Cost]
+    ) -> tuple[bool, float]:
         """Sorts by: above the limit of power, predicted cost; what is as good stays in order."""
         cost = rival.predicted
         if _is_name(rival.config):
-            cost = costs.get(KernelConfig(family=LIBRARY, kernel="default"), Cost())
+            library = KernelConfig(family=LIBRARY, kernel="default")
+            cost = costs.get(library, default.predicted)
         predicted = self.objective.of(cost)
         if predicted is None:
             # Without power the time is the next best guess.
@@ -105,6 +122,8 @@ class Pools:
 
 def _is_name(config: KernelConfig) -> bool:
     """Whether a model would refuse it as a bare name of the library's list."""
+    if config.family != LIBRARY:
+        return False
     try:
         ties.check_names((config,))
     except InputError:

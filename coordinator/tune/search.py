@@ -176,10 +176,12 @@ class Search:
     def _following(self, name: str, leader: str, place: int) -> list[Rival]:
         problem, top = self.problems[name][place], self.settings.top
         race = self.races[leader].get(place)
-        is_same_kind = self._kinds[name] == self._kinds[leader]
-        if race is None or not race.raced or not is_same_kind:
+        shared = {rival.config for rival in problem.rivals} & set(race.raced if race else ())
+        if race is None or 2 * len(shared) < len(race.raced) or not shared:
+            # What was measured there says little of what is possible here.
             return list(problem.rivals[:top])
-        ranked = reranked(problem, race.problem, race.raced, self.settings.objective)
+        raced = {config: race.raced[config] for config in shared}
+        ranked = reranked(problem, race.problem, raced, self.settings.objective)
         count = max(FEWEST_FOLLOWING, -(-top // 2))
         self.saved += max(0, min(top, len(ranked)) - count)
         return ranked[: min(top, count)]
