@@ -1,4 +1,4 @@
-"""`python -m coordinator run | plan | train | compare | status | health | report | import | ...`.
+"""`python -m coordinator run | plan | tune | train | compare | status | health | report | ...`.
 
 Bad input ends with one line `error: ...` that names field, value and way out, and with exit code 2;
 store and registry stay as they were. With --json, the result is one JSON object on the last line of
@@ -49,6 +49,7 @@ from coordinator.options import (
     WorkspacePath,
     assignments,
 )
+from coordinator.tune.command import tune
 from gemmcast.errors import InputError
 from gemmcast.program import INTERRUPTED, leave, run_click
 
@@ -158,6 +159,9 @@ def plan(
     devices = [asdict(size) for size in sizes]
     values = {"devices": devices} if address else devices[0]
     terminal.result(values, as_json=json, text=text)
+
+
+app.command()(tune)
 
 
 @app.command()

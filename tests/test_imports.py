@@ -2,8 +2,8 @@
 
     agent, costmodel, registry -> gemmcast
     coordinator -> costmodel, registry, and the names of agent listed here
-    within coordinator: fleet -> health, plan, samples;  health -> plan, samples;
-        report -> samples;  only demo and cli print
+    within coordinator: health -> plan, samples;  fleet -> health, plan, samples;
+        report -> samples;  tune -> fleet, plan, samples;  only demo, cli and tune's command print
 
 A failure here is a design change: change the list on purpose, or the import.
 """
@@ -37,6 +37,7 @@ ROOMS = {
     "health": {"plan", "samples"},
     "fleet": {"health", "plan", "samples"},
     "report": {"samples"},
+    "tune": {"fleet", "plan", "samples"},
 }
 """Which rooms of the coordinator a room may import, besides itself and coordinator/workspace.py."""
 COMMAND_LINE = {
@@ -45,6 +46,7 @@ COMMAND_LINE = {
     "coordinator/demo.py",
     "coordinator/progress.py",
     "coordinator/terminal.py",
+    "coordinator/tune/command.py",
 }
 COMMAND_LINE_MODULES = tuple(
     file.removesuffix(".py").replace("/", ".") for file in sorted(COMMAND_LINE)
