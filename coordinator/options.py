@@ -11,6 +11,9 @@ import typer
 from gemmcast import __version__
 from gemmcast.errors import InputError
 
+WORKSPACE = Path("workspace")
+"""Where a command works, unless another directory is named."""
+
 
 def show_version(is_wanted: bool) -> None:
     """Print the version and end the program."""

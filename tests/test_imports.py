@@ -43,6 +43,7 @@ ROOMS = {
 COMMAND_LINE = {
     "coordinator/cli.py",
     "coordinator/cli_health.py",
+    "coordinator/cli_samples.py",
     "coordinator/demo.py",
     "coordinator/progress.py",
     "coordinator/terminal.py",
