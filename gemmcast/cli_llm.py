@@ -13,7 +13,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Final
 
-from gemmcast.cli import rounded
+from gemmcast.cli_inputs import device_of, open_model
+from gemmcast.cli_text import rounded
 from gemmcast.device import Device
 from gemmcast.forward_pass import SUMMED, Cost, PassCost, by_tokens, costs_on_devices, pareto
 from gemmcast.gemm_list import ListedGemm, summed
@@ -34,26 +35,16 @@ _UNIT: Final = 1000
 _GIB: Final = 2**30
 
 
-def list_gemms(args: argparse.Namespace) -> Shown:
-    """The GEMMs of all steps and tensor parallelisms."""
+def llm(args: argparse.Namespace) -> Shown:
+    """The GEMMs of a language model, or what they cost."""
     models = _models(args)
-    launches: list[ListedGemm] = []
-    for model in models:
-        for step in _steps(args):
-            launches += model.launches(step)
-    gemms = summed(launches)
-    values = {"architecture": models[0].architecture, "gemms": [_row(one) for one in gemms]}
-    return values, _csv(gemms)
-
-
-def show_costs(args: argparse.Namespace, predictor: Predictor, devices: Sequence[Device]) -> Shown:
-    """The cost of each step on each device.
-
-    Devices that were not measured at a dtype of the model are left out, with the reason; if none is
-    left, the first reason is the error.
-    """
-    models = _models(args)
-    passes, reasons = costs_on_devices(predictor, devices, models, _steps(args), args.family)
+    steps = _steps(args)
+    if args.list:
+        return _listed(models, steps)
+    with open_model(args.model) as predictor:
+        named = [predictor.device(device_of(text)) for text in args.device or ()]
+        devices = named or named_devices(predictor)
+        passes, reasons = costs_on_devices(predictor, devices, models, steps, args.family)
     architecture = models[0].architecture
     front = _fronts(passes)
     values = {
@@ -63,6 +54,17 @@ def show_costs(args: argparse.Namespace, predictor: Predictor, devices: Sequence
         "note": LEFT_OUT,
     }
     return values, "\n".join(_lines(architecture, passes, front, reasons))
+
+
+def _listed(models: Sequence[LanguageModel], steps: Sequence[Step]) -> Shown:
+    """The GEMMs of all steps and tensor parallelisms."""
+    launches: list[ListedGemm] = []
+    for model in models:
+        for step in steps:
+            launches += model.launches(step)
+    gemms = summed(launches)
+    values = {"architecture": models[0].architecture, "gemms": [_row(one) for one in gemms]}
+    return values, _csv(gemms)
 
 
 def _models(args: argparse.Namespace) -> list[LanguageModel]:
