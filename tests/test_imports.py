@@ -92,6 +92,7 @@ HEAVY = {
     "matplotlib": {
         "coordinator/report/drawing.py",
         "coordinator/report/figures.py",
+        "coordinator/report/language_figures.py",
         "coordinator/report/page.py",
         "coordinator/report/tile_figures.py",
     },
