@@ -177,6 +177,18 @@ def test_the_text_says_what_it_is_and_what_it_is_not(
     assert "8 x NVIDIA H200 *" in text
 
 
+def test_a_device_from_a_file_without_a_power_limit(
+    capsys: pytest.CaptureFixture[str], config_path: Path, predictor: Predictor, tmp_path: Path
+) -> None:
+    device = replace(predictor.device(H100), name="unmetered", power_limit_w=None)
+    path = tmp_path / "device.json"
+    path.write_text(device.to_json())
+    text = printed(capsys, "llm", config_path, "--tokens", 16, "--tp", 16, "--device", path)
+    (line,) = [line for line in text.splitlines() if line.startswith("16 x unmetered")]
+    assert line.endswith("unknown")
+    assert "*" not in line
+
+
 def test_a_listed_model_can_be_read_back(
     capsys: pytest.CaptureFixture[str], config_path: Path, tmp_path: Path
 ) -> None:
