@@ -84,11 +84,7 @@ def llm(args: argparse.Namespace) -> Shown:
     """The GEMMs of a language model, or what they cost."""
     from gemmcast import cli_llm
 
-    if args.list:
-        return cli_llm.list_gemms(args)
-    with open_model(args.model) as predictor:
-        named = [predictor.device(device_of(text)) for text in args.device or ()]
-        return cli_llm.show_costs(args, predictor, named or cli_llm.named_devices(predictor))
+    return cli_llm.llm(args)
 
 
 def lookup(args: argparse.Namespace) -> Shown:

@@ -13,7 +13,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Final
 
-from gemmcast.cli import rounded
+from gemmcast.cli_inputs import device_of, open_model
+from gemmcast.cli_text import rounded
 from gemmcast.device import Device
 from gemmcast.forward_pass import SUMMED, Cost, PassCost, by_tokens, costs_on_devices, pareto
 from gemmcast.gemm_list import ListedGemm, summed
@@ -34,35 +35,40 @@ _UNIT: Final = 1000
 _GIB: Final = 2**30
 
 
-def list_gemms(args: argparse.Namespace) -> Shown:
-    """The GEMMs of all steps and tensor parallelisms."""
+def llm(args: argparse.Namespace) -> Shown:
+    """The GEMMs of a language model, or what they cost."""
     models = _models(args)
+    steps = _steps(args)
+    if args.list:
+        return _listed(models, steps)
+    with open_model(args.model) as predictor:
+        named = [predictor.device(device_of(text)) for text in args.device or ()]
+        devices = named or named_devices(predictor)
+        passes, reasons = costs_on_devices(predictor, devices, models, steps, args.family)
+    front = _fronts(passes)
+    values = {
+        "architecture": models[0].architecture,
+        "passes": [{**asdict(one), "pareto": id(one) in front} for one in passes],
+        "left_out": reasons,
+        "note": note_on(models[0]),
+    }
+    return values, "\n".join(_lines(models[0], passes, front, reasons))
+
+
+def note_on(model: LanguageModel) -> str:
+    """What its costs are, and are not."""
+    return f"{LEFT_OUT} {model.remark}".rstrip()
+
+
+def _listed(models: Sequence[LanguageModel], steps: Sequence[Step]) -> Shown:
+    """The GEMMs of all steps and tensor parallelisms."""
     launches: list[ListedGemm] = []
     for model in models:
-        for step in _steps(args):
+        for step in steps:
             launches += model.launches(step)
     gemms = summed(launches)
     values = {"architecture": models[0].architecture, "gemms": [_row(one) for one in gemms]}
     return values, _csv(gemms)
-
-
-def show_costs(args: argparse.Namespace, predictor: Predictor, devices: Sequence[Device]) -> Shown:
-    """The cost of each step on each device.
-
-    Devices that were not measured at a dtype of the model are left out, with the reason; if none is
-    left, the first reason is the error.
-    """
-    models = _models(args)
-    passes, reasons = costs_on_devices(predictor, devices, models, _steps(args), args.family)
-    architecture = models[0].architecture
-    front = _fronts(passes)
-    values = {
-        "architecture": architecture,
-        "passes": [{**asdict(one), "pareto": id(one) in front} for one in passes],
-        "left_out": reasons,
-        "note": LEFT_OUT,
-    }
-    return values, "\n".join(_lines(architecture, passes, front, reasons))
 
 
 def _models(args: argparse.Namespace) -> list[LanguageModel]:
@@ -105,9 +111,9 @@ def _fronts(passes: Sequence[PassCost]) -> set[int]:
 
 
 def _lines(
-    architecture: str, passes: Sequence[PassCost], front: set[int], reasons: Mapping[str, str]
+    model: LanguageModel, passes: Sequence[PassCost], front: set[int], reasons: Mapping[str, str]
 ) -> Iterator[str]:
-    yield f"{architecture}. {LEFT_OUT}"
+    yield f"{model.architecture}. {note_on(model)}"
     for tokens, group in by_tokens(passes).items():
         yield ""
         yield f"tokens: {tokens}, rows of lm_head: {group[0].sequences}"

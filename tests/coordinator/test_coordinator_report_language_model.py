@@ -58,12 +58,12 @@ def test_the_gain_is_that_over_the_family_s_default(predictor: Predictor) -> Non
     assert min(value for values in gains.gains.values() for value in values if value) >= 1
 
 
-def test_a_family_that_the_model_has_not_seen_is_not_shown(predictor: Predictor) -> None:
+def test_what_the_model_has_not_seen_is_not_shown(predictor: Predictor) -> None:
     device = predictor.device("h100")
     assert known_family(predictor, device, GEMM) in ("triton", "cutlass")
     assert known_family(predictor, device, replace(GEMM, dtype="fp64")) is None
-    unmapped = tile_map(predictor, device, GEMM, "tiled", rows=(64,), columns=(2048,))
-    assert unmapped.tiles == [[None]]
+    outside = tile_map(predictor, device, GEMM, "cutlass", rows=(2**23,), columns=(2048,))
+    assert outside.tiles == [[None]]
 
 
 def test_figures_have_a_panel_for_each(predictor: Predictor) -> None:

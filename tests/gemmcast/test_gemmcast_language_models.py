@@ -152,6 +152,27 @@ def test_deepseek_v3_on_eight_gpus_while_decoding() -> None:
     }
 
 
+def test_deepseek_v3_s_absorbed_products_are_stored_as_they_are_multiplied() -> None:
+    listed = {one.name: one.gemm.layout for one in gemms_of(CONFIGS["deepseek-v3"], tokens=1)}
+    assert listed["kv_b keys, absorbed"] == "nt"
+    assert listed["kv_b values, absorbed"] == "nn"
+    assert listed["o"] == "nt"
+
+
+def test_heads_whose_values_are_smaller_than_their_keys() -> None:
+    config = changed("deepseek-v3", v_head_dim=96, quantization_config=None)
+    listed = {one.name: one.gemm for one in gemms_of(config, tokens=4, sequences=1)}
+    assert listed["o"].k == 128 * 96
+    assert listed["kv_b"].n == 128 * (128 + 96)
+    assert listed["q_b"].n == 128 * (128 + 64)
+
+
+def test_the_vocabulary_is_padded_before_it_is_divided() -> None:
+    config = changed("llama-3.1-8b", vocab_size=32001)
+    listed = {one.name: one.gemm.n for one in gemms_of(config, tokens=1, tp=2)}
+    assert listed["lm_head"] == 32064 / 2
+
+
 def test_deepseek_v3_is_stored_in_blocks_of_fp8() -> None:
     block = ("fp8_e4m3", "scaled_block")
     by_name = dtypes(CONFIGS["deepseek-v3"])
@@ -317,6 +338,7 @@ def test_compressed_tensors(kind: str, dtype: str) -> None:
         ("phi-4", {"hidden_size": None}, {}, "hidden_size = None: is not in the configuration"),
         ("phi-4", {"hidden_size": "5120"}, {}, "hidden_size = '5120': must be a whole number"),
         ("phi-4", {"num_hidden_layers": 0}, {}, "num_hidden_layers = 0: must be a whole number"),
+        ("phi-4", {"num_hidden_layers": 10**9}, {}, "num_hidden_layers = 1000000000: must be at"),
         ("phi-4", {"num_attention_heads": 37}, {}, "can't be divided among"),
         ("phi-4", {}, {"tp": 3}, "tp = 3: num_attention_heads = 40 can't be divided by it"),
         ("phi-4", {}, {"tp": 4}, "tp = 4: num_key_value_heads = 10 can't be divided by it"),
@@ -370,7 +392,7 @@ def test_what_cannot_be_listed(
 
 def test_read_config(tmp_path: Path) -> None:
     path = tmp_path / "config.json"
-    path.write_text('{"model_type": "llama"}')
+    path.write_text('\ufeff{"model_type": "llama"}', encoding="utf-8")
     assert read_config(path) == read_config(tmp_path) == {"model_type": "llama"}
 
 
