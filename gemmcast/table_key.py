@@ -46,7 +46,7 @@ class TableKey:
     device: str
     """Name of the product, from the driver."""
     objective: str = "time"
-    """What was minimised, as gemmcast/objective.py writes it."""
+    """What was minimised: `time`, `energy`, `edp`, or `time-under-watts=W`."""
     mig: bool | None = None
     """Whether the device is a slice of a GPU."""
     compute_units: int | None = None
