@@ -185,7 +185,7 @@ class FakeAlgorithm:
     cluster_shape: object = (1, 2, 1)
     reduction_scheme: int = 0
     capabilities: SimpleNamespace = field(
-        default_factory=lambda: SimpleNamespace(reduction_scheme_mask=6)
+        default_factory=lambda: SimpleNamespace(reduction_scheme_mask=5)
     )
 
 
@@ -241,7 +241,7 @@ def test_one_outside_the_library_s_list_is_set_up(saved: Any) -> None:
         cta_swizzling=1,
         custom_option=0,
         cluster_shape=(2, 1, 1),
-        reduction_scheme=2,
+        reduction_scheme=1,
     )
     assert found == expected
     with pytest.raises(InputError, match="does not propose"):
