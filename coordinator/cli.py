@@ -113,6 +113,8 @@ def run(
             terminal.show_line(line)
         terminal.show_line(f"{display.model_line}.\nWorkspace: {place.path}")
         terminal.show_line(summary.model.text())
+        if summary.tables.version is not None:
+            terminal.show_line(summary.tables.text())
 
     terminal.result(asdict(summary), as_json=json, text=text)
     if not summary.complete:

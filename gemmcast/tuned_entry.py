@@ -9,12 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final
 
-from gemmcast.config import TRITON_KERNELS, KernelConfig
+from gemmcast.config import KernelConfig
 from gemmcast.errors import InputError
 from gemmcast.gemm import Gemm
 
 PLAIN: Final = "matmul"
-"""The Triton kernel of our own that computes what a library computes: A·B and nothing else."""
+"""The Triton kernel that computes what a library computes."""
 _COST_FIELDS: Final = ("runtime_us", "sustained_runtime_us", "power_w", "energy_mj")
 _LARGEST: Final = 1e18
 _CORRECT: Final = "correct the entry"
@@ -93,9 +93,20 @@ class TunedEntry:
                 raise InputError(name, getattr(self, name), "must be a text", _CORRECT)
 
     @property
-    def operation(self) -> str:
-        """What is computed: empty for A·B, else the default's kernel: `scaled_block`, `grouped`."""
-        return operation_of(self.default)
+    def kernel(self) -> str:
+        """The Triton kernel that computes what is meant: `grouped` for a mixture of experts,
+        `scaled_block` for fp8 with block scales, or one of yours; empty for a plain GEMM."""
+        return kernel_of(self.default)
+
+    @property
+    def evidence(self) -> tuple[bool, int, float, str]:
+        """Orders entries for one problem: the largest is the best founded.
+
+        A measured gain before a predicted one, then more measured configurations, then the narrower
+        interval. The text decides between equals, so that the order of a merge does not matter.
+        """
+        width = (self.gain_high - self.gain_low) / self.gain
+        return self.verified, self.measured, -width, repr(self)
 
     @property
     def keeps_default(self) -> bool:
@@ -103,10 +114,10 @@ class TunedEntry:
         return self.winner == self.default
 
 
-def operation_of(config: KernelConfig) -> str:
-    """What a configuration computes: empty for A·B, else the name of its kernel."""
-    is_other = config.kernel in TRITON_KERNELS and config.kernel != PLAIN
-    return config.kernel if config.family == "triton" and is_other else ""
+def kernel_of(config: KernelConfig) -> str:
+    """The Triton kernel of a configuration, unless it computes a plain GEMM as libraries do."""
+    is_plain = config.family != "triton" or config.kernel in ("", PLAIN)
+    return "" if is_plain else config.kernel
 
 
 def _positive(name: str, value: object) -> float:
