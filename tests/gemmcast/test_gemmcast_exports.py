@@ -253,7 +253,7 @@ def test_a_table_of_which_nothing_can_be_said_is_refused(format: str) -> None:
     default = KernelConfig(family="tiled", tile_m=16, tile_n=16, tile_k=16)
     tiled = TunedEntry(gemm=gemm, default=default, winner=default)
     options = MIXTURE if format == "vllm-moe" else PLAIN
-    with pytest.raises(InputError, match="none of its 1 entries can be written in this format"):
+    with pytest.raises(InputError, match="none of the 1 entries of its table can be written"):
         export_table(table([tiled], library="cublas 13.1.0"), format, options)
 
 
@@ -344,7 +344,7 @@ def test_the_command_writes_files_and_says_what_is_missing(
     [
         (["--format", "vllm"], "--format = 'vllm': unknown format; use one of vllm-moe, "),
         (["--format", "vllm-moe", "--block-shape", "128"], "--block-shape = '128': must be two"),
-        (["--format", "t4"], "none of its 1 entries"),
+        (["--format", "t4"], "none of the 1 entries"),
     ],
 )
 def test_bad_input_writes_nothing(
