@@ -37,11 +37,11 @@ def lookup(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     device = device_of(args.device)
     table, is_compared = _opened(args, device)
     try:
-        looked = table.lookup(gemm, args.kernel)
+        looked = table.lookup(gemm, args.operation)
     except NoEntryError:
         with open_model(args.model) as predictor:
             described = device if isinstance(device, Device) else None
-            looked = table.with_model(predictor, described).lookup(gemm, args.kernel)
+            looked = table.with_model(predictor, described).lookup(gemm, args.operation)
     values = {
         "gemm": asdict(gemm),
         "key": asdict(table.key),

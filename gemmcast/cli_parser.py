@@ -43,9 +43,9 @@ _DEFAULT: Final = (
 )
 _TOP: Final = "print only the first TOP, 8 where candidates are made [default: all]"
 _TABLE: Final = "a tuned table, or a node's model directory"
-_KERNEL: Final = (
-    "what is meant, where the table has several kernels for a layer: grouped, scaled_block, or '' "
-    "for a plain GEMM"
+_OPERATION: Final = (
+    "what is computed, where the table has several for a layer: grouped, scaled_block, or '' for a "
+    "plain GEMM"
 )
 _HERE: Final = (
     "the device that runs the kernels: words of its name, or a file with its description in JSON "
@@ -161,7 +161,7 @@ def _add_device(command: argparse.ArgumentParser) -> None:
 
 
 def _add_table(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--kernel", help=_KERNEL)
+    command.add_argument("--operation", help=_OPERATION)
     _add(command, "--objective", "time", "of the table, where TABLE is a directory")
     command.add_argument("--device", help=_HERE)
     command.add_argument("--allow-stale", action="store_true", help=_STALE)

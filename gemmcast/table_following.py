@@ -88,9 +88,9 @@ class TableFollower(Follower):
         self._keep_looking()
         return self._placed.version
 
-    def lookup(self, gemm: Gemm, kernel: str | None = None) -> Looked:
+    def lookup(self, gemm: Gemm, operation: str | None = None) -> Looked:
         """What to run for a GEMM, by the newest table: `TunedTable.lookup`."""
-        return self.table.lookup(gemm, kernel)
+        return self.table.lookup(gemm, operation)
 
     def __enter__(self) -> Self:
         return self

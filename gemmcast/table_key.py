@@ -15,8 +15,10 @@ from typing import Final
 
 from gemmcast.device import Device
 from gemmcast.errors import InputError
-from gemmcast.objective import Objective
+from gemmcast.objective import UNDER_WATTS, Objective
 
+WATTS_OBJECTIVE: Final = f"{UNDER_WATTS}="
+"""Start of the objective with a limit: a number of watts follows."""
 IDENTITY: Final = ("device", "mig", "compute_units", "power_limit_w")
 """What tells types of device apart (gemmcast/descriptions.py)."""
 VERSIONS: Final = ("driver", "cuda", "library", "kernel_set", "triton")
@@ -44,7 +46,7 @@ class TableKey:
     device: str
     """Name of the product, from the driver."""
     objective: str = "time"
-    """What was minimised, as gemmcast/objective.py writes it."""
+    """What was minimised: `time`, `energy`, `edp`, or `time-under-watts=W`."""
     mig: bool | None = None
     """Whether the device is a slice of a GPU."""
     compute_units: int | None = None

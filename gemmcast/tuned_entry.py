@@ -93,10 +93,11 @@ class TunedEntry:
                 raise InputError(name, getattr(self, name), "must be a text", _CORRECT)
 
     @property
-    def kernel(self) -> str:
-        """The Triton kernel that computes what is meant: `grouped` for a mixture of experts,
-        `scaled_block` for fp8 with block scales, or one of yours; empty for a plain GEMM."""
-        return kernel_of(self.default)
+    def operation(self) -> str:
+        """What is computed: empty for a plain GEMM, else the default's Triton kernel: `grouped` for
+        a mixture of experts, `scaled_block` for fp8 with block scales, or one of yours."""
+        is_plain = self.default.family != "triton" or self.default.kernel in ("", PLAIN)
+        return "" if is_plain else self.default.kernel
 
     @property
     def evidence(self) -> tuple[bool, int, float, str]:
@@ -112,12 +113,6 @@ class TunedEntry:
     def keeps_default(self) -> bool:
         """Whether nothing is surely better than the default."""
         return self.winner == self.default
-
-
-def kernel_of(config: KernelConfig) -> str:
-    """The Triton kernel of a configuration, unless it computes a plain GEMM as libraries do."""
-    is_plain = config.family != "triton" or config.kernel in ("", PLAIN)
-    return "" if is_plain else config.kernel
 
 
 def _positive(name: str, value: object) -> float:

@@ -23,38 +23,43 @@ Layer = tuple[object, ...]
 
 
 class Layers:
-    """Entries of a table, by kernel (`TunedEntry.kernel`) and layer."""
+    """Entries of a table, by operation (`TunedEntry.operation`) and layer."""
 
     def __init__(self, entries: Iterable[TunedEntry]) -> None:
         self._entries: dict[str, dict[Layer, list[TunedEntry]]] = {}
         for entry in entries:
-            of_kernel = self._entries.setdefault(entry.kernel, {})
-            of_kernel.setdefault(_layer_of(entry.gemm, entry.kernel), []).append(entry)
+            of_operation = self._entries.setdefault(entry.operation, {})
+            of_operation.setdefault(_layer_of(entry.gemm, entry.operation), []).append(entry)
 
-    @property
-    def kernels(self) -> list[str]:
-        """Those of all entries."""
-        return list(self._entries)
+    def only_operation(self, gemm: Gemm) -> str:
+        """That of all entries, for a GEMM of another layer.
 
-    def kernels_of(self, gemm: Gemm) -> list[str]:
+        Raises:
+            InputError: the entries have several.
+        """
+        if len(self._entries) > 1:
+            raise _several(list(self._entries), gemm)
+        return next(iter(self._entries), "")
+
+    def operations_of(self, gemm: Gemm) -> list[str]:
         """Those that have entries for the layer of a GEMM."""
         found: list[str] = []
-        for kernel, layers in self._entries.items():
-            if _layer_of(gemm, kernel) in layers:
-                found.append(kernel)
+        for operation, layers in self._entries.items():
+            if _layer_of(gemm, operation) in layers:
+                found.append(operation)
         return found
 
-    def nearest(self, gemm: Gemm, kernel: str | None) -> TunedEntry | None:
+    def nearest(self, gemm: Gemm, operation: str | None) -> TunedEntry | None:
         """The entry of the layer with the nearest number of rows whose winner can run the GEMM.
 
         Args:
             gemm: the problem.
-            kernel: what is meant; None where the layer has entries of one kernel only.
+            operation: what is meant; None where the layer has entries of one operation only.
 
         Raises:
-            InputError: the layer has entries of several kernels.
+            InputError: the layer has entries of several operations.
         """
-        for entry in sorted(self._of_layer(gemm, kernel), key=lambda one: _distance(one, gemm)):
+        for entry in sorted(self._of_layer(gemm, operation), key=lambda one: _distance(one, gemm)):
             if feasible.impossible(gemm, entry.winner, None) is None:
                 return entry
         return None
@@ -71,14 +76,12 @@ class Layers:
             shown.append("...")
         return ", ".join(shown) or "none"
 
-    def _of_layer(self, gemm: Gemm, kernel: str | None) -> Sequence[TunedEntry]:
-        kernels = self.kernels_of(gemm) if kernel is None else [kernel]
-        if len(kernels) > 1:
-            names = ", ".join(repr(name) for name in kernels)
-            rule = f"the table has entries of several for {gemm}"
-            raise InputError("kernel", kernel, rule, f"name one of {names}")
+    def _of_layer(self, gemm: Gemm, operation: str | None) -> Sequence[TunedEntry]:
+        operations = self.operations_of(gemm) if operation is None else [operation]
+        if len(operations) > 1:
+            raise _several(operations, gemm)
         found: list[TunedEntry] = []
-        for name in kernels:
+        for name in operations:
             found += self._entries.get(name, {}).get(_layer_of(gemm, name), ())
         return found
 
@@ -88,8 +91,14 @@ def rows_of(gemm: Gemm) -> int:
     return gemm.m * gemm.batch
 
 
-def _layer_of(gemm: Gemm, kernel: str) -> Layer:
-    batch = 0 if kernel == GROUPED else gemm.batch
+def _several(operations: Sequence[str], gemm: Gemm) -> InputError:
+    names = ", ".join(repr(name) for name in operations)
+    rule = f"the table has several that {gemm} may mean"
+    return InputError("operation", None, rule, f"name one of {names}")
+
+
+def _layer_of(gemm: Gemm, operation: str) -> Layer:
+    batch = 0 if operation == GROUPED else gemm.batch
     return batch, gemm.n, gemm.k, gemm.dtype, gemm.layout, gemm.alpha, gemm.beta
 
 

@@ -11,23 +11,20 @@ the model alone. Does not know how anything was measured.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any
 
 from gemmcast import modeldir, tuned_json
-from gemmcast.config import KernelConfig
 from gemmcast.device import Device
 from gemmcast.errors import InputError
 from gemmcast.gemm import Gemm
 from gemmcast.local_gpus import local_keys
 from gemmcast.table_key import StaleTableError, TableKey, check_one_of, key_here
 from gemmcast.tuned_entry import Cost, TunedEntry
-from gemmcast.tuned_layers import Layers
+from gemmcast.tuned_lookup import Answers, Fallback, Looked, NoEntryError
 
 if TYPE_CHECKING:
-    from gemmcast.prediction import Prediction
     from gemmcast.predictor import Predictor
     from gemmcast.table_following import TableFollower
 
@@ -41,30 +38,9 @@ __all__ = [
     "TunedTable",
 ]
 
-Source = Literal["entry", "nearest", "model"]
 _sorted_by = attrgetter("n", "k", "dtype", "layout", "alpha", "beta", "batch", "m")
 Problem = tuple[Gemm, str]
 """What a table has one entry for: a GEMM, and what is computed of it."""
-_REMEMBERED: Final = 65_536
-"""Answers for GEMMs without an entry that are kept."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Looked:
-    """What a look-up answers."""
-
-    config: KernelConfig
-    """What to run."""
-    source: Source
-    """`entry`: tuned for this GEMM; `nearest`: for another m of this layer; `model`: predicted."""
-    entry: TunedEntry | None = None
-    """The entry that it comes from; None where the model chose."""
-    prediction: Prediction | None = None
-    """What the model predicts; None where an entry answers."""
-
-
-class NoEntryError(InputError):
-    """A tuned table has no entry for a layer, and no predictor to fall back to."""
 
 
 class TunedTable:
@@ -92,13 +68,12 @@ class TunedTable:
     ) -> None:
         self.key = key
         self.entries: tuple[TunedEntry, ...] = tuple(sorted(entries, key=_order))
-        self._predictor = predictor
-        self._device = device or key.device
         self._check_unique()
-        self._layers = Layers(self.entries)
-        self._known: dict[tuple[Gemm, str | None], Looked] = {}
-        self._most_known = 2 * len(self.entries) + _REMEMBERED
-        self._index()
+        fallback = None
+        if predictor is not None:
+            on = device or key.device
+            fallback = Fallback(predictor=predictor, objective=key.objective, device=on)
+        self._answers = Answers(self.entries, fallback)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, TunedTable):
@@ -184,7 +159,7 @@ class TunedTable:
             Path(directory), keys, objective, allow_stale=allow_stale, predictor=predictor
         )
 
-    def lookup(self, gemm: Gemm, kernel: str | None = None) -> Looked:
+    def lookup(self, gemm: Gemm, operation: str | None = None) -> Looked:
         """What to run for a GEMM.
 
         Its own entry; else that of its layer with the nearest number of rows, as engines choose
@@ -192,14 +167,14 @@ class TunedTable:
 
         Args:
             gemm: the problem.
-            kernel: what is meant, as `TunedEntry.kernel`; needed where the table has several for
-                the layer.
+            operation: what is computed, as `TunedEntry.operation`; needed where the table has
+                several for the layer.
 
         Raises:
             NoEntryError: the table has no entry for the layer, and there is no predictor.
-            InputError: `kernel` is needed, or what `Predictor.pick` raises.
+            InputError: `operation` is needed, or what `Predictor.pick` raises.
         """
-        return self._known.get((gemm, kernel)) or self._found(gemm, kernel)
+        return self._answers.get(gemm, operation)
 
     def with_model(self, predictor: Predictor | None, device: Device | None = None) -> TunedTable:
         """The table with a predictor for layers without an entry.
@@ -239,51 +214,6 @@ class TunedTable:
         """Write the table as JSON, whole or not at all."""
         modeldir.write_atomically(Path(path), self.to_json().encode())
 
-    def _index(self) -> None:
-        """Every entry's answer is made before it is needed: a look-up takes a microsecond."""
-        for entry in self.entries:
-            looked = Looked(config=entry.winner, source="entry", entry=entry)
-            self._known[entry.gemm, entry.kernel] = looked
-            if len(self._layers.kernels_of(entry.gemm)) == 1:
-                self._known[entry.gemm, None] = looked
-
-    def _found(self, gemm: Gemm, kernel: str | None) -> Looked:
-        """The answer for a GEMM without an entry, which is remembered."""
-        entry = self._layers.nearest(gemm, kernel)
-        if entry is not None:
-            looked = Looked(config=entry.winner, source="nearest", entry=entry)
-        else:
-            looked = self._picked(gemm, kernel)
-        if len(self._known) < self._most_known:
-            self._known[gemm, kernel] = looked
-        return looked
-
-    def _picked(self, gemm: Gemm, kernel: str | None) -> Looked:
-        """The model's cautious pick, among what the families of the table make."""
-        if self._predictor is None:
-            rule = "the table has no entry for its n x k, dtype and layout"
-            way_out = f"tune it too, or give a Predictor; it has {self._layers.names()}"
-            raise NoEntryError("gemm", str(gemm), rule, way_out)
-        families = self._families(gemm, kernel)
-        choice = self._predictor.pick(
-            gemm, objective=self.key.objective, device=self._device, families=families
-        )
-        return Looked(config=choice.config, source="model", prediction=choice.prediction)
-
-    def _families(self, gemm: Gemm, kernel: str | None) -> list[str]:
-        """Where a table has entries of one kernel only, that is what is meant."""
-        kernels = self._layers.kernels if kernel is None else [kernel]
-        if len(kernels) > 1:
-            names = ", ".join(repr(name) for name in kernels)
-            rule = f"the table has entries of several, and none for {gemm}"
-            raise InputError("kernel", kernel, rule, f"name one of {names}")
-        families: dict[str, None] = {}
-        for entry in self.entries:
-            if entry.kernel in kernels:
-                for config in (entry.default, entry.winner):
-                    families[f"{config.family}:{entry.kernel}".rstrip(":")] = None
-        return list(families)
-
     def _check_unique(self) -> None:
         seen: set[Problem] = set()
         for entry in self.entries:
@@ -294,11 +224,11 @@ class TunedTable:
 
 
 def _problem_of(entry: TunedEntry) -> Problem:
-    return entry.gemm, entry.kernel
+    return entry.gemm, entry.operation
 
 
 def _order(entry: TunedEntry) -> tuple[object, ...]:
-    return entry.kernel, *_sorted_by(entry.gemm)
+    return entry.operation, *_sorted_by(entry.gemm)
 
 
 def _bytes_of(path: Path) -> bytes:

@@ -28,13 +28,16 @@ from tests.small_tables import DEFAULT, KEY, WINNER, entry, gemm, table
 ROOT = Path(__file__).parents[2]
 
 
+SEVERAL = r"operation = None: .* name one of '', 'scaled_block'"
+
+
 def drawn_table(seed: int) -> TunedTable:
     """Any values that the nouns allow."""
     draw = Random(seed)
     entries: dict[tuple[Gemm, str], TunedEntry] = {}
     for _ in range(draw.randrange(12)):
         one = drawn_entry(draw)
-        entries[one.gemm, one.kernel] = one
+        entries[one.gemm, one.operation] = one
     key = TableKey(
         device=draw.choice(["NVIDIA H100 80GB HBM3", 'Grafikkarte µ\n"1"']),
         objective=draw.choice([*MINIMISED, "time-under-watts=350"]),
@@ -151,13 +154,13 @@ def test_a_winner_that_cannot_run_the_gemm_is_passed_over() -> None:
     assert TunedTable(KEY, [near, far]).lookup(gemm(112, **layer)).entry == near
 
 
-def test_two_kernels_for_one_layer_must_be_told_apart() -> None:
+def test_two_operations_of_one_layer_must_be_told_apart() -> None:
     plain = KernelConfig(family="cublaslt", kernel="default")
     both = TunedTable(KEY, [entry(16), entry(16, default=plain, winner=plain)])
     assert both.lookup(gemm(16), "").config == plain
     assert both.lookup(gemm(17), "scaled_block").config == WINNER
     for m in (16, 17):
-        with pytest.raises(InputError, match=r"kernel = None: .* name one of '', 'scaled_block'"):
+        with pytest.raises(InputError, match=SEVERAL):
             both.lookup(gemm(m))
 
 
@@ -194,6 +197,22 @@ def test_a_layer_without_an_entry_falls_back_to_the_model() -> None:
         "device": KEY.device,
         "families": ["triton:scaled_block"],
     }
+
+
+def test_the_model_chooses_among_the_families_of_plain_entries() -> None:
+    fake = FakePredictor()
+    plain = KernelConfig(family="cublaslt", kernel="default")
+    own = replace(DEFAULT, kernel="matmul")
+    both = [entry(16), entry(16, default=plain, winner=own)]
+    tuned = TunedTable(KEY, both).with_model(cast(Predictor, fake))
+    tuned.lookup(gemm(16, k=512), "")
+    tuned.lookup(gemm(16, k=512), "scaled_block")
+    assert [call["families"] for call in fake.calls] == [
+        ["cublaslt", "triton"],
+        ["triton:scaled_block"],
+    ]
+    with pytest.raises(InputError, match=SEVERAL):
+        tuned.lookup(gemm(16, k=512))
 
 
 def test_entries_come_before_the_model() -> None:
