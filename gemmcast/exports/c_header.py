@@ -32,8 +32,8 @@ typedef struct gemmcast_tuned {
     long m, n, k, batch;
     const char *dtype, *layout;
     double alpha, beta;
-    /* empty for a plain product, else the Triton kernel that is meant: scaled_block, grouped */
-    const char *meant;
+    /* empty for a plain product, else the Triton kernel: scaled_block, grouped */
+    const char *operation;
     const char *family, *kernel;
     long KNOBS;
     double gain;
@@ -42,13 +42,13 @@ typedef struct gemmcast_tuned {
 /* The entry of exactly this problem, with alpha = 1 and beta = 0; NULL where there is none. */
 static inline const gemmcast_tuned *gemmcast_tuned_find(
     const gemmcast_tuned *entries, size_t count, long m, long n, long k, long batch,
-    const char *dtype, const char *layout, const char *meant) {
+    const char *dtype, const char *layout, const char *operation) {
     size_t i;
     for (i = 0; i < count; ++i) {
         const gemmcast_tuned *e = entries + i;
         if (e->m == m && e->n == n && e->k == k && e->batch == batch && e->alpha == 1.0 &&
             e->beta == 0.0 && !strcmp(e->dtype, dtype) && !strcmp(e->layout, layout) &&
-            !strcmp(e->meant, meant))
+            !strcmp(e->operation, operation))
             return e;
     }
     return NULL;
@@ -97,7 +97,7 @@ def _row(entry: TunedEntry) -> str:
     gemm, config = entry.gemm, chosen(entry)
     sizes = [str(getattr(gemm, size)) for size in SIZES]
     formats = [c_string(gemm.dtype), c_string(gemm.layout), repr(gemm.alpha), repr(gemm.beta)]
-    kernel = [c_string(text) for text in (entry.kernel, config.family, config.kernel)]
+    kernel = [c_string(text) for text in (entry.operation, config.family, config.kernel)]
     fields = [*sizes, *formats, *kernel, *_knobs(config), repr(_gain(entry))]
     return f"    {{{', '.join(fields)}}},"
 
