@@ -147,8 +147,8 @@ def _configuration(values: Row, is_transposed: bool) -> Row:
         for along_m, along_n in (("tile_m", "tile_n"), ("cluster_m", "cluster_n")):
             knobs[along_m], knobs[along_n] = knobs.get(along_n), knobs.get(along_m)
     named = named_kernel(name)
-    if named is not None and not knobs.get("stages", "0").strip("0"):
-        # the builder takes as many as fit
+    if named is not None and str(knobs.get("stages", 0)) == "0":
+        # The builder takes as many as fit
         knobs["stages"] = named.kernel.compiled_stages
     return {"kernel": name, **knobs}
 
