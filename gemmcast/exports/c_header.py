@@ -32,7 +32,7 @@ typedef struct gemmcast_tuned {
     long m, n, k, batch;
     const char *dtype, *layout;
     double alpha, beta;
-    /* empty for a plain product, else what is computed: scaled_block, grouped */
+    /* empty for a plain product, else the Triton kernel: scaled_block, grouped */
     const char *operation;
     const char *family, *kernel;
     long KNOBS;

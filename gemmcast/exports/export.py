@@ -72,8 +72,9 @@ class LeftOut:
     def nothing_left(self, table: TunedTable, way_out: str) -> InputError:
         """The error for a table of which no entry can be said."""
         reasons = ", ".join(self.reasons) or "it is empty"
-        rule = f"none of its {len(table.entries)} entries can be written in this format ({reasons})"
-        return InputError("TABLE", table.key.device, rule, way_out)
+        count = f"none of the {len(table.entries)} entries of its table"
+        rule = f"{count} can be written in this format ({reasons})"
+        return InputError("device", table.key.device, rule, way_out)
 
 
 def chosen(entry: TunedEntry) -> KernelConfig:

@@ -88,7 +88,7 @@ def test_a_block_kernel_gets_what_was_tuned(
         return found["BLOCK_SIZE_M"]
 
     assert [tile_m(16), tile_m(2048), tile_m(100), tile_m(7, n=64)] == [16, 128, 32, 16]
-    # neighbours without an entry of their own: the default
+    # Neighbours without an entry of their own: the default
     assert [tile_m(8), tile_m(24), tile_m(96), tile_m(128), tile_m(3072), tile_m(1)] == 6 * [64]
     assert runtime_readers.block_kernel(folder, H200, 16, n=1, k=7168, block=written) is None
 
@@ -243,7 +243,7 @@ def test_what_a_file_can_not_say_is_left_out_and_counted() -> None:
     ]
     (text,) = export.files.values()
     tiles = {key: knobs["BLOCK_SIZE_M"] for key, knobs in json.loads(text).items()}
-    # those token counts have the default, not a neighbour's winner
+    # Those token counts have the default, not a neighbour's winner
     assert [tiles[key] for key in ("8", "16", "24", "32")] == [64, 16, 64, 64]
 
 
@@ -253,7 +253,7 @@ def test_a_table_of_which_nothing_can_be_said_is_refused(format: str) -> None:
     default = KernelConfig(family="tiled", tile_m=16, tile_n=16, tile_k=16)
     tiled = TunedEntry(gemm=gemm, default=default, winner=default)
     options = MIXTURE if format == "vllm-moe" else PLAIN
-    with pytest.raises(InputError, match="none of its 1 entries can be written in this format"):
+    with pytest.raises(InputError, match="none of the 1 entries of its table can be written"):
         export_table(table([tiled], library="cublas 13.1.0"), format, options)
 
 
@@ -344,7 +344,7 @@ def test_the_command_writes_files_and_says_what_is_missing(
     [
         (["--format", "vllm"], "--format = 'vllm': unknown format; use one of vllm-moe, "),
         (["--format", "vllm-moe", "--block-shape", "128"], "--block-shape = '128': must be two"),
-        (["--format", "t4"], "none of its 1 entries"),
+        (["--format", "t4"], "none of the 1 entries"),
     ],
 )
 def test_bad_input_writes_nothing(

@@ -93,7 +93,7 @@ def test_t4_has_default_and_winner_as_kernel_tuner_reads_them() -> None:
     for result in file["results"]:
         assert (result["invalidity"], result["correctness"]) == ("correct", 1)
         assert result["timestamp"] == OPTIONS.timestamp
-        # an objective is the name of a measurement
+        # An objective is the name of a measurement
         assert set(result["objectives"]) == {"time"}
 
 
@@ -125,7 +125,7 @@ def test_a_c_header_has_every_field_of_every_entry() -> None:
     knobs = dict(zip(KNOBS, row[11:-1], strict=True))
     assert {name: int(value) for name, value in knobs.items() if value != "0"} == {"tile_m": 16}
     assert row[-1] == "1.25"
-    # what was not measured is the default, which gains nothing
+    # What was not measured is the default, which gains nothing
     assert (unverified[9:11], unverified[-1]) == (["cublaslt", "default"], "1.0")
 
 
@@ -185,7 +185,7 @@ class FakeAlgorithm:
     cluster_shape: object = (1, 2, 1)
     reduction_scheme: int = 0
     capabilities: SimpleNamespace = field(
-        default_factory=lambda: SimpleNamespace(reduction_scheme_mask=6)
+        default_factory=lambda: SimpleNamespace(reduction_scheme_mask=5)
     )
 
 
@@ -225,7 +225,7 @@ def test_the_proposed_algorithm_with_the_settings_goes_to_plan(saved: Any) -> No
     right = FakeAlgorithm(tile=(192, 128), cluster_shape=(2, 1, 1))
     proposed = [FakeAlgorithm(), FakeAlgorithm(tile=(192, 128)), right]
     assert saved(entry(LISTED)).algorithms(GEMM, proposed, CUBLAS) == [right]
-    # of the library's list: none is changed into it, since it has more settings than are recorded
+    # Of the library's list: none is changed into it, since it has more settings than are recorded
     with pytest.raises(InputError, match="cuBLASLt does not propose algorithm .* use plan.. with"):
         saved(entry(LISTED)).algorithms(GEMM, proposed[:2], CUBLAS)
 
@@ -241,7 +241,7 @@ def test_one_outside_the_library_s_list_is_set_up(saved: Any) -> None:
         cta_swizzling=1,
         custom_option=0,
         cluster_shape=(2, 1, 1),
-        reduction_scheme=2,
+        reduction_scheme=1,
     )
     assert found == expected
     with pytest.raises(InputError, match="does not propose"):

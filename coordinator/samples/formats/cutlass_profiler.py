@@ -99,14 +99,12 @@ def _why_not(values: Row) -> str | None:
     if provider not in PROVIDERS:
         return f"Provider {provider} has no equivalent"
     if _dtype(values) is None:
-        types = " x ".join(str(values[operand]) for operand in "AB")
-        return f"{types} to {_result(values)} has no equivalent"
+        return f"{values['A']} x {values['B']} to {_result(values)} has no equivalent"
     if (values.get("accum") or ACCUMULATOR) != ACCUMULATOR:
         return f"accumulated in {values['accum']}"
-    if any(_layout(values[operand]) not in LETTERS for operand in "AB"):
-        return "a layout that is neither row nor column"
-    if _layout(_result(values)) not in LETTERS:
-        return "a layout that is neither row nor column"
+    for matrix in (values["A"], values["B"], _result(values)):
+        if _layout(matrix) not in LETTERS:
+            return "a layout that is neither row nor column"
     return None
 
 
@@ -149,8 +147,8 @@ def _configuration(values: Row, is_transposed: bool) -> Row:
         for along_m, along_n in (("tile_m", "tile_n"), ("cluster_m", "cluster_n")):
             knobs[along_m], knobs[along_n] = knobs.get(along_n), knobs.get(along_m)
     named = named_kernel(name)
-    if named is not None and not knobs.get("stages", "0").strip("0"):
-        # the builder takes as many as fit
+    if named is not None and str(knobs.get("stages", 0)) == "0":
+        # The builder takes as many as fit
         knobs["stages"] = named.kernel.compiled_stages
     return {"kernel": name, **knobs}
 
@@ -172,9 +170,8 @@ def _result(values: Row) -> str:
 
 def _dtype(values: Row) -> str | None:
     """Our dtype; None where operands and result have no equivalent."""
-    a, b, result = (
-        str(one).partition(":")[0] for one in (values["A"], values["B"], _result(values))
-    )
+    a, b = _type(values["A"]), _type(values["B"])
+    result = _type(_result(values))
     if a != b:
         return None
     is_simt = (values.get("op_class") or "simt") == "simt"
@@ -182,6 +179,10 @@ def _dtype(values: Row) -> str | None:
         return TYPES.get((a, result))
     # fp32 operands on tensor cores: as tf32, or emulated in several products
     return "tf32" if TF32_MATH in str(values["Operation"]) else None
+
+
+def _type(operand: object) -> str:
+    return str(operand).partition(":")[0]
 
 
 def _layout(operand: object) -> str:

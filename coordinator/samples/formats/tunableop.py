@@ -149,7 +149,7 @@ def _is_dense(parameters: re.Match[str]) -> bool:
     a_rows, a_columns = (m, k) if parameters["a"] == "n" else (k, m)
     b_rows, b_columns = (k, n) if parameters["b"] == "n" else (n, k)
     matrices = (("lda", a_rows, a_columns), ("ldb", b_rows, b_columns), ("ldc", m, n))
-    # one column has no next one
+    # One column has no next one
     return all(columns == 1 or int(parameters[name]) == rows for name, rows, columns in matrices)
 
 

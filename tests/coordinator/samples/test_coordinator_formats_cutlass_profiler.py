@@ -194,6 +194,17 @@ def test_dtypes(write: Write, values: Row, dtype: str) -> None:
     assert one(write([row(**values, Runtime=0.5)], "out.csv"))["dtype"] == dtype
 
 
+def test_a_table_kept_as_parquet_gives_the_same_rows(write: Write) -> None:
+    """There, numbers are numbers."""
+    rows = [row(), ampere()]
+    tables = []
+    for name in ("out.csv", "out.parquet"):
+        imported = read_table(write(rows, name), constants=DEVICE)
+        assert imported.format == "cutlass-profiler"
+        tables.append(imported.table.drop_columns("agent"))
+    assert tables[0].equals(tables[1])
+
+
 def test_older_tables_have_neither_d_nor_clusters(write: Write) -> None:
     older = ampere()
     for name in ("D", "cluster_m", "cluster_n", "cluster_k", "swizzle_size", "raster_order"):
