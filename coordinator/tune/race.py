@@ -203,7 +203,7 @@ class Race:
         self._drop_above_limit()
         best = self._best()
         if best is None:
-            self._keep(self._why_none(), is_verified=self.default.was_measured)
+            self._keep(self._unpaired(), is_verified=False)
         elif self._is_gain(best[1], Z_OF_MANY) or self._is_over_limit():
             self._win(*best)
         else:
@@ -246,7 +246,7 @@ class Race:
         elif best is not None and (self._is_gain(best[1], Z) or self._is_over_limit()):
             self._win(*best)
         elif is_last and best is None:
-            self._keep("no pair of readings", is_certain=False, is_verified=False)
+            self._keep(self._unpaired(), is_certain=False, is_verified=False)
         elif is_last and best is not None:
             self._keep(_tie(*best))
 
@@ -323,6 +323,9 @@ class Race:
 
     def _is_gain(self, one: Difference, z: float) -> bool:
         return -one.high(z) > MARGIN
+
+    def _unpaired(self) -> str:
+        return f"no pair of readings{' with power' if self._is_metered else ''}"
 
     def _why_none(self) -> str:
         default_w = self.default.cost().power_w
