@@ -32,6 +32,7 @@ from coordinator.options import (
     ImportFile,
     ImportFormat,
     KnownDevice,
+    LanguageModelFile,
     MinRows,
     ModelDirectory,
     PlanAddress,
@@ -39,6 +40,8 @@ from coordinator.options import (
     RegistryUri,
     ReportFile,
     StoreUri,
+    TensorParallel,
+    TokenCounts,
     Verbose,
     Version,
     WithTraining,
@@ -278,18 +281,23 @@ def report(
     store: StoreUri = None,
     registry: RegistryUri = None,
     out: ReportFile = None,
+    model: LanguageModelFile = None,
+    tokens: TokenCounts = "1,16,256,4096",
+    tp: TensorParallel = "1",
     json: AsJson = False,
 ) -> None:
     """Write one HTML file: predicted against measured, errors by size, the samples."""
     from coordinator import terminal
     from coordinator.report.html import write_report
+    from coordinator.report.language_model import LanguageModelCase
     from registry.registry import Registry
 
     place, samples = _opened(workspace, store)
     versions = Registry(registry or place.registry)
     champion = versions.load("champion") if versions.champion() else None
     path = out or place.report
-    write_report(path, samples.read(), champion)
+    case = LanguageModelCase.read(model, tokens, tp) if model else None
+    write_report(path, samples.read(), champion, case)
     line = f"report: {path}"
     terminal.result({"report": str(path)}, as_json=json, text=lambda: terminal.show_line(line))
 

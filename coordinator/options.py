@@ -118,6 +118,16 @@ ExportFile = Annotated[
 ExportFormat = Annotated[
     str | None, typer.Option("--format", help="parquet or t4", show_default="by the file's name")
 ]
+LanguageModelFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--model",
+        metavar="CONFIG.json",
+        help="a Hugging Face configuration: what this language model's GEMMs cost, and would gain",
+    ),
+]
+TokenCounts = Annotated[str, typer.Option("--tokens", help="rows of its forward passes")]
+TensorParallel = Annotated[str, typer.Option("--tp", help="GPUs that share each of its layers")]
 ReportFile = Annotated[
     Path | None, typer.Option(help="the HTML file", show_default="WORKSPACE/report.html")
 ]

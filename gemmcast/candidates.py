@@ -21,6 +21,8 @@ from gemmcast.cutlass.sets import SMEM_KIB
 from gemmcast.device import Device
 from gemmcast.errors import InputError
 from gemmcast.gemm import Gemm
+from gemmcast.kernel_names import library_name
+from gemmcast.triton_sets import is_default
 
 SINCE: Final = {"tf32": 80, "bf16": 80, "fp8_e4m3": 89}
 """dtype -> the first compute capability that multiplies it, ten times (CUDA C++ Programming Guide,
@@ -63,6 +65,60 @@ def candidates(
         if _refusal(named, gemm, device) is None:
             chosen += MAKERS[named.family].configs(named.kernel, gemm, device)
     return chosen
+
+
+class Predictable(NamedTuple):
+    """What a model may choose from."""
+
+    configs: Sequence[KernelConfig]
+    default: KernelConfig
+    """What one gets without tuning: of a library before that of an engine."""
+
+
+def predictable(gemm: Gemm, device: Device, families: Sequence[str] | None = None) -> Predictable:
+    """The candidates that a model can tell apart: of cuBLASLt only the library's choice.
+
+    Which kernels the rest of its list are, the library alone says, on a node with the GPU.
+
+    Raises:
+        InputError: there is none, with every family's reason; or what `candidates` raises.
+    """
+    made: dict[str, Sequence[KernelConfig]] = {}
+    reasons: list[str] = []
+    for named in named_families(device, families):
+        reason = _refusal(named, gemm, device)
+        if reason is not None:
+            reasons.append(reason)
+            continue
+        configs = MAKERS[named.family].configs(named.kernel, gemm, device)
+        made[str(named)] = configs[:1] if named.family == "cublaslt" else configs
+    if not made:
+        rule = f"no family can run it on {device.name}: {'; '.join(reasons)}"
+        raise InputError("gemm", str(gemm), rule, "name other families")
+    first = min(made, key=_libraries_first)
+    chosen = [config for configs in made.values() for config in configs]
+    return Predictable(chosen, default=made[first][0])
+
+
+def _libraries_first(written: str) -> int:
+    """Place of FAMILY or FAMILY:KERNEL among the makers."""
+    return list(MAKERS).index(written.partition(":")[0])
+
+
+def default_among(configs: Sequence[KernelConfig]) -> KernelConfig | None:
+    """What one gets without tuning, of a list: a library's choice before an engine's.
+
+    None where the list has neither.
+    """
+    library, engine = None, None
+    for config in configs:
+        if config.family == "triton" and engine is None and is_default(config):
+            engine = config
+        elif config.family == "cublaslt" and library is None:
+            library = config if library_name(config.kernel) == library_name("") else None
+        elif config.family == "cublas":
+            return config
+    return library or engine
 
 
 def default_config(family: str, gemm: Gemm, device: Device, kernel: str = "") -> KernelConfig:

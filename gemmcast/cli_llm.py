@@ -13,11 +13,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Final
 
-from gemmcast.cli import rounded
+from gemmcast.cli_inputs import device_of, open_model
+from gemmcast.cli_text import rounded
 from gemmcast.device import Device
-from gemmcast.forward_pass import Cost, PassCost, by_tokens, costs_on_devices, pareto
+from gemmcast.forward_pass import SUMMED, Cost, PassCost, by_tokens, costs_on_devices, pareto
 from gemmcast.gemm_list import ListedGemm, summed
-from gemmcast.language_models import LanguageModel, Step, read_config
+from gemmcast.language_models import LanguageModel, Step, read_config, whole_numbers
 from gemmcast.predictor import Predictor
 
 Shown = tuple[dict[str, Any], str]
@@ -28,31 +29,22 @@ LEFT_OUT: Final = (
 )
 _LISTED: Final = ("name", "m", "n", "k", "batch", "dtype", "layout", "weight", "kernel")
 _COLUMNS: Final = ("", "runtime, ms", "sustained, ms", "energy, J")
+"""Of SUMMED."""
 _UNIT: Final = 1000
 """us in a ms, mJ in a J."""
 _GIB: Final = 2**30
 
 
-def list_gemms(args: argparse.Namespace) -> Shown:
-    """The GEMMs of all steps and tensor parallelisms."""
+def llm(args: argparse.Namespace) -> Shown:
+    """The GEMMs of a language model, or what they cost."""
     models = _models(args)
-    launches: list[ListedGemm] = []
-    for model in models:
-        for step in _steps(args):
-            launches += model.launches(step)
-    gemms = summed(launches)
-    values = {"architecture": models[0].architecture, "gemms": [_row(one) for one in gemms]}
-    return values, _csv(gemms)
-
-
-def show_costs(args: argparse.Namespace, predictor: Predictor, devices: Sequence[Device]) -> Shown:
-    """The cost of each step on each device.
-
-    Devices that were not measured at a dtype of the model are left out, with the reason; if none is
-    left, the first reason is the error.
-    """
-    models = _models(args)
-    passes, reasons = costs_on_devices(predictor, devices, models, _steps(args), args.family)
+    steps = _steps(args)
+    if args.list:
+        return _listed(models, steps)
+    with open_model(args.model) as predictor:
+        named = [predictor.device(device_of(text)) for text in args.device or ()]
+        devices = named or named_devices(predictor)
+        passes, reasons = costs_on_devices(predictor, devices, models, steps, args.family)
     architecture = models[0].architecture
     front = _fronts(passes)
     values = {
@@ -64,13 +56,32 @@ def show_costs(args: argparse.Namespace, predictor: Predictor, devices: Sequence
     return values, "\n".join(_lines(architecture, passes, front, reasons))
 
 
+def _listed(models: Sequence[LanguageModel], steps: Sequence[Step]) -> Shown:
+    """The GEMMs of all steps and tensor parallelisms."""
+    launches: list[ListedGemm] = []
+    for model in models:
+        for step in steps:
+            launches += model.launches(step)
+    gemms = summed(launches)
+    values = {"architecture": models[0].architecture, "gemms": [_row(one) for one in gemms]}
+    return values, _csv(gemms)
+
+
 def _models(args: argparse.Namespace) -> list[LanguageModel]:
     config = read_config(args.config)
-    return [LanguageModel.of(config, tp=tp, dtype=args.dtype) for tp in args.tp]
+    numbers = whole_numbers("--tp", args.tp)
+    return [LanguageModel.of(config, tp=tp, dtype=args.dtype) for tp in numbers]
 
 
 def _steps(args: argparse.Namespace) -> list[Step]:
-    return [Step(tokens, args.sequences) for tokens in args.tokens]
+    numbers = whole_numbers("--tokens", args.tokens)
+    return [Step(tokens, args.sequences) for tokens in numbers]
+
+
+def named_devices(predictor: Predictor) -> list[Device]:
+    """The devices that a model knows by name, each once."""
+    names = dict.fromkeys(device.name for device in predictor.devices)
+    return [predictor.device(name) for name in names]
 
 
 def _row(listed: ListedGemm) -> dict[str, object]:
@@ -115,9 +126,9 @@ def _lines(
 def _rows(one: PassCost, on_front: bool) -> Iterator[Sequence[str]]:
     star = " *" if on_front else ""
     gpus = f"{one.tp} x " if one.tp > 1 else ""
-    yield (f"{gpus}{one.device}{star}", *cost_texts(one.total))
+    yield (f"{gpus}{one.device}{star}", *_texts(one.total))
     for layer in one.layers:
-        yield (f"  one {layer.name} of {layer.count}", *cost_texts(layer.cost))
+        yield (f"  one {layer.name} of {layer.count}", *_texts(layer.cost))
     if not one.fits:
         yield (f"  does not fit: {one.weight_bytes / _GIB:.0f} GiB of weights on each GPU",)
     doubtful = one.extrapolating
@@ -125,14 +136,21 @@ def _rows(one: PassCost, on_front: bool) -> Iterator[Sequence[str]]:
         yield (f"  extrapolating, intervals not reliable: {', '.join(doubtful)}",)
 
 
-def cost_texts(cost: Cost) -> list[str]:
-    """Runtime and sustained runtime in ms and energy in J, with their intervals."""
-    texts: list[str] = []
-    for name, low in cost.low.items():
-        numbers = (getattr(cost, name) / _UNIT, low / _UNIT, cost.high[name] / _UNIT)
-        value, *bounds = rounded(*numbers)
-        texts.append(f"{value} ({bounds[0]} to {bounds[1]})")
-    return texts
+def cost_text(cost: Cost, name: str) -> str | None:
+    """A value in ms or J with its interval; None where the model does not predict it."""
+    if name not in cost.low:
+        return None
+    value, low, high = rounded(
+        getattr(cost, name) / _UNIT,
+        cost.low[name] / _UNIT,
+        cost.high[name] / _UNIT,
+    )
+    return f"{value} ({low} to {high})"
+
+
+def _texts(cost: Cost) -> Iterator[str]:
+    for name in SUMMED:
+        yield cost_text(cost, name) or "unknown"
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:

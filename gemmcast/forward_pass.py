@@ -7,7 +7,7 @@ GPU's and energy is all of theirs.
 Intervals are sums of the GEMMs' ends. Errors of GEMMs on one device are not independent: a launch
 that is repeated errs by the same each time, and a board that is slower is slower for all. If they
 erred all together, the sum of the ends would be the 90 % interval of the sum; if they did not, it
-is too wide. So it holds nine of ten sums or more.
+is too wide (benchmarks/pass_intervals.py).
 """
 
 from __future__ import annotations

@@ -8,7 +8,15 @@ what a layer multiplies, quantization.py in which dtype. Needs neither transform
 """
 
 from gemmcast.language_models.architectures import ARCHITECTURES, MODEL_TYPES
-from gemmcast.language_models.fields import read_config
+from gemmcast.language_models.fields import read_config, whole_numbers
 from gemmcast.language_models.model import LanguageModel, Step, gemms_of
 
-__all__ = ["ARCHITECTURES", "MODEL_TYPES", "LanguageModel", "Step", "gemms_of", "read_config"]
+__all__ = [
+    "ARCHITECTURES",
+    "MODEL_TYPES",
+    "LanguageModel",
+    "Step",
+    "gemms_of",
+    "read_config",
+    "whole_numbers",
+]

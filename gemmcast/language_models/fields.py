@@ -1,4 +1,4 @@
-"""Reading a Hugging Face config.json: the file, and its fields with their rules.
+"""Reading a Hugging Face config.json: the file, its fields with their rules, numbers of tokens.
 
 A field that is null counts as absent, as it does for transformers. Knows no architecture.
 """
@@ -12,6 +12,7 @@ from typing import Final
 
 from gemmcast.errors import InputError
 
+_MAX_DIGITS: Final = 8
 FILE_NAME: Final = "config.json"
 _WAY_OUT: Final = "use the config.json that comes with the weights"
 
@@ -83,3 +84,16 @@ def read_config(path: Path | str) -> Mapping[str, object]:
     if not isinstance(config, dict):
         raise InputError("config", str(file), "no JSON object", way_out)
     return config
+
+
+def whole_numbers(option: str, text: str) -> list[int]:
+    """The numbers of an option such as `1,16,256`, each once.
+
+    Raises:
+        InputError: another text.
+    """
+    words = [word.strip() for word in text.split(",")]
+    for word in words:
+        if not word.isdecimal() or len(word) > _MAX_DIGITS:
+            raise InputError(option, text, "must be whole numbers", "write them as 1,16,256")
+    return list(dict.fromkeys(map(int, words)))

@@ -152,6 +152,27 @@ def test_deepseek_v3_on_eight_gpus_while_decoding() -> None:
     }
 
 
+def test_deepseek_v3_s_absorbed_products_are_stored_as_they_are_multiplied() -> None:
+    listed = {one.name: one.gemm.layout for one in gemms_of(CONFIGS["deepseek-v3"], tokens=1)}
+    assert listed["kv_b keys, absorbed"] == "nt"
+    assert listed["kv_b values, absorbed"] == "nn"
+    assert listed["o"] == "nt"
+
+
+def test_heads_whose_values_are_smaller_than_their_keys() -> None:
+    config = changed("deepseek-v3", v_head_dim=96, quantization_config=None)
+    listed = {one.name: one.gemm for one in gemms_of(config, tokens=4, sequences=1)}
+    assert listed["o"].k == 128 * 96
+    assert listed["kv_b"].n == 128 * (128 + 96)
+    assert listed["q_b"].n == 128 * (128 + 64)
+
+
+def test_the_vocabulary_is_padded_before_it_is_divided() -> None:
+    config = changed("llama-3.1-8b", vocab_size=32001)
+    listed = {one.name: one.gemm.n for one in gemms_of(config, tokens=1, tp=2)}
+    assert listed["lm_head"] == 32064 / 2
+
+
 def test_deepseek_v3_is_stored_in_blocks_of_fp8() -> None:
     block = ("fp8_e4m3", "scaled_block")
     by_name = dtypes(CONFIGS["deepseek-v3"])
@@ -253,6 +274,20 @@ def test_layers_by_kind() -> None:
 def test_a_model_type_is_enough() -> None:
     config = changed("llama-3.1-8b", architectures=None)
     assert gemms_of(config, tokens=1) == gemms_of(CONFIGS["llama-3.1-8b"], tokens=1)
+
+
+@pytest.mark.parametrize("model_type", ["qwen3_vl_moe_text", "qwen3_moe"])
+def test_the_text_part_of_a_multimodal_model(model_type: str) -> None:
+    text = changed("qwen3-30b-a3b", architectures=None, model_type=model_type)
+    quantization = {"quant_method": "fp8", "activation_scheme": "dynamic"}
+    config = {
+        "architectures": ["Qwen3VLMoeForConditionalGeneration"],
+        "text_config": text,
+        "quantization_config": quantization,
+    }
+    assert dtypes(config)["experts.down"] == ("fp8_e4m3", "grouped")
+    plain = {**config, "quantization_config": None}
+    assert gemms_of(plain, tokens=16) == gemms_of(CONFIGS["qwen3-30b-a3b"], tokens=16)
 
 
 def test_a_dtype_of_8_bits_leaves_router_and_logits() -> None:
