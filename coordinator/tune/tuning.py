@@ -39,6 +39,7 @@ others first."""
 Measure = Callable[[Sequence[Cell], str], bool]
 """Measures cells until all are answered, under a label; False: it was stopped."""
 Rows = Callable[[], pa.Table]
+"""Every committed sample, with coordinator.tune.readings.COLUMNS at least."""
 
 
 class Tuning:
