@@ -2,7 +2,7 @@
 
 Names of cuBLASLt's heuristic list say nothing to a model: they follow the library's default, in
 the library's order. Where no model answers for a device, the order is that of the families.
-A recording has only what was recorded: its configurations take the place of the families' own.
+Of a recording only those take part that a row answers for.
 Does not measure.
 """
 
@@ -32,7 +32,7 @@ class Recorded(Protocol):
     """What a recording holds of a device."""
 
     def recorded(self, listed: ListedGemm, configs: Sequence[KernelConfig]) -> list[KernelConfig]:
-        """The configurations as recorded, the first of `configs` first, or nothing."""
+        """Those that a row answers for; nothing, where the first one has none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,7 +5,7 @@
     final   fresh turns of the default and the finalists. They alone decide: the best of many is
             the luckiest, too, and its readings from the race would flatter it
 
-A rival wins where its gain, less Z standard errors, exceeds MARGIN. Until then more turns follow;
+A rival wins as soon as that is certain (coordinator/tune/rules.py). Until then more turns follow;
 where they end without that it is a tie, and a tie keeps the default. What comes next is a function
 of the readings alone. Knows neither cells nor a fleet.
 """
@@ -13,36 +13,28 @@ of the readings alone. Knows neither cells nor a fleet.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from enum import Enum
-from math import expm1, log1p
-from typing import Final
+from math import expm1, inf
 
 from coordinator.tune.objective import Objective
 from coordinator.tune.paired import Difference, Noise
 from coordinator.tune.problem import Problem, Rival
 from coordinator.tune.readings import Reading
+from coordinator.tune.rules import (
+    ESTIMATED,
+    Z_OF_MANY,
+    Verdict,
+    is_behind,
+    is_gain,
+    is_gain_of_many,
+    is_no_gain,
+    may_be_ahead,
+    percent,
+)
 from coordinator.tune.track import Track
 from coordinator.tune.turns import Limits, Turn
 from gemmcast.config import KernelConfig
 from gemmcast.tuned_entry import Cost
-
-Z: Final = 3.2
-"""Standard errors of a certainty in the final; test_coordinator_tune_search.py tries it on lists
-where no rival gains anything."""
-Z_OF_MANY: Final = 3.5
-"""The same where the readings that chose a rival also judge it."""
-Z_DROP: Final = 2.5
-"""Standard errors by which a rival is slower before it drops out."""
-LONELY: Final = 3.0
-"""How many times as far off a single reading may be: one burst in a hundred runs at another
-clock."""
-MARGIN: Final = log1p(0.003)
-"""A gain below a board's own repeatability is none."""
-SAME: Final = log1p(0.005)
-"""Rivals that are no further apart than this are not told apart."""
-ESTIMATED: Final = log1p(0.05)
-"""How far an estimate by predicted power may be off."""
 
 
 class Stage(Enum):
@@ -53,19 +45,8 @@ class Stage(Enum):
     OVER = "over"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
-    """What is to run, and why."""
-
-    winner: KernelConfig
-    reason: str
-    """For people."""
-    difference: Difference | None = None
-    """Of the winner from the default; None where it is the default, or that does not run."""
-    is_verified: bool = True
-    """Whether it rests on readings."""
-    is_certain: bool = True
-    """False: it was cut short, so the default stays for now."""
+Best = tuple[Track, Difference]
+"""A rival, and how much it differs from the default."""
 
 
 class Race:
@@ -97,7 +78,7 @@ class Race:
         self._is_metered = limits.is_race_metered
         self._turns = 0
         self._begun = 0
-        self._raced_best: tuple[Track, Difference] | None = None
+        self._raced_best: Best | None = None
         self.raced: dict[KernelConfig, float] = {}
         """Differences from the default in the race, for other types of device."""
         if not self.rivals:
@@ -187,8 +168,11 @@ class Race:
     def _decide_race(self) -> None:
         is_last = self._begun >= self._limits.race
         self._note_raced()
-        self._drop_slower()
-        self._drop_no_better()
+        self._drop_above_limit()
+        if self._objective.watts is None or self._is_metered:
+            # Else a slower one may be the fastest that draws so little.
+            self._drop_slower()
+            self._drop_no_better()
         if not self.live:
             self._keep(self._why_none())
             return
@@ -200,11 +184,10 @@ class Race:
             self._decide_by_race()
 
     def _decide_by_race(self) -> None:
-        self._drop_above_limit()
         best = self._best()
         if best is None:
-            self._keep(self._why_none(), is_verified=self.default.was_measured)
-        elif self._is_gain(best[1], Z_OF_MANY) or self._is_over_limit():
+            self._keep(self._unpaired(), is_verified=False)
+        elif is_gain(best[1], Z_OF_MANY) or self._is_over_limit():
             self._win(*best)
         else:
             self._keep(_tie(*best))
@@ -214,16 +197,15 @@ class Race:
         is_estimate = self._objective.is_metered and not self._is_metered
         return ESTIMATED if is_estimate else 0.0
 
-    def _certain(self) -> tuple[Track, Difference] | None:
+    def _certain(self) -> Best | None:
         """The best rival, if it is certain by the final, or before that by the race."""
         best = self._best()
         if self._stage is Stage.FINAL and best is not None:
-            return best if self._is_gain(best[1], Z) else None
+            return best if is_gain(best[1]) else None
         raced = self._raced_best if self._stage is Stage.FINAL else best
         if raced is None or self._tolerance:
             return None
-        z = Z_OF_MANY * (LONELY if raced[1].readings == 1 else 1.0)
-        return raced if self._is_gain(raced[1], z) else None
+        return raced if is_gain_of_many(raced[1]) else None
 
     def _begin_final(self) -> None:
         self._raced_best = None if self._tolerance else self._best()
@@ -243,10 +225,10 @@ class Race:
         is_last = self._begun >= self._limits.final
         if not self.live:
             self._keep(self._why_none())
-        elif best is not None and (self._is_gain(best[1], Z) or self._is_over_limit()):
+        elif best is not None and (is_gain(best[1]) or self._is_over_limit()):
             self._win(*best)
         elif is_last and best is None:
-            self._keep("no pair of readings", is_certain=False, is_verified=False)
+            self._keep(self._unpaired(), is_certain=False, is_verified=False)
         elif is_last and best is not None:
             self._keep(_tie(*best))
 
@@ -275,7 +257,7 @@ class Race:
         leader = best[0]
         for track in self.live:
             behind = track.from_other(leader, self._noise) if track is not leader else None
-            if behind is not None and behind.low(_z(behind)) > self._tolerance:
+            if behind is not None and is_behind(behind, self._tolerance):
                 share = 100 * expm1(behind.centre)
                 track.left_out = f"{share:.1f} % behind {leader.config}"
 
@@ -285,8 +267,8 @@ class Race:
             return
         for track in self.live:
             one = track.from_default(self._noise)
-            if one is not None and -one.low(_z(one)) < MARGIN - self._tolerance:
-                track.left_out = f"no better than the default ({_gain(one)})"
+            if one is not None and is_no_gain(one, self._tolerance):
+                track.left_out = f"no better than the default ({percent(one)})"
 
     def _drop_above_limit(self) -> None:
         for track in self.live:
@@ -307,22 +289,24 @@ class Race:
             if track is best[0]:
                 continue
             behind = track.from_other(best[0], self._noise)
-            if behind is None or -behind.low(_z(behind)) > SAME:
+            if behind is None or may_be_ahead(behind):
                 return False
         return True
 
-    def _best(self) -> tuple[Track, Difference] | None:
+    def _best(self) -> Best | None:
         """The live rival with the lowest cost beside the default's."""
         pairs = [(track, track.from_default(self._noise)) for track in self.live]
         known = [(track, one) for track, one in pairs if one is not None]
         return min(known, key=_centre, default=None)
 
-    def _standing(self, track: Track) -> float:
+    def _standing(self, track: Track) -> tuple[bool, float]:
+        """Sorts by: predicted above a limit of power, cost."""
         one = track.from_default(self._noise)
-        return float("inf") if one is None else one.centre
+        centre = inf if one is None else one.centre
+        return not self._objective.admits(track.rival.predicted), centre
 
-    def _is_gain(self, one: Difference, z: float) -> bool:
-        return -one.high(z) > MARGIN
+    def _unpaired(self) -> str:
+        return f"no pair of readings{' with power' if self._is_metered else ''}"
 
     def _why_none(self) -> str:
         default_w = self.default.cost().power_w
@@ -348,13 +332,8 @@ class Race:
         self._stage = Stage.OVER
 
 
-def _centre(best: tuple[Track, Difference]) -> float:
+def _centre(best: Best) -> float:
     return best[1].centre
-
-
-def _z(one: Difference) -> float:
-    """Standard errors by which a rival drops out."""
-    return Z_DROP * (LONELY if one.readings == 1 else 1.0)
 
 
 def _level(track: Track) -> float:
@@ -363,9 +342,5 @@ def _level(track: Track) -> float:
     return level
 
 
-def _gain(one: Difference) -> str:
-    return f"{100 * expm1(-one.centre):+.1f} %"
-
-
 def _tie(track: Track, one: Difference) -> str:
-    return f"tie with {track.config} ({_gain(one)} after {one.readings})"
+    return f"tie with {track.config} ({percent(one)} after {one.readings})"

@@ -14,7 +14,6 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from coordinator.samples.answers import OK
 from gemmcast.arrow import read_samples
 from gemmcast.config import KNOBS, KernelConfig
 from gemmcast.errors import InputError
@@ -37,33 +36,29 @@ class Recording:
 
     def __init__(self, dataset: Path, device: str, gemms: Sequence[ListedGemm]) -> None:
         wanted = {listed.gemm for listed in gemms}
-        self._configs: dict[Gemm, dict[KernelConfig, bool]] = defaultdict(dict)
-        """GEMM -> recorded configuration -> whether a row of it is ok."""
+        self._configs: dict[Gemm, set[KernelConfig]] = defaultdict(set)
         for row in _rows_of(_read(dataset), device, wanted):
-            gemm, config = gemm_of(row), config_of(row)
+            gemm = gemm_of(row)
             if gemm in wanted:
-                of_gemm = self._configs[gemm]
-                of_gemm[config] = of_gemm.get(config, False) or row["status"] == OK
+                self._configs[gemm].add(config_of(row))
 
     def recorded(self, listed: ListedGemm, configs: Sequence[KernelConfig]) -> list[KernelConfig]:
-        """Those of some configurations that were recorded, as they were recorded, in their order.
+        """Those of some configurations that a row answers for.
 
-        Nothing, where the first one was not: that is the default.
+        Nothing, where the first one has none: that is the default.
         """
         by_kernel: dict[tuple[str, str], list[KernelConfig]] = defaultdict(list)
-        known = self._configs.get(listed.gemm, {})
-        for config in sorted(known, key=lambda config: not known[config]):
-            by_kernel[config.family, config.kernel.partition("@")[0]].append(config)
+        for config in self._configs.get(listed.gemm, ()):
+            by_kernel[config.family, config.kernel].append(config)
             by_kernel[config.family, ""].append(config)
-        found: dict[KernelConfig, None] = {}
+        answered: list[KernelConfig] = []
         for wanted in configs:
             same = by_kernel.get((wanted.family, wanted.kernel), [])
-            fitting = next((one for one in same if _fits(one, wanted)), None)
-            if fitting is not None:
-                found[fitting] = None
-            elif not found:
+            if any(_fits(one, wanted) for one in same):
+                answered.append(wanted)
+            elif not answered:
                 return []
-        return list(found)
+        return answered
 
 
 def _read(dataset: Path) -> pa.Table:

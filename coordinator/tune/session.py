@@ -10,9 +10,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import pyarrow as pa
+
 from coordinator.fleet.interface import Display
 from coordinator.fleet.session import Places, RunSession
 from coordinator.fleet.signals import Stop
+from coordinator.tune.readings import COLUMNS
 from coordinator.tune.request import Request
 from coordinator.tune.result import TuneResult
 from coordinator.tune.tuning import Tuning
@@ -63,8 +66,11 @@ class TuneSession:
                 """One round."""
                 return self._measure(cells, label, stop)
 
-            is_complete = tuning.run(measure, self._session.store.read)
+            is_complete = tuning.run(measure, self._rows)
             return tuning.write(self._out, is_complete)
+
+    def _rows(self) -> pa.Table:
+        return self._session.store.columns(*COLUMNS)
 
     def _measure(self, cells: Sequence[Cell], label: str, stop: Stop) -> bool:
         committed = self._session.store.committed

@@ -30,6 +30,7 @@ from coordinator.tune.search import Search, Settings
 from coordinator.tune.turns import Limits
 from gemmcast.cell import Cell
 from gemmcast.device import Device
+from gemmcast.errors import InputError
 from gemmcast.predictor import Predictor
 
 POOL = 4
@@ -38,6 +39,7 @@ others first."""
 Measure = Callable[[Sequence[Cell], str], bool]
 """Measures cells until all are answered, under a label; False: it was stopped."""
 Rows = Callable[[], pa.Table]
+"""Every committed sample, with coordinator.tune.readings.COLUMNS at least."""
 
 
 class Tuning:
@@ -49,7 +51,8 @@ class Tuning:
         predictors: those that may rank, the best first; needed where there is no record yet.
 
     Raises:
-        InputError: a family that no such device has, or a damaged record.
+        InputError: a family that no such device has, an objective that it can't measure, or a
+            damaged record.
         WorkspaceError: a record can't be written.
     """
 
@@ -81,6 +84,7 @@ class Tuning:
         problems: dict[str, Sequence[Problem]] = {}
         series: dict[str, int] = {}
         for name, device in self._devices.items():
+            _check_power(request, device)
             digest = request.digest(device)
             record = self._record(device, digest)
             problems[name] = record.problems
@@ -122,6 +126,12 @@ class Tuning:
             if table.device_name == device.name:
                 return Recording(Path(table.dataset), device.name, self._request.gemms)
         return None
+
+
+def _check_power(request: Request, device: Device) -> None:
+    if request.objective.is_metered and not device.has_power:
+        rule = f"needs power, which can't be read on {device.name}"
+        raise InputError("--objective", request.objective.text, rule, "use time")
 
 
 def run_rounds(search: Search, readings: Readings, measure: Measure, rows: Rows) -> bool:

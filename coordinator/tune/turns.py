@@ -63,8 +63,10 @@ class Limits:
         """For an objective; a recording has one reading of each cell."""
         if is_replay:
             return Limits(race=1, is_race_metered=objective.is_metered, final=0)
+        if objective.watts is not None:
+            # Only a power window says who stays below the limit.
+            return Limits(race=1, finalists=4, final=6, look=2)
         if objective.is_metered:
             # The estimate in the race is by predicted power, so more than one stays in doubt.
-            finalists = 2 if objective.watts is None else 3
-            return Limits(race=2, finalists=finalists, final=6, look=2)
+            return Limits(race=2, finalists=2, final=6, look=2)
         return Limits()

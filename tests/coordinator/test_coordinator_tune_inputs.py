@@ -181,6 +181,15 @@ def test_a_whole_tuning_writes_a_table_and_a_note(tmp_path: Path, hopper: Device
     assert "% saved" in text
 
 
+def test_an_objective_with_power_is_refused_where_none_can_be_read(
+    tmp_path: Path, cpu: Device
+) -> None:
+    request = request_of([PLAIN], objective=Objective.parse("energy"))
+    with pytest.raises(InputError, match="needs power, which can't be read on Paper CPU"):
+        Tuning(request, tmp_path, {cpu.name: cpu}, list)
+    assert not list(tmp_path.iterdir())
+
+
 class Measured:
     """A device on which tile 8 takes half the time."""
 

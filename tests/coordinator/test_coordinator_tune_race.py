@@ -139,7 +139,7 @@ def two(race: Race) -> set[object]:
     return {config(0), race.verdict.winner}
 
 
-@pytest.mark.parametrize("objective", ["energy", "edp", "time-under-watts=400"])
+@pytest.mark.parametrize("objective", ["energy", "edp"])
 def test_only_finalists_are_metered(objective: str) -> None:
     race, rounds = race_of([0.61, 0.9, 1.2, 0.6, 1.4], objective=objective)
     metered = {cell.config for cells in rounds for cell in cells if cell.power}
@@ -148,6 +148,24 @@ def test_only_finalists_are_metered(objective: str) -> None:
     entry = outcome_of(race).entry
     assert entry.winner == config(4)
     assert entry.winner_measured.energy_mj == pytest.approx(18.0, rel=0.03)
+
+
+def test_under_a_limit_the_fastest_that_keeps_it_wins_even_over_a_faster_default() -> None:
+    power_w = {config(2): 190.0, config(3): 150.0}
+    result = outcome([0.5, 1.2, 1.5], objective="time-under-watts=200", power_w=power_w)
+    assert result.entry.winner == config(2)
+    assert result.entry.gain == pytest.approx(1 / 1.2, rel=0.02)
+    assert result.entry.reason == "the default draws 300 W"
+    assert result.left_out[str(config(1))] == "draws 300 W"
+
+
+def test_under_a_limit_that_the_default_keeps_a_winner_is_faster() -> None:
+    power_w = {config(1): 500.0}
+    entry = outcome([0.5, 0.7, 1.2], objective="time-under-watts=400", power_w=power_w).entry
+    assert entry.winner == config(2)
+    assert outcome(
+        [0.5, 1.1], objective="time-under-watts=400", power_w=power_w
+    ).entry.keeps_default
 
 
 def test_no_winner_draws_more_than_the_limit() -> None:

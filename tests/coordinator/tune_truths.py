@@ -64,6 +64,8 @@ class Truths:
     seed: int = 0
     failures: dict[KernelConfig, tuple[str, str]] = field(default_factory=dict)
     """Configuration -> status and reason."""
+    power_w: dict[KernelConfig, float] = field(default_factory=dict)
+    """Of those that do not draw POWER_W."""
 
     def ratio(self, cell: Cell) -> float:
         return self.ratios[cell.device_key, cell.gemm.m][cell.config.tile_m - 1]
@@ -96,11 +98,12 @@ class Truths:
         runtime_us = self.runtime_us(cell)
         if not cell.power:
             return Cost(runtime_us=runtime_us)
+        power_w = self.power_w.get(cell.config, POWER_W)
         return Cost(
             runtime_us=runtime_us,
             sustained_runtime_us=runtime_us,
-            power_w=POWER_W,
-            energy_mj=runtime_us * POWER_W * 1e-3,
+            power_w=power_w,
+            energy_mj=runtime_us * power_w * 1e-3,
         )
 
 
