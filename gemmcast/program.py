@@ -68,6 +68,9 @@ def run_script(main: Callable[[], int | None]) -> NoReturn:
     for number in SIGNALS:
         # All is done: a signal must not change the exit code while libraries tidy up.
         signal.signal(number, signal.SIG_IGN)
+    if code == BAD_INPUT:
+        # So soon after their start, threads of pyarrow abort the process when they are torn down.
+        leave(code)
     sys.exit(code)
 
 

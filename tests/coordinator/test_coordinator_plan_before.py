@@ -31,6 +31,7 @@ NEWER = {
     "holes-warm.toml",
     "holes-power.toml",
     "holes-int8.toml",
+    "short-power.toml",
     "triton.toml",
     "triton-again.toml",
     "triton-tuning.toml",
