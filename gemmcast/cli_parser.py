@@ -8,12 +8,12 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final, NoReturn, get_args
+from typing import Final, NoReturn
 
 from gemmcast import __version__
 from gemmcast.config import FAMILIES
 from gemmcast.gemm import DTYPES, LAYOUTS
-from gemmcast.prediction import Objective
+from gemmcast.objective import OBJECTIVES
 
 _CONFIG: Final = "FAMILY[:KNOB=VALUE,...]"
 _FAMILIES: Final = (
@@ -22,10 +22,25 @@ _FAMILIES: Final = (
 _MODEL: Final = (
     "an .onnx file, or a node's model directory [default: the model that comes with gemmcast]"
 )
+_SIZES: Final = ("m", "n", "k")
+_GEMMS: Final = (
+    "a CSV or JSON file of GEMMs in place of M N K: m, n, k, and if you like batch, dtype, layout, "
+    "weight, name; --dtype and --layout are what a GEMM without one has"
+)
+_CANDIDATES: Final = (
+    "without configurations: the families that make candidates, such as triton or "
+    "triton:scaled_block [default: all of the device's kind]"
+)
+_WORDS: Final = "sizes, then configurations; without any the families make candidates"
+_DEFAULT: Final = (
+    "what one gets without tuning; another choice must be surely better "
+    "[default: the library's or the engine's]"
+)
+_TOP: Final = "print only the first TOP, 8 where candidates are made [default: all]"
 _COMMANDS: Final = {
     "predict": "the cost of one GEMM with one configuration",
-    "rank": "several configurations in the order of their cost",
-    "pick": "the configuration with the lowest cost",
+    "rank": "configurations in the order of their cost",
+    "pick": "the configuration to take, for one GEMM or a list",
     "info": "what a model is, and the devices that can be named",
     "models": "the models that come with gemmcast: what they may be asked, how wrong they are",
 }
@@ -43,12 +58,30 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """The options of one command, which `command` names. A wrong command line ends the process."""
     parser = _parser()
     args, rest = parser.parse_known_args(argv)
+    is_ranking = args.command in ("rank", "pick")
     # The list of positionals comes in one piece only, before the options or after them.
-    if args.command in ("rank", "pick") and not any(word.startswith("-") for word in rest):
-        args.configs += rest
+    if is_ranking and not any(word.startswith("-") for word in rest):
+        args.words += rest
     elif rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if is_ranking:
+        _divide(parser, args)
     return args
+
+
+def _divide(parser: Parser, args: argparse.Namespace) -> None:
+    """Divide the words of `rank` and `pick` into sizes, which a list of GEMMs replaces, and
+    configurations."""
+    count = 0 if args.gemms else len(_SIZES)
+    sizes, args.configs = args.words[:count], args.words[count:]
+    if len(sizes) < count:
+        missing = ", ".join(_SIZES[len(sizes) :])
+        parser.error(f"the following arguments are required: {missing} (or --gemms FILE)")
+    for name, word in zip(_SIZES, sizes, strict=False):
+        try:
+            setattr(args, name, int(word))
+        except ValueError:
+            parser.error(f"argument {name}: invalid int value: {word!r}")
 
 
 def _parser() -> Parser:
@@ -64,6 +97,9 @@ def _parser() -> Parser:
         if name == "models":
             continue
         command.add_argument("--model", type=Path, help=_MODEL)
+        if name == "predict":
+            for size in _SIZES:
+                command.add_argument(size, type=int)
         if name != "info":
             _add_problem(command)
         if name == "predict":
@@ -71,13 +107,13 @@ def _parser() -> Parser:
         if name in ("rank", "pick"):
             _add_choice(command)
         if name == "rank":
-            command.add_argument("--top", type=int, help="print only the first TOP [default: all]")
+            command.add_argument("--top", type=int, help=_TOP)
+        if name == "pick":
+            _add_default(command)
     return parser
 
 
 def _add_problem(command: argparse.ArgumentParser) -> None:
-    for size in ("m", "n", "k"):
-        command.add_argument(size, type=int)
     _add(command, "--dtype", "fp32", ", ".join(DTYPES))
     _add(command, "--layout", "nn", f"{', '.join(LAYOUTS)}: A, then B; t is stored transposed")
     _add(command, "--batch", 1, "independent products of one shape")
@@ -91,9 +127,22 @@ def _add_problem(command: argparse.ArgumentParser) -> None:
 
 
 def _add_choice(command: argparse.ArgumentParser) -> None:
-    _add(command, "--objective", "time", ", ".join(get_args(Objective)))
+    _add(command, "--objective", "time", ", ".join(OBJECTIVES))
+    command.add_argument("--gemms", type=Path, metavar="FILE", help=_GEMMS)
+    command.add_argument("--families", type=_words, metavar="FAMILY,...", help=_CANDIDATES)
     command.add_argument("--configs-file", type=Path, help="a JSON list of configurations")
-    command.add_argument("configs", nargs="*", metavar=_CONFIG)
+    command.add_argument("words", nargs="*", metavar=f"M N K [{_CONFIG} ...]", help=_WORDS)
+
+
+def _add_default(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--default", metavar=_CONFIG, help=_DEFAULT)
+    command.add_argument(
+        "--bold", action="store_true", help="take the cheapest, however sure that is"
+    )
+
+
+def _words(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",")]
 
 
 def _add(command: argparse.ArgumentParser, name: str, default: str | float, help_: str) -> None:

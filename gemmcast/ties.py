@@ -18,10 +18,13 @@ import numpy as np
 from gemmcast import query
 from gemmcast.config import KNOBS, KernelConfig
 from gemmcast.errors import InputError
-from gemmcast.kernel_names import library_name, says_knobs
+from gemmcast.gemm import Gemm
+from gemmcast.kernel_names import library_name, resolved, says_knobs
 
 LIBRARY_CHOICE: Final = library_name("")
 """What a query of cublaslt without knobs is about: whatever the library puts first."""
+NAMED_KERNELS: Final = ("cutlass", "triton")
+"""Families of which a name says the knobs, if it is right."""
 RULE: Final = "the model reads knobs, not names, so it cannot tell these apart"
 WAY_OUT: Final = "give their knobs"
 LT_WAY_OUT: Final = (
@@ -46,6 +49,22 @@ def check_names(configs: Iterable[KernelConfig]) -> None:
     if unknown:
         rule = "the model reads knobs, not names, and would answer for the library's default"
         raise InputError("configs", _shown(unknown), rule, LT_WAY_OUT)
+
+
+def check_unfolded(gemm: Gemm, configs: Iterable[KernelConfig]) -> None:
+    """Refuse names of kernels that are to be compared, and that say no knobs.
+
+    Raises:
+        InputError: it names them all.
+    """
+    silent: list[KernelConfig] = []
+    for config in configs:
+        is_named = config.kernel and config.family in NAMED_KERNELS
+        if is_named and not any(_knobs(resolved(gemm, config))) and not says_knobs(config):
+            silent.append(config)
+    if silent:
+        rule = "the model reads knobs, and these names say none"
+        raise InputError("configs", _shown(silent), rule, WAY_OUT)
 
 
 def ties_of(configs: Sequence[KernelConfig], rows: query.Rows) -> Ties:
