@@ -174,12 +174,10 @@ class Times(NamedTuple):
 
 
 def query_of(query: Array) -> Query:
-    """The entries of Query from query[n, len(FIELDS)]: one gather and one split."""
-    xp = query.__array_namespace__()
+    """The entries of Query from query[n, len(FIELDS)]."""
     entries = [BOTH_SIDES.get(name, (name,)) for name in Query._fields]
-    columns = [FIELDS.index(name) for entry in entries for name in entry]
-    used = xp.take(query, xp.asarray(np.array(columns)), axis=1)
-    return Query(*graph_ops.split(used, [len(entry) for entry in entries]))
+    wanted = [(FIELDS.index(entry[0]), len(entry)) for entry in entries]
+    return Query(*graph_ops.spans(query, wanted, len(FIELDS)))
 
 
 def tile_of(q: Query) -> Tile:

@@ -250,6 +250,6 @@ def log_inputs(quantities: Array) -> Array:
     for name in KNOB_FIELDS:
         # 0 means unknown: the logarithm is that of 1
         smallest[INPUTS.index(name)] = 1
-    columns = np.array([QUANTITIES.index(name) for name in INPUTS])
-    chosen = xp.take(quantities, xp.asarray(columns), axis=1)
+    columns = [QUANTITIES.index(name) for name in INPUTS]
+    chosen = graph_ops.columns(quantities, columns, len(QUANTITIES))
     return xp.log(xp.maximum(chosen, xp.asarray(smallest)) / xp.asarray(typical))

@@ -18,6 +18,7 @@ from gemmcast.device import Device
 from gemmcast.gain import Gain
 from gemmcast.gemm_list import ListedGemm, read_gemms
 from gemmcast.list_pick import ListedChoice, ListPick, Saving, families_of, pick_list, possible_of
+from gemmcast.objective import Objective
 from gemmcast.predictor import Predictor
 from gemmcast.ranking import Choice, RankedConfig
 
@@ -70,7 +71,8 @@ def pick(args: argparse.Namespace) -> Shown:
         **asdict(choice),
     }
     first = f"{gemm} on {on.name}, lowest {args.objective}:  {choice.config}"
-    lines = [first, *_ties(choice), show(choice.prediction), *_gain_lines(choice)]
+    gain = _gain_lines(choice, args.objective)
+    lines = [first, *_ties(choice), show(choice.prediction), *gain]
     return values, "\n".join(lines)
 
 
@@ -119,16 +121,24 @@ def _ties(ranked: RankedConfig) -> Iterator[str]:
         yield f"     the model cannot tell it from {other}"
 
 
-def _gain_lines(choice: Choice) -> Iterator[str]:
+def _gain_lines(choice: Choice, objective: str) -> Iterator[str]:
     """What the choice gains over the default, or what might gain something."""
     if choice.default is None:
         return
     if not choice.keeps_default:
-        yield f"     gain {_times(choice.gain)} over the default {choice.default.config}"
+        draws = _too_much(choice.default, objective)
+        yield f"     gain {_times(choice.gain)} over the default {choice.default.config}{draws}"
         return
     yield f"     the default, of {choice.possible} configurations"
     if choice.best != choice.config:
         yield f"     not surely better: {choice.best}, {_times(choice.best_gain)} (--bold takes it)"
+
+
+def _too_much(default: RankedConfig, objective: str) -> str:
+    power_w = default.prediction.power_w
+    if power_w is None or power_w <= Objective.parse(objective).most_watts:
+        return ""
+    return f", which draws {power_w:.0f} W"
 
 
 def _times(gain: Gain) -> str:
@@ -139,7 +149,7 @@ def _times(gain: Gain) -> str:
 def _list_text(picked: ListPick, device: Device, objective: str) -> str:
     lines = [f"{len(picked.choices)} GEMMs on {device.name}, lowest {objective}:"]
     for one in picked.choices:
-        lines += _listed_lines(one)
+        lines += _listed_lines(one, objective)
     refused = sum(one.choice is None for one in picked.choices)
     if refused:
         lines.append(f"{refused} without a choice are in no sum")
@@ -152,7 +162,7 @@ def _list_text(picked: ListPick, device: Device, objective: str) -> str:
     return "\n".join(lines)
 
 
-def _listed_lines(one: ListedChoice) -> Iterator[str]:
+def _listed_lines(one: ListedChoice, objective: str) -> Iterator[str]:
     weight = "" if one.listed.weight == 1 else f", weight {one.listed.weight:g}"
     yield f"{one.listed}{weight}"
     choice = one.choice
@@ -160,7 +170,7 @@ def _listed_lines(one: ListedChoice) -> Iterator[str]:
         yield f"     no choice: {one.reason}"
         return
     yield f"     {choice.config}"
-    yield from _gain_lines(choice)
+    yield from _gain_lines(choice, objective)
 
 
 def _saving(saving: Saving, unit: str) -> str:

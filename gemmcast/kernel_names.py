@@ -68,6 +68,8 @@ def is_meant(config: KernelConfig, name: str, knobs: Mapping[str, int]) -> bool:
 
 def says_knobs(config: KernelConfig) -> bool:
     """Whether the name of the kernel says its knobs."""
+    if config.family == "triton":
+        return config.kernel in TRITON_KERNELS
     return config.family == "cutlass" and CutlassKernel.parse(config.kernel) is not None
 
 

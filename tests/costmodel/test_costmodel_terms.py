@@ -11,6 +11,7 @@ import numpy.typing as npt
 import onnx
 import pytest
 
+from costmodel import graph_ops
 from costmodel.formulas import LOADS, STEP_US
 from costmodel.onnx_session import open_session
 from costmodel.terms import (
@@ -363,3 +364,14 @@ def test_trees_see_whole_tiles() -> None:
         [1, 1, 1, 0, 0, 0, 0, 0, 0],
     ]
     assert inputs[0, FOR_TREES.index("k")] == 192
+
+
+@pytest.mark.parametrize("wanted", [[0], [5], [0, 1, 3, 4, 5], [2, 4], list(range(6))])
+def test_columns_are_the_same_in_the_graph(wanted: list[int]) -> None:
+    x = np.arange(12, dtype=np.float32).reshape(2, 6)
+    argument = ndx.argument(shape=("n", 6), dtype=ndx.float32)
+    model = ndx.build({"x": argument}, {"chosen": graph_ops.columns(argument, wanted, 6)})
+    model.ir_version = IR_VERSION
+    (chosen,) = open_session(model.SerializeToString()).run(None, {"x": x})
+    assert chosen.tolist() == x[:, wanted].tolist()
+    assert graph_ops.columns(x, wanted, 6).tolist() == chosen.tolist()
