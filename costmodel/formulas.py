@@ -69,8 +69,6 @@ class Query(NamedTuple):
 
     size: Array
     """m and n."""
-    m: Array
-    n: Array
     k: Array
     tile: Array
     tile_k: Array
@@ -94,6 +92,8 @@ class Query(NamedTuple):
     power_limit_w: Array
     idle_power_w: Array
     l2_gbps: Array
+    m: Array
+    n: Array
 
 
 BOTH_SIDES: Final[Mapping[str, tuple[str, ...]]] = {
@@ -175,9 +175,12 @@ class Times(NamedTuple):
 
 def query_of(query: Array) -> Query:
     """The entries of Query from query[n, len(FIELDS)]."""
-    entries = [BOTH_SIDES.get(name, (name,)) for name in Query._fields]
+    # The last two are the parts of the first
+    entries = [BOTH_SIDES.get(name, (name,)) for name in Query._fields[:-2]]
     wanted = [(FIELDS.index(entry[0]), len(entry)) for entry in entries]
-    return Query(*graph_ops.spans(query, wanted, len(FIELDS)))
+    size, *others = graph_ops.spans(query, wanted, len(FIELDS))
+    m, n = graph_ops.split(size, [1, 1])
+    return Query(size, *others, m, n)
 
 
 def tile_of(q: Query) -> Tile:
