@@ -16,9 +16,10 @@ wanted. Choices of eight count where there are twice as many configurations, the
 default was measured; `groups` says how many groups that are.
 
 The best of many readings is a lucky one (the winner's curse), so a choice that is truly the best
-has a regret above 0: among n configurations that are equal, of readings that differ by a relative
-s, about s times the mean of the largest of n normal numbers, 1.8 s for n = 16. Readings of one
-board within a run differ by 0.1 to 0.5 %. All choices bear it alike. Nothing is subtracted.
+has a regret above 0. Where n configurations are equal and readings differ by a relative s, it is s
+times the mean of the largest of n normal numbers: 1.8 s for n = 16. In recorded groups few are
+near the best: with s = 0.3 %, which readings of one board within a run differ by, it is 0.004 % in
+cutlass and 0.02 % in cublaslt. All choices bear it alike; nothing is subtracted.
 """
 
 from __future__ import annotations
@@ -33,21 +34,18 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from costmodel.dataset import Indices, Mask, Names, TrainingSet, Values, library_default
+from costmodel.dataset import Indices, Mask, Names, TrainingSet, Values
 from costmodel.evaluate.groups import layers
 from costmodel.evaluate.ranking import CONFIG, TOP, Group, grouped, problems_of
-from gemmcast.config import KNOBS, TRITON_KERNELS
-from gemmcast.predictor import PREFILTERED
-from gemmcast.query import Rows
+from gemmcast.candidates import default_among
+from gemmcast.config import KNOBS
+from gemmcast.gain import Costs
+from gemmcast.modelfile import Answers
+from gemmcast.objective import MINIMISED, Objective
+from gemmcast.query import EXTRAPOLATING, Rows
+from gemmcast.ranking import PREFILTERED
 from gemmcast.rows import ReadRow, config_of
-from gemmcast.triton_sets import is_default as is_default_of_triton
 
-MINIMISED: Final = {
-    "time": ("runtime_us",),
-    "energy": ("energy_mj",),
-    "edp": ("energy_mj", "sustained_runtime_us"),
-}
-"""Objective -> the outputs whose product is minimised, as `Predictor.rank` does."""
 MIN_FOR_TOP: Final = 2 * TOP
 """Configurations of a group whose first eight are looked at: of nine they would be nearly all."""
 
@@ -84,15 +82,45 @@ class Loss(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Costs:
-    """What a model says of the configurations of one group, [n_configurations] each."""
+class Ranked:
+    """What a model says of the configurations of one group."""
 
-    value: Values
-    low: Values
-    high: Values
-    """Ends of the interval of `value`."""
-    estimate: Values
-    """By the prefilter; `value` where it is not used."""
+    costs: Costs
+    """[n_configurations] in the objective."""
+    estimates: Values
+    """[n_configurations] by the prefilter; the costs where it is not used."""
+    is_unsure: Mask
+    """[n_configurations] whether they are `extrapolating`."""
+
+    @staticmethod
+    def by(model: Ranker, queries: Rows, objective: str) -> Ranked:
+        """By a model, of queries[n_configurations, n_fields]."""
+        answers: Answers = {name: np.asarray(v) for name, v in model.predict(queries).items()}
+        minimised = Objective.parse(objective)
+        costs = Costs.of(answers, model.outputs_, minimised)
+        estimates: Values = costs.values
+        if minimised.has_prefilter:
+            estimates = np.asarray(model.prefilter(queries), dtype=np.float64)
+        return Ranked(costs=costs, estimates=estimates, is_unsure=answers[EXTRAPOLATING])
+
+    def first(self, top: int) -> Indices:
+        """[top] The first of the ranking, cheapest first, in the order of `Predictor.rank`."""
+        return self._kept(top)[:top]
+
+    def cautious(self, default: int) -> int:
+        """The cheapest whose gain on the default is sure, else the default, as `pick` chooses."""
+        if self.is_unsure[default]:
+            return default
+        gains, half_widths = self.costs.gains(default)
+        is_sure = (gains > half_widths) & ~self.is_unsure
+        kept = self._kept(1)
+        sure = kept[is_sure[kept]]
+        return int(sure[0]) if len(sure) else default
+
+    def _kept(self, top: int) -> Indices:
+        """What the prefilter keeps, cheapest first."""
+        kept = np.argsort(self.estimates, kind="stable")[: PREFILTERED * top]
+        return kept[np.argsort(self.costs.values[kept], kind="stable")]
 
 
 def losses(
@@ -111,9 +139,10 @@ def losses(
             continue
         for group in groups_of(test, objective):
             rows = test.table.take(pa.array(group.rows)).to_pylist()
-            costs = _costs(model, test.queries[group.rows], objective)
-            default = np.flatnonzero(defaults[group.rows])
-            of_choice = regrets(group.measured, costs, default)
+            ranked = Ranked.by(model, test.queries[group.rows], objective)
+            places = np.flatnonzero(defaults[group.rows])
+            default = int(places[0]) if len(places) else None
+            of_choice = regrets(group.measured, ranked, default)
             for name, choose in (others or {}).items() if objective == "time" else ():
                 chosen = choose(rows)
                 if len(chosen):
@@ -141,51 +170,31 @@ def layers_with_groups(data: TrainingSet) -> Names:
 
 def is_default(data: TrainingSet) -> Mask:
     """[n_rows] True where the configuration is what the library or the engine takes by itself."""
-    is_triton = data.column("family") == "triton"
     rows = data.table.select(("family", "kernel", *KNOBS)).to_pylist()
-    chosen = library_default(data)
-    for i in np.flatnonzero(is_triton):
-        config = config_of(rows[i])
-        chosen[i] = config.kernel in TRITON_KERNELS and is_default_of_triton(config)
-    return chosen
+    found = np.zeros(len(data), dtype=bool)
+    for i, row in enumerate(rows):
+        # A measured Triton kernel says that k is not split, a candidate does not
+        named = {**row, "split_k": 0} if row["family"] == "triton" else row
+        found[i] = default_among([config_of(named)]) is not None
+    return found
 
 
-def regrets(measured: Values, costs: Costs, default: Indices) -> dict[str, float]:
+def regrets(measured: Values, ranked: Ranked, default: int | None) -> dict[str, float]:
     """Choice -> its regret in one group.
 
     Args:
         measured: [n_configurations], less is better.
-        costs: what the model says of them.
-        default: where the default stands; empty if it was not measured.
+        ranked: what the model says of them.
+        default: where the default stands; None if it was not measured.
     """
-    of_choice = {"model_top1": _regret(measured, ranked(costs, 1))}
+    of_choice = {"model_top1": _regret(measured, ranked.first(1))}
     if len(measured) >= MIN_FOR_TOP:
-        of_choice["model_top8"] = _regret(measured, ranked(costs, TOP))
+        of_choice["model_top8"] = _regret(measured, ranked.first(TOP))
         of_choice["random8"] = at_random(measured, TOP)
-    if len(default):
-        of_choice["default"] = _regret(measured, default)
-        of_choice["cautious"] = _regret(measured, cautious(costs, default))
+    if default is not None:
+        of_choice["default"] = _regret(measured, [default])
+        of_choice["cautious"] = _regret(measured, [ranked.cautious(default)])
     return of_choice
-
-
-def ranked(costs: Costs, top: int) -> Indices:
-    """[top] The first of the ranking, cheapest first, in the order of `Predictor.rank`."""
-    kept = np.argsort(costs.estimate, kind="stable")[: PREFILTERED * top]
-    order = np.argsort(costs.value[kept], kind="stable")[:top]
-    return kept[order]
-
-
-def cautious(costs: Costs, default: Indices) -> Indices:
-    """[1] The first of the ranking if its gain on the default excludes zero, else the default.
-
-    The gain's interval is that of a ratio of two independent errors. Errors of one problem are
-    alike, so it is rather too wide.
-    """
-    (best,) = ranked(costs, 1)
-    place = default[0]
-    gain = np.log(costs.value[place] / costs.value[best])
-    doubt = np.hypot(_margin(costs, place), _margin(costs, best))
-    return np.array([best if gain > doubt else place])
 
 
 def at_random(measured: Values, count: int) -> float:
@@ -219,25 +228,5 @@ def pooled(of_groups: Iterable[Loss]) -> RegretTable:
     return table
 
 
-def _costs(model: Ranker, queries: Rows, objective: str) -> Costs:
-    """Of an objective that is a product of outputs."""
-    answers = model.predict(queries)
-    outputs = MINIMISED[objective]
-    columns = [model.outputs_.index(name) for name in outputs]
-    value: Values = np.prod([answers[name] for name in outputs], axis=0, dtype=np.float64)
-    estimate = model.prefilter(queries) if objective == "time" else value
-    return Costs(
-        value=value,
-        low=np.prod(answers["low"][:, columns], axis=1, dtype=np.float64),
-        high=np.prod(answers["high"][:, columns], axis=1, dtype=np.float64),
-        estimate=np.asarray(estimate, dtype=np.float64),
-    )
-
-
-def _margin(costs: Costs, place: int) -> float:
-    """Half the width of an interval, in logarithms."""
-    return float(np.log(costs.high[place] / costs.low[place]) / 2)
-
-
-def _regret(measured: Values, chosen: Indices) -> float:
+def _regret(measured: Values, chosen: Indices | Sequence[int]) -> float:
     return float(measured[chosen].min() / measured.min() - 1)

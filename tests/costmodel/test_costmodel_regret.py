@@ -13,6 +13,7 @@ from importlib.util import module_from_spec, spec_from_file_location
 from io import StringIO
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -21,28 +22,25 @@ import pytest
 from costmodel.dataset import TrainingSet, training_set
 from costmodel.evaluate.nvidia_heuristics import NvidiaHeuristics
 from costmodel.evaluate.regret import (
-    Costs,
+    Ranked,
     at_random,
-    cautious,
     groups_of,
     is_default,
     layers_with_groups,
     losses,
     pooled,
-    ranked,
     regrets,
 )
 from gemmcast.arrow import to_table
 from gemmcast.cell import Cell
 from gemmcast.device import Device
+from gemmcast.gain import Costs
 from gemmcast.gemm import Gemm
 from gemmcast.query import Rows
 from gemmcast.rows import Row
 from gemmcast.triton_sets import configs
 
 PROGRAM = Path(__file__).parents[2] / "benchmarks" / "tuning_regret.py"
-DEFAULT = np.array([0])
-NONE = np.array([], dtype=np.int64)
 LAYERS = tuple((64 * i, 128) for i in range(1, 7))
 Measure = Callable[..., Row]
 MakeRows = Callable[..., list[Row]]
@@ -53,26 +51,27 @@ class OneAnswer:
 
     outputs_ = ("runtime_us", "tflops")
 
-    def predict(self, queries: Rows) -> dict[str, Rows]:
+    def predict(self, queries: Rows) -> dict[str, Any]:
         """1 us, and an interval from half to double."""
         ones = np.ones((len(queries), 2), dtype=np.float32)
-        return {"runtime_us": ones[:, 0], "low": ones / 2, "high": 2 * ones}
+        is_unsure = np.zeros(len(queries), dtype=bool)
+        intervals = {"low": ones / 2, "high": 2 * ones, "extrapolating": is_unsure}
+        return {"runtime_us": ones[:, 0], **intervals}
 
     def prefilter(self, queries: Rows) -> Rows:
         """[n_rows] 0 for all."""
         return np.zeros(len(queries), dtype=np.float32)
 
 
-def costs(
-    value: Sequence[float], width: float = 0.0, estimate: Sequence[float] | None = None
-) -> Costs:
+def ranked(
+    value: Sequence[float], width: float = 0.0, estimates: Sequence[float] | None = None
+) -> Ranked:
     """With intervals that reach by a factor exp(width) up and down."""
     values = np.array(value, dtype=np.float64)
-    return Costs(
-        value=values,
-        low=values * np.exp(-width),
-        high=values * np.exp(width),
-        estimate=np.array(value if estimate is None else estimate, dtype=np.float64),
+    return Ranked(
+        costs=Costs(values, np.full(len(values), width)),
+        estimates=values if estimates is None else np.array(estimates),
+        is_unsure=np.zeros(len(values), dtype=bool),
     )
 
 
@@ -89,7 +88,8 @@ def rows_of(measure: Measure, gpu: Device) -> MakeRows:
         for config, runtime_us in zip(listed, runtimes_us, strict=False):
             cell = Cell(gemm=gemm, config=config, device_key=device.name)
             row = measure(cell, device)
-            row["runtime_us"] = runtime_us
+            # As measured rows say of the kernels that are not split
+            row |= {"runtime_us": runtime_us, "split_k": 1}
             rows.append(row)
         return rows
 
@@ -100,7 +100,7 @@ def test_each_choice_loses_what_it_took_over_the_best() -> None:
     measured = np.array([2.0, *range(20, 3, -1), 1.0])
     # The best one is predicted tenth, behind nine of 20 to 12
     predicted = [30.0, *range(1, 10), *range(11, 19), 10.0]
-    lost = regrets(measured, costs(predicted), DEFAULT)
+    lost = regrets(measured, ranked(predicted), 0)
     assert lost["model_top1"] == pytest.approx(19.0)
     assert lost["model_top8"] == pytest.approx(12.0)
     assert lost["default"] == pytest.approx(1.0)
@@ -109,9 +109,9 @@ def test_each_choice_loses_what_it_took_over_the_best() -> None:
 
 def test_eight_of_fewer_than_sixteen_and_an_unmeasured_default_say_nothing() -> None:
     measured = np.arange(1.0, 16.0)
-    assert set(regrets(measured, costs(measured), NONE)) == {"model_top1"}
+    assert set(regrets(measured, ranked(measured), None)) == {"model_top1"}
     measured = np.arange(1.0, 17.0)
-    assert set(regrets(measured, costs(measured), NONE)) == {"model_top1", "model_top8", "random8"}
+    assert set(regrets(measured, ranked(measured), None)) == {"model_top1", "model_top8", "random8"}
 
 
 def test_random_choices_lose_their_mean_over_all_draws() -> None:
@@ -123,15 +123,22 @@ def test_random_choices_lose_their_mean_over_all_draws() -> None:
 
 def test_the_ranking_is_of_what_the_prefilter_keeps() -> None:
     value = list(range(20, 0, -1))
-    first_eight_kept = costs(value, estimate=range(20))
-    assert ranked(first_eight_kept, 1).tolist() == [7]
-    assert ranked(first_eight_kept, 2).tolist() == [15, 14]
+    in_order = ranked(value, estimates=range(20))
+    assert in_order.first(1).tolist() == [7]
+    assert in_order.first(2).tolist() == [15, 14]
 
 
-@pytest.mark.parametrize(("width", "chosen"), [(0.0, 1), (0.4, 1), (0.6, 0)])
+@pytest.mark.parametrize(("width", "chosen"), [(0.0, 1), (0.6, 1), (0.7, 0)])
 def test_a_cautious_choice_leaves_the_default_for_a_sure_gain(width: float, chosen: int) -> None:
-    # ln 2 = 0.69 is beyond sqrt(2) x 0.4 = 0.57 and within sqrt(2) x 0.6 = 0.85
-    assert cautious(costs([2.0, 1.0, 1.5], width), DEFAULT).tolist() == [chosen]
+    # ln 2 = 0.69 is beyond 0.75 sqrt(2) x 0.6 = 0.64 and within 0.75 sqrt(2) x 0.7 = 0.74
+    assert ranked([2.0, 1.0, 1.5], width).cautious(0) == chosen
+
+
+@pytest.mark.parametrize(("unsure", "chosen"), [([1], 2), ([1, 2], 0), ([0], 0)])
+def test_an_unsure_prediction_is_no_sure_gain(unsure: list[int], chosen: int) -> None:
+    of_group = ranked([2.0, 1.0, 1.5])
+    of_group.is_unsure[unsure] = True
+    assert of_group.cautious(0) == chosen
 
 
 def test_a_group_is_one_problem_of_one_kernel_on_one_board(rows_of: MakeRows) -> None:
