@@ -254,6 +254,21 @@ def test_errors_of_one_board_are_named_with_their_reason(
     assert "uncorrectable ECC" in finding.text
 
 
+def test_a_board_that_ends_every_cell_in_an_error_is_failing(
+    boards: Callable[..., pa.Table], predictor: Predictor
+) -> None:
+    def failing(row: Row) -> Row:
+        return row | {"status": "crashed", "reason": "died twice", "runtime_us": None}
+
+    (finding,) = verdict_on(SICK, boards(failing), predictor).findings
+    assert finding.sort == "failing"
+    table = boards(failing)
+    alone = table.filter(pc.equal(table["device_uuid"], SICK))
+    verdict = verdict_on(SICK, alone, predictor)
+    assert not verdict.is_judged
+    assert "is not judged" in verdict.lines()[0]
+
+
 def test_a_board_that_others_use_is_not_judged(
     boards: Callable[..., pa.Table], predictor: Predictor
 ) -> None:
