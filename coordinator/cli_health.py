@@ -1,6 +1,6 @@
 """`python -m coordinator health`: check every board, and say which is not well.
 
-Exit code 0: all are well; 1: some are not, or none has answered.
+Exit code 0: all are well; 1: some are not, or have not answered.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def health(
             terminal.show_line(line)
 
     terminal.result(values, as_json=json, text=text)
-    if values["sick"]:
+    if check.silent or values["sick"]:
         raise typer.Exit(FAILED)
 
 
@@ -84,6 +84,7 @@ def _values(check: HealthCheck) -> dict[str, Any]:
         "sick": sorted(verdict.board for verdict in check.verdicts if verdict.is_sick),
         "boards": boards,
         "left": check.left,
+        "silent": check.silent,
         "file": str(check.file) if check.file else None,
     }
 
@@ -97,7 +98,9 @@ def _lines(check: HealthCheck) -> list[str]:
         if verdict.is_sick and earliest and earliest < verdict.began_at:
             lines.append(f"  since {earliest}")
     sick = sum(verdict.is_sick for verdict in check.verdicts)
-    lines.append(f"{len(check.verdicts)} boards checked: {sick or 'none'} sick.")
+    lines.append(f"Boards checked: {len(check.verdicts)}, sick: {sick}.")
+    if check.silent:
+        lines.append(f"{check.silent} boards have not answered: others hold them, or they hang.")
     if check.left:
         lines.append(f"{check.left} cells were not measured in the time; --seconds gives it more.")
     return lines

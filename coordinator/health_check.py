@@ -43,8 +43,19 @@ class HealthCheck:
     """Of the workspace, with these verdicts."""
     file: Path | None
     """The rows; None where those of the store were judged."""
-    left: int
+    left: int = 0
     """Cells that were not measured in the time."""
+    silent: int = 0
+    """Agents that have not started in the time: others hold their GPUs, or the GPUs hang."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """What the agents have measured."""
+
+    rows: pa.Table
+    left: int
+    silent: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,24 +83,27 @@ def check_boards(
     """
     record = HealthRecord.read(place.health)
     plan = check_plan("auto") if dataset is None else check_plan("replay", str(dataset))
-    checks = place.path / "health"
-    checks.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=checks, prefix=".measuring-") as folder:
+    with TemporaryDirectory(prefix="gemmcast-health-") as folder:
         measured = _measured(plan, place, Path(folder), seconds, display, address)
-    if measured is None:
-        return Interrupted()
-    table, left = measured
-    if not len(table):
+    if isinstance(measured, Interrupted):
+        return measured
+    if not len(measured.rows):
         raise GemmcastError(
             f"no board has answered in {seconds:g} s: others may hold the GPUs of the cluster; "
             "end their jobs, or give --seconds more"
         )
-    file = checks / f"{datetime.now(UTC):%Y-%m-%dT%H-%M-%SZ}.parquet"
-    write_files({file: _parquet(table)})
-    verdicts = judge(table, predictor_of(place), read_reference())
+    file = place.path / "health" / f"{datetime.now(UTC):%Y-%m-%dT%H-%M-%SZ}.parquet"
+    write_files({file: _parquet(measured.rows)})
+    verdicts = judge(measured.rows, predictor_of(place), read_reference())
     record = record.after_check(verdicts)
     record.write(place.health)
-    return HealthCheck(verdicts=verdicts, record=record, file=file, left=left)
+    return HealthCheck(
+        verdicts=verdicts,
+        record=record,
+        file=file,
+        left=measured.left,
+        silent=measured.silent,
+    )
 
 
 def check_samples(place: Workspace, store: str | None) -> HealthCheck:
@@ -103,10 +117,10 @@ def check_samples(place: Workspace, store: str | None) -> HealthCheck:
     record = HealthRecord.read(place.health)
     samples = SampleStore.open(store or place.samples, create=False).read()
     newest = newest_of_each(record.without_sick(samples))
-    verdicts = judge(newest, predictor_of(place), model_alone=False)
+    verdicts = judge(newest, predictor_of(place), read_reference(), model_alone=False)
     record = record.after_run(verdicts)
     record.write(place.health)
-    return HealthCheck(verdicts=verdicts, record=record, file=None, left=0)
+    return HealthCheck(verdicts=verdicts, record=record, file=None)
 
 
 def clear_board(place: Workspace, board: str) -> HealthRecord:
@@ -124,19 +138,22 @@ def _measured(
     seconds: float,
     display: Display,
     address: str | None,
-) -> tuple[pa.Table, int] | None:
-    """The rows, and how many cells are left; None: a signal came."""
+) -> Measured | Interrupted:
     # The nodes keep the descriptions of their devices where runs do.
     places = Places(model_dir=place.node)
     session = RunSession(plan, Workspace(folder), places, display)
     with session.open(address) as stop:
         until_s = monotonic() + seconds
-        summary = session.run(
-            lambda: stop() or monotonic() > until_s, train=False, label="checking"
-        )
+
+        def is_over() -> bool:
+            """Whether the time has run out, or a signal has come."""
+            return stop() or monotonic() > until_s
+
+        summary = session.run(is_over, train=False, label="checking")
         if stop():
-            return None
-        return session.store.read(), summary.cells - summary.done
+            return Interrupted()
+        left = summary.cells - summary.done
+        return Measured(rows=session.store.read(), left=left, silent=session.fleet.starting())
 
 
 def _parquet(table: pa.Table) -> bytes:

@@ -8,7 +8,7 @@ one type are those of one name. Pure: reads rows, writes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Final
 
@@ -77,14 +77,21 @@ def judge(
 
 def _types(table: pa.Table, reference: pa.Table | None) -> Iterator[tuple[pa.Table, pa.Table]]:
     """The rows of each type, with those of the reference that belong to it."""
-    for name in sorted(set(table["device"].to_pylist())):
-        rows = table.filter(pc.equal(table["device"], name))
+    types = table.group_by(["device", "compute_units"], use_threads=False).aggregate([])
+    for kind in types.to_pylist():
+        rows = _of_type(table, kind)
         if reference is None:
             yield rows, rows.slice(0, 0)
             continue
-        judged = pc.is_in(reference["device_uuid"], pc.unique(rows["device_uuid"]))
-        is_other = pc.and_(pc.equal(reference["device"], name), pc.invert(judged))
-        yield rows, reference.filter(is_other)
+        others = _of_type(reference, kind)
+        judged = pc.is_in(others["device_uuid"], pc.unique(rows["device_uuid"]))
+        yield rows, others.filter(pc.invert(judged))
+
+
+def _of_type(table: pa.Table, kind: Mapping[str, object]) -> pa.Table:
+    """Slices of a GPU (MIG) have its name, but fewer units."""
+    is_of = pc.equal(table["device"], kind["device"])
+    return table.filter(pc.and_(is_of, pc.equal(table["compute_units"], kind["compute_units"])))
 
 
 class _Type:

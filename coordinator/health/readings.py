@@ -98,35 +98,48 @@ class Readings:
 
 def readings_of(table: pa.Table) -> Readings:
     """The readings of a table whose rows are of one type of device, in the sample schema."""
-    read = pc.and_(pc.is_in(table["status"], pa.array(READ)), pc.is_valid(table["runtime_us"]))
-    rows = np.flatnonzero(column(pc.fill_null(read, False)))
+    is_read = pc.is_in(table["status"], pa.array(READ))
+    is_read = pc.and_(is_read, pc.is_valid(table["runtime_us"]))
+    rows = np.flatnonzero(column(is_read))
     table = table.take(pa.array(rows))
     kinds = kinds_of(table)
     cells = codes([table[name] for name in CELL])
-    boards = codes([table["device_uuid"]])
-    pairs, first, of_pair = np.unique(
-        boards * (1 + cells.max(initial=0)) + cells, return_index=True, return_inverse=True
-    )
-    raw_us = np.log(numbers(table["runtime_us"]))
-    at_clock = _at_usual_clock(table, kinds)
-    warmer_c = np.nan_to_num(numbers(table["temperature_c"]) - USUAL_C)
-    values: dict[str, Numbers] = {
-        "log_us": raw_us + at_clock - TIME_PER_C * warmer_c,
-        "raw_log_us": raw_us,
-        "log_mhz": np.log(numbers(table["clock_mhz"])),
-        "log_w": np.log(numbers(table["power_w"])) - POWER_PER_C * warmer_c,
-        "temperature_c": numbers(table["temperature_c"]),
-        "is_capped": _capped(table, kinds),
-    }
     alike = codes([pa.array(kinds), *(table[name] for name in ALIKE)])
+    pairs = codes([table["device_uuid"], pa.array(cells)])
+    _, first = np.unique(pairs, return_index=True)
     return Readings(
         board=column(table["device_uuid"])[first],
         cell=cells[first],
         alike=alike[first],
         kind=kinds[first],
         row=rows[first],
-        **{name: medians(of_pair, value, len(pairs)) for name, value in values.items()},
+        **_merged(_values(table, kinds), pairs),
     )
+
+
+def _values(table: pa.Table, kinds: Words) -> dict[str, Numbers]:
+    """Field of Readings -> [n_rows]."""
+    raw_log_us = np.log(numbers(table["runtime_us"]))
+    temperature_c = numbers(table["temperature_c"])
+    warmer_c = np.nan_to_num(temperature_c - USUAL_C)
+    at_clock = raw_log_us + _at_usual_clock(table, kinds)
+    return {
+        "log_us": at_clock - TIME_PER_C * warmer_c,
+        "raw_log_us": raw_log_us,
+        "log_mhz": np.log(numbers(table["clock_mhz"])),
+        "log_w": np.log(numbers(table["power_w"])) - POWER_PER_C * warmer_c,
+        "temperature_c": temperature_c,
+        "is_capped": _capped(table, kinds),
+    }
+
+
+def _merged(values: Mapping[str, Numbers], pairs: Codes) -> dict[str, Numbers]:
+    """Repeats of a cell on one board as one reading."""
+    count = int(pairs.max(initial=-1)) + 1
+    merged: dict[str, Numbers] = {}
+    for name, readings in values.items():
+        merged[name] = medians(pairs, readings, count)
+    return merged
 
 
 def kinds_of(table: pa.Table) -> Words:

@@ -84,17 +84,8 @@ Shifts = Mapping[str, Shift]
 
 def speed_findings(shifts: Shifts, state: State) -> list[Finding]:
     """What is not well with the speed and the power of a board."""
-    findings: list[Finding] = []
-    held_down = _held_down(shifts, state)
-    if held_down is not None:
-        findings.append(held_down)
-    slow = _slow(shifts)
-    if slow is not None:
-        findings.append(slow)
-    hungry = _hungry(shifts)
-    if hungry is not None:
-        findings.append(hungry)
-    return findings
+    findings = (_held_down(shifts, state), _slow(shifts), _hungry(shifts))
+    return [finding for finding in findings if finding is not None]
 
 
 def is_off(shift: Shift | None) -> bool:
@@ -105,19 +96,21 @@ def is_off(shift: Shift | None) -> bool:
 def _held_down(shifts: Shifts, state: State) -> Finding | None:
     """Hot or capped: a low clock, a low limit, or a temperature."""
     clock = shifts.get("clock")
-    is_low = clock is not None and clock.sigmas <= -SIGMAS
-    if not (is_low or state.is_held_down or state.is_hot or state.has_low_limit):
-        return None
-    parts = [_slower(shifts)] if is_low else []
-    if (is_low or state.is_held_down) and state.clock_mhz and state.clock_max_mhz:
+    parts: list[str] = []
+    sigmas = None
+    if clock is not None and clock.sigmas <= -SIGMAS:
+        sigmas = -clock.sigmas
+        parts.append(_slower(shifts, clock))
+    if (parts or state.is_held_down) and state.clock_mhz and state.clock_max_mhz:
         parts.append(f"clock {state.clock_mhz:,.0f} of {state.clock_max_mhz:,.0f} MHz")
     if state.is_hot:
         parts.append(_temperature(state))
     if state.has_low_limit:
-        limits = f"power limit {state.limit_w:.0f} W, sisters have {state.sisters_limit_w:.0f} W"
-        parts.append(limits)
+        own, others = f"{state.limit_w:.0f} W", f"{state.sisters_limit_w:.0f} W"
+        parts.append(f"power limit {own}, sisters have {others}")
+    if not parts:
+        return None
     sort = "hot" if state.is_hot else "capped"
-    sigmas = -clock.sigmas if clock is not None and is_low else None
     return Finding(sort=sort, text=f"is {sort}: {'; '.join(parts)}", sigmas=sigmas)
 
 
@@ -128,53 +121,63 @@ def _temperature(state: State) -> str:
     return f"{state.temperature_c:.0f} °C{others}"
 
 
-def _slower(shifts: Shifts) -> str:
+def _slower(shifts: Shifts, clock: Shift) -> str:
     """By how much a low clock slows its cells down."""
-    raw = {kind: shifts[f"raw {kind}"] for kind in KIND_NAMES if f"raw {kind}" in shifts}
-    clock = shifts["clock"]
+    raw = [(shifts[f"raw {kind}"], kind) for kind in KIND_NAMES if f"raw {kind}" in shifts]
     if not raw:
         return f"its clock is {-clock.percent:.1f} % below {held_against(clock)}"
-    kind = max(raw, key=lambda name: raw[name].shift)
-    cells = f"{KIND_NAMES[kind]} cells"
-    slower = f"{raw[kind].percent:.1f} % slower than {held_against(raw[kind])} on {cells}"
-    return f"{slower} ({-clock.sigmas:.1f} sigma by its clock)"
+    shift, kind = max(raw, key=lambda one: one[0].shift)
+    slower = f"{shift.percent:.1f} % slower than {held_against(shift)}"
+    return f"{slower} on {KIND_NAMES[kind]} cells ({-clock.sigmas:.1f} sigma by its clock)"
 
 
 def _slow(shifts: Shifts) -> Finding | None:
     """Slow at equal clock."""
-    clock = shifts.get("clock")
-    rest = 0.0 if clock is None else CLOCK_REST * max(0.0, -clock.shift)
-    kinds = [kind for kind in KIND_NAMES if is_off(shifts.get(kind))]
-    kinds = [kind for kind in kinds if shifts[kind].shift > rest]
-    if not kinds:
+    slow = _slow_kinds(shifts)
+    if not slow:
         return None
-    worst = max(kinds, key=lambda kind: shifts[kind].shift)
-    compute = shifts.get("compute")
-    of_compute = 0.0 if compute is None else compute.shift
-    is_memorys = worst == "memory" and of_compute < MUCH * shifts[worst].shift
-    # The kind with the most evidence speaks for the others, where all are slow.
-    told = worst if is_memorys else max(kinds, key=lambda kind: shifts[kind].sigmas)
-    shift = shifts[told]
-    text = f"is {shift.percent:.1f} % slower than {held_against(shift)} on {KIND_NAMES[told]} cells"
-    text += f" ({shift.sigmas:.1f} sigma, {shift.cells} cells){_others(shifts, told)}"
-    if is_memorys:
-        text += ": the memory is slow"
-    return Finding(sort="memory" if is_memorys else "slow", text=text, sigmas=shift.sigmas)
+    worst = max(slow, key=lambda kind: shifts[kind].shift)
+    if worst == "memory" and _is_usual(shifts, "compute", worst):
+        text = f"{_slower_on(shifts, worst)}: the memory is slow"
+        return Finding(sort="memory", text=text, sigmas=shifts[worst].sigmas)
+    # Where all are slow, the kind with the most evidence speaks for them.
+    surest = max(slow, key=lambda kind: shifts[kind].sigmas)
+    return Finding(sort="slow", text=_slower_on(shifts, surest), sigmas=shifts[surest].sigmas)
 
 
-def _others(shifts: Shifts, told: str) -> str:
-    """What the other kinds of cells show."""
-    usual, slower = [], []
-    for kind, name in KIND_NAMES.items():
-        if kind == told or kind not in shifts:
+def _slow_kinds(shifts: Shifts) -> list[str]:
+    """Kinds of cells that are slow, more than a low clock explains."""
+    clock = shifts.get("clock")
+    explained = 0.0 if clock is None else CLOCK_REST * max(0.0, -clock.shift)
+    slow: list[str] = []
+    for kind in KIND_NAMES:
+        if kind in shifts and is_off(shifts[kind]) and shifts[kind].shift > explained:
+            slow.append(kind)
+    return slow
+
+
+def _is_usual(shifts: Shifts, kind: str, beside: str) -> bool:
+    """Whether a kind of cells is well, or nearly so, beside one that is slow."""
+    return kind not in shifts or shifts[kind].shift < MUCH * shifts[beside].shift
+
+
+def _slower_on(shifts: Shifts, kind: str) -> str:
+    """By how much, on which cells, and what the others show."""
+    shift = shifts[kind]
+    slower = f"is {shift.percent:.1f} % slower than {held_against(shift)}"
+    cells = f"on {KIND_NAMES[kind]} cells"
+    parts = [f"{slower} {cells} ({shift.sigmas:.1f} sigma, {shift.cells} cells)"]
+    usual: list[str] = []
+    for other, name in KIND_NAMES.items():
+        if other == kind or other not in shifts:
             continue
-        shift = shifts[kind]
-        if is_off(shift) or shift.shift > MUCH * shifts[told].shift:
-            slower.append(f"{name} cells {shift.percent:+.1f} %")
-        else:
+        if _is_usual(shifts, other, kind):
             usual.append(name)
-    text = "".join(f", {words}" for words in slower)
-    return text + (f", {' and '.join(usual)} cells are as usual" if usual else "")
+        else:
+            parts.append(f"{name} cells {shifts[other].percent:+.1f} %")
+    if usual:
+        parts.append(f"{' and '.join(usual)} cells are as usual")
+    return ", ".join(parts)
 
 
 def _hungry(shifts: Shifts) -> Finding | None:

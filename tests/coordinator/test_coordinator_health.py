@@ -156,7 +156,7 @@ def test_a_clock_that_the_power_cap_lowers_everywhere_is_no_fault(
 
     def capped(mhz: float) -> Change:
         def change(row: Row) -> Row:
-            if kind_of(row) != "compute":
+            if kind_of(row) == "small":
                 return row
             return at_clock(mhz, capped=True)(row)
 
@@ -254,6 +254,21 @@ def test_errors_of_one_board_are_named_with_their_reason(
     assert "uncorrectable ECC" in finding.text
 
 
+def test_a_board_that_ends_every_cell_in_an_error_is_failing(
+    boards: Callable[..., pa.Table], predictor: Predictor
+) -> None:
+    def failing(row: Row) -> Row:
+        return row | {"status": "crashed", "reason": "died twice", "runtime_us": None}
+
+    (finding,) = verdict_on(SICK, boards(failing), predictor).findings
+    assert finding.sort == "failing"
+    table = boards(failing)
+    alone = table.filter(pc.equal(table["device_uuid"], SICK))
+    verdict = verdict_on(SICK, alone, predictor)
+    assert not verdict.is_judged
+    assert "is not judged" in verdict.lines()[0]
+
+
 def test_a_board_that_others_use_is_not_judged(
     boards: Callable[..., pa.Table], predictor: Predictor
 ) -> None:
@@ -295,6 +310,7 @@ def test_a_board_that_describes_itself_as_slow_is_slow_still(predictor: Predicto
     (verdict,) = judge(to_table([sick(row) for row in own]), predictor)
     (finding,) = verdict.findings
     assert "% slower than the model says" in finding.text
+    assert verdict.shifts["compute"].percent == pytest.approx(25, abs=4)
     (verdict,) = judge(to_table(own), predictor)
     assert verdict.findings == ()
 
