@@ -29,15 +29,12 @@ OBJECTIVES: Final = (*MINIMISED, f"{UNDER_WATTS}=W")
 class Objective:
     """One of OBJECTIVES."""
 
-    minimised: str
-    """A key of MINIMISED."""
+    name: str
+    """A key of MINIMISED, or UNDER_WATTS."""
+    outputs: tuple[str, ...]
+    """The outputs of a model whose product is minimised."""
     most_watts: float = inf
     """Mean board power that a configuration may draw in an endless row of launches. [W]"""
-
-    @property
-    def outputs(self) -> tuple[str, ...]:
-        """The outputs whose product is minimised."""
-        return MINIMISED[self.minimised]
 
     @property
     def needed(self) -> tuple[str, ...]:
@@ -52,7 +49,7 @@ class Objective:
     @property
     def has_prefilter(self) -> bool:
         """Whether a model's prefilter, which knows times only, can choose for it."""
-        return self.minimised == "time" and not self.is_capped
+        return self.name == "time"
 
     @staticmethod
     def parse(text: str) -> Objective:
@@ -62,15 +59,16 @@ class Objective:
             InputError: none of OBJECTIVES, or watts that are no number above 0.
         """
         if text in MINIMISED:
-            return Objective(minimised=text)
+            return Objective(name=text, outputs=MINIMISED[text])
         name, equals, watts = text.partition("=")
         if name != UNDER_WATTS or not equals:
             way_out = f"use one of {', '.join(OBJECTIVES)}"
             raise InputError("objective", text, "unknown objective", way_out)
-        return Objective(minimised="time", most_watts=_watts(text, watts))
+        outputs = ("sustained_runtime_us",)
+        return Objective(name=name, outputs=outputs, most_watts=_watts(text, watts))
 
     def __str__(self) -> str:
-        return f"{UNDER_WATTS}={self.most_watts:g}" if self.is_capped else self.minimised
+        return f"{self.name}={self.most_watts:g}" if self.is_capped else self.name
 
 
 def _watts(text: str, watts: str) -> float:

@@ -9,10 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isnan
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from gemmcast.modelfile import Answer
+
+Objective = Literal["time", "energy", "edp"]
+"""What a ranking minimises; gemmcast/objective.py has those with a limit, too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -92,53 +92,40 @@ class Ranking:
             ranked.append(RankedConfig(config=config, prediction=prediction, tied=tied))
         return ranked
 
-    def choice(self, default: KernelConfig | None, *, bold: bool) -> Choice:
+    def choice(self, default: int | None, *, bold: bool) -> Choice:
         """The cheapest that is surely better than the default, else the default.
 
         Where the default draws too much power, and with `bold`, the cheapest of all. The model is
         never sure of what is `extrapolating`.
 
         Args:
-            default: one of the scored ones; None for no default.
+            default: place of one that is scored; None for no default.
             bold: whether to take the cheapest, however sure that is.
         """
         best = int(self.order[0])
-        (cheapest,) = self.ranked([best])
         if default is None:
-            return self._choice(cheapest, cheapest.config)
-        at = self._scored_at(default)
-        chosen = best if bold or at not in self.order else self._surely_better(at)
-        of_default, of_choice = self.ranked([at, chosen])
-        return self._choice(
-            of_choice,
-            cheapest.config,
-            default=of_default,
-            gain=self.costs.gain(at, chosen),
-            best_gain=self.costs.gain(at, best),
-        )
+            return self._choice(best, best, None)
+        at = int(np.flatnonzero(self.places == default)[0])
+        if bold or at not in self.order:
+            return self._choice(best, best, at)
+        return self._choice(self._surely_better(at), best, at)
 
-    def _choice(
-        self,
-        chosen: RankedConfig,
-        best: KernelConfig,
-        default: RankedConfig | None = None,
-        gain: Gain = NO_GAIN,
-        best_gain: Gain = NO_GAIN,
-    ) -> Choice:
+    def _choice(self, chosen: int, best: int, default: int | None) -> Choice:
+        """Of three of the scored ones."""
+        (of_choice,) = self.ranked([chosen])
+        of_default = of_choice
+        if default is not None and default != chosen:
+            (of_default,) = self.ranked([default])
         return Choice(
-            config=chosen.config,
-            prediction=chosen.prediction,
-            tied=chosen.tied,
-            default=default,
-            gain=gain,
-            best=best,
-            best_gain=best_gain,
+            config=of_choice.config,
+            prediction=of_choice.prediction,
+            tied=of_choice.tied,
+            default=None if default is None else of_default,
+            gain=NO_GAIN if default is None else self.costs.gain(default, chosen),
+            best=self.configs[self.places[best]],
+            best_gain=NO_GAIN if default is None else self.costs.gain(default, best),
             possible=len(self.configs),
         )
-
-    def _scored_at(self, config: KernelConfig) -> int:
-        scored = [self.configs[place] for place in self.places]
-        return scored.index(config)
 
     def _surely_better(self, default: int) -> int:
         """The first of the order whose gain is above 1 at its lower end, else the default."""
@@ -160,8 +147,8 @@ class RankingTask:
     objective: Objective
     device: Device
     """As the model's contract describes it."""
-    default: KernelConfig | None
-    """One of the table's that is scored in any case."""
+    default: int | None
+    """Place of one in the table that is scored in any case."""
 
     @staticmethod
     def of(
@@ -181,11 +168,12 @@ class RankingTask:
             InputError: a configuration is impossible, or a name means nothing to a model.
         """
         table = config_table(gemm, configs, device)
-        if default is not None and default not in table.configs:
-            table = config_table(gemm, (default, *table.configs), device)
-        for place in np.flatnonzero(table.is_impossible):
-            check_knobs(gemm, table.configs[place], device.arch)
-        return RankingTask(model, gemm, table, objective, device, default or table.default)
+        place = table.default if default is None else table.place_of(default)
+        if default is not None and place is None:
+            table, place = config_table(gemm, (default, *table.configs), device), 0
+        for i in np.flatnonzero(table.is_impossible):
+            check_knobs(gemm, table.configs[i], device.arch)
+        return RankingTask(model, gemm, table, objective, device, place)
 
     def ranking(self, cache: str, wanted: int | None) -> Ranking:
         """The ranking.
@@ -205,7 +193,7 @@ class RankingTask:
         if wanted is not None and objective.has_prefilter:
             places = _prefiltered(self.model, rows, PREFILTERED * wanted)
         if self.default is not None:
-            places = np.union1d(places, table.configs.index(self.default))
+            places = _with(places, self.default)
         answers = self.model.run(rows[places])
         _check_predicted(answers, self.device, objective)
         costs = Costs.of(answers, tuple(self.model.outputs), objective)
@@ -231,6 +219,10 @@ def _prefiltered(model: LoadedModel, rows: query.Rows, count: int) -> Places:
     if estimates_us is None:
         return np.arange(len(rows))
     return np.sort(np.argsort(estimates_us, kind="stable")[:count])
+
+
+def _with(places: Places, place: int) -> Places:
+    return places if place in places else np.append(places, place)
 
 
 def _check_predicted(answers: Answers, device: Device, objective: Objective) -> None:

@@ -28,7 +28,7 @@ from agent.spec import AgentSpec, Hello
 from coordinator.fleet.delivery import Delivery
 from coordinator.fleet.interface import NO_LEASE, Ended, Event, Ready, Samples
 from coordinator.fleet.shipping import too_large, working_directory
-from coordinator.plan.schema import Devices, Plan
+from coordinator.plan.schema import Devices, Plan, Recorded
 from coordinator.workspace import inside_job
 from gemmcast.cell import Cell
 from gemmcast.device import Device
@@ -88,6 +88,8 @@ class _Placement:
     agent: str
     kind: str
     gpus: int
+    recorded: Recorded | None = None
+    """What it answers from, if it replays."""
 
 
 class RayFleet:
@@ -259,8 +261,8 @@ class RayFleet:
         gpus = int(node["Resources"].get("GPU", 0))
         if devices.kind == "replay":
             if node["NodeID"] == self._here:
-                for i in range(devices.agents):
-                    yield _Placement(f"{prefix}/replay{i}", "replay", gpus=0)
+                for i, recorded in enumerate(devices.recordings()):
+                    yield _Placement(f"{prefix}/replay{i}", "replay", 0, recorded)
         elif devices.kind == "cpu" or (devices.kind == "auto" and not gpus):
             yield _Placement(f"{prefix}/cpu", "cpu", gpus=0)
         else:
@@ -268,14 +270,14 @@ class RayFleet:
                 yield _Placement(f"{prefix}/gpu{i}", "cuda", gpus=1)
 
     def _start(self, placement: _Placement, node_id: str) -> _Member:
-        devices = self._plan.devices
+        recorded = placement.recorded
         spec = AgentSpec(
             kind=placement.kind,
             agent=placement.agent,
             model_dir=self._model_dir,
             procedure=self._plan.measure.procedure(),
-            dataset=Path(devices.dataset) if devices.dataset else None,
-            device_name=devices.device_name,
+            dataset=Path(recorded.dataset) if recorded else None,
+            device_name=recorded.device_name if recorded else None,
         )
         strategy = NodeAffinitySchedulingStrategy(node_id=node_id, soft=False)
         options = Agent.options(  # type: ignore[attr-defined]

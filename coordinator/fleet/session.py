@@ -11,7 +11,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import pyarrow as pa
 import ray
+from ray.util.metrics import Gauge
 
 from agent.devices.local import local_device
 from coordinator.fleet.bases import read_bases
@@ -20,10 +22,12 @@ from coordinator.fleet.cluster import EMBEDDED, RayFleet, cluster_address, conne
 from coordinator.fleet.delivery import Delivered, write_record
 from coordinator.fleet.interface import Display, Progress, Show
 from coordinator.fleet.record import RunRecord
-from coordinator.fleet.scheduler import Scheduler
+from coordinator.fleet.scheduler import Scheduler, Stopped
 from coordinator.fleet.shipping import check_temporary_directory
 from coordinator.fleet.signals import Stop, stopping
 from coordinator.fleet.trainer import RayTrainer
+from coordinator.health.record import HealthRecord
+from coordinator.health.screen import screened
 from coordinator.plan.schema import Plan
 from coordinator.plan.sizing import measurable
 from coordinator.samples.store import SampleStore
@@ -38,6 +42,9 @@ from registry.tables import TableRegistry
 PUSH_LIMIT_S = 10.0
 """The run ends after this time even if an agent has not taken the last model: many times what one
 takes on a busy host."""
+
+SICK_GAUGE = "gemmcast_board_sick"
+SICK_MEANING = "1 while a board is sick: its samples are not trained on"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,6 +143,7 @@ class RunSession:
             connect(target)
             stop.listen()
             self.fleet = RayFleet(self.plan, self.model_dir)
+            self._sick_gauge = Gauge(SICK_GAUGE, SICK_MEANING, ("board", "device"))
             self._trained_rows = self._watch_champion()
             try:
                 yield stop
@@ -150,7 +158,7 @@ class RunSession:
 
     def run(
         self,
-        stop: Stop,
+        stop: Stopped,
         *,
         cells: Sequence[Cell] | None = None,
         train: bool = True,
@@ -162,7 +170,7 @@ class RunSession:
             self.registry.check()
             settings = self.plan.train.settings()
             kept, note = self.workspace.kept, self._note_training
-            trainer = RayTrainer(settings, self.registry, kept, note, self._bases)
+            trainer = RayTrainer(settings, self.registry, kept, note, self._bases, self._screened)
         scheduler = Scheduler(
             self.plan,
             self.store,
@@ -243,6 +251,16 @@ class RunSession:
             # A registry that has just failed is tried again by the watch's own thread.
             with suppress(GemmcastError):
                 self._champions.look()
+
+    def _screened(self, table: pa.Table) -> pa.Table:
+        """The samples to train on: those of boards while they were well. From the trainer's thread.
+
+        Ray's exporter shows which boards are not well (docs/health.md).
+        """
+        healthy = screened(table, self.workspace)
+        for labels, is_sick in HealthRecord.read(self.workspace.health).labels():
+            self._sick_gauge.set(float(is_sick), tags=labels)
+        return healthy
 
     def _recording(self, show: Show) -> Show:
         """`show`, which also keeps what `status` says of the run, whenever that has changed."""
