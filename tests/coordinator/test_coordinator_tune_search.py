@@ -103,6 +103,17 @@ def test_a_budget_is_kept_and_goes_to_what_takes_longest() -> None:
     assert not cut.verified
 
 
+def test_a_budget_is_kept_where_ties_take_longer_than_was_set_aside() -> None:
+    budget_s = 4.0
+    truths = drawn(8, 10, without_gain)
+    truths.noise = 0.05
+    search = make_search({TYPE: problems(10)}, budget_s=budget_s)
+    cells = run(search, truths)
+    assert sum(map(len, cells)) * CELL_S <= budget_s
+    assert all(entry.keeps_default for entry in entries(search))
+    assert not search.undecided
+
+
 def test_what_one_type_measured_ranks_for_the_other() -> None:
     """The model ranks the best rivals last, on both types alike."""
     predicted = [100.0, *(50.0 + i for i in range(RIVALS))]
