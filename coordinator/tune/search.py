@@ -9,6 +9,7 @@ Knows no fleet and no store.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -17,6 +18,7 @@ from coordinator.tune.paired import FIRST_NOISE, Noise
 from coordinator.tune.problem import Problem, Rival
 from coordinator.tune.race import Race
 from coordinator.tune.readings import Reading, Readings
+from coordinator.tune.spent import Spent
 from coordinator.tune.transfer import reranked
 from coordinator.tune.turns import Limits, Turn
 from gemmcast.cell import Cell
@@ -42,7 +44,9 @@ class Settings:
     series: Mapping[str, int]
     """Type of device -> number of its first turn."""
     budget_s: float | None = None
-    """Time of each type of device, by the estimates of its cells. [s]"""
+    """Time of each type of device. [s]"""
+    is_replay: bool = False
+    """Whether readings come from recordings, so that their times are not of here."""
 
 
 @dataclass(slots=True)
@@ -77,13 +81,16 @@ class Search:
         self._noises = {name: _noises(kinds[name]) for name in problems}
         self._due: list[_Due] = []
         self._is_following = False
-        self.spent_s: dict[str, float] = dict.fromkeys(problems, 0.0)
-        """Type of device -> time of the cells so far, by their estimates."""
+        self._spent = {name: Spent() for name in problems}
         self.saved = 0
         """First readings of rivals that another type's readings made needless."""
         self.races: dict[str, dict[int, Race]] = {name: {} for name in problems}
         """Type of device -> place in the list -> its race; none without a default."""
         self._begin(self._leaders())
+
+    def spent_s(self, name: str) -> float:
+        """Time that a type of device has measured, over all of its boards. [s]"""
+        return self._spent[name].total_s
 
     @property
     def undecided(self) -> list[Race]:
@@ -109,6 +116,7 @@ class Search:
 
     def note(self, readings: Readings) -> None:
         """The readings of the round, and what follows from them."""
+        by_type: dict[str, list[Reading]] = defaultdict(list)
         for due in self._due:
             found: dict[KernelConfig, Reading] = {}
             for cell in due.cells:
@@ -116,6 +124,9 @@ class Search:
                 if reading is not None:
                     found[cell.config] = reading
             due.race.note(due.turn, found)
+            by_type[due.race.problem.device_key] += found.values()
+        for name, of_type in by_type.items():
+            self._spent[name].note([] if self.settings.is_replay else of_type)
         # First all readings, then all decisions: they see the same noise.
         for race in dict.fromkeys(due.race for due in self._due):
             race.decide()
@@ -136,12 +147,13 @@ class Search:
         if not self._has_room(name, seconds):
             race.stop(BEYOND)
             return
-        self.spent_s[name] += seconds
+        self._spent[name].plan(seconds)
         self._due += added
 
     def _has_room(self, name: str, seconds: float) -> bool:
         budget_s = self.settings.budget_s
-        return budget_s is None or self.spent_s[name] + seconds <= budget_s
+        spent = self._spent[name]
+        return budget_s is None or spent.total_s + spent.pace * seconds <= budget_s
 
     def _leaders(self) -> dict[str, dict[int, list[Rival]]]:
         """Type -> place -> rivals, of the problems that lead."""
@@ -189,13 +201,14 @@ class Search:
     def _begin(self, chosen: Mapping[str, Mapping[int, list[Rival]]]) -> None:
         settings = self.settings
         for name, rivals in chosen.items():
-            reserved = self.spent_s[name]
+            spent = self._spent[name]
+            reserved_s = spent.total_s
             for place in self._by_importance(name, rivals):
                 problem = self.problems[name][place]
                 noises = self._noises[name]
                 race = Race(problem, rivals[place], settings.objective, settings.limits, noises)
-                reserved += self._typical_s(race)
-                if settings.budget_s is not None and reserved > settings.budget_s:
+                reserved_s += spent.pace * self._typical_s(race)
+                if settings.budget_s is not None and reserved_s > settings.budget_s:
                     race.stop(BEYOND)
                 self.races[name][place] = race
 
