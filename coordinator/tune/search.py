@@ -49,6 +49,16 @@ class Settings:
     """Whether readings come from recordings, so that their times are not of here."""
 
 
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """Who takes part in a race."""
+
+    rivals: Sequence[Rival]
+    """The best guess first."""
+    top: int
+    """How many of them, at first."""
+
+
 @dataclass(slots=True)
 class _Due:
     """A turn of the present round."""
@@ -155,13 +165,13 @@ class Search:
         spent = self._spent[name]
         return budget_s is None or spent.total_s + spent.pace * seconds <= budget_s
 
-    def _leaders(self) -> dict[str, dict[int, list[Rival]]]:
+    def _leaders(self) -> dict[str, dict[int, Chosen]]:
         """Type -> place -> rivals, of the problems that lead."""
         names = sorted(self.problems)
         top = self.settings.top
-        chosen: dict[str, dict[int, list[Rival]]] = {name: {} for name in names}
+        chosen: dict[str, dict[int, Chosen]] = {name: {} for name in names}
         for place, name in self._leading().items():
-            chosen[name][place] = list(self.problems[name][place].rivals[:top])
+            chosen[name][place] = Chosen(self.problems[name][place].rivals, top)
         return chosen
 
     def _leading(self) -> dict[int, str]:
@@ -175,9 +185,9 @@ class Search:
                 leading[place] = able[0]
         return leading
 
-    def _followers(self) -> dict[str, dict[int, list[Rival]]]:
+    def _followers(self) -> dict[str, dict[int, Chosen]]:
         """The same of all other problems."""
-        chosen: dict[str, dict[int, list[Rival]]] = {name: {} for name in self.problems}
+        chosen: dict[str, dict[int, Chosen]] = {name: {} for name in self.problems}
         for place, leader in self._leading().items():
             for name in sorted(self.problems):
                 problem = self.problems[name][place]
@@ -185,32 +195,41 @@ class Search:
                     chosen[name][place] = self._following(name, leader, place)
         return chosen
 
-    def _following(self, name: str, leader: str, place: int) -> list[Rival]:
+    def _following(self, name: str, leader: str, place: int) -> Chosen:
         problem, top = self.problems[name][place], self.settings.top
         race = self.races[leader].get(place)
         shared = {rival.config for rival in problem.rivals} & set(race.raced if race else ())
         if race is None or 2 * len(shared) < len(race.raced) or not shared:
             # What was measured there says little of what is possible here.
-            return list(problem.rivals[:top])
+            return Chosen(problem.rivals, top)
         raced = {config: race.raced[config] for config in shared}
         ranked = reranked(problem, race.problem, raced, self.settings.objective)
         count = max(FEWEST_FOLLOWING, -(-top // 2))
         self.saved += max(0, min(top, len(ranked)) - count)
-        return ranked[: min(top, count)]
+        return Chosen(ranked, min(top, count))
 
-    def _begin(self, chosen: Mapping[str, Mapping[int, list[Rival]]]) -> None:
-        settings = self.settings
-        for name, rivals in chosen.items():
+    def _begin(self, chosen: Mapping[str, Mapping[int, Chosen]]) -> None:
+        budget_s = self.settings.budget_s
+        for name, of_type in chosen.items():
             spent = self._spent[name]
             reserved_s = spent.total_s
-            for place in self._by_importance(name, rivals):
-                problem = self.problems[name][place]
-                noises = self._noises[name]
-                race = Race(problem, rivals[place], settings.objective, settings.limits, noises)
+            for place in self._by_importance(name, of_type):
+                race = self._race(name, place, of_type[place])
                 reserved_s += spent.pace * self._typical_s(race)
-                if settings.budget_s is not None and reserved_s > settings.budget_s:
+                if budget_s is not None and reserved_s > budget_s:
                     race.stop(BEYOND)
                 self.races[name][place] = race
+
+    def _race(self, name: str, place: int, chosen: Chosen) -> Race:
+        settings = self.settings
+        return Race(
+            self.problems[name][place],
+            chosen.rivals,
+            chosen.top,
+            settings.objective,
+            settings.limits,
+            self._noises[name],
+        )
 
     def _typical_s(self, race: Race) -> float:
         """About what a race takes: a turn and a half of everyone, then the shortest final."""

@@ -85,6 +85,18 @@ def test_a_rival_that_fails_is_left_out_with_its_reason() -> None:
     assert result.entry.measured == 2
 
 
+def test_those_that_do_not_run_are_replaced_by_the_next_best_guesses() -> None:
+    search = make_search({TYPE: [problem(6, m=M)]}, top=3)
+    failures = {config(i): ("unsupported", "not compiled") for i in (1, 2, 3, 4)}
+    truths = Truths({(TYPE, M): [1.0, 0.3, 0.3, 0.3, 0.3, 0.9, 0.6]}, failures=failures)
+    rounds = run(search, truths)
+    # Three, then three in their place of which one fails and has nobody left to follow it.
+    assert [len(cells) for cells in rounds[:2]] == [4, 4]
+    result = outcome_of(only_race(search))
+    assert result.entry.winner == config(6)
+    assert (result.entry.measured, len(result.left_out)) == (3, 5)
+
+
 def test_where_the_default_does_not_run_the_best_of_the_others_is_taken_unverified() -> None:
     failures = {config(0): ("unsupported", "not compiled")}
     entry = outcome([0.9, 0.7], failures=failures).entry
