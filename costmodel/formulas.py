@@ -180,7 +180,7 @@ def query_of(query: Array) -> Query:
     wanted = [(FIELDS.index(entry[0]), len(entry)) for entry in entries]
     size, *others = graph_ops.spans(query, wanted, len(FIELDS))
     m, n = graph_ops.split(size, [1, 1])
-    return Query(size, *others, m, n)
+    return Query._make([size, *others, m, n])
 
 
 def tile_of(q: Query) -> Tile:
