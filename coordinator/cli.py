@@ -262,6 +262,7 @@ def status(
         "versions": len(versions.list()) if champion else 0,
         "nodes": nodes,
         "waiting": record.waiting if place.is_held() else {},
+        "faults": record.faults if place.is_held() else {},
         "contended_due": record.contended_due,
         "second_due": record.second_due,
     }

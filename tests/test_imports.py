@@ -110,6 +110,10 @@ FROM_AGENT = {
     # what says that an agent lives but can't start its child
     ("coordinator/fleet/cluster.py", "agent.child_process.ChildDied"),
     ("coordinator/fleet/cluster.py", "agent.spec.Hello"),
+    # time that passes while this process runs
+    ("coordinator/fleet/leases.py", "agent.awake.AwakeTime"),
+    ("coordinator/fleet/member.py", "agent.awake.AwakeTime"),
+    ("coordinator/fleet/node_watch.py", "agent.awake.AwakeTime"),
     # a kernel of the project is named by its content
     ("coordinator/plan/configurations.py", "agent.kernels.custom.read_custom"),
     ("coordinator/plan/configurations.py", "agent.kernels.triton.read_triton"),

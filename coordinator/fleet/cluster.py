@@ -2,8 +2,9 @@
 
 A lease is one streaming call that Ray never retries: with retries, the stream of a killed actor
 would silently start again at item 0. An unread result stops the agent after BACKPRESSURE batches,
-so what is in flight is bounded. Agents are owned by this process and end with it; nodes that join
-later get agents at the next look. What an event means is the scheduler's business.
+so what is in flight is bounded. Agents are owned by this process and end with it. Nodes that join
+get agents at the next look; those of a node that leaves are given up. What an event means is the
+scheduler's business.
 """
 
 from __future__ import annotations
@@ -12,11 +13,10 @@ import logging
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from time import monotonic, sleep
-from typing import Any, TypedDict
+from typing import Any
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -26,7 +26,10 @@ from agent.child_process import ChildDied
 from agent.devices.local import local_device
 from agent.spec import AgentSpec, Hello
 from coordinator.fleet.delivery import Delivery
-from coordinator.fleet.interface import NO_LEASE, Ended, Event, Ready, Samples
+from coordinator.fleet.interface import NO_LEASE, Ended, Event, Left, Ready, Samples
+from coordinator.fleet.member import Member
+from coordinator.fleet.node_watch import NodeWatch
+from coordinator.fleet.placement import Node, Placement, placements
 from coordinator.fleet.shipping import too_large, working_directory
 from coordinator.plan.schema import Devices, Plan
 from coordinator.workspace import inside_job
@@ -39,11 +42,11 @@ log = logging.getLogger(__name__)
 EMBEDDED = "local"
 """Ray's address of a cluster that starts and ends with this process."""
 BACKPRESSURE = 8
-LOOK_FOR_NODES_S = 5.0
-MAX_STARTS = 3
-"""Tries to start an agent, before the run continues without it."""
-RESTART_S = 60.0
-"""An actor that Ray restarts gets no lease for at most this time."""
+RECONNECT_VARIABLE = "RAY_gcs_rpc_server_reconnect_timeout_s"
+"""Ray ends a process, with a stack trace, that has not reached the head for this time."""
+RECONNECT_S = 60
+BEFORE_RAY_S = 15
+"""A run ends so much earlier, with one line."""
 RAY_THREAD = ThreadPoolExecutor(max_workers=1, thread_name_prefix="ray")
 """Starts Ray. In the main thread Ray would replace our SIGTERM handler by one whose SystemExit is
 lost where the signal interrupts a finalizer. The thread stays: the processes of a cluster end with
@@ -57,36 +60,8 @@ Stream = Any
 """A ray.ObjectRefGenerator, whose module has no stubs."""
 
 
-class Node(TypedDict):
-    """What ray.nodes() says of a node, as far as it is used here."""
-
-    NodeID: str
-    NodeManagerHostname: str
-    Alive: bool
-    Resources: dict[str, float]
-
-
-@dataclass(slots=True)
-class _Member:
-    actor: Handle
-    node_id: str
-    hello: Reference | None
-    """The pending answer to `hello`; None once it has come."""
-    ready: Ready | None = None
-    died_s: float = -RESTART_S
-    """When the actor was seen dead; Ray restarts it."""
-    failed_starts: int = 0
-    streams: dict[int, Stream] = field(default_factory=dict)
-    """Lease -> its batches."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Placement:
-    """An agent to start on a node."""
-
-    agent: str
-    kind: str
-    gpus: int
+class ClusterLostError(GemmcastError):
+    """The head of the cluster is gone."""
 
 
 class RayFleet:
@@ -95,46 +70,46 @@ class RayFleet:
     def __init__(self, plan: Plan, model_dir: Path) -> None:
         self._plan = plan
         self._model_dir = model_dir
-        self._members: dict[str, _Member] = {}
+        self._members: dict[str, Member] = {}
         self._model: tuple[Reference, str] | None = None
         self._pushes: dict[Reference, str] = {}
         """Calls of `take_model` that are not answered -> agent."""
         self.delivery = Delivery()
-        self._looked_s = -LOOK_FOR_NODES_S
         self._here = ray.get_runtime_context().get_node_id()
+        self._nodes = NodeWatch(self._list_nodes)
+        self._nodes.start()
 
     def ready_agents(self) -> list[Ready]:
-        """The agents that take leases: a `Ready` was their event, and they are not restarting."""
-        now_s = monotonic()
-        return [
-            member.ready
-            for member in self._members.values()
-            if member.ready and (member.hello is None or now_s - member.died_s > RESTART_S)
-        ]
+        """The agents that take leases: a `Ready` was their event, and they answer."""
+        members = self._members.values()
+        return [member.ready for member in members if member.ready and member.takes_leases]
 
     def starting(self) -> int:
-        """How many agents have neither started nor failed."""
-        members = self._members.values()
-        return sum(member.hello is not None and member.ready is None for member in members)
+        """How many agents are about to start."""
+        return sum(member.is_starting for member in self._members.values())
+
+    def faults(self) -> dict[str, str]:
+        """Agent that has not started, or was lost -> why."""
+        faults = {name: member.fault() for name, member in self._members.items()}
+        return {name: fault for name, fault in faults.items() if fault}
 
     def poll(self, timeout_s: float) -> list[Event]:
-        """New events; waits up to `timeout_s` for the first one."""
-        self._look_for_nodes()
+        """New events; waits up to `timeout_s` for the first one.
+
+        Raises:
+            ClusterLostError: the head does not answer.
+        """
+        events = self._follow_nodes()
+        self._call_members()
         self._deliver()
         pending = self._pending()
         if not pending:
             sleep(timeout_s)
-            return []
-        references = list(pending)
-        done, _ = ray.wait(references, num_returns=1, timeout=timeout_s, fetch_local=False)
-        if done and len(references) > 1:
-            # Everything else that is there by now.
-            count = len(references)
-            done, _ = ray.wait(references, num_returns=count, timeout=0, fetch_local=False)
-        events: list[Event] = []
-        for reference in done:
+        for reference in _done(list(pending), 0.0 if events else timeout_s):
             name, lease = pending[reference]
             events.append(self._started(name) if lease == NO_LEASE else self._next(name, lease))
+        for member in self._members.values():
+            member.look()
         return events
 
     def lease(self, agent: str, lease: int, cells: Sequence[Cell]) -> None:
@@ -153,6 +128,7 @@ class RayFleet:
 
     def close(self) -> None:
         """Kill the agents."""
+        self._nodes.close()
         for member in self._members.values():
             ray.kill(member.actor)
 
@@ -166,13 +142,34 @@ class RayFleet:
                 pending[stream] = (name, lease)
         return pending
 
+    def _call_members(self) -> None:
+        """Send what is due: `hello` to those that start, `pulse` to those that are silent."""
+        now_s = monotonic()
+        pulses = {member.pulse: member for member in self._members.values() if member.pulse}
+        for answer in _done(list(pulses), 0.0):
+            self._note_pulse(pulses[answer], answer)
+        for member in self._members.values():
+            if member.hello_in_s is not None and now_s >= member.hello_in_s:
+                # Ray repeats it until a process that it restarts has answered.
+                member.hello = member.actor.hello.options(max_task_retries=-1).remote()
+                member.hello_in_s = None
+            if member.needs_pulse():
+                member.pulse = member.actor.pulse.remote()
+
+    def _note_pulse(self, member: Member, answer: Reference) -> None:
+        member.pulse = None
+        try:
+            ray.get(answer)
+        except ray.exceptions.RayError as error:
+            if member.ready is not None and not member.streams:
+                member.lost(_first_line(error), monotonic())
+            return
+        member.heard()
+
     def _deliver(self) -> None:
         """Note which agents have taken the model, and send it to those that are due."""
-        calls = list(self._pushes)
-        if calls:
-            answers, _ = ray.wait(calls, num_returns=len(calls), timeout=0)
-            for answer in answers:
-                self._note_push(self._pushes.pop(answer), answer)
+        for answer in _done(list(self._pushes), 0.0):
+            self._note_push(self._pushes.pop(answer), answer)
         for name in self.delivery.due():
             assert self._model is not None
             call = self._members[name].actor.take_model.remote(*self._model)
@@ -189,71 +186,98 @@ class RayFleet:
         member = self._members[name]
         assert member.hello is not None
         try:
-            hello: Hello = ray.get(member.hello)
+            call: Reference = member.hello
+            hello: Hello = ray.get(call)
         except ray.exceptions.RayError as error:
             reason = _first_line(error)
             log.warning("agent %s can't start: %s", name, reason)
-            member.failed_starts += 1
-            # Ray restarts the actor, so a second answer is possible.
-            is_last = member.failed_starts >= MAX_STARTS
-            member.hello = None if is_last else member.actor.hello.remote()
+            member.start_failed(reason, monotonic())
+            if isinstance(error, ray.exceptions.ActorDiedError):
+                # Ray does not restart it any more.
+                member.actor = self._actor(member.placement)
             return Ended(agent=name, lease=NO_LEASE, error=reason)
-        member.hello = None
         # An agent's name is HOST-NODE/DEVICE.
         self.delivery.join(name, name.rpartition("/")[0])
-        is_here = member.node_id == self._here
-        member.ready = Ready(agent=name, device=hello.device, host=hello.host, local=is_here)
-        return member.ready
+        is_here = member.placement.node_id == self._here
+        ready = Ready(agent=name, device=hello.device, host=hello.host, local=is_here)
+        member.started(ready)
+        return ready
 
     def _next(self, name: str, lease: int) -> Event:
         """The next batch of a lease, or its end."""
         member = self._members[name]
         streams = member.streams
         try:
-            return Samples(agent=name, lease=lease, table=ray.get(next(streams[lease])))
+            table = ray.get(next(streams[lease]))
         except StopIteration:
+            member.heard()
             del streams[lease]
             return Ended(agent=name, lease=lease)
         except ray.exceptions.RayError as error:
             del streams[lease]
             reason = _first_line(error)
             log.warning("agent %s lost lease %d: %s", name, lease, reason)
-            if member.hello is None:
-                # Until the actor answers again, further leases would be lost at once.
-                member.hello = member.actor.hello.options(max_task_retries=-1).remote()
-                member.died_s = monotonic()
+            member.lost(reason, monotonic())
             # The actor lives then; what it could not start was its child.
             is_childs = isinstance(error, ChildDied)
             return Ended(agent=name, lease=lease, error=reason, is_cells_doing=not is_childs)
+        member.heard()
+        return Samples(agent=name, lease=lease, table=table)
 
-    def _look_for_nodes(self) -> None:
-        if monotonic() - self._looked_s < LOOK_FOR_NODES_S:
-            return
-        self._looked_s = monotonic()
+    def _list_nodes(self) -> list[Node]:
+        """Called from the watch's thread.
+
+        Raises:
+            ClusterLostError: this node is not one of them: the head has lost its memory.
+        """
         nodes: list[Node] = ray.nodes()  # type: ignore[no-untyped-call]
+        alive = [node for node in nodes if node["Alive"]]
+        if all(node["NodeID"] != self._here for node in alive):
+            raise ClusterLostError("the head does not know this node")
+        return alive
+
+    def _follow_nodes(self) -> list[Event]:
+        """Start agents on new nodes; give those up whose node has left."""
+        nodes = self._nodes.newest()
+        self._check_head()
+        if nodes is None:
+            return []
+        events: list[Event] = []
+        alive = {node["NodeID"] for node in nodes}
+        for name, member in list(self._members.items()):
+            if member.placement.node_id not in alive:
+                events += self._give_up(name, member)
         for node in nodes:
-            if not node["Alive"]:
-                continue
-            for placement in self._placements(node):
+            for placement in placements(node, self._plan.devices, self._here):
                 if placement.agent not in self._members:
-                    self._members[placement.agent] = self._start(placement, node["NodeID"])
+                    actor = self._actor(placement)
+                    member = Member.of(placement, actor, monotonic)
+                    member.hello = actor.hello.remote()
+                    self._members[placement.agent] = member
+        return events
 
-    def _placements(self, node: Node) -> Iterator[_Placement]:
-        """The agents that a node should have."""
-        devices = self._plan.devices
-        prefix = f"{node['NodeManagerHostname']}-{node['NodeID'][:6]}"
-        gpus = int(node["Resources"].get("GPU", 0))
-        if devices.kind == "replay":
-            if node["NodeID"] == self._here:
-                for i in range(devices.agents):
-                    yield _Placement(f"{prefix}/replay{i}", "replay", gpus=0)
-        elif devices.kind == "cpu" or (devices.kind == "auto" and not gpus):
-            yield _Placement(f"{prefix}/cpu", "cpu", gpus=0)
-        else:
-            for i in range(gpus):
-                yield _Placement(f"{prefix}/gpu{i}", "cuda", gpus=1)
+    def _check_head(self) -> None:
+        limit_s = float(os.environ.get(RECONNECT_VARIABLE, RECONNECT_S)) - BEFORE_RAY_S
+        silent_s = self._nodes.silent_s()
+        if silent_s > limit_s:
+            raise ClusterLostError(
+                f"the head of the Ray cluster has not answered for {silent_s:.0f} s; what has "
+                "arrived is committed: start the head, and the same command again to go on"
+            )
 
-    def _start(self, placement: _Placement, node_id: str) -> _Member:
+    def _give_up(self, name: str, member: Member) -> Iterator[Event]:
+        """An agent whose node has left; should it come back, it has another id."""
+        del self._members[name]
+        reason = "its node has left the cluster"
+        log.warning("agent %s is given up: %s", name, reason)
+        self.delivery.leave(name)
+        ray.kill(member.actor)
+        for lease in member.streams:
+            yield Ended(agent=name, lease=lease, error=reason, is_cells_doing=False)
+        yield Left(agent=name)
+
+    def _actor(self, placement: Placement) -> Handle:
+        """A new agent, as a handle."""
         devices = self._plan.devices
         spec = AgentSpec(
             kind=placement.kind,
@@ -263,12 +287,23 @@ class RayFleet:
             dataset=Path(devices.dataset) if devices.dataset else None,
             device_name=devices.device_name,
         )
-        strategy = NodeAffinitySchedulingStrategy(node_id=node_id, soft=False)
+        strategy = NodeAffinitySchedulingStrategy(node_id=placement.node_id, soft=False)
         options = Agent.options(  # type: ignore[attr-defined]
             num_gpus=placement.gpus, scheduling_strategy=strategy
         )
-        actor = options.remote(spec)
-        return _Member(actor=actor, node_id=node_id, hello=actor.hello.remote())
+        return options.remote(spec)
+
+
+def _done(references: list[Stream], timeout_s: float) -> list[Stream]:
+    """Those that are there; waits up to `timeout_s` for the first one."""
+    if not references:
+        return []
+    done, _ = ray.wait(references, num_returns=1, timeout=timeout_s, fetch_local=False)
+    count = len(references)
+    if done and count > 1:
+        # Everything else that is there by now.
+        done, _ = ray.wait(references, num_returns=count, timeout=0, fetch_local=False)
+    return done
 
 
 def cluster_address(address: str | None) -> str:
