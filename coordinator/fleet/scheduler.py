@@ -16,7 +16,7 @@ from time import monotonic
 
 import pyarrow.compute as pc
 
-from coordinator.fleet.commits import CommitQueue
+from coordinator.fleet.commits import HICCUPS, CommitQueue
 from coordinator.fleet.due import Due
 from coordinator.fleet.interface import (
     NO_LEASE,
@@ -42,7 +42,7 @@ from coordinator.samples.store import SampleStore
 from gemmcast.arrow import to_table
 from gemmcast.cell import Cell
 from gemmcast.device import Device
-from gemmcast.errors import GemmcastError, UnavailableError
+from gemmcast.errors import GemmcastError
 from gemmcast.rows import failed
 
 log = logging.getLogger(__name__)
@@ -109,8 +109,8 @@ class Scheduler:
             False: it was stopped.
 
         Raises:
-            GemmcastError: for NO_AGENT_S no agent was likely to measure what is left; or the store
-                has not worked for STORE_LIMIT_S; or the cluster is gone.
+            GemmcastError: for NO_AGENT_S no agent was likely to measure what is left.
+            StoreLostError: the store has not worked for too long.
             InputError: the plan has no cell for any device that joined.
         """
         self._take(self._fleet.ready_agents())
@@ -321,7 +321,7 @@ class Scheduler:
             return False
         try:
             table = self._store.read()
-        except UnavailableError as error:
+        except HICCUPS as error:
             self._commits.hold_back(error)
             return False
         ok_rows = pc.sum(pc.equal(table["status"], "ok")).as_py() or 0

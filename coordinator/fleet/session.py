@@ -218,8 +218,17 @@ class RunSession:
     def _watch_champion(self) -> int:
         """Begin to follow the champion; returns the rows of the newest version trained here."""
         self._champions = ChampionWatch(self.registry, self._display.show_model)
-        self._champions.look()
-        self._champions.start()
+        try:
+            self._champions.look()
+            return self._rows_of_newest()
+        except GemmcastError:
+            # Measuring needs no model; the watch says what is wrong, and tries again. Where models
+            # are trained, `run` refuses a registry that does not work.
+            return 0
+        finally:
+            self._champions.start()
+
+    def _rows_of_newest(self) -> int:
         if self.registry.champion_number() is None:
             return 0
         bases = {base.sha256 for base in self._bases}

@@ -267,7 +267,7 @@ def immortal(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     monkeypatch.setattr(child_process, "KILL_LIMIT_S", 0.1)
     kill = subprocess.Popen.kill
     kept: list[subprocess.Popen[bytes]] = []
-    monkeypatch.setattr(subprocess.Popen, "kill", kept.append)
+    monkeypatch.setattr(subprocess.Popen, "kill", lambda process: kept.append(process))
 
     def let_them_end() -> None:
         monkeypatch.setattr(subprocess.Popen, "kill", kill)
