@@ -94,6 +94,7 @@ def run(
 
     from coordinator import terminal
     from coordinator.fleet.session import Places, RunSession
+    from coordinator.fleet.signals import end_descendants
     from coordinator.plan.schema import read_plan
     from coordinator.progress import RunDisplay
     from coordinator.workspace import Workspace
@@ -116,6 +117,7 @@ def run(
 
     terminal.result(asdict(summary), as_json=json, text=text)
     if not summary.complete:
+        end_descendants()
         leave(INTERRUPTED)
 
 

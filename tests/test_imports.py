@@ -50,6 +50,7 @@ HEAVY = {
     "ray": {
         "agent/actor.py",
         "coordinator/fleet/cluster.py",
+        "coordinator/fleet/connection.py",
         "coordinator/fleet/session.py",
         "coordinator/fleet/trainer.py",
     },
@@ -119,7 +120,7 @@ FROM_AGENT = {
     ("coordinator/plan/configurations.py", "agent.kernels.triton.read_triton"),
     # the device of this machine, before anything is measured
     ("coordinator/sizes.py", "agent.devices.local.local_device"),
-    ("coordinator/fleet/cluster.py", "agent.devices.local.local_device"),
+    ("coordinator/fleet/connection.py", "agent.devices.local.local_device"),
     ("coordinator/fleet/session.py", "agent.devices.local.local_device"),
 }
 MAX_LINES = 400

@@ -12,8 +12,6 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
@@ -23,35 +21,25 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from agent.actor import Agent
 from agent.child_process import ChildDied
-from agent.devices.local import local_device
 from agent.spec import AgentSpec, Hello
+from coordinator.fleet.connection import first_line
 from coordinator.fleet.delivery import Delivery
 from coordinator.fleet.interface import NO_LEASE, Ended, Event, Left, Ready, Samples
 from coordinator.fleet.member import Member
 from coordinator.fleet.node_watch import NodeWatch
 from coordinator.fleet.placement import Node, Placement, placements
-from coordinator.fleet.shipping import too_large, working_directory
-from coordinator.plan.schema import Devices, Plan
-from coordinator.workspace import inside_job
+from coordinator.plan.schema import Plan
 from gemmcast.cell import Cell
-from gemmcast.device import Device
 from gemmcast.errors import GemmcastError
 
 log = logging.getLogger(__name__)
 
-EMBEDDED = "local"
-"""Ray's address of a cluster that starts and ends with this process."""
 BACKPRESSURE = 8
 RECONNECT_VARIABLE = "RAY_gcs_rpc_server_reconnect_timeout_s"
 """Ray ends a process, with a stack trace, that has not reached the head for this time."""
 RECONNECT_S = 60
 BEFORE_RAY_S = 15
 """A run ends so much earlier, with one line."""
-RAY_THREAD = ThreadPoolExecutor(max_workers=1, thread_name_prefix="ray")
-"""Starts Ray. In the main thread Ray would replace our SIGTERM handler by one whose SystemExit is
-lost where the signal interrupts a finalizer. The thread stays: the processes of a cluster end with
-the thread that started them (PR_SET_PDEATHSIG)."""
-
 Handle = Any
 """Of an Agent: Ray adds `remote` and `options` to its methods, which no stub describes."""
 Reference = ray.ObjectRef[Any]
@@ -75,6 +63,8 @@ class RayFleet:
         self._pushes: dict[Reference, str] = {}
         """Calls of `take_model` that are not answered -> agent."""
         self.delivery = Delivery()
+        self.is_lost = False
+        """Whether the head of the cluster is gone."""
         self._here = ray.get_runtime_context().get_node_id()
         self._nodes = NodeWatch(self._list_nodes)
         self._nodes.start()
@@ -162,7 +152,7 @@ class RayFleet:
             ray.get(answer)
         except ray.exceptions.RayError as error:
             if member.ready is not None and not member.streams:
-                member.lost(_first_line(error), monotonic())
+                member.lost(_reason(error), monotonic())
             return
         member.heard()
 
@@ -180,7 +170,7 @@ class RayFleet:
         try:
             self.delivery.answered(name, ray.get(answer))
         except ray.exceptions.RayError as error:
-            self.delivery.failed(name, _first_line(error))
+            self.delivery.failed(name, first_line(error))
 
     def _started(self, name: str) -> Event:
         member = self._members[name]
@@ -189,8 +179,8 @@ class RayFleet:
             call: Reference = member.hello
             hello: Hello = ray.get(call)
         except ray.exceptions.RayError as error:
-            reason = _first_line(error)
-            log.warning("agent %s can't start: %s", name, reason)
+            reason = _reason(error)
+            log.warning("agent %s can't start: %s", name, first_line(error))
             member.start_failed(reason, monotonic())
             if isinstance(error, ray.exceptions.ActorDiedError):
                 # Ray does not restart it any more.
@@ -215,8 +205,8 @@ class RayFleet:
             return Ended(agent=name, lease=lease)
         except ray.exceptions.RayError as error:
             del streams[lease]
-            reason = _first_line(error)
-            log.warning("agent %s lost lease %d: %s", name, lease, reason)
+            reason = _reason(error)
+            log.warning("agent %s lost lease %d: %s", name, lease, first_line(error))
             member.lost(reason, monotonic())
             # The actor lives then; what it could not start was its child.
             is_childs = isinstance(error, ChildDied)
@@ -260,6 +250,7 @@ class RayFleet:
         limit_s = float(os.environ.get(RECONNECT_VARIABLE, RECONNECT_S)) - BEFORE_RAY_S
         silent_s = self._nodes.silent_s()
         if silent_s > limit_s:
+            self.is_lost = True
             raise ClusterLostError(
                 f"the head of the Ray cluster has not answered for {silent_s:.0f} s; what has "
                 "arrived is committed: start the head, and the same command again to go on"
@@ -306,83 +297,10 @@ def _done(references: list[Stream], timeout_s: float) -> list[Stream]:
     return done
 
 
-def cluster_address(address: str | None) -> str:
-    """Where to connect: `address`, RAY_ADDRESS, the cluster of this job, or one of our own."""
-    if address:
-        return address
-    return os.environ.get("RAY_ADDRESS") or ("auto" if inside_job() else EMBEDDED)
-
-
-def connect(target: str) -> None:
-    """Join the cluster at `target`, or start one in this process.
-
-    Args:
-        target: an address, "auto" for the cluster that this machine belongs to, or EMBEDDED.
-
-    Raises:
-        GemmcastError: no cluster answers there.
-        InputError: the project's folder is larger than Ray ships.
-    """
-    environment = None
-    if target != EMBEDDED and not inside_job():
-        environment = working_directory()
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    start = partial(
-        ray.init,
-        address=target,
-        include_dashboard=False if target == EMBEDDED else None,
-        runtime_env=environment,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        configure_logging=False,
-    )
-    # Ray would warn that its SIGTERM handler is not set, which is our intention.
-    logging.getLogger("ray").setLevel(logging.ERROR)
-    try:
-        RAY_THREAD.submit(start).result()
-    except Exception as error:  # noqa: BLE001
-        # A process of Ray that does not start is a plain Exception.
-        raise _refusal(target, error) from None
-
-
-def _refusal(target: str, error: Exception) -> GemmcastError:
-    """Why Ray was not joined or started, in one line."""
-    reason = _first_line(error)
-    if isinstance(error, ValueError) and "maximum size" in str(error):
-        return too_large(reason)
-    if target == EMBEDDED:
-        way_out = "its logs are in /tmp/ray/session_latest/logs"
-        return GemmcastError(f"Ray does not start on this machine ({reason}); {way_out}")
-    rule = f"no Ray cluster answers there ({reason})"
-    return GemmcastError(f"--address = {target!r}: {rule}; start one with `ray start --head`")
-
-
-def cluster_devices(devices: Devices) -> list[tuple[Device, int]]:
-    """The devices on which a run would measure, and how many of each; measures nothing.
-
-    The first GPU of a node stands for all of its GPUs.
-    """
-    counts: dict[str, int] = {}
-    by_name: dict[str, Device] = {}
-    nodes: list[Node] = ray.nodes()  # type: ignore[no-untyped-call]
-    for node in nodes:
-        gpus = int(node["Resources"].get("GPU", 0)) if node["Alive"] else 0
-        is_without = devices.kind == "cuda" and not gpus
-        if not node["Alive"] or is_without:
-            continue
-        kind = "cuda" if gpus and devices.kind != "cpu" else "cpu"
-        strategy = NodeAffinitySchedulingStrategy(node_id=node["NodeID"], soft=False)
-        task = ray.remote(local_device).options(num_cpus=0, scheduling_strategy=strategy)
-        device: Device = ray.get(task.remote(kind))
-        by_name[device.name] = device
-        counts[device.name] = counts.get(device.name, 0) + (gpus if kind == "cuda" else 1)
-    return [(device, counts[name]) for name, device in by_name.items()]
-
-
-def _first_line(error: BaseException) -> str:
-    lines = [line for line in str(error).strip().splitlines() if line.strip()]
-    if not lines:
-        return type(error).__name__
-    # The message of a RayTaskError stands last, behind the remote traceback.
-    is_remote = isinstance(error, ray.exceptions.RayTaskError)
-    return (lines[-1] if is_remote else lines[0])[:400]
+def _reason(error: ray.exceptions.RayError) -> str:
+    """Of an agent's call, in few words: Ray's own have the address of the process and advice."""
+    if isinstance(error, ray.exceptions.ActorUnschedulableError):
+        return "its node is gone"
+    if isinstance(error, ray.exceptions.ActorDiedError | ray.exceptions.ActorUnavailableError):
+        return "its process has ended or can't be reached"
+    return first_line(error)

@@ -125,7 +125,7 @@ class Member:
         if not self.is_placed:
             return "" if self.silent_s <= PLACED_S else self._not_placed()
         if self.is_lost or (self.ready is None and self.failed_starts >= MAX_STARTS):
-            return f"it is to start again ({self.error})"
+            return f"it starts again: {self.error}"
         is_mute = self.ready is None and self.is_silent
         return "it does not answer while it starts" if is_mute else ""
 

@@ -6,6 +6,7 @@ next time. Does not know how progress is shown: the command line supplies a `Dis
 
 from __future__ import annotations
 
+import atexit
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -16,7 +17,8 @@ import ray
 from agent.devices.local import local_device
 from coordinator.fleet.bases import read_bases
 from coordinator.fleet.champion import ChampionWatch
-from coordinator.fleet.cluster import EMBEDDED, RayFleet, cluster_address, connect
+from coordinator.fleet.cluster import ClusterLostError, RayFleet
+from coordinator.fleet.connection import EMBEDDED, cluster_address, connect
 from coordinator.fleet.delivery import Delivered, write_record
 from coordinator.fleet.interface import Display, Progress, Show
 from coordinator.fleet.record import RunRecord
@@ -32,6 +34,7 @@ from gemmcast.card import ModelCard
 from gemmcast.cell import Cell
 from gemmcast.errors import GemmcastError, WorkspaceError
 from gemmcast.modeldir import write_atomically
+from gemmcast.program import FAILED, leave
 from registry.registry import Registry
 
 PUSH_LIMIT_S = 10.0
@@ -128,20 +131,31 @@ class RunSession:
         if target == EMBEDDED:
             check_temporary_directory()
             self._refuse_unmeasurable()
-        with self.workspace.locked(), stopping() as stop, self._places_open():
-            connect(target)
+        with stopping() as stop, self.workspace.locked(), self._places_open():
+            connect(target, stop.end_at_once)
             stop.listen()
             self.fleet = RayFleet(self.plan, self.model_dir)
             self._trained_rows = self._watch_champion()
             try:
                 yield stop
+            except ClusterLostError:
+                # Ray's own exit would look for the head once more, and end in a stack trace.
+                atexit.register(leave, FAILED)
+                raise
             finally:
                 self._champions.close()
-                self.fleet.close()
-                # Agents, and a cluster of our own, end with this process. After a signal that is
-                # quicker than ray.shutdown(), and `ray job stop` waits for 3 s only.
-                if not stop():
-                    ray.shutdown()
+                self._leave_cluster(stop)
+
+    def _leave_cluster(self, stop: Stop) -> None:
+        """Agents, and a cluster of our own, end with this process.
+
+        After a signal that is quicker than ray.shutdown(), and `ray job stop` waits for 3 s only.
+        """
+        if self.fleet.is_lost:
+            return
+        self.fleet.close()
+        if not stop():
+            ray.shutdown()
 
     def run(
         self,

@@ -100,7 +100,7 @@ def test_a_lost_agent_is_called_at_once_and_takes_no_leases_until_it_is_back(
     member.lost("killed", clock())
     assert member.hello_in_s == clock()
     assert not member.takes_leases
-    assert member.fault() == "it is to start again (killed)"
+    assert member.fault() == "it starts again: killed"
     wait(clock, member, 600)
     assert not member.takes_leases, "it is not leased to, however long it is away"
     member.started(ready)
@@ -117,7 +117,7 @@ def test_an_agent_that_cannot_start_is_tried_again_and_not_waited_for(
         member.start_failed("no CUDA here", clock())
     assert not member.is_starting
     assert member.hello_in_s == clock() + RETRY_S
-    assert member.fault() == "it is to start again (no CUDA here)"
+    assert member.fault() == "it starts again: no CUDA here"
 
 
 def node(name: str, gpus: int = 0) -> Node:
