@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import atexit
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from time import sleep
 
 import ray
 
@@ -37,9 +38,11 @@ from gemmcast.modeldir import write_atomically
 from gemmcast.program import FAILED, leave
 from registry.registry import Registry
 
-PUSH_LIMIT_S = 10.0
+PUSH_LIMIT_S = 30.0
 """The run ends after this time even if an agent has not taken the last model: many times what one
 takes on a busy host."""
+LOOK_PAUSES_S = (0.5, 1.0, 2.0, 4.0)
+"""After a model was published and the registry does not give it; then the watch goes on trying."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -252,10 +255,15 @@ class RunSession:
     def _note_training(self, card: ModelCard, version: str | None) -> None:
         """Called from the trainer's thread, which may wait for the registry."""
         self._display.show_model(card, version)
-        if version is not None:
-            # A registry that has just failed is tried again by the watch's own thread.
-            with suppress(GemmcastError):
+        if version is None:
+            return
+        for pause_s in LOOK_PAUSES_S:
+            try:
                 self._champions.look()
+                return
+            except GemmcastError:
+                # The trainer is busy until then: a run that ends now would not push it.
+                sleep(pause_s)
 
     def _recording(self, show: Show) -> Show:
         """`show`, which also keeps what `status` says of the run, whenever that has changed."""

@@ -94,6 +94,7 @@ def test_job_is_stopped_and_submitted_again_from_changed_source(
     ids = SampleStore.open(workspace / "samples", create=False).read()["cell_id"].to_pylist()
     assert len(ids) == len(set(ids)) == CELLS
     champion = Registry(workspace / "registry").champion_number()
+    assert (workspace / "node" / modeldir.CURRENT).exists(), cluster.job("logs", "second")
     assert modeldir.read_current(workspace / "node").version == champion
     assert f"Model {champion} is on 1 of 1 nodes." in cluster.job("logs", "second")
 
