@@ -31,6 +31,7 @@ from coordinator.fleet.placement import Node, Placement, placements
 from coordinator.plan.schema import Plan
 from gemmcast.cell import Cell
 from gemmcast.errors import GemmcastError
+from gemmcast.tabledir import Shipped
 
 log = logging.getLogger(__name__)
 
@@ -59,10 +60,14 @@ class RayFleet:
         self._plan = plan
         self._model_dir = model_dir
         self._members: dict[str, Member] = {}
-        self._model: tuple[Reference, str] | None = None
-        self._pushes: dict[Reference, str] = {}
-        """Calls of `take_model` that are not answered -> agent."""
         self.delivery = Delivery()
+        self.tables_delivery = Delivery(what="table set")
+        self._deliveries = {"take_model": self.delivery, "take_tables": self.tables_delivery}
+        """Method of an agent -> what it takes."""
+        self._newest: dict[str, tuple[Reference, str]] = {}
+        """Method -> what is taken, and its version."""
+        self._pushes: dict[Reference, tuple[str, str]] = {}
+        """Calls that are not answered -> method and agent."""
         self.is_lost = False
         """Whether the head of the cluster is gone."""
         self._here = ray.get_runtime_context().get_node_id()
@@ -112,9 +117,11 @@ class RayFleet:
 
     def push(self, model: bytes, version: str) -> None:
         """Send a model to every agent, and to those that start later."""
-        self._model = (ray.put(model), version)
-        self.delivery.want(version)
-        self._deliver()
+        self._send("take_model", model, version)
+
+    def push_tables(self, tables: Sequence[Shipped], version: str) -> None:
+        """Send all tuned tables to every agent, and to those that start later."""
+        self._send("take_tables", list(tables), version)
 
     def close(self) -> None:
         """Kill the agents."""
@@ -156,21 +163,27 @@ class RayFleet:
             return
         member.heard()
 
-    def _deliver(self) -> None:
-        """Note which agents have taken the model, and send it to those that are due."""
-        for answer in _done(list(self._pushes), 0.0):
-            self._note_push(self._pushes.pop(answer), answer)
-        for name in self.delivery.due():
-            assert self._model is not None
-            call = self._members[name].actor.take_model.remote(*self._model)
-            self._pushes[call] = name
-            self.delivery.sent(name)
+    def _send(self, method: str, content: object, version: str) -> None:
+        self._newest[method] = (ray.put(content), version)
+        self._deliveries[method].want(version)
+        self._deliver()
 
-    def _note_push(self, name: str, answer: Reference) -> None:
+    def _deliver(self) -> None:
+        """Note which agents have taken what was sent, and send it to those that are due."""
+        for answer in _done(list(self._pushes), 0.0):
+            self._note_push(*self._pushes.pop(answer), answer)
+        for method, delivery in self._deliveries.items():
+            for name in delivery.due():
+                take = getattr(self._members[name].actor, method)
+                self._pushes[take.remote(*self._newest[method])] = (method, name)
+                delivery.sent(name)
+
+    def _note_push(self, method: str, name: str, answer: Reference) -> None:
+        delivery = self._deliveries[method]
         try:
-            self.delivery.answered(name, ray.get(answer))
+            delivery.answered(name, ray.get(answer))
         except ray.exceptions.RayError as error:
-            self.delivery.failed(name, first_line(error))
+            delivery.failed(name, first_line(error))
 
     def _started(self, name: str) -> Event:
         member = self._members[name]
@@ -187,7 +200,8 @@ class RayFleet:
                 member.actor = self._actor(member.placement)
             return Ended(agent=name, lease=NO_LEASE, error=reason)
         # An agent's name is HOST-NODE/DEVICE.
-        self.delivery.join(name, name.rpartition("/")[0])
+        for delivery in self._deliveries.values():
+            delivery.join(name, name.rpartition("/")[0])
         is_here = member.placement.node_id == self._here
         ready = Ready(agent=name, device=hello.device, host=hello.host, local=is_here)
         member.started(ready)
@@ -261,7 +275,8 @@ class RayFleet:
         del self._members[name]
         reason = "its node has left the cluster"
         log.warning("agent %s is given up: %s", name, reason)
-        self.delivery.leave(name)
+        for delivery in self._deliveries.values():
+            delivery.leave(name)
         ray.kill(member.actor)
         for lease in member.streams:
             yield Ended(agent=name, lease=lease, error=reason, is_cells_doing=False)
@@ -269,14 +284,14 @@ class RayFleet:
 
     def _actor(self, placement: Placement) -> Handle:
         """A new agent, as a handle."""
-        devices = self._plan.devices
+        recorded = placement.recorded
         spec = AgentSpec(
             kind=placement.kind,
             agent=placement.agent,
             model_dir=self._model_dir,
             procedure=self._plan.measure.procedure(),
-            dataset=Path(devices.dataset) if devices.dataset else None,
-            device_name=devices.device_name,
+            dataset=Path(recorded.dataset) if recorded else None,
+            device_name=recorded.device_name if recorded else None,
         )
         strategy = NodeAffinitySchedulingStrategy(node_id=placement.node_id, soft=False)
         options = Agent.options(  # type: ignore[attr-defined]

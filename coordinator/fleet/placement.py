@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TypedDict
 
-from coordinator.plan.schema import Devices
+from coordinator.plan.schema import Devices, Recorded
 
 
 class Node(TypedDict):
@@ -30,6 +30,8 @@ class Placement:
     node_id: str
     kind: str
     gpus: int
+    recorded: Recorded | None = None
+    """What it answers from, if it replays."""
 
 
 def placements(node: Node, devices: Devices, here: str) -> Iterator[Placement]:
@@ -42,9 +44,9 @@ def placements(node: Node, devices: Devices, here: str) -> Iterator[Placement]:
     prefix = f"{node['NodeManagerHostname']}-{node_id[:6]}"
     gpus = int(node["Resources"].get("GPU", 0))
     if devices.kind == "replay":
-        count = devices.agents if node_id == here else 0
-        for i in range(count):
-            yield Placement(f"{prefix}/replay{i}", node_id, "replay", gpus=0)
+        recordings = devices.recordings() if node_id == here else ()
+        for i, recorded in enumerate(recordings):
+            yield Placement(f"{prefix}/replay{i}", node_id, "replay", 0, recorded)
     elif devices.kind == "cpu" or (devices.kind == "auto" and not gpus):
         yield Placement(f"{prefix}/cpu", node_id, "cpu", gpus=0)
     else:
