@@ -15,12 +15,12 @@ def written(folder: Path, text: str, name: str = "gemms.csv") -> Path:
     return path
 
 
-def test_csv_needs_only_the_three_sizes(tmp_path):
+def test_csv_needs_only_the_three_sizes(tmp_path: Path) -> None:
     path = written(tmp_path, "m,n,k\n16,4096,1024\n")
     assert read_gemms(path) == [ListedGemm(gemm=Gemm(m=16, n=4096, k=1024))]
 
 
-def test_csv_with_everything(tmp_path):
+def test_csv_with_everything(tmp_path: Path) -> None:
     header = "name, weight, m, n, k, batch, dtype, layout, kernel, beta\n"
     path = written(tmp_path, header + "experts, 48, 8, 4096, 1024, 128, bf16, nt, grouped, 0\n")
     gemm = Gemm(m=8, n=4096, k=1024, batch=128, dtype="bf16", layout="nt")
@@ -29,28 +29,28 @@ def test_csv_with_everything(tmp_path):
 
 
 @pytest.mark.parametrize("under_key", [True, False])
-def test_json_says_the_same_as_csv(tmp_path, under_key):
+def test_json_says_the_same_as_csv(tmp_path: Path, under_key: bool) -> None:
     rows = [{"m": 16, "n": 64, "k": 32, "weight": 2.5, "name": "q"}, {"m": 1, "n": 64, "k": 32}]
     text = json.dumps({"gemms": rows} if under_key else rows)
     csv = written(tmp_path, "m,n,k,weight,name\n16,64,32,2.5,q\n1,64,32,,\n")
     assert read_gemms(written(tmp_path, text, "gemms.json")) == read_gemms(csv)
 
 
-def test_json_takes_what_predict_prints(tmp_path):
+def test_json_takes_what_predict_prints(tmp_path: Path) -> None:
     gemm = {"m": 1, "n": 2, "k": 3, "batch": 1, "dtype": "fp16", "layout": "nt"}
     text = json.dumps([{**gemm, "alpha": 1.0, "beta": 1.0}])
     (listed,) = read_gemms(written(tmp_path, text))
     assert listed.gemm == Gemm(m=1, n=2, k=3, dtype="fp16", layout="nt", beta=1.0)
 
 
-def test_dtype_and_layout_of_lines_without_one(tmp_path):
+def test_dtype_and_layout_of_lines_without_one(tmp_path: Path) -> None:
     path = written(tmp_path, "m,n,k,dtype\n1,2,3,\n1,2,3,fp16\n")
     first, second = read_gemms(path, dtype="bf16", layout="nt")
     assert (first.gemm.dtype, first.gemm.layout) == ("bf16", "nt")
     assert (second.gemm.dtype, second.gemm.layout) == ("fp16", "nt")
 
 
-def test_repeated_gemms_are_summed(tmp_path):
+def test_repeated_gemms_are_summed(tmp_path: Path) -> None:
     lines = ["m,n,k,weight,name", "1,2,3,2,q", "4,5,6,,", "1,2,3,0.5,o", "1,2,3,,q"]
     path = written(tmp_path, "\n".join(lines))
     first, second = read_gemms(path)
@@ -58,20 +58,20 @@ def test_repeated_gemms_are_summed(tmp_path):
     assert (second.weight, second.name) == (1.0, "")
 
 
-def test_experts_are_not_summed_with_a_batch():
+def test_experts_are_not_summed_with_a_batch() -> None:
     gemm = Gemm(m=1, n=16, k=16, batch=8)
     batch = ListedGemm(gemm=gemm)
     experts = ListedGemm(gemm=gemm, kernel="grouped")
     assert summed([batch, experts]) == [batch, experts]
 
 
-def test_many_names_become_few():
+def test_many_names_become_few() -> None:
     gemm = Gemm(m=1, n=2, k=3)
     (one,) = summed(ListedGemm(gemm=gemm, name=f"layer{number}") for number in range(5))
     assert one.name == "layer0 + layer1 + layer2 + 2 more"
 
 
-def test_spreadsheets_are_read(tmp_path):
+def test_spreadsheets_are_read(tmp_path: Path) -> None:
     path = tmp_path / "gemms.csv"
     path.write_bytes(b'\xef\xbb\xbf"m","n","k"\r\n\r\n16,32,64\r\n,,\r\n')
     assert read_gemms(path) == [ListedGemm(gemm=Gemm(m=16, n=32, k=64))]
@@ -109,7 +109,7 @@ def test_spreadsheets_are_read(tmp_path):
         ('[{"m": 1, "n": 2, "k": null}]', "has no k"),
     ],
 )
-def test_error_says_where_what_and_the_way_out(tmp_path, text, error):
+def test_error_says_where_what_and_the_way_out(tmp_path: Path, text: str, error: str) -> None:
     with pytest.raises(InputError) as raised:
         read_gemms(written(tmp_path, text))
     message = str(raised.value)
@@ -117,7 +117,7 @@ def test_error_says_where_what_and_the_way_out(tmp_path, text, error):
     assert "\n" not in message
 
 
-def test_a_file_that_cannot_be_read(tmp_path):
+def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="can't be read"):
         read_gemms(tmp_path / "absent.csv")
     binary = tmp_path / "binary"
