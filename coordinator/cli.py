@@ -88,6 +88,7 @@ def run(
 
     from coordinator import terminal
     from coordinator.fleet.session import Places, RunSession
+    from coordinator.fleet.signals import end_descendants
     from coordinator.plan.schema import read_plan
     from coordinator.progress import RunDisplay
     from coordinator.workspace import Workspace
@@ -112,6 +113,7 @@ def run(
 
     terminal.result(asdict(summary), as_json=json, text=text)
     if not summary.complete:
+        end_descendants()
         leave(INTERRUPTED)
 
 
@@ -263,6 +265,7 @@ def status(
         "versions": len(versions.list()) if champion else 0,
         "nodes": nodes,
         "waiting": record.waiting if place.is_held() else {},
+        "faults": record.faults if place.is_held() else {},
         "contended_due": record.contended_due,
         "second_due": record.second_due,
         "sick": {board.board: board.text for board in sick},
