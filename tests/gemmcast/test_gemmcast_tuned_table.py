@@ -273,6 +273,23 @@ def test_a_device_is_compared_with_its_versions(tmp_path: Path, gpu: Device) -> 
 
 
 @pytest.mark.parametrize(
+    ("described", "blas"),
+    [
+        ("cublas 13.1.0", "cublas 13.1.0"),
+        ("cublaslt 13.1.0", "cublas 13.1.0"),
+        ("triton 3.6.0, source de740d67", None),
+        (None, None),
+    ],
+)
+def test_a_recorded_device_is_compared_by_its_blas(
+    described: str | None, blas: str | None, gpu: Device, cpu: Device
+) -> None:
+    """A description made of rows has the library of most of them."""
+    assert TableKey.of(replace(gpu, library=described)).library == blas
+    assert TableKey.of(replace(cpu, library=described)).library == described
+
+
+@pytest.mark.parametrize(
     ("field", "value"),
     [
         ("device", ""),
