@@ -6,12 +6,12 @@ Exit code 0: all are well; 1: some are not, or have not answered.
 from __future__ import annotations
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 from coordinator.options import (
+    WORKSPACE,
     Address,
     AsJson,
     ClearedBoard,
@@ -26,8 +26,6 @@ from gemmcast.program import FAILED, INTERRUPTED, leave
 
 if TYPE_CHECKING:
     from coordinator.health_check import HealthCheck
-
-WORKSPACE = Path("workspace")
 
 
 def health(

@@ -11,6 +11,9 @@ import typer
 from gemmcast import __version__
 from gemmcast.errors import InputError
 
+WORKSPACE = Path("workspace")
+"""Where a command works, unless another directory is named."""
+
 
 def show_version(is_wanted: bool) -> None:
     """Print the version and end the program."""
@@ -96,7 +99,9 @@ ImportFile = Annotated[
 ImportFormat = Annotated[
     str | None,
     typer.Option(
-        "--format", help="aiconfigurator, t4, csv or parquet", show_default="by the file's content"
+        "--format",
+        help="aiconfigurator, t4, csv, parquet, tunableop or cutlass-profiler",
+        show_default="by the file's content",
     ),
 ]
 DeviceFile = Annotated[
@@ -109,7 +114,11 @@ DeviceFile = Annotated[
 ]
 Constants = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="COLUMN=VALUE", help="a value for all T4 results; repeatable"),
+    typer.Option(
+        "--set",
+        metavar="COLUMN=VALUE",
+        help="a value for all rows of t4, tunableop or cutlass-profiler; repeatable",
+    ),
 ]
 ExportFile = Annotated[
     Path,
@@ -118,6 +127,16 @@ ExportFile = Annotated[
 ExportFormat = Annotated[
     str | None, typer.Option("--format", help="parquet or t4", show_default="by the file's name")
 ]
+LanguageModelFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--model",
+        metavar="CONFIG.json",
+        help="a Hugging Face configuration: what this language model's GEMMs cost, and would gain",
+    ),
+]
+TokenCounts = Annotated[str, typer.Option("--tokens", help="rows of its forward passes")]
+TensorParallel = Annotated[str, typer.Option("--tp", help="GPUs that share each of its layers")]
 ReportFile = Annotated[
     Path | None, typer.Option(help="the HTML file", show_default="WORKSPACE/report.html")
 ]

@@ -20,6 +20,7 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 if TYPE_CHECKING:
     from gemmcast.predictor import Predictor, RankedConfig
+    from gemmcast.tuned_table import TableKey, TunedEntry, TunedTable
 
 __version__ = "0.1.0"
 __all__ = [
@@ -33,14 +34,21 @@ __all__ = [
     "Prediction",
     "Predictor",
     "RankedConfig",
+    "TableKey",
+    "TunedEntry",
+    "TunedTable",
     "WorkspaceError",
 ]
 
 
 def __getattr__(name: str) -> object:
-    """Predictor and RankedConfig load ONNX Runtime, so they are imported at their first use."""
+    """What loads NumPy or ONNX Runtime, or takes a while, is imported at its first use."""
     if name in ("Predictor", "RankedConfig"):
         from gemmcast import predictor
 
         return getattr(predictor, name)
+    if name in ("TableKey", "TunedEntry", "TunedTable"):
+        from gemmcast import tuned_table
+
+        return getattr(tuned_table, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

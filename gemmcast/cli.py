@@ -1,4 +1,4 @@
-"""`gemmcast predict | rank | pick | info | models`: the embedded predictor from a shell.
+"""`gemmcast COMMAND`: the embedded predictor, and what was tuned, from a shell.
 
 The model is the one that comes with gemmcast; --model names an .onnx file or a node's model
 directory instead. With --json, a command prints one JSON
@@ -9,37 +9,23 @@ object. Values have the digits that their interval allows. Bad input ends with o
 from __future__ import annotations
 
 import argparse
-import json
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any
 
+from gemmcast.cli_inputs import device_of, gemm_of, open_model
 from gemmcast.cli_parser import parse_arguments
-from gemmcast.config import KNOBS, KernelConfig, library_config
+from gemmcast.cli_text import rounded, show
+from gemmcast.config import KernelConfig, library_config
 from gemmcast.device import Device
-from gemmcast.errors import InputError
 from gemmcast.gemm import Gemm
 from gemmcast.prediction import Prediction
 from gemmcast.program import json_line, run_command
 
-if TYPE_CHECKING:
-    from gemmcast.predictor import Predictor, RankedConfig
+__all__ = ["main", "prediction_text", "rounded"]
 
 Shown = tuple[dict[str, Any], str]
 """What a command prints: with --json, and as text."""
-_UNITS: Final = {
-    "runtime_us": "us",
-    "tflops": "TFLOP/s",
-    "sustained_runtime_us": "us",
-    "power_w": "W",
-    "energy_mj": "mJ",
-}
-_EXTRAPOLATING: Final = (
-    "extrapolating: a size, device, kernel or dtype outside the training range; "
-    "the intervals are not reliable"
-)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -49,17 +35,26 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(argv: Sequence[str] | None) -> None:
     args = parse_arguments(argv)
-    commands = {"predict": predict, "rank": rank, "pick": pick, "info": info, "models": models}
+    commands = {
+        "predict": predict,
+        "rank": rank,
+        "pick": pick,
+        "llm": llm,
+        "lookup": lookup,
+        "info": info,
+        "models": models,
+        "export": export,
+    }
     values, text = commands[args.command](args)
     print(json_line(values) if args.json else text)
 
 
 def predict(args: argparse.Namespace) -> Shown:
     """The cost of one GEMM with one configuration."""
-    gemm = _gemm(args)
+    gemm = gemm_of(args)
     named = None if args.config is None else KernelConfig.parse(args.config)
-    with _open(args.model) as predictor:
-        device = predictor.device(_device(args.device))
+    with open_model(args.model) as predictor:
+        device = predictor.device(device_of(args.device))
         config = named or library_config(gemm.dtype, device.kind)
         cost = predictor.predict(gemm, config, device, cache=args.cache)
     values = {
@@ -72,38 +67,36 @@ def predict(args: argparse.Namespace) -> Shown:
 
 
 def rank(args: argparse.Namespace) -> Shown:
-    """The configurations in the order of their cost."""
-    gemm = _gemm(args)
-    device, ranking = _ranking(args, gemm, top=args.top)
-    lines = [f"{gemm} on {device}, lowest {args.objective} first:"]
-    for place, ranked in enumerate(ranking, 1):
-        lines += [f"{place:3}. {ranked.config}", *_ties(ranked), _show(ranked.prediction)]
-    values = {
-        "gemm": asdict(gemm),
-        "device": device,
-        "objective": args.objective,
-        "ranking": [asdict(ranked) for ranked in ranking],
-    }
-    return values, "\n".join(lines)
+    """Configurations in the order of their cost."""
+    from gemmcast import cli_ranking
+
+    return cli_ranking.rank(args)
 
 
 def pick(args: argparse.Namespace) -> Shown:
-    """The configuration with the lowest cost."""
-    gemm = _gemm(args)
-    device, (best,) = _ranking(args, gemm, top=1)
-    values = {
-        "gemm": asdict(gemm),
-        "device": device,
-        "objective": args.objective,
-        **asdict(best),
-    }
-    first = f"{gemm} on {device}, lowest {args.objective}:  {best.config}"
-    return values, "\n".join([first, *_ties(best), _show(best.prediction)])
+    """The configuration to take."""
+    from gemmcast import cli_ranking
+
+    return cli_ranking.pick(args)
+
+
+def llm(args: argparse.Namespace) -> Shown:
+    """The GEMMs of a language model, or what they cost."""
+    from gemmcast import cli_llm
+
+    return cli_llm.llm(args)
+
+
+def lookup(args: argparse.Namespace) -> Shown:
+    """What a tuned table says to run."""
+    from gemmcast import cli_lookup
+
+    return cli_lookup.lookup(args)
 
 
 def info(args: argparse.Namespace) -> Shown:
     """What a model is, and the devices that can be named."""
-    with _open(args.model) as predictor:
+    with open_model(args.model) as predictor:
         facts = {"version": predictor.version}
         for key in ("contract", "created_at", "program_version"):
             facts[key] = predictor.metadata[key]
@@ -124,104 +117,13 @@ def models(_args: argparse.Namespace) -> Shown:
     return list_models()
 
 
+def export(args: argparse.Namespace) -> Shown:
+    """Tuned tables as files of runtimes."""
+    from gemmcast import cli_export
+
+    return cli_export.export(args)
+
+
 def prediction_text(gemm: Gemm, config: KernelConfig, device: Device, cost: Prediction) -> str:
     """What `predict` prints. The demo prints it too."""
-    return f"{gemm}  {config}  on {device.name}\n{_show(cost)}"
-
-
-def _ranking(
-    args: argparse.Namespace, gemm: Gemm, top: int | None
-) -> tuple[str, list[RankedConfig]]:
-    """The name of the device, and the ranking."""
-    configs = [KernelConfig.parse(text) for text in args.configs]
-    if args.configs_file:
-        configs += _read_configs(args.configs_file)
-    with _open(args.model) as predictor:
-        device = predictor.device(_device(args.device))
-        ranking = predictor.rank(gemm, configs, args.objective, device, cache=args.cache, top=top)
-    return device.name, ranking
-
-
-def _ties(ranked: RankedConfig) -> Iterator[str]:
-    """One line per configuration that the model cannot tell from this one."""
-    for other in ranked.tied:
-        yield f"     the model cannot tell it from {other}"
-
-
-def _show(prediction: Prediction) -> str:
-    return "\n".join(f"     {line}" for line in _lines(prediction))
-
-
-def _lines(prediction: Prediction) -> Iterator[str]:
-    """One line per predicted value, with the interval that holds nine of ten measurements."""
-    for name, low in prediction.low.items():
-        high = prediction.high[name]
-        value, *bounds = rounded(getattr(prediction, name), low, high)
-        yield f"{name:21} {value:>12} {_UNITS[name]:8} ({bounds[0]} to {bounds[1]})"
-    if prediction.extrapolating:
-        yield _EXTRAPOLATING
-
-
-def rounded(value: float, low: float, high: float) -> list[str]:
-    """Value, low and high with the digits that the interval allows.
-
-    Half the interval keeps two digits, and so does each number.
-    """
-    half = (high - low) / 2
-    texts = []
-    for number in (value, low, high):
-        decimals = max(_decimals(half), _decimals(number))
-        texts.append(f"{round(number, decimals):.{max(0, decimals)}f}")
-    return texts
-
-
-def _decimals(number: float) -> int:
-    """Places behind the point that leave two digits; negative: before the point."""
-    if not 0 < abs(number) < math.inf:
-        return 0
-    return 1 - math.floor(math.log10(abs(number)))
-
-
-def _open(model: Path | None) -> Predictor:
-    # ONNX Runtime takes a while to import; --help needs none of it.
-    from gemmcast.predictor import Predictor
-
-    return Predictor(model)
-
-
-def _gemm(args: argparse.Namespace) -> Gemm:
-    return Gemm(
-        m=args.m,
-        n=args.n,
-        k=args.k,
-        batch=args.batch,
-        dtype=args.dtype,
-        layout=args.layout,
-        beta=args.beta,
-    )
-
-
-def _device(text: str | None) -> Device | str | None:
-    """A description, if `text` names a file; else the name itself."""
-    if text is None or not Path(text).is_file():
-        return text
-    try:
-        return Device.from_json(Path(text).read_text(encoding="utf-8"), strict=True)
-    except (OSError, UnicodeDecodeError) as error:
-        way_out = "name a file with a device description in JSON"
-        raise InputError("--device", text, f"can't be read ({error})", way_out) from None
-
-
-def _read_configs(path: Path) -> list[KernelConfig]:
-    try:
-        return [KernelConfig(**row) for row in json.loads(path.read_text(encoding="utf-8"))]
-    except InputError:
-        raise
-    except OSError as error:
-        rule = f"can't be read ({error.strerror})"
-        way_out = "name a JSON list of configurations"
-        raise InputError("--configs-file", str(path), rule, way_out) from None
-    except (ValueError, TypeError, RecursionError) as error:
-        rule = f"not a JSON list of configurations ({error})"
-        way_out = f"knobs are {', '.join(KNOBS)}"
-        raise InputError("--configs-file", str(path), rule, way_out) from None
+    return f"{gemm}  {config}  on {device.name}\n{show(cost)}"

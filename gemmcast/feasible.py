@@ -14,7 +14,7 @@ Specifications per Compute Capability". Every row of the datasets keeps them.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, NamedTuple
 
 from gemmcast import triton_sets
 from gemmcast.config import FAMILIES, TRITON_KERNELS, KernelConfig
@@ -37,6 +37,18 @@ CLUSTERS_SINCE: Final = 90
 MOST_SMEM_KIB: Final = max(SMEM_KIB.values())
 """Of an architecture that is not in the table."""
 CORRECT_IT: Final = "correct the configuration, or leave it out"
+
+
+class Limits(NamedTuple):
+    """All of a problem that `impossible` looks at."""
+
+    dtype: str
+    layout: str
+    k: int
+    lda: int
+    """Leading dimension of A over the widest alignment: what is left. [elements]"""
+    ldb: int
+    ldc: int
 
 
 def check_family(config: KernelConfig, device: Device) -> None:
@@ -71,6 +83,13 @@ def impossible(gemm: Gemm, config: KernelConfig, arch: str | None) -> str | None
         reason = contradiction(gemm, config)
         reason = reason or _not_for_cutlass(gemm, resolved(gemm, config), arch)
     return reason
+
+
+def limits_of(gemm: Gemm) -> Limits:
+    """Problems with the same ones have the same impossible configurations."""
+    lda, ldb, ldc = leading_dimensions(gemm)
+    whole = TENSOR_ALIGNMENT_BYTES
+    return Limits(gemm.dtype, gemm.layout, gemm.k, lda % whole, ldb % whole, ldc % whole)
 
 
 def leading_dimensions(gemm: Gemm) -> tuple[int, int, int]:

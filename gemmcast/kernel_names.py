@@ -2,6 +2,7 @@
 
     resolved(gemm, "cutlass:kernel=wgmma_bf16_nt_...")  ->  the same with tile, stages, cluster, ...
     resolved(gemm, "cutlass:tile_m=128,stages=6,...")   ->  the same with the kernel that has them
+    resolved(gemm, "triton:kernel=grouped,tile_m=16")   ->  the same with what engines ship
     library_name("enumerated-17")                       ->  a place in a list of cuBLASLt
 
 The model reads knobs, and of a CUTLASS 3 name the schedule, so a kernel that is named and one that
@@ -19,8 +20,10 @@ from typing import Any, Final, NamedTuple
 
 from gemmcast.config import KNOBS, TRITON_KERNELS, KernelConfig
 from gemmcast.cutlass.kernel import CutlassKernel
+from gemmcast.cutlass.profiler_names import named_kernel
 from gemmcast.cutlass.sets import all_kernels
 from gemmcast.gemm import Gemm
+from gemmcast.triton_sets import shipped
 
 SCHEDULES: Final = ("ws", "pingpong", "coop", "streamk", "pingpongfast", "coopfast")
 """Schedules in the names of CUTLASS 3 kernels. The code is the place in this list, from 1."""
@@ -51,6 +54,9 @@ def algorithm(family: str, kernel: str, algo_id: int) -> int:
         return TRITON_KERNELS.index(kernel) + 1
     if algo_id or family != "cutlass":
         return algo_id
+    named = named_kernel(kernel)
+    if named is not None:
+        return SCHEDULES.index(named.kernel.schedule) + 1
     for part in kernel.split("_"):
         if part in SCHEDULES:
             return SCHEDULES.index(part) + 1
@@ -66,6 +72,8 @@ def is_meant(config: KernelConfig, name: str, knobs: Mapping[str, int]) -> bool:
 
 def says_knobs(config: KernelConfig) -> bool:
     """Whether the name of the kernel says its knobs."""
+    if config.family == "triton":
+        return config.kernel in TRITON_KERNELS
     return config.family == "cutlass" and CutlassKernel.parse(config.kernel) is not None
 
 
@@ -74,6 +82,8 @@ def resolved(gemm: Gemm, config: KernelConfig) -> KernelConfig:
 
     One that contradicts itself or the problem stays as it is.
     """
+    if config.family == "triton" and config.kernel in TRITON_KERNELS:
+        return _with_shipped_knobs(config)
     # As agents record them there is nothing to add
     is_recorded = config.kernel and config.tile_m and config.stages
     if config.family != "cutlass" or is_recorded:
@@ -128,6 +138,16 @@ def _resolved(dtype: str, layout: str, config: KernelConfig) -> KernelConfig:
         if value:
             known[name] = value
     return replace(config, **known)
+
+
+def _with_shipped_knobs(config: KernelConfig) -> KernelConfig:
+    """A knob of a Triton kernel of ours that is left out is that of the shipped configuration."""
+    tiles = config.tile_m and config.tile_n and config.tile_k
+    if tiles and config.swizzle and config.stages and config.block_threads:
+        return config
+    usual = shipped(config.kernel)
+    absent = {name: getattr(usual, name) for name in KNOBS if not getattr(config, name)}
+    return replace(config, **absent)
 
 
 def _contradicted(config: KernelConfig, kernel: CutlassKernel) -> dict[str, int]:

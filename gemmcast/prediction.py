@@ -6,12 +6,16 @@ where the device's power limit is unknown or far from those of the training rows
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from math import isnan
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from gemmcast.modelfile import Answer
 
 Objective = Literal["time", "energy", "edp"]
-"""What a ranking minimises: runtime_us, energy_mj, or energy_mj x sustained_runtime_us."""
+"""What a ranking minimises; gemmcast/objective.py has those with a limit, too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,3 +49,26 @@ class Prediction:
         if self.energy_mj is None or self.sustained_runtime_us is None:
             return None
         return self.energy_mj * self.sustained_runtime_us
+
+    @staticmethod
+    def of(outputs: Sequence[str], answer: Answer, version: str) -> Prediction:
+        """A model's answer by name.
+
+        Args:
+            outputs: the model's, in the order of the answer's lists.
+            answer: NaN in it is what the model does not know (docs/onnx.md).
+            version: of the model.
+        """
+        return Prediction(
+            **known(outputs, answer.values),
+            low=known(outputs, answer.low),
+            high=known(outputs, answer.high),
+            extrapolating=answer.extrapolating,
+            model_version=version,
+        )
+
+
+def known(outputs: Sequence[str], values: Sequence[float]) -> dict[str, float]:
+    """Values by output, without those that are NaN."""
+    by_output = zip(outputs, values, strict=True)
+    return {name: value for name, value in by_output if not isnan(value)}

@@ -10,45 +10,34 @@ queries, runs the graph and names the answers. Does not know how a file is read 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from math import isnan
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self, get_args
+from typing import Self
 
 import numpy as np
-import numpy.typing as npt
 
 from gemmcast import device_names, feasible, modeldir, models, query, ties
+from gemmcast.candidates import predictable
 from gemmcast.config import KernelConfig, library_config
 from gemmcast.contracts import device_for
 from gemmcast.device import Device
 from gemmcast.errors import InputError, ModelFileError
 from gemmcast.following import ModelFollower
 from gemmcast.gemm import Gemm
-from gemmcast.modelfile import Answer, Answers, LoadedModel
-from gemmcast.prediction import Objective, Prediction
+from gemmcast.modelfile import Answers, LoadedModel
+from gemmcast.objective import Objective
+from gemmcast.prediction import Prediction, known
+from gemmcast.ranking import (
+    PREFILTERED,
+    Choice,
+    RankedConfig,
+    RankingTask,
+    predictions_of,
+)
 
-PREFILTERED: Final = 8
-"""Configurations that the prefilter keeps for each one wanted."""
-_MINIMISED: Final = {
-    "time": ("runtime_us",),
-    "energy": ("energy_mj",),
-    "edp": ("energy_mj", "sustained_runtime_us"),
-}
-"""Objective -> the outputs whose product is minimised."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RankedConfig:
-    """One configuration of a ranking, and what it is predicted to cost."""
-
-    config: KernelConfig
-    prediction: Prediction
-    tied: tuple[KernelConfig, ...] = ()
-    """Others of the ranking that the model cannot tell from this one: each has this prediction, and
-    their order is the order in which they were named."""
+__all__ = ["PREFILTERED", "Choice", "Predictor", "RankedConfig"]
 
 
 class Predictor:
@@ -142,7 +131,7 @@ class Predictor:
         ties.check_names((config,))
         feasible.check_family(config, on)
         row = query.encode(gemm, config, on, cache=cache)
-        prediction = _prediction(model, model.run_one(row))
+        prediction = Prediction.of(model.outputs, model.run_one(row), model.version)
         return _doubted(prediction, feasible.impossible(gemm, config, on.arch))
 
     def predict_encoded(self, row: Sequence[query.Number] | query.Rows) -> dict[str, float]:
@@ -152,7 +141,7 @@ class Predictor:
         for a file of an earlier contract is encoded with `gemmcast.contracts.device_for`.
         """
         model = self._model
-        return _known(model.outputs, model.run_one(row).values)
+        return known(model.outputs, model.run_one(row).values)
 
     def predict_batch(
         self,
@@ -170,7 +159,7 @@ class Predictor:
         for _, config in queries:
             feasible.check_family(config, on)
         rows = [query.encode(gemm, config, on, cache=cache) for gemm, config in queries]
-        predictions = _predictions(model, model.run(np.array(rows, dtype=np.float32)))
+        predictions = predictions_of(model, model.run(np.array(rows, dtype=np.float32)))
         doubted: list[Prediction] = []
         for (gemm, config), prediction in zip(queries, predictions, strict=True):
             doubted.append(_doubted(prediction, feasible.impossible(gemm, config, on.arch)))
@@ -187,61 +176,98 @@ class Predictor:
     def pick(
         self,
         gemm: Gemm,
-        configs: Sequence[KernelConfig],
-        objective: Objective = "time",
+        configs: Sequence[KernelConfig] | None = None,
+        objective: str = "time",
         device: Device | str | None = None,
         *,
         cache: str = "cold",
-    ) -> RankedConfig:
-        """The configuration with the lowest predicted cost: the first of `rank` with `top=1`."""
-        return self.rank(gemm, configs, objective, device, cache=cache, top=1)[0]
+        families: Sequence[str] | None = None,
+        default: KernelConfig | None = None,
+        bold: bool = False,
+    ) -> Choice:
+        """The configuration to take: another one than the default only if it is surely better.
+
+        Surely better is one whose gain is above 1 at the lower end of its interval
+        (gemmcast/gain.py). A list without a default gives its cheapest.
+
+        Args:
+            gemm: the problem.
+            configs: what to choose from; None: what the families make (gemmcast/candidates.py).
+            objective: as `gemmcast.objective` writes it.
+            device: as for `predict`.
+            cache: state of the L2 cache, "cold" or "warm".
+            families: without `configs`: FAMILY or FAMILY:KERNEL; None for all.
+            default: what one gets without tuning; None: that of the library, or of the engine, if
+                it is in the list.
+            bold: take the cheapest, however sure that is.
+
+        Raises:
+            InputError: as `rank` does.
+        """
+        asked = self._asked(gemm, configs, objective, device, families, default)
+        ranking = asked.ranking(cache, wanted=1)
+        return ranking.choice(asked.default, bold=bold)
 
     def rank(
         self,
         gemm: Gemm,
-        configs: Sequence[KernelConfig],
-        objective: Objective = "time",
+        configs: Sequence[KernelConfig] | None = None,
+        objective: str = "time",
         device: Device | str | None = None,
         *,
         cache: str = "cold",
         top: int | None = None,
+        families: Sequence[str] | None = None,
     ) -> list[RankedConfig]:
-        """The `top` cheapest configurations (all when None), cheapest first, impossible ones last.
+        """The `top` cheapest configurations, cheapest first; all when None.
 
         With more than PREFILTERED x `top` configurations and the objective "time", the file's
         prefilter keeps PREFILTERED x `top` of them and the whole model ranks those. What that can
-        cost is on the model's card (`ranking`, method `prefilter`, `regret_8`).
+        cost is on the model's card (`ranking`, method `prefilter`, `regret_8`). With
+        "time-under-watts=W" those that draw more are left out.
+
+        Args:
+            gemm: the problem.
+            configs: what to rank; None: what the families make (gemmcast/candidates.py).
+            objective: as `gemmcast.objective` writes it.
+            device: as for `predict`.
+            cache: state of the L2 cache, "cold" or "warm".
+            top: how many; None for all.
+            families: without `configs`: FAMILY or FAMILY:KERNEL; None for all.
 
         Raises:
-            InputError: no configuration, an unknown objective, one that the model does not predict
-                (for this device), names that the model cannot tell apart, or what `predict` raises.
+            InputError: no configuration or one that is impossible, an unknown objective, one that
+                the model does not predict (for this device), names that the model cannot tell
+                apart, or what `predict` raises.
         """
+        if top is not None and top < 1:
+            raise InputError("top", top, "must be 1 or more", "leave it out to rank all")
+        asked = self._asked(gemm, configs, objective, device, families)
+        ranking = asked.ranking(cache, wanted=top)
+        return ranking.ranked(ranking.order[:top])
+
+    def _asked(
+        self,
+        gemm: Gemm,
+        configs: Sequence[KernelConfig] | None,
+        objective: str,
+        device: Device | str | None,
+        families: Sequence[str] | None,
+        default: KernelConfig | None = None,
+    ) -> RankingTask:
         model = self._model
-        _check_ranking(model, configs, objective, top)
         on = _device(model, device)
-        rows = query.encode_configs(gemm, configs, on, cache=cache)
-        tied = ties.ties_of(configs, rows)
-        ties.check_names(configs)
-        for config in configs:
-            feasible.check_family(config, on)
-        reasons = [feasible.impossible(gemm, config, on.arch) for config in configs]
-        is_impossible = np.array([reason is not None for reason in reasons])
-        kept = np.arange(len(rows))
-        if objective == "time" and top is not None:
-            kept = _prefiltered(model, rows, is_impossible, PREFILTERED * top)
-        answers = model.run(rows[kept])
-        costs = np.prod([answers[name] for name in _MINIMISED[objective]], axis=0)
-        if np.isnan(costs).any():
-            raise _no_energy(on, objective)
-        best = np.lexsort([costs, is_impossible[kept]])[:top]
-        predictions = _predictions(model, {name: array[best] for name, array in answers.items()})
-        ranking: list[RankedConfig] = []
-        for i, cost in zip(kept[best], predictions, strict=True):
-            config = configs[i]
-            prediction = _doubted(cost, reasons[i])
-            one = RankedConfig(config=config, prediction=prediction, tied=tied.get(config, ()))
-            ranking.append(one)
-        return ranking
+        goal = _objective(model, objective)
+        if configs is None:
+            configs, usual = predictable(gemm, on, families)
+            default = default or usual
+        elif families is not None:
+            rule = "are of no use beside configurations"
+            raise InputError("families", families, rule, "give one of the two")
+        if not configs:
+            rule = "there is no configuration to rank"
+            raise InputError("configs", configs, rule, "name at least one configuration")
+        return RankingTask.of(model, gemm, configs, goal, on, default)
 
     def close(self) -> None:
         """Stop following the directory; predictions still work."""
@@ -305,64 +331,15 @@ def _chosen(model: LoadedModel, device: Device | str | None) -> Device:
     return model.named_devices[names.index(name)]
 
 
-def _check_ranking(
-    model: LoadedModel, configs: Sequence[KernelConfig], objective: str, top: int | None
-) -> None:
-    if objective not in get_args(Objective):
-        way_out = f"use one of {', '.join(get_args(Objective))}"
-        raise InputError("objective", objective, "unknown objective", way_out)
-    if not configs:
-        rule = "there is no configuration to rank"
-        raise InputError("configs", configs, rule, "name at least one configuration")
-    if top is not None and top < 1:
-        raise InputError("top", top, "must be 1 or more", "leave it out to rank all")
-    for name in _MINIMISED[objective]:
+def _objective(model: LoadedModel, text: str) -> Objective:
+    objective = Objective.parse(text)
+    for name in objective.needed:
         if name not in model.outputs:
             rule = f"this model was trained without power (it has no {name})"
-            raise InputError("objective", objective, rule, 'use "time"')
-
-
-def _no_energy(device: Device, objective: str) -> InputError:
-    limit_w = device.power_limit_w
-    limit = "is unknown" if limit_w is None else f"({limit_w:g} W) is far from the training rows'"
-    rule = f"no energy is predicted for {device.name}: its power limit {limit}"
-    return InputError("objective", objective, rule, 'use "time", or give a Device with its limit')
-
-
-def _prefiltered(
-    model: LoadedModel, rows: query.Rows, is_impossible: npt.NDArray[np.bool_], count: int
-) -> npt.NDArray[np.intp]:
-    """Places of the `count` rows that the prefilter puts first, in their order; all if few."""
-    estimates_us = model.estimate_us(rows) if len(rows) > count else None
-    if estimates_us is None:
-        return np.arange(len(rows))
-    return np.sort(np.lexsort([estimates_us, is_impossible])[:count])
+            raise InputError("objective", text, rule, 'use "time"')
+    return objective
 
 
 def _doubted(prediction: Prediction, reason: str | None) -> Prediction:
     """The prediction of a configuration that is impossible for this reason, or None."""
     return prediction if reason is None else replace(prediction, extrapolating=True)
-
-
-def _predictions(model: LoadedModel, answers: Answers) -> list[Prediction]:
-    values = np.column_stack([answers[name] for name in model.outputs]).tolist()
-    low, high = (answers[name].tolist() for name in query.INTERVALS)
-    extrapolating = answers[query.EXTRAPOLATING].tolist()
-    by_row = zip(values, low, high, extrapolating, strict=True)
-    return [_prediction(model, Answer(*answer)) for answer in by_row]
-
-
-def _prediction(model: LoadedModel, answer: Answer) -> Prediction:
-    return Prediction(
-        **_known(model.outputs, answer.values),
-        low=_known(model.outputs, answer.low),
-        high=_known(model.outputs, answer.high),
-        extrapolating=answer.extrapolating,
-        model_version=model.version,
-    )
-
-
-def _known(outputs: Sequence[str], values: Sequence[float]) -> dict[str, float]:
-    """By output; NaN is what the model does not know (docs/onnx.md)."""
-    by_output = zip(outputs, values, strict=True)
-    return {name: value for name, value in by_output if not isnan(value)}

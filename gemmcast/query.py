@@ -149,22 +149,32 @@ def encode(gemm: Gemm, config: KernelConfig, device: Device, *, cache: str = "co
     """
     problem, machine = _problem(gemm), _machine(device, gemm.dtype, cache)
     whole = resolved(gemm, config)
-    return _query(
-        problem, _Kernel._make((*_codes(whole), *_knobs(whole))), machine, cache == "warm"
-    )
+    kernel = KernelColumns(*_codes(whole), *_knobs(whole))
+    return _query(problem, kernel, machine, cache == "warm")
 
 
 def encode_configs(
     gemm: Gemm, configs: Sequence[KernelConfig], device: Device, *, cache: str = "cold"
 ) -> Rows:
     """One row per configuration of one problem. Raises InputError as `encode` does."""
-    problem, machine = _problem(gemm), _machine(device, gemm.dtype, cache)
+    return encode_columns(gemm, kernel_columns(gemm, configs), device, cache=cache)
+
+
+def kernel_columns(gemm: Gemm, configs: Sequence[KernelConfig]) -> KernelColumns:
+    """What the configurations bring to the rows of every problem of the GEMM's dtype and layout."""
     whole = [resolved(gemm, config) for config in configs]
     codes = _columns(map(_codes, whole))
     knobs = _columns(map(_knobs, whole))
-    return _rows(
-        _query(problem, _Kernel._make((*codes, *knobs)), machine, cache == "warm"), len(configs)
-    )
+    return KernelColumns(*codes, *knobs)
+
+
+def encode_columns(
+    gemm: Gemm, columns: KernelColumns, device: Device, *, cache: str = "cold"
+) -> Rows:
+    """`encode_configs` of columns that are made already."""
+    problem, machine = _problem(gemm), _machine(device, gemm.dtype, cache)
+    query = _query(problem, columns, machine, cache == "warm")
+    return _rows(query, np.size(columns.family))
 
 
 def from_columns(columns: SampleColumns) -> Rows:
@@ -179,7 +189,7 @@ def from_columns(columns: SampleColumns) -> Rows:
     codes = _columns(map(_kernel_codes, columns["family"], columns["kernel"], columns["algo_id"]))
     knobs = [_numbers(columns[name]) for name in _KNOB_NAMES if name != "threads"]
     threads = np.maximum(_numbers(columns["block_threads"]), _numbers(columns["cpu_threads"]))
-    kernel = _Kernel._make([*codes, *knobs, threads])
+    kernel = KernelColumns._make([*codes, *knobs, threads])
     on_cpu = _numbers([kind == "cpu" for kind in columns["device_kind"]])
     machine = _Machine(on_cpu, *(_numbers(columns[name]) for name in _Machine._fields[1:]))
     warm = _numbers([state == "warm" for state in columns["cache"]])
@@ -201,8 +211,8 @@ class _Problem(NamedTuple):
     trans_b: Number
 
 
-class _Kernel(NamedTuple):
-    """What a KernelConfig brings to a query; 0 is unknown."""
+class KernelColumns(NamedTuple):
+    """What configurations bring to queries, one number or one per row; 0 is unknown."""
 
     family: Number
     algorithm: Number
@@ -235,11 +245,11 @@ class _Machine(NamedTuple):
     l2_gbps: Number
 
 
-_KNOB_NAMES: Final = _Kernel._fields[2:]
+_KNOB_NAMES: Final = KernelColumns._fields[2:]
 _knobs = attrgetter(*_KNOB_NAMES)
 
 
-def _query(problem: _Problem, kernel: _Kernel, machine: _Machine, warm: Number) -> Query:
+def _query(problem: _Problem, kernel: KernelColumns, machine: _Machine, warm: Number) -> Query:
     """The seven rules. Each argument holds one number for all rows, or one per row."""
     threads_on_cpu = _smaller(kernel.threads, machine.compute_units) * machine.on_cpu
     active_units = _known(threads_on_cpu, machine.compute_units)
@@ -282,7 +292,7 @@ def _query(problem: _Problem, kernel: _Kernel, machine: _Machine, warm: Number) 
     )
 
 
-def _threads_of_tile(kernel: _Kernel) -> Number:
+def _threads_of_tile(kernel: KernelColumns) -> Number:
     """Threads of one block, where family and tile determine them; else 0.
 
     The tiled kernel has a thread for each element of its tile, CUTLASS 2 a warp for each warp tile.
@@ -338,7 +348,7 @@ def _codes(config: KernelConfig) -> tuple[float, int]:
 
 @memoize
 def _kernel_codes(family: str, kernel: str, algo_id: int) -> tuple[float, int]:
-    """The first two fields of _Kernel."""
+    """The first two fields of KernelColumns."""
     return FAMILY_CODES[family], algorithm(family, kernel, algo_id)
 
 

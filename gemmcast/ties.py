@@ -22,6 +22,8 @@ from gemmcast.kernel_names import library_name, says_knobs
 
 LIBRARY_CHOICE: Final = library_name("")
 """What a query of cublaslt without knobs is about: whatever the library puts first."""
+NAMED_KERNELS: Final = ("cutlass", "triton")
+"""Families of which a name says the knobs, if it is right."""
 RULE: Final = "the model reads knobs, not names, so it cannot tell these apart"
 WAY_OUT: Final = "give their knobs"
 LT_WAY_OUT: Final = (
@@ -46,6 +48,19 @@ def check_names(configs: Iterable[KernelConfig]) -> None:
     if unknown:
         rule = "the model reads knobs, not names, and would answer for the library's default"
         raise InputError("configs", _shown(unknown), rule, LT_WAY_OUT)
+
+
+def check_unfolded(configs: Iterable[KernelConfig]) -> None:
+    """Refuse names of kernels that are to be compared, and that say no knobs.
+
+    Raises:
+        InputError: it names them all.
+    """
+    kernels = (config for config in configs if config.family in NAMED_KERNELS)
+    silent = [config for config in kernels if _is_a_bare_name(config)]
+    if silent:
+        rule = "the model reads knobs, and these names say none"
+        raise InputError("configs", _shown(silent), rule, WAY_OUT)
 
 
 def ties_of(configs: Sequence[KernelConfig], rows: query.Rows) -> Ties:

@@ -11,6 +11,7 @@ first configuration of a set is the one that engines ship. Needs neither Triton 
 from __future__ import annotations
 
 import itertools
+from functools import cache
 from typing import Final, NamedTuple
 
 from gemmcast.config import TRITON_KERNELS, WARP_THREADS, KernelConfig
@@ -81,10 +82,16 @@ def configs(set_name: str, arch: str, kernel: str, dtype: str, layout: str) -> l
     return chosen
 
 
+@cache
+def shipped(kernel: str) -> KernelConfig:
+    """The configuration that engines ship; of a kernel of ours what a knob left out means, too."""
+    table = TRITON_SETS["usual"]
+    return _config(kernel, *(values[0] for values in table))
+
+
 def is_default(config: KernelConfig) -> bool:
     """Whether a configuration is the one that engines ship."""
-    table = TRITON_SETS["usual"]
-    return config == _config(config.kernel, *(values[0] for values in table))
+    return config == shipped(config.kernel)
 
 
 def smem_bytes(config: KernelConfig, dtype: str) -> int:

@@ -17,7 +17,7 @@ from ray.util.metrics import Gauge
 
 from agent.devices.local import local_device
 from coordinator.fleet.bases import read_bases
-from coordinator.fleet.champion import ChampionWatch
+from coordinator.fleet.champion import ChampionWatch, TableWatch
 from coordinator.fleet.cluster import EMBEDDED, RayFleet, cluster_address, connect
 from coordinator.fleet.delivery import Delivered, write_record
 from coordinator.fleet.interface import Display, Progress, Show
@@ -37,6 +37,7 @@ from gemmcast.cell import Cell
 from gemmcast.errors import GemmcastError, WorkspaceError
 from gemmcast.modeldir import write_atomically
 from registry.registry import Registry
+from registry.tables import TableRegistry
 
 PUSH_LIMIT_S = 10.0
 """The run ends after this time even if an agent has not taken the last model: many times what one
@@ -84,6 +85,8 @@ class RunSummary:
     store_version: int
     model: Delivered
     """How far the champion has come."""
+    tables: Delivered
+    """How far the tuned tables have come."""
 
     @property
     def left(self) -> RunRecord:
@@ -122,6 +125,7 @@ class RunSession:
         self.model_dir = places.model_dir or workspace.node
         self._places = places
         self._display = display
+        self._registry_uri = places.registry or workspace.registry
 
     @contextmanager
     def open(self, address: str | None = None) -> Iterator[Stop]:
@@ -145,6 +149,7 @@ class RunSession:
                 yield stop
             finally:
                 self._champions.close()
+                self._tables.close()
                 self.fleet.close()
                 # Agents, and a cluster of our own, end with this process. After a signal that is
                 # quicker than ray.shutdown(), and `ray job stop` waits for 3 s only.
@@ -172,6 +177,7 @@ class RunSession:
             self.fleet,
             trainer,
             champions=self._champions,
+            tables=self._tables,
             cells=cells,
             trained_rows=self._trained_rows,
         )
@@ -198,6 +204,7 @@ class RunSession:
             second_due=left.second_due,
             store_version=self.store.version,
             model=self.fleet.delivery.state(),
+            tables=self.fleet.tables_delivery.state(),
         )
 
     def _refuse_unmeasurable(self) -> None:
@@ -209,7 +216,7 @@ class RunSession:
     @contextmanager
     def _places_open(self) -> Iterator[None]:
         """The registry, and the store under its lock; the plan is noted last."""
-        self.registry = Registry(self._places.registry or self.workspace.registry)
+        self.registry = Registry(self._registry_uri)
         uri = self._places.store or self.workspace.samples
         with SampleStore.writing(uri, self.workspace.path) as self.store:
             self._note_plan()
@@ -228,6 +235,9 @@ class RunSession:
         self._champions = ChampionWatch(self.registry, self._display.show_model)
         self._champions.look()
         self._champions.start()
+        self._tables = TableWatch(TableRegistry(self._registry_uri))
+        self._tables.look_or_warn()
+        self._tables.start()
         if self.registry.champion_number() is None:
             return 0
         bases = {base.sha256 for base in self._bases}

@@ -10,7 +10,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, NamedTuple, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
@@ -25,13 +25,30 @@ from gemmcast.draw import is_drawn
 from gemmcast.errors import InputError
 from gemmcast.procedure import Procedure
 
-__all__ = ["Devices", "Measure", "Plan", "Shapes", "Sweep", "Train", "parse_plan", "read_plan"]
+__all__ = [
+    "Devices",
+    "Measure",
+    "Plan",
+    "Recorded",
+    "Shapes",
+    "Sweep",
+    "Train",
+    "parse_plan",
+    "read_plan",
+]
 
 PROCEDURE = Procedure()
 TRAIN_SETTINGS = TrainSettings()
 PAGE = "docs/plan.md"
 SHIPPED, NO_BASE = "shipped", "none"
 """What `train.base` may be besides a list of files."""
+
+
+class Recorded(NamedTuple):
+    """What an agent of kind `replay` answers from."""
+
+    dataset: str
+    device_name: str | None
 
 
 class Devices(PlanTable):
@@ -62,6 +79,11 @@ class Devices(PlanTable):
         if (self.kind == "replay") != (self.dataset is not None):
             raise ValueError('kind = "replay" and dataset = "FILE.parquet" go together')
         return self
+
+    def recordings(self) -> tuple[Recorded, ...]:
+        """What each agent of a replay answers from."""
+        assert self.dataset is not None
+        return (Recorded(self.dataset, self.device_name),) * self.agents
 
     def key_of(self, device: Device) -> str:
         """What the cells of a device carry as `device_key`: its UUID or the name of its type."""

@@ -23,6 +23,7 @@ from coordinator.report.analysis import (
     predictor_of,
 )
 from coordinator.report.drawing import TARGET_NAMES
+from coordinator.report.language_model import LanguageModelCase, language_model_sections
 from coordinator.report.model_sections import (
     SHOWN_TARGETS,
     error_sections,
@@ -59,8 +60,20 @@ WORKSPACE = "this workspace"
 """The name of the samples in the figures of the tile study."""
 
 
-def write_report(path: Path, table: pa.Table, champion: PublishedModel | None) -> None:
-    """Write the report of a table of samples, and of the champion if there is one."""
+def write_report(
+    path: Path,
+    table: pa.Table,
+    champion: PublishedModel | None,
+    case: LanguageModelCase | None = None,
+) -> None:
+    """Write the report of a table of samples, and of the champion if there is one.
+
+    Args:
+        path: the HTML file.
+        table: the samples.
+        champion: the model.
+        case: a language model that the report is to price.
+    """
     contract = champion.card.contract if champion else CONTRACT
     usable = training_set(table, contract)
     headlines = _sample_headlines(usable)
@@ -85,6 +98,8 @@ def write_report(path: Path, table: pa.Table, champion: PublishedModel | None) -
     else:
         text = "No model yet. Its errors and what it has learned are shown here once it exists."
         sections.append(Section(title="The model", texts=[text]))
+    if case:
+        sections += language_model_sections(case, champion.model if champion else None)
     sections.append(_tile_study(usable))
     created = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     write_atomically(path, render_page(created, headlines, sections, footer).encode())

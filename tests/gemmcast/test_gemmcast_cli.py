@@ -223,9 +223,9 @@ def test_rank_orders_what_is_named_and_what_a_file_holds(
     assert second == f"  1. {ranking[0].config}"
     assert third.startswith("     runtime_us")
     assert "  3. " in text and "  4. " not in text
-    picked = last(run("pick", *words[1:], "--json"))
+    picked = last(run("pick", *words[1:], "--bold", "--json"))
     assert picked["objective"] == "edp" and picked["config"] == asdict(ranking[0].config)
-    text = run("pick", *words[1:])
+    text = run("pick", *words[1:], "--bold")
     assert text.startswith(
         f"512x256x128 fp32 nn on GPU A, lowest edp:  {ranking[0].config}\n     runtime_us"
     )
@@ -373,8 +373,10 @@ def test_bad_input_to_predict(
 
 def test_bad_input_to_pick(refused: Run, power_file: Path, time_file: Path, tmp_path: Path) -> None:
     words = ("pick", 8, 8, 8, "--model", power_file, "--device", "GPU A")
+    none = tmp_path / "none.json"
+    none.write_text("[]")
     assert (
-        refused(*words)
+        refused(*words, "--configs-file", none)
         == "configs = []: there is no configuration to rank; name at least one configuration"
     )
     top = refused("rank", *words[1:], "cublas", "--top", 0)

@@ -1,0 +1,69 @@
+"""The options of `python -m coordinator tune`: their names and help texts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+GemmFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--gemms",
+        metavar="FILE",
+        help="CSV or JSON of m, n, k and if need be batch, dtype, layout, weight, name, kernel",
+    ),
+]
+ModelConfig = Annotated[
+    Path | None,
+    typer.Option(
+        "--model", metavar="CONFIG.json", help="config.json of a language model: its GEMMs"
+    ),
+]
+Tokens = Annotated[
+    str, typer.Option("--tokens", metavar="N,N,...", help="with --model: tokens of a forward pass")
+]
+TensorParallel = Annotated[
+    int, typer.Option("--tp", help="with --model: GPUs that share each layer")
+]
+ModelDType = Annotated[
+    str, typer.Option("--dtype", help="with --model: of what the file does not quantize")
+]
+ObjectiveText = Annotated[
+    str, typer.Option("--objective", help="time, energy, edp or time-under-watts=W")
+]
+FamilyNames = Annotated[
+    str | None,
+    typer.Option(
+        "--families",
+        metavar="F,F:KERNEL,...",
+        help="kernel families; the first that can run a GEMM has its default",
+        show_default="all",
+    ),
+]
+KernelSet = Annotated[
+    str | None,
+    typer.Option("--kernel-set", help="of Triton's configurations those of this set: short, usual"),
+]
+Top = Annotated[int, typer.Option("--top", help="rivals of the default that are measured")]
+BudgetText = Annotated[
+    str | None,
+    typer.Option(
+        "--budget",
+        metavar="TIME",
+        help="time of each type of device: 90s, 10m",
+        show_default="none",
+    ),
+]
+DevicesText = Annotated[
+    str,
+    typer.Option("--devices", help="auto, cuda, cpu or replay:FILE[@DEVICE][,replay:...]"),
+]
+Out = Annotated[
+    Path | None,
+    typer.Option("--out", help="directory of the tables", show_default="WORKSPACE/tuned"),
+]
+Again = Annotated[
+    bool, typer.Option("--again", help="measure anew what an equal tuning has measured")
+]

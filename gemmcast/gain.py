@@ -1,0 +1,94 @@
+"""How much one configuration gains over another of the same GEMM on one device, and how surely.
+
+    gain      = cost of the default / cost of the other        1.25 saves a fifth
+    low, high = gain x exp(-/+ SHARED x sqrt(a^2 + b^2))       a, b: half widths, in logarithms
+
+Both predictions are of one problem on one device, so a part of their errors is the same and cancels
+in the ratio: SHARED is what is left. Of the gains that a model promised on layers that it was not
+trained on, nine of ten lay within (docs/decisions/0026-cautious-picks.md).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from gemmcast.modelfile import Answers
+from gemmcast.objective import Objective
+
+SHARED: Final = 0.75
+"""Half width of a gain's interval over that of two independent errors."""
+
+Values = npt.NDArray[np.float64]
+"""[n_configs]"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gain:
+    """Cost of the default over the cost of the choice, in the objective."""
+
+    ratio: float = 1.0
+    """1.25 saves a fifth; 1 where the choice is the default."""
+    low: float = 1.0
+    """Lower end of the interval that holds nine of ten measured gains."""
+    high: float = 1.0
+    """Upper end of it."""
+
+    @property
+    def is_sure(self) -> bool:
+        """Whether the choice is better even at the lower end."""
+        return self.low > 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """What configurations cost in an objective."""
+
+    values: Values
+    """The products of the objective's outputs; NaN where the model does not predict one."""
+    half_widths: Values
+    """Of their intervals, in logarithms."""
+
+    @staticmethod
+    def of(answers: Answers, outputs: tuple[str, ...], objective: Objective) -> Costs:
+        """Of a model's answers.
+
+        Args:
+            answers: output -> [n_configs], and `high`[n_configs, n_outputs].
+            outputs: the model's, in the order of `high`.
+            objective: what is minimised.
+        """
+        values = np.ones(len(answers["high"]))
+        half_widths = np.zeros(len(values))
+        for name in objective.outputs:
+            of_output = answers[name].astype(np.float64)
+            high = answers["high"][:, outputs.index(name)]
+            values *= of_output
+            # Factors of a product err together: power and energy both have the runtime in them.
+            half_widths += np.log(high / of_output)
+        return Costs(values, half_widths)
+
+    def gains(self, default: int) -> tuple[Values, Values]:
+        """Logarithms of every configuration's gain over the default, and their half widths."""
+        logs = np.log(self.values[default] / self.values)
+        both = np.hypot(self.half_widths, self.half_widths[default])
+        both[default] = 0.0
+        return logs, SHARED * both
+
+    def gain(self, default: int, choice: int) -> Gain:
+        """The gain of one configuration over the default."""
+        logs, half_widths = self.gains(default)
+        log, half_width = float(logs[choice]), float(half_widths[choice])
+        low, high = log - half_width, log + half_width
+        return Gain(ratio=_exp(log), low=_exp(low), high=_exp(high))
+
+
+NO_GAIN: Final = Gain()
+"""Of the default over itself."""
+
+
+def _exp(log: float) -> float:
+    return float(np.exp(log))
