@@ -1,8 +1,8 @@
 """The agent: a Ray actor that owns one device through its measuring child.
 
-The actor never touches CUDA. One thread streams measurements; another stores models meanwhile.
-Actors are owned by the coordinator and end with it; the node's model directory outlives both.
-Does not know plans, nor what a row means.
+The actor never touches CUDA. One thread streams measurements; another stores models and tuned
+tables meanwhile. Actors are owned by the coordinator and end with it; the node's model directory
+outlives both. Does not know plans, nor what a row means.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ import ray
 
 from agent.spec import AgentSpec, Hello
 from agent.supervisor import ChildSupervisor
-from gemmcast import modeldir
+from gemmcast import modeldir, tabledir
 from gemmcast.arrow import to_table
 from gemmcast.cell import Cell
 from gemmcast.rows import Row
+from gemmcast.tabledir import Shipped
 
 BATCH_S = 0.4
 """A batch of rows is sent after this time, however few rows it has."""
@@ -68,6 +69,16 @@ class Agent:
         modeldir.put_model(directory, model, version)
         current = modeldir.read_current(directory)
         modeldir.read_model(directory, current)
+        return current.version
+
+    @ray.method(concurrency_group="control")
+    def take_tables(self, tables: list[Shipped], version: str) -> str:
+        """Make these the tuned tables of this node; returns the version that a reader gets."""
+        directory = self._spec.model_dir
+        tabledir.put_tables(directory, tables)
+        current = tabledir.read_current(directory)
+        for placed in current.tables:
+            tabledir.read_table(directory, placed)
         return current.version
 
     def _running(self) -> ChildSupervisor:

@@ -1,4 +1,4 @@
-"""`python -m coordinator run | plan | tune | train | compare | status | report | import | ...`.
+"""`python -m coordinator run | plan | tune | train | compare | status | health | report | ...`.
 
 Bad input ends with one line `error: ...` that names field, value and way out, and with exit code 2;
 store and registry stay as they were. With --json, the result is one JSON object on the last line of
@@ -12,25 +12,22 @@ import itertools
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import typer
 from typer.main import get_command
 
+from coordinator.cli_health import health
+from coordinator.cli_samples import export, import_, open_samples
 from coordinator.options import (
+    WORKSPACE,
     Address,
     AsJson,
     BaseNames,
-    Constants,
     DemoDataset,
     DemoDirectory,
-    DeviceFile,
     ExamFile,
-    ExportFile,
-    ExportFormat,
     Holdout,
-    ImportFile,
-    ImportFormat,
     KnownDevice,
     LanguageModelFile,
     MinRows,
@@ -46,15 +43,9 @@ from coordinator.options import (
     Version,
     WithTraining,
     WorkspacePath,
-    assignments,
 )
 from coordinator.tune.command import tune
-from gemmcast.errors import InputError
 from gemmcast.program import INTERRUPTED, leave, run_click
-
-if TYPE_CHECKING:
-    from coordinator.samples.store import SampleStore
-    from coordinator.workspace import Workspace
 
 app = typer.Typer(
     add_completion=False,
@@ -64,7 +55,6 @@ app = typer.Typer(
 )
 
 PROGRAM = "python -m coordinator"
-WORKSPACE = Path("workspace")
 DEMO = Path("demo")
 
 
@@ -117,6 +107,8 @@ def run(
             terminal.show_line(line)
         terminal.show_line(f"{display.model_line}.\nWorkspace: {place.path}")
         terminal.show_line(summary.model.text())
+        if summary.tables.version is not None:
+            terminal.show_line(summary.tables.text())
 
     terminal.result(asdict(summary), as_json=json, text=text)
     if not summary.complete:
@@ -223,7 +215,7 @@ def compare(
     from costmodel.model_kinds import MODEL_KINDS
     from costmodel.train import enough_rows
 
-    _, samples = _opened(workspace, store)
+    _, samples = open_samples(workspace, store)
     data = enough_rows(samples.read(), min_rows)
     fits = FOLDS * len(MODEL_KINDS)
     count = itertools.count(1)
@@ -250,15 +242,17 @@ def status(
     from coordinator import terminal
     from coordinator.fleet.delivery import read_receipts
     from coordinator.fleet.record import RunRecord
+    from coordinator.health.record import HealthRecord
     from coordinator.samples.activity import activity
     from registry.registry import Registry
 
-    place, samples = _opened(workspace, store)
+    place, samples = open_samples(workspace, store)
     versions = Registry(registry or place.registry)
     champion = versions.champion()
     counts = samples.counts()
     nodes = {receipt.agent: receipt.text() for receipt in read_receipts(place.nodes)}
     record = RunRecord.read(place.run)
+    sick = HealthRecord.read(place.health).sick()
     values: dict[str, object] = {
         "workspace": str(place.path),
         "store_version": samples.version,
@@ -271,8 +265,12 @@ def status(
         "waiting": record.waiting if place.is_held() else {},
         "contended_due": record.contended_due,
         "second_due": record.second_due,
+        "sick": {board.board: board.text for board in sick},
     }
     terminal.result(values, as_json=json, text=lambda: terminal.show_status(values))
+
+
+app.command()(health)
 
 
 @app.command()
@@ -292,7 +290,7 @@ def report(
     from coordinator.report.language_model import LanguageModelCase
     from registry.registry import Registry
 
-    place, samples = _opened(workspace, store)
+    place, samples = open_samples(workspace, store)
     versions = Registry(registry or place.registry)
     champion = versions.load("champion") if versions.champion() else None
     path = out or place.report
@@ -302,76 +300,8 @@ def report(
     terminal.result({"report": str(path)}, as_json=json, text=lambda: terminal.show_line(line))
 
 
-@app.command("import")
-def import_(
-    file: ImportFile,
-    format: ImportFormat = None,
-    workspace: WorkspacePath = WORKSPACE,
-    store: StoreUri = None,
-    device: DeviceFile = None,
-    constants: Constants = None,
-    json: AsJson = False,
-) -> None:
-    """Append a measured table to a workspace's samples; rows that are there add nothing."""
-    from coordinator import terminal
-    from coordinator.samples.importer import read_device, read_table
-    from coordinator.samples.store import SampleStore
-    from coordinator.workspace import Workspace
-
-    place = Workspace(workspace)
-    given_device = read_device(device) if device else None
-    uri = store or place.samples
-    known = (
-        SampleStore.open(uri, create=False).measured_devices() if SampleStore.exists(uri) else []
-    )
-    imported = read_table(file, format, given_device, assignments(constants or []), known)
-    with place.locked(), SampleStore.writing(uri, place.path) as samples:
-        samples.each_board.update(imported.each_board)
-        added = len(samples.append([imported.table]))
-    counts: dict[str, object] = {
-        "file": str(file),
-        "format": imported.format,
-        "rows": len(imported.table),
-        "added": added,
-        "already_there": len(imported.table) - added,
-    }
-
-    def text() -> None:
-        """The result for people."""
-        skipped = {f"skipped: {why}": count for why, count in imported.skipped.items()}
-        terminal.show_values("import", counts | skipped)
-        for note in imported.notes:
-            terminal.show_line(note)
-
-    values = {**counts, "skipped": imported.skipped, "notes": imported.notes}
-    terminal.result(values, as_json=json, text=text)
-
-
-@app.command()
-def export(
-    file: ExportFile,
-    workspace: WorkspacePath = WORKSPACE,
-    store: StoreUri = None,
-    format: ExportFormat = None,
-    json: AsJson = False,
-) -> None:
-    """Write a workspace's samples as a dataset with its card (.md), or as T4 results."""
-    from coordinator import terminal
-    from coordinator.samples.dataset_counts import counts
-    from coordinator.samples.export import write_dataset
-    from coordinator.samples.formats.t4 import write_t4
-
-    if format not in (None, "parquet", "t4"):
-        raise InputError("--format", format, "unknown format", "use parquet or t4")
-    place, samples = _opened(workspace, store)
-    table = samples.read()
-    if format == "t4" or (format is None and file.suffix == ".json"):
-        write_t4(table, file)
-        counted = counts(table)
-    else:
-        counted = write_dataset(table, file, place.measure_settings())
-    values = {"file": str(file), **counted}
-    terminal.result(values, as_json=json, text=lambda: terminal.show_values(str(file), counted))
+app.command("import")(import_)
+app.command()(export)
 
 
 @app.command()
@@ -382,14 +312,3 @@ def demo(
     from coordinator.demo import run_demo
 
     run_demo(directory.resolve(), as_json=json, recorded=dataset)
-
-
-def _opened(workspace: Path, store: str | None) -> tuple[Workspace, SampleStore]:
-    """For reading. Raises InputError if there are no samples."""
-    from coordinator.samples.store import SampleStore
-    from coordinator.workspace import Workspace
-
-    place = Workspace(workspace)
-    if store is None:
-        place.must_exist()
-    return place, SampleStore.open(store or place.samples, create=False)

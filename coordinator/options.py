@@ -11,6 +11,9 @@ import typer
 from gemmcast import __version__
 from gemmcast.errors import InputError
 
+WORKSPACE = Path("workspace")
+"""Where a command works, unless another directory is named."""
+
 
 def show_version(is_wanted: bool) -> None:
     """Print the version and end the program."""
@@ -96,7 +99,9 @@ ImportFile = Annotated[
 ImportFormat = Annotated[
     str | None,
     typer.Option(
-        "--format", help="aiconfigurator, t4, csv or parquet", show_default="by the file's content"
+        "--format",
+        help="aiconfigurator, t4, csv, parquet, tunableop or cutlass-profiler",
+        show_default="by the file's content",
     ),
 ]
 DeviceFile = Annotated[
@@ -109,7 +114,11 @@ DeviceFile = Annotated[
 ]
 Constants = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="COLUMN=VALUE", help="a value for all T4 results; repeatable"),
+    typer.Option(
+        "--set",
+        metavar="COLUMN=VALUE",
+        help="a value for all rows of t4, tunableop or cutlass-profiler; repeatable",
+    ),
 ]
 ExportFile = Annotated[
     Path,
@@ -137,6 +146,23 @@ DemoDirectory = Annotated[
 DemoDataset = Annotated[
     Path | None,
     typer.Option("--dataset", help="a recorded dataset that answers in place of this machine"),
+]
+Seconds = Annotated[
+    float, typer.Option("--seconds", help="judge what was measured by then; up to 3600")
+]
+OfSamples = Annotated[
+    bool,
+    typer.Option("--samples", help="judge the workspace's samples; nothing is measured"),
+]
+HealthDataset = Annotated[
+    Path | None,
+    typer.Option("--dataset", help="a recorded dataset that answers in place of boards"),
+]
+ClearedBoard = Annotated[
+    str | None,
+    typer.Option(
+        "--clear", metavar="UUID", help="this board is well again: train on what it measures"
+    ),
 ]
 
 

@@ -119,6 +119,8 @@ def show_status(values: Mapping[str, Any]) -> None:
         shown["still due"] = f"{values['contended_due']} (contended): run the same plan again"
     if values["second_due"]:
         shown["due on a second board"] = values["second_due"]
+    for board, text in values["sick"].items():
+        shown[f"sick: {board}"] = f"{text}; its samples are not trained on"
     for agent, model in values.get("nodes", {}).items():
         shown[f"model on {agent}"] = model
     show_values(f"workspace {values['workspace']}", shown)

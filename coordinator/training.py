@@ -1,7 +1,8 @@
 """`python -m coordinator train`: one training on the samples of a workspace, in this process.
 
-The gate compares it with the champion; the winner is published and becomes this node's model. Does
-not know how a run trains (coordinator/fleet/trainer.py), nor what is printed.
+The gate compares it with the champion; the winner is published and becomes this node's model.
+Samples of boards that were sick when they measured them are left out (coordinator/health/).
+Does not know how a run trains (coordinator/fleet/trainer.py), nor what is printed.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from coordinator.fleet.bases import base_for
 from coordinator.fleet.publishing import Judged, publish_or_keep
 from coordinator.fleet.session import Places
 from coordinator.fleet.trainer import champion_model, fit_and_judge
+from coordinator.health.record import HealthRecord
 from coordinator.samples.store import SampleStore
 from coordinator.workspace import Workspace
 from costmodel.base import Base
@@ -52,7 +54,7 @@ def train_workspace(
         versions = Registry(places.registry or place.registry)
         versions.check()
         champion = champion_model(versions)
-        table = samples.read()
+        table = HealthRecord.read(place.health).without_sick(samples.read())
         base = base_for(table, bases)
         judged = fit_and_judge(table, settings, samples.version, champion, step, exam, base)
         version = publish_or_keep(versions, judged, champion, place.kept)

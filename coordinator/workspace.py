@@ -9,6 +9,8 @@ node/        this node's model directory, which predictors follow
 plan.json    the plan as it was resolved at the last run
 nodes.json   which agent took which model version, in the last run
 run.json     which agents wait, and what the last run left
+health.json  which boards are not well, and were not (coordinator/health/record.py)
+health/      the rows of each health check
 report.html  what `report` made
 """
 
@@ -81,6 +83,11 @@ class Workspace:
     def run(self) -> Path:
         """Which agents wait, and what stays due (coordinator/fleet/record.py)."""
         return self.path / "run.json"
+
+    @property
+    def health(self) -> Path:
+        """What is known of the boards (coordinator/health/record.py)."""
+        return self.path / "health.json"
 
     @property
     def report(self) -> Path:

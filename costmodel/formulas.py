@@ -47,8 +47,6 @@ STEP_US: Final = 0.3
 """Latency of one step along k, on recent NVIDIA GPUs."""
 START: Final = 4.0
 """What a GEMM takes besides its work, in empty kernels: pipelines fill, a last tile is written."""
-THREADS_PER_SM: Final = 2048.0
-MIN_BLOCK_THREADS: Final = 64.0
 WIDEST_SWIZZLE: Final = 8
 SWIZZLE_LIMITS: Final = ((6, 4), (3, 2), (2, 1))
 """(clusters, width): the widest swizzle with fewer clusters along the shorter side."""
@@ -58,6 +56,8 @@ LOADS: Final = ALIGNMENTS[:4]
 """Elements that one instruction loads. Libraries have other kernels where a row forbids it."""
 FLOPS_PER_US: Final = 1e6
 """Of 1 TFLOP/s."""
+PRODUCTS_PER_US: Final = FLOPS_PER_US / 2
+"""The same, of multiplications each with its addition."""
 BYTES_PER_US: Final = 1e3
 """Of 1 GB/s."""
 MEASURED_L2: Final = 1e-4
@@ -92,6 +92,8 @@ class Query(NamedTuple):
     power_limit_w: Array
     idle_power_w: Array
     l2_gbps: Array
+    m: Array
+    n: Array
 
 
 BOTH_SIDES: Final[Mapping[str, tuple[str, ...]]] = {
@@ -111,6 +113,12 @@ class Tile(NamedTuple):
     """[n, 2]."""
     k: Array
     """[n, 1]."""
+    inside: Array
+    """[n, 2] what of a side lies within the matrix."""
+    area: Array
+    """[n, 1] elements of C."""
+    named_k: Array
+    """[n, 1] the tile along k if the query names it, else 0."""
 
 
 class Grid(NamedTuple):
@@ -128,8 +136,24 @@ class Grid(NamedTuple):
     """[n, 1] how many times more tiles that makes."""
     tiles: Array
     """[n, 1] tiles that have work to do, over the whole problem."""
+    of_slice: Array
+    """[n, 1] tiles of one problem and one split."""
     busiest_sm: Array
     """[n, 1] tiles of the busiest SM: whole waves."""
+    has_clusters: Array
+    """[n, 1] whether the kernel is one of CUTLASS 3, with clusters of tiles."""
+    requested_swizzle: Array
+    """[n, 1] 1 or more."""
+
+
+class Rates(NamedTuple):
+    """What the device does at most. [n, 1]"""
+
+    products_per_us: Array
+    """Of one SM."""
+    dram_bytes_per_us: Array
+    l2_element_us: Array
+    """To load one element of A or B from L2."""
 
 
 class Times(NamedTuple):
@@ -143,26 +167,36 @@ class Times(NamedTuple):
     """[n, 1] latency along k."""
     dram: Array
     """[n, 3] traffic of A, B and C."""
+    moved: Array
+    """[n, 1] all of it."""
     start: Array
     """[n, 1] what is no work."""
 
 
 def query_of(query: Array) -> Query:
     """The entries of Query from query[n, len(FIELDS)]."""
-    entries = [BOTH_SIDES.get(name, (name,)) for name in Query._fields]
+    # The last two are the parts of the first
+    entries = [BOTH_SIDES.get(name, (name,)) for name in Query._fields[:-2]]
     wanted = [(FIELDS.index(entry[0]), len(entry)) for entry in entries]
-    return Query(*graph_ops.spans(query, wanted, len(FIELDS)))
+    size, *others = graph_ops.spans(query, wanted, len(FIELDS))
+    m, n = graph_ops.split(size, [1, 1])
+    return Query._make([size, *others, m, n])
 
 
 def tile_of(q: Query) -> Tile:
     """Where the query does not name its tile, its tile is the whole matrix."""
     xp = q.k.__array_namespace__()
     same_side = graph_ops.reduce_min(xp.astype(q.tile == q.size, xp.float32), axis=1) > 0.0
-    is_unknown = same_side & (q.tile_k == q.k)
+    is_whole_k = q.tile_k == q.k
+    is_unknown = same_side & is_whole_k
+    side = xp.where(is_unknown, USUAL_TILE, q.tile)
     return Tile(
         is_unknown=is_unknown,
-        side=xp.where(is_unknown, USUAL_TILE, q.tile),
+        side=side,
         k=xp.where(is_unknown, USUAL_TILE_K, q.tile_k),
+        inside=xp.minimum(side, q.size),
+        area=graph_ops.reduce_prod(side, axis=1),
+        named_k=xp.where(is_whole_k, 0.0, q.tile_k),
     )
 
 
@@ -175,7 +209,9 @@ def grid_of(q: Query, tile: Tile) -> Grid:
     cluster = xp.maximum(q.cluster, 1.0)
     count = xp.ceil(q.size / tile.side)
     clusters = xp.ceil(count / cluster)
-    swizzle = swizzle_width(q, clusters)
+    has_clusters = graph_ops.reduce_min(q.cluster, axis=1) > 0.0
+    requested_swizzle = xp.maximum(q.swizzle, 1.0)
+    swizzle = xp.minimum(xp.where(has_clusters, requested_swizzle, 1.0), widest_swizzle(clusters))
     blocks = xp.ceil(clusters / swizzle) * swizzle * cluster
     tiles_of_slice = graph_ops.reduce_prod(count, axis=1)
     blocks_of_slice = graph_ops.reduce_prod(blocks, axis=1)
@@ -187,93 +223,68 @@ def grid_of(q: Query, tile: Tile) -> Grid:
         blocks=blocks,
         padding=blocks_of_slice / tiles_of_slice,
         tiles=tiles_of_slice * slices,
+        of_slice=tiles_of_slice,
         busiest_sm=xp.ceil(blocks_of_slice * slices / q.active_units),
+        has_clusters=has_clusters,
+        requested_swizzle=requested_swizzle,
     )
 
 
-def swizzle_width(q: Query, clusters: Array) -> Array:
-    """Not wider than requested, nor than the shorter side of the grid allows; 1 without clusters.
-
-    Args:
-        q: the query.
-        clusters: [n, 2] along m and n.
-    """
-    xp = q.k.__array_namespace__()
+def widest_swizzle(clusters: Array) -> Array:
+    """[n, 1] the widest that the shorter side of the grid allows, of clusters[n, 2]."""
+    xp = clusters.__array_namespace__()
     shorter = graph_ops.reduce_min(clusters, axis=1)
     allowed = xp.asarray(np.float32(WIDEST_SWIZZLE))
     for limit, width in SWIZZLE_LIMITS:
         allowed = xp.where(shorter < limit, xp.asarray(np.float32(width)), allowed)
-    requested = xp.where(has_clusters(q), xp.maximum(q.swizzle, 1.0), 1.0)
-    return xp.minimum(requested, allowed)
-
-
-def has_clusters(q: Query) -> Array:
-    """[n, 1] whether the kernel is one of CUTLASS 3, with clusters of tiles."""
-    return graph_ops.reduce_min(q.cluster, axis=1) > 0.0
-
-
-def blocks_per_sm(q: Query) -> Array:
-    """[n, 1] blocks of threads that one SM runs at the same time.
-
-    It is 1 where clusters are used, because their blocks need the SM's whole shared memory, and
-    where the query does not name the threads of a block.
-    """
-    xp = q.k.__array_namespace__()
-    threads = xp.maximum(q.threads, MIN_BLOCK_THREADS)
-    blocks = xp.maximum(THREADS_PER_SM / threads, 1.0)
-    return xp.where(has_clusters(q) | (q.threads == 0.0), 1.0, blocks)
-
-
-def named_resources(q: Query) -> Array:
-    """[n, 3] the tile along k, the bytes of its stages, and the blocks of a cluster.
-
-    0 where the query does not name them.
-    """
-    xp = q.k.__array_namespace__()
-    tile_k = xp.where(q.tile_k == q.k, 0.0, q.tile_k)
-    both_sides = xp.sum(q.tile, axis=1, keepdims=True)
-    smem_bytes = q.stages * both_sides * tile_k * q.in_bytes
-    return xp.concat([tile_k, smem_bytes, graph_ops.reduce_prod(q.cluster, axis=1)], axis=1)
+    return allowed
 
 
 # time at each level
 
 
-def times_us(q: Query, tile: Tile, grid: Grid, room: Array) -> Times:
+def rates_of(q: Query) -> Rates:
+    """The rates of the device at the query's dtype."""
+    return Rates(
+        products_per_us=q.peak_tflops * PRODUCTS_PER_US / q.active_units,
+        dram_bytes_per_us=q.dram_gbps * BYTES_PER_US,
+        l2_element_us=q.in_bytes / (q.l2_gbps * BYTES_PER_US),
+    )
+
+
+def times_us(q: Query, rates: Rates, tile: Tile, grid: Grid, room: Array) -> Times:
     """Of computing, of the loads from L2, of the latency along k, of DRAM traffic, of starting."""
     xp = q.k.__array_namespace__()
     depth = tile.k * grid.count_k
-    flops_of_tile = 2.0 * graph_ops.reduce_prod(tile.side, axis=1) * depth
-    flops_per_us_of_sm = q.peak_tflops * FLOPS_PER_US / q.active_units
     # Every tile loads so many rows of A and so many columns of B
-    row_us = grid.tiles * depth * q.in_bytes / (q.l2_gbps * BYTES_PER_US)
+    row_us = grid.tiles * depth * rates.l2_element_us
+    dram = dram_us(q, rates)
     return Times(
-        compute=grid.busiest_sm * flops_of_tile / flops_per_us_of_sm,
-        l2=row_us * xp.minimum(tile.side, q.size),
+        compute=grid.busiest_sm * (tile.area * depth) / rates.products_per_us,
+        l2=row_us * tile.inside,
         steps=grid.busiest_sm * grid.count_k * STEP_US / room,
-        dram=dram_us(q),
+        dram=dram,
+        moved=xp.sum(dram, axis=1, keepdims=True),
         start=START * q.empty_kernel_us,
     )
 
 
-def dram_us(q: Query) -> Array:
+def dram_us(q: Query, rates: Rates) -> Array:
     """[n, 3] of A, B and C, each once."""
     xp = q.k.__array_namespace__()
-    bytes_per_us = q.dram_gbps * BYTES_PER_US
-    a_and_b = q.size * q.k * q.in_bytes
-    c = graph_ops.reduce_prod(q.size, axis=1) * q.out_bytes
-    return xp.concat([a_and_b, c], axis=1) * q.batch / bytes_per_us
+    a_and_b = q.size * (q.k * q.in_bytes)
+    c = q.m * q.n * q.out_bytes
+    return xp.concat([a_and_b, c], axis=1) * q.batch / rates.dram_bytes_per_us
 
 
-def floor_us(q: Query, times: Times) -> Array:
+def floor_us(times: Times) -> Array:
     """[n, 1] the sum of all times: nothing overlaps."""
-    xp = q.k.__array_namespace__()
+    xp = times.compute.__array_namespace__()
     l2 = xp.sum(times.l2, axis=1, keepdims=True)
-    dram = xp.sum(times.dram, axis=1, keepdims=True)
-    return times.compute + l2 + dram + times.steps + times.start
+    return times.compute + l2 + times.moved + times.steps + times.start
 
 
-def least_times_us(q: Query, times: Times, flops: Array) -> Array:
+def least_times_us(q: Query, rates: Rates, times: Times, flops: Array) -> Array:
     """[n, 2] of computing at the peak, and of moving every byte once at the bandwidth.
 
     Of warm operands L2 holds what fits, and reads from it are bounded too, where that was measured.
@@ -281,29 +292,27 @@ def least_times_us(q: Query, times: Times, flops: Array) -> Array:
     xp = q.k.__array_namespace__()
     compute_us = flops / (q.peak_tflops * FLOPS_PER_US)
     # With beta, C is read and written
-    of_c_us = times.dram[:, 2:] * q.beta
-    moved_us = xp.sum(times.dram, axis=1, keepdims=True) + of_c_us
-    kept_us = q.warm * q.l2_bytes / (q.dram_gbps * BYTES_PER_US)
+    moved_us = times.moved + times.dram[:, 2:] * q.beta
+    kept_us = q.warm * q.l2_bytes / rates.dram_bytes_per_us
     l2_over_dram = q.l2_gbps / q.dram_gbps
     is_measured = xp.abs(l2_over_dram - L2_OVER_DRAM) > MEASURED_L2
     through_l2_us = xp.where(is_measured, moved_us / l2_over_dram, 0.0)
     return xp.concat([compute_us, xp.maximum(moved_us - kept_us, through_l2_us)], axis=1)
 
 
-def library_times_us(q: Query, times: Times) -> Array:
+def library_times_us(q: Query, rates: Rates, times: Times) -> Array:
     """[n, n_tiles] the floor of every tile of LIBRARY_TILES: which of them suit the problem."""
     xp = q.k.__array_namespace__()
-    tile_m, tile_n = (xp.asarray(side) for side in np.array(LIBRARY_TILES, dtype=np.float32).T)
-    m, n = graph_ops.split(q.size, [1, 1])
-    tiles = xp.ceil(m / tile_m) * xp.ceil(n / tile_n) * q.batch
+    sides = np.array(LIBRARY_TILES, dtype=np.float32)
+    tile_m, tile_n = (xp.asarray(side) for side in sides.T)
+    area = xp.asarray(sides.prod(axis=1))
+    tiles = xp.ceil(q.m / tile_m) * xp.ceil(q.n / tile_n) * q.batch
     busiest_sm = xp.ceil(tiles / q.active_units)
-    flops_per_us_of_sm = q.peak_tflops * FLOPS_PER_US / q.active_units
-    compute_us = busiest_sm * (tile_m * tile_n) * (2.0 * q.k / flops_per_us_of_sm)
-    row_us = q.k * q.in_bytes / (q.l2_gbps * BYTES_PER_US)
-    l2_us = tiles * (xp.minimum(tile_m, m) + xp.minimum(tile_n, n)) * row_us
-    steps_us = busiest_sm * (q.k / USUAL_TILE_K * STEP_US)
-    dram = xp.sum(times.dram, axis=1, keepdims=True)
-    return compute_us + l2_us + steps_us + (dram + times.start)
+    compute_us = busiest_sm * area * (q.k / rates.products_per_us)
+    row_us = q.k * rates.l2_element_us
+    l2_us = tiles * (xp.minimum(tile_m, q.m) + xp.minimum(tile_n, q.n)) * row_us
+    steps_us = busiest_sm * (q.k * (STEP_US / USUAL_TILE_K))
+    return compute_us + l2_us + steps_us + (times.moved + times.start)
 
 
 # alignment
@@ -312,10 +321,9 @@ def library_times_us(q: Query, times: Times) -> Array:
 def divisibility(q: Query) -> Array:
     """[n, 3, n_alignments] whether ALIGNMENTS divide a row of A, B and C as it lies in memory."""
     xp = q.k.__array_namespace__()
-    m, n = graph_ops.split(q.size, [1, 1])
-    row_of_a = xp.where(q.trans_a > 0.0, m, q.k)
-    row_of_b = xp.where(q.trans_b > 0.0, q.k, n)
-    rows = xp.concat([row_of_a, row_of_b, n], axis=1)
+    row_of_a = xp.where(q.trans_a > 0.0, q.m, q.k)
+    row_of_b = xp.where(q.trans_b > 0.0, q.k, q.n)
+    rows = xp.concat([row_of_a, row_of_b, q.n], axis=1)
     multiples = xp.expand_dims(rows, axis=2) / xp.asarray(np.array(ALIGNMENTS, dtype=np.float32))
     return xp.ceil(multiples) == multiples
 
@@ -331,7 +339,8 @@ def alignments(divides: Array) -> Array:
 def possible_loads(divides: Array) -> Array:
     """[n, 4 * n_loads] of A, B, C and both A and B: 2 where rows allow a load of LOADS, else 1."""
     xp = divides.__array_namespace__()
-    of_each = 1.0 + xp.astype(divides[:, :, : len(LOADS)], xp.float32)
+    is_possible = divides[:, :, : len(LOADS)]
+    of_each = xp.where(is_possible, xp.asarray(np.float32(2)), xp.asarray(np.float32(1)))
     of_both = graph_ops.reduce_min(of_each[:, :2, :], axis=1)
     together = xp.concat([of_each, of_both], axis=1)
     return xp.reshape(together, (-1, 4 * len(LOADS)))

@@ -22,19 +22,19 @@ from costmodel.formulas import (
     LIBRARY_TILES,
     LOADS,
     alignments,
-    blocks_per_sm,
     divisibility,
     floor_us,
     grid_of,
     least_times_us,
     library_times_us,
-    named_resources,
     possible_loads,
     query_of,
+    rates_of,
     tile_of,
     times_us,
 )
 from costmodel.graph_ops import Array
+from costmodel.occupancy import blocks_per_sm, smem_bytes_of, waves_of
 from gemmcast.query import AT, FIELDS, KNOB_FIELDS, Rows
 
 DERIVED_SCALES: Final[Mapping[str, float]] = {
@@ -69,6 +69,8 @@ DERIVED_SCALES: Final[Mapping[str, float]] = {
     "l2_a_us": 10.0,
     "l2_b_us": 10.0,
     "steps_us": 10.0,
+    "waves": 1.0,
+    "wave_load_us": 10.0,
     **{f"library_{m}x{n}_us": 10.0 for m, n in LIBRARY_TILES},
 }
 """Quantities beside the fields, in the order of `terms`, and typical values."""
@@ -150,11 +152,15 @@ def terms(query: Array) -> Terms:
     q = query_of(query)
     tile = tile_of(q)
     grid = grid_of(q, tile)
-    room = blocks_per_sm(q)
-    times = times_us(q, tile, grid, room)
-    floor = floor_us(q, times)
+    smem_bytes = smem_bytes_of(q, tile)
+    room = blocks_per_sm(q, tile, grid, smem_bytes)
+    rates = rates_of(q)
+    times = times_us(q, rates, tile, grid, room)
+    waves = waves_of(q, grid, times, room)
+    blocks_of_cluster = graph_ops.reduce_prod(q.cluster, axis=1)
+    floor = floor_us(times)
     divides = divisibility(q)
-    flops = 2.0 * graph_ops.reduce_prod(q.size, axis=1) * q.k * q.batch
+    flops = 2.0 * (q.m * q.n) * q.k * q.batch
     # In the order of DERIVED_SCALES
     derived = [
         xp.astype(tile.is_unknown, xp.float32),
@@ -166,7 +172,7 @@ def terms(query: Array) -> Terms:
         floor,
         tile.side,
         tile.k,
-        xp.minimum(tile.side, q.size),
+        tile.inside,
         q.size / (grid.count * tile.side),
         grid.count,
         grid.count_k,
@@ -178,7 +184,9 @@ def terms(query: Array) -> Terms:
         times.compute,
         times.l2,
         times.steps,
-        library_times_us(q, times),
+        waves.count,
+        waves.load_us,
+        library_times_us(q, rates, times),
     ]
     quantities = xp.concat([query, *derived], axis=1)
     return Terms(
@@ -186,8 +194,8 @@ def terms(query: Array) -> Terms:
         flops=flops,
         power_limit_w=q.power_limit_w,
         idle_power_w=q.idle_power_w,
-        least_us=least_times_us(q, times, flops),
-        resources=named_resources(q),
+        least_us=least_times_us(q, rates, times, flops),
+        resources=xp.concat([tile.named_k, smem_bytes, blocks_of_cluster], axis=1),
         quantities=quantities,
     )
 

@@ -1,4 +1,4 @@
-"""Write the field tables of docs/schema.md, docs/card.md and docs/onnx.md from the source.
+"""Write the field tables of docs/schema.md, card.md, onnx.md and tables.md from the source.
 
     python docs/generate.py            (tests/gemmcast/test_gemmcast_docs.py checks the result)
 
@@ -26,19 +26,26 @@ ARROW_TYPES = {"int": "int64", "float": "double", "str": "string", "bool": "bool
 MARKER = re.compile(
     r"(<!-- (.+?) of (\w+)(?:: (\w+) to (\w+))? -->\n).*?(<!-- end -->\n)", re.DOTALL
 )
+_FIELDS = "| field | unit | meaning |\n|---|---|---|\n"
 HEADS = {
     "Sample": "| column | type | null | absent | unit | meaning |\n|---|---|---|---|---|---|\n",
-    "ModelCard": "| field | unit | meaning |\n|---|---|---|\n",
+    "ModelCard": _FIELDS,
+    "TableKey": _FIELDS,
+    "TunedEntry": _FIELDS,
+    "Cost": _FIELDS,
     "Query": "| # | field | unit | meaning | unknown |\n|---|---|---|---|---|\n",
     "STATUSES": "| status | meaning |\n|---|---|\n",
 }
 SOURCES = {
     "Sample": "gemmcast/sample.py",
     "ModelCard": "gemmcast/card.py",
+    "TableKey": "gemmcast/table_key.py",
+    "TunedEntry": "gemmcast/tuned_entry.py",
+    "Cost": "gemmcast/tuned_entry.py",
     "Query": "gemmcast/query.py",
     "STATUSES": "gemmcast/sample.py",
 }
-PAGES = ("docs/schema.md", "docs/card.md", "docs/onnx.md")
+PAGES = ("docs/schema.md", "docs/card.md", "docs/onnx.md", "docs/tables.md")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,7 +99,7 @@ def table(source: str, first: str | None, last: str | None) -> str:
 
 def line(source: str, place: int, field: Field) -> str:
     """One row of a table."""
-    if source == "ModelCard":
+    if HEADS[source] == _FIELDS:
         return f"| `{field.name}` | {field.unit} | {field.meaning} |\n"
     if source == "Query":
         return f"| {place} | `{field.name}` | {field.unit} | {field.meaning} | {field.unknown} |\n"

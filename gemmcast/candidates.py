@@ -105,20 +105,20 @@ def _libraries_first(written: str) -> int:
     return list(MAKERS).index(written.partition(":")[0])
 
 
-def default_among(configs: Sequence[KernelConfig]) -> KernelConfig | None:
-    """What one gets without tuning, of a list: a library's choice before an engine's.
+def default_among(configs: Sequence[KernelConfig]) -> int | None:
+    """Place of what one gets without tuning: of a library's choice before an engine's.
 
     None where the list has neither.
     """
     library, engine = None, None
-    for config in configs:
-        if config.family == "triton" and engine is None and is_default(config):
-            engine = config
-        elif config.family == "cublaslt" and library is None:
-            library = config if library_name(config.kernel) == library_name("") else None
-        elif config.family == "cublas":
-            return config
-    return library or engine
+    for place, config in enumerate(configs):
+        if config.family == "cublas":
+            return place
+        if config.family == "cublaslt" and library is None:
+            library = place if library_name(config.kernel) == library_name("") else None
+        elif config.family == "triton" and engine is None and is_default(config):
+            engine = place
+    return engine if library is None else library
 
 
 def default_config(family: str, gemm: Gemm, device: Device, kernel: str = "") -> KernelConfig:

@@ -1,4 +1,4 @@
-"""`gemmcast predict | rank | pick | llm | info | models`: the embedded predictor from a shell.
+"""`gemmcast COMMAND`: the embedded predictor, and what was tuned, from a shell.
 
 The model is the one that comes with gemmcast; --model names an .onnx file or a node's model
 directory instead. With --json, a command prints one JSON
@@ -40,8 +40,10 @@ def _run(argv: Sequence[str] | None) -> None:
         "rank": rank,
         "pick": pick,
         "llm": llm,
+        "lookup": lookup,
         "info": info,
         "models": models,
+        "export": export,
     }
     values, text = commands[args.command](args)
     print(json_line(values) if args.json else text)
@@ -85,6 +87,13 @@ def llm(args: argparse.Namespace) -> Shown:
     return cli_llm.llm(args)
 
 
+def lookup(args: argparse.Namespace) -> Shown:
+    """What a tuned table says to run."""
+    from gemmcast import cli_lookup
+
+    return cli_lookup.lookup(args)
+
+
 def info(args: argparse.Namespace) -> Shown:
     """What a model is, and the devices that can be named."""
     with open_model(args.model) as predictor:
@@ -106,6 +115,13 @@ def models(_args: argparse.Namespace) -> Shown:
     from gemmcast.cli_models import list_models
 
     return list_models()
+
+
+def export(args: argparse.Namespace) -> Shown:
+    """Tuned tables as files of runtimes."""
+    from gemmcast import cli_export
+
+    return cli_export.export(args)
 
 
 def prediction_text(gemm: Gemm, config: KernelConfig, device: Device, cost: Prediction) -> str:

@@ -45,15 +45,19 @@ def llm(args: argparse.Namespace) -> Shown:
         named = [predictor.device(device_of(text)) for text in args.device or ()]
         devices = named or named_devices(predictor)
         passes, reasons = costs_on_devices(predictor, devices, models, steps, args.family)
-    architecture = models[0].architecture
     front = _fronts(passes)
     values = {
-        "architecture": architecture,
+        "architecture": models[0].architecture,
         "passes": [{**asdict(one), "pareto": id(one) in front} for one in passes],
         "left_out": reasons,
-        "note": LEFT_OUT,
+        "note": note_on(models[0]),
     }
-    return values, "\n".join(_lines(architecture, passes, front, reasons))
+    return values, "\n".join(_lines(models[0], passes, front, reasons))
+
+
+def note_on(model: LanguageModel) -> str:
+    """What its costs are, and are not."""
+    return f"{LEFT_OUT} {model.remark}".rstrip()
 
 
 def _listed(models: Sequence[LanguageModel], steps: Sequence[Step]) -> Shown:
@@ -107,9 +111,9 @@ def _fronts(passes: Sequence[PassCost]) -> set[int]:
 
 
 def _lines(
-    architecture: str, passes: Sequence[PassCost], front: set[int], reasons: Mapping[str, str]
+    model: LanguageModel, passes: Sequence[PassCost], front: set[int], reasons: Mapping[str, str]
 ) -> Iterator[str]:
-    yield f"{architecture}. {LEFT_OUT}"
+    yield f"{model.architecture}. {note_on(model)}"
     for tokens, group in by_tokens(passes).items():
         yield ""
         yield f"tokens: {tokens}, rows of lm_head: {group[0].sequences}"

@@ -17,9 +17,15 @@ from gemmcast.config import KernelConfig
 from gemmcast.device import Device
 from gemmcast.gain import Gain
 from gemmcast.gemm_list import ListedGemm, read_gemms
-from gemmcast.list_pick import ListedChoice, ListPick, Saving, families_of, pick_list, possible_of
+from gemmcast.list_pick import (
+    ListedChoice,
+    ListedRanking,
+    ListPick,
+    Saving,
+    pick_list,
+    rank_list,
+)
 from gemmcast.objective import Objective
-from gemmcast.predictor import Predictor
 from gemmcast.ranking import Choice, RankedConfig
 
 TOP_CANDIDATES: Final = 8
@@ -32,21 +38,20 @@ Shown = tuple[dict[str, Any], str]
 def rank(args: argparse.Namespace) -> Shown:
     """The configurations of one GEMM, or of each of a list, in the order of their cost."""
     configs = configs_of(args)
+    top = TOP_CANDIDATES if configs is None and args.top is None else args.top
+    options = {"cache": args.cache, "families": args.families, "top": top}
     with open_model(args.model) as predictor:
-        device = predictor.device(device_of(args.device))
-        rankings: list[tuple[ListedGemm, list[RankedConfig]]] = []
-        for listed in _gemms(args):
-            ranking = _ranking(predictor, listed, configs, device, args)
-            rankings.append((listed, ranking))
-    texts: list[str] = []
-    values: list[dict[str, Any]] = []
-    for listed, ranking in rankings:
-        texts.append(_ranking_text(listed, ranking, device, args.objective))
-        values.append({**_about(listed, args), "ranking": [asdict(ranked) for ranked in ranking]})
-    head = {"device": device.name, "objective": args.objective}
-    if args.gemms is None:
-        return {**values[0], **head}, texts[0]
-    return {**head, "gemms": values}, "\n".join(texts)
+        on = predictor.device(device_of(args.device))
+        head = {"device": on.name, "objective": args.objective}
+        if args.gemms is not None:
+            gemms = _gemms(args)
+            rankings = rank_list(predictor, gemms, configs, args.objective, on, **options)
+            text = "\n".join(_listed_ranking(one, on, args.objective) for one in rankings)
+            return {**head, "gemms": [asdict(one) for one in rankings]}, text
+        gemm = gemm_of(args)
+        ranking = predictor.rank(gemm, configs, args.objective, on, **options)
+    values = {"gemm": asdict(gemm), **head, "ranking": [asdict(one) for one in ranking]}
+    return values, _ranking_text(str(gemm), ranking, on, args.objective)
 
 
 def pick(args: argparse.Namespace) -> Shown:
@@ -77,39 +82,19 @@ def pick(args: argparse.Namespace) -> Shown:
 
 
 def _gemms(args: argparse.Namespace) -> list[ListedGemm]:
-    if args.gemms is None:
-        return [ListedGemm(gemm=gemm_of(args))]
     return read_gemms(args.gemms, dtype=args.dtype, layout=args.layout)
 
 
-def _ranking(
-    predictor: Predictor,
-    listed: ListedGemm,
-    configs: Sequence[KernelConfig] | None,
-    device: Device,
-    args: argparse.Namespace,
-) -> list[RankedConfig]:
-    top, families = args.top, args.families
-    if configs is None:
-        top = TOP_CANDIDATES if top is None else top
-        families = families_of(listed, families)
-    elif args.gemms is not None:
-        configs = possible_of(listed, configs, device)
-    return predictor.rank(
-        listed.gemm,
-        configs,
-        args.objective,
-        device,
-        cache=args.cache,
-        top=top,
-        families=families,
-    )
+def _listed_ranking(one: ListedRanking, device: Device, objective: str) -> str:
+    if one.reason:
+        return f"{one.listed} on {device.name}\n     no ranking: {one.reason}"
+    return _ranking_text(str(one.listed), one.ranking, device, objective)
 
 
 def _ranking_text(
-    listed: ListedGemm, ranking: Sequence[RankedConfig], device: Device, objective: str
+    gemm: str, ranking: Sequence[RankedConfig], device: Device, objective: str
 ) -> str:
-    lines = [f"{listed} on {device.name}, lowest {objective} first:"]
+    lines = [f"{gemm} on {device.name}, lowest {objective} first:"]
     for place, ranked in enumerate(ranking, 1):
         lines += [f"{place:3}. {ranked.config}", *_ties(ranked), show(ranked.prediction)]
     return "\n".join(lines)
@@ -181,7 +166,7 @@ def _saving(saving: Saving, unit: str) -> str:
 def _list_values(picked: ListPick, device: Device, args: argparse.Namespace) -> dict[str, Any]:
     gemms: list[dict[str, Any]] = []
     for one in picked.choices:
-        about = {**_about(one.listed, args), "reason": one.reason}
+        about = {"listed": asdict(one.listed), "reason": one.reason}
         gemms.append({**about, **(asdict(one.choice) if one.choice else {})})
     return {
         "device": device.name,
@@ -190,12 +175,6 @@ def _list_values(picked: ListPick, device: Device, args: argparse.Namespace) -> 
         "time_us": _saving_values(picked.time_us),
         "energy_mj": _saving_values(picked.energy_mj),
     }
-
-
-def _about(listed: ListedGemm, args: argparse.Namespace) -> dict[str, Any]:
-    """What a JSON object says of the problem."""
-    values = asdict(listed)
-    return values if args.gemms is not None else {"gemm": values["gemm"]}
 
 
 def _saving_values(saving: Saving | None) -> dict[str, float] | None:

@@ -8,7 +8,7 @@ thousands of configurations would take as long as to encode them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
@@ -36,16 +36,22 @@ class ConfigTable:
     """Each [n_configs], with all that names say."""
     is_impossible: npt.NDArray[np.bool_]
     """[n_configs]"""
-    places: Mapping[KernelConfig, int]
-    """Configuration -> its first place."""
     may_tie: bool
     """Whether some may be the same row of a query."""
-    default: KernelConfig | None
-    """What one gets without tuning, if it is among them."""
+    default: int | None
+    """Place of what one gets without tuning, if it is among them."""
 
     def rows(self, gemm: Gemm, device: Device, cache: str) -> query.Rows:
         """[n_configs, len(FIELDS)] Raises InputError as `query.encode` does."""
         return query.encode_columns(gemm, self.columns, device, cache=cache)
+
+    def place_of(self, config: KernelConfig) -> int | None:
+        """The place of an equal configuration; None where there is none."""
+        for place, one in enumerate(self.configs):
+            # Mostly it is the same object; to compare values takes a microsecond.
+            if one is config:
+                return place
+        return self.configs.index(config) if config in self.configs else None
 
     def ties(self, rows: query.Rows) -> ties.Ties:
         """Which of the rows[n_configs, len(FIELDS)] are the same.
@@ -91,7 +97,7 @@ def _table(asked: _Asked) -> ConfigTable:
     columns = query.kernel_columns(gemm, configs)
     is_same = ties.ties_of(configs, query.encode_columns(gemm, columns, device))
     ties.check_names(configs)
-    ties.check_unfolded(gemm, configs)
+    ties.check_unfolded(configs)
     for config in configs:
         check_family(config, device)
     # An open tile is the whole matrix, which others may name: that depends on the problem.
@@ -101,14 +107,6 @@ def _table(asked: _Asked) -> ConfigTable:
         configs=configs,
         columns=columns,
         is_impossible=np.array([reason is not None for reason in reasons]),
-        places=_places(configs),
         may_tie=bool(is_same) or is_open,
         default=default_among(configs),
     )
-
-
-def _places(configs: Sequence[KernelConfig]) -> dict[KernelConfig, int]:
-    places: dict[KernelConfig, int] = {}
-    for place, config in enumerate(configs):
-        places.setdefault(config, place)
-    return places

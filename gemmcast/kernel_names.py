@@ -20,6 +20,7 @@ from typing import Any, Final, NamedTuple
 
 from gemmcast.config import KNOBS, TRITON_KERNELS, KernelConfig
 from gemmcast.cutlass.kernel import CutlassKernel
+from gemmcast.cutlass.profiler_names import named_kernel
 from gemmcast.cutlass.sets import all_kernels
 from gemmcast.gemm import Gemm
 from gemmcast.triton_sets import shipped
@@ -53,6 +54,9 @@ def algorithm(family: str, kernel: str, algo_id: int) -> int:
         return TRITON_KERNELS.index(kernel) + 1
     if algo_id or family != "cutlass":
         return algo_id
+    named = named_kernel(kernel)
+    if named is not None:
+        return SCHEDULES.index(named.kernel.schedule) + 1
     for part in kernel.split("_"):
         if part in SCHEDULES:
             return SCHEDULES.index(part) + 1

@@ -1,9 +1,10 @@
-"""Pick a configuration for each GEMM of a list, and say what that saves all together.
+"""Pick a configuration for each GEMM of a list, and say what that saves all together; or rank.
 
     pick_list(predictor, read_gemms("layers.csv"), device="h100", families=["triton"])
+    rank_list(predictor, read_gemms("layers.csv"), device="h100", top=8)
 
-A GEMM that no configuration can run has a reason in place of a choice; it does not stop the others.
-Totals are weighted sums of predictions, of the GEMMs that have a choice and a default.
+A GEMM that no configuration can run has a reason in place of an answer, and does not stop the
+others. Totals are weighted sums of predictions, of the GEMMs that have a choice and a default.
 """
 
 from __future__ import annotations
@@ -35,6 +36,17 @@ class ListedChoice:
     """None where nothing can run it."""
     reason: str = ""
     """Why there is no choice."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListedRanking:
+    """The configurations of one GEMM of a list, cheapest first."""
+
+    listed: ListedGemm
+    ranking: tuple[RankedConfig, ...] = ()
+    """Empty where nothing can run it."""
+    reason: str = ""
+    """Why there is none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,12 +114,48 @@ def pick_list(
             continue
         choices.append(ListedChoice(listed=listed, choice=choice))
     if not any(one.choice for one in choices):
-        raise _nothing_at_all(choices)
+        raise _nothing_at_all([one.reason for one in choices])
     return ListPick(
         choices=tuple(choices),
         time_us=_saving(choices, "runtime_us"),
         energy_mj=_saving(choices, "energy_mj"),
     )
+
+
+def rank_list(
+    predictor: Predictor,
+    gemms: Sequence[ListedGemm],
+    configs: Sequence[KernelConfig] | None = None,
+    objective: str = "time",
+    device: Device | str | None = None,
+    *,
+    cache: str = "cold",
+    families: Sequence[str] | None = None,
+    top: int | None = None,
+) -> list[ListedRanking]:
+    """`Predictor.rank` for each GEMM, of what `pick_list` chooses from. Raises as it does."""
+    Objective.parse(objective)
+    on = predictor.device(device)
+    named_families(on, families)
+    rankings: list[ListedRanking] = []
+    for listed in gemms:
+        try:
+            ranking = predictor.rank(
+                listed.gemm,
+                possible_of(listed, configs, on),
+                objective,
+                on,
+                cache=cache,
+                top=top,
+                families=families_of(listed, families) if configs is None else families,
+            )
+        except InputError as error:
+            rankings.append(ListedRanking(listed=listed, reason=str(error)))
+            continue
+        rankings.append(ListedRanking(listed=listed, ranking=tuple(ranking)))
+    if not any(one.ranking for one in rankings):
+        raise _nothing_at_all([one.reason for one in rankings])
+    return rankings
 
 
 def families_of(listed: ListedGemm, families: Sequence[str] | None) -> Sequence[str] | None:
@@ -144,11 +192,11 @@ def possible_of(
     return possible
 
 
-def _nothing_at_all(choices: Sequence[ListedChoice]) -> InputError:
-    if not choices:
+def _nothing_at_all(reasons: Sequence[str]) -> InputError:
+    if not reasons:
         return InputError("gemms", [], "is empty", "name at least one GEMM")
-    rule = f"no GEMM has a choice; of the first: {choices[0].reason}"
-    return InputError("gemms", len(choices), rule)
+    rule = f"no configuration for any of them; for the first: {reasons[0]}"
+    return InputError("gemms", len(reasons), rule)
 
 
 def _saving(choices: Sequence[ListedChoice], output: str) -> Saving | None:

@@ -92,20 +92,20 @@ class Ranking:
             ranked.append(RankedConfig(config=config, prediction=prediction, tied=tied))
         return ranked
 
-    def choice(self, default: KernelConfig | None, *, bold: bool) -> Choice:
+    def choice(self, default: int | None, *, bold: bool) -> Choice:
         """The cheapest that is surely better than the default, else the default.
 
         Where the default draws too much power, and with `bold`, the cheapest of all. The model is
         never sure of what is `extrapolating`.
 
         Args:
-            default: one of the scored ones; None for no default.
+            default: place of one that is scored; None for no default.
             bold: whether to take the cheapest, however sure that is.
         """
         best = int(self.order[0])
         if default is None:
             return self._choice(best, best, None)
-        at = self._scored_at(default)
+        at = int(np.flatnonzero(self.places == default)[0])
         if bold or at not in self.order:
             return self._choice(best, best, at)
         return self._choice(self._surely_better(at), best, at)
@@ -127,9 +127,6 @@ class Ranking:
             possible=len(self.configs),
         )
 
-    def _scored_at(self, config: KernelConfig) -> int:
-        return next(i for i, at in enumerate(self.places) if self.configs[at] == config)
-
     def _surely_better(self, default: int) -> int:
         """The first of the order whose gain is above 1 at its lower end, else the default."""
         logs, half_widths = self.costs.gains(default)
@@ -150,8 +147,8 @@ class RankingTask:
     objective: Objective
     device: Device
     """As the model's contract describes it."""
-    default: KernelConfig | None
-    """One of the table's that is scored in any case."""
+    default: int | None
+    """Place of one in the table that is scored in any case."""
 
     @staticmethod
     def of(
@@ -171,11 +168,12 @@ class RankingTask:
             InputError: a configuration is impossible, or a name means nothing to a model.
         """
         table = config_table(gemm, configs, device)
-        if default is not None and default not in table.places:
-            table = config_table(gemm, (default, *table.configs), device)
-        for place in np.flatnonzero(table.is_impossible):
-            check_knobs(gemm, table.configs[place], device.arch)
-        return RankingTask(model, gemm, table, objective, device, default or table.default)
+        place = table.default if default is None else table.place_of(default)
+        if default is not None and place is None:
+            table, place = config_table(gemm, (default, *table.configs), device), 0
+        for i in np.flatnonzero(table.is_impossible):
+            check_knobs(gemm, table.configs[i], device.arch)
+        return RankingTask(model, gemm, table, objective, device, place)
 
     def ranking(self, cache: str, wanted: int | None) -> Ranking:
         """The ranking.
@@ -195,7 +193,7 @@ class RankingTask:
         if wanted is not None and objective.has_prefilter:
             places = _prefiltered(self.model, rows, PREFILTERED * wanted)
         if self.default is not None:
-            places = _with(places, table.places[self.default])
+            places = _with(places, self.default)
         answers = self.model.run(rows[places])
         _check_predicted(answers, self.device, objective)
         costs = Costs.of(answers, tuple(self.model.outputs), objective)

@@ -7,6 +7,7 @@ compared. Knows no entry.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from importlib import metadata
 from math import isfinite
@@ -14,10 +15,10 @@ from typing import Final
 
 from gemmcast.device import Device
 from gemmcast.errors import InputError
+from gemmcast.objective import UNDER_WATTS, Objective
 
-OBJECTIVES: Final = ("time", "energy", "edp")
-WATTS_OBJECTIVE: Final = "time-under-watts="
-"""Start of the objective that minimises time among kernels below a power: a number follows."""
+WATTS_OBJECTIVE: Final = f"{UNDER_WATTS}="
+"""Start of the objective with a limit: a number of watts follows."""
 IDENTITY: Final = ("device", "mig", "compute_units", "power_limit_w")
 """What tells types of device apart (gemmcast/descriptions.py)."""
 VERSIONS: Final = ("driver", "cuda", "library", "kernel_set", "triton")
@@ -65,7 +66,9 @@ class TableKey:
 
     def __post_init__(self) -> None:
         _check_text("device", self.device)
-        _check_objective(self.objective)
+        _check_text("objective", self.objective)
+        # 400 and 400.0 watts are one objective.
+        object.__setattr__(self, "objective", str(Objective.parse(self.objective)))
         for name in VERSIONS:
             if getattr(self, name) is not None:
                 _check_text(name, getattr(self, name))
@@ -113,13 +116,20 @@ class TableKey:
         Raises:
             StaleTableError: a field differs; it names the field, both values and the way out.
         """
-        for name in (*IDENTITY, *VERSIONS):
-            then, now = getattr(self, name), getattr(here, name)
-            if None in (then, now) or then == now:
-                continue
-            rule = f"{source} was tuned with another {_WORDS[name]}, here is {now!r}"
-            way_out = "tune again here, or take it as it is: allow_stale=True (--allow-stale)"
-            raise StaleTableError(name, then, rule, way_out)
+        name = self.difference(here)
+        if name is None:
+            return
+        rule = f"{source} was tuned with another {_WORDS[name]}, here is {getattr(here, name)!r}"
+        way_out = "tune again here, or take it as it is: allow_stale=True (--allow-stale)"
+        raise StaleTableError(name, getattr(self, name), rule, way_out)
+
+    def difference(self, here: TableKey) -> str | None:
+        """The first field that differs; None where nothing that both sides know does."""
+        return _first_difference(self, here, (*IDENTITY, *VERSIONS))
+
+    def is_of(self, here: TableKey) -> bool:
+        """Whether the type of device is this one, whatever the versions."""
+        return _first_difference(self, here, IDENTITY) is None
 
     def check_same(self, other: TableKey) -> None:
         """Refuse to merge tables of different keys.
@@ -134,6 +144,19 @@ class TableKey:
                 raise InputError(name, mine, rule, "keep the two tables apart")
 
 
+def _first_difference(one: TableKey, other: TableKey, names: Sequence[str]) -> str | None:
+    for name in names:
+        then, now = getattr(one, name), getattr(other, name)
+        if None not in (then, now) and then != now:
+            return name
+    return None
+
+
+def key_here(here: Device | TableKey) -> TableKey:
+    """What is known of this machine: of a device also the installed Triton. A key is itself."""
+    return here if isinstance(here, TableKey) else with_installed_triton(TableKey.of(here))
+
+
 def with_installed_triton(key: TableKey) -> TableKey:
     """The key with the Triton that is installed here, which is not imported for it."""
     try:
@@ -142,23 +165,21 @@ def with_installed_triton(key: TableKey) -> TableKey:
         return key
 
 
-def _check_objective(objective: object) -> None:
-    if objective in OBJECTIVES:
+def check_one_of(key: TableKey, here: Sequence[TableKey], source: str) -> None:
+    """Refuse a table that is stale for each device of a machine.
+
+    Args:
+        key: of the table.
+        here: the devices; empty where nothing is known of them, and nothing is compared.
+        source: the table's name, for messages.
+
+    Raises:
+        StaleTableError: as `TableKey.check`, for the device that is most like the table's.
+    """
+    if not here or any(key.difference(one) is None for one in here):
         return
-    if isinstance(objective, str) and objective.startswith(WATTS_OBJECTIVE):
-        watts = objective.removeprefix(WATTS_OBJECTIVE)
-        if _is_positive(watts):
-            return
-    way_out = f"use one of {', '.join(OBJECTIVES)}, {WATTS_OBJECTIVE}W"
-    raise InputError("objective", objective, "unknown objective", way_out)
-
-
-def _is_positive(text: str) -> bool:
-    try:
-        number = float(text)
-    except ValueError:
-        return False
-    return isfinite(number) and number > 0
+    alike = [one for one in here if key.is_of(one)]
+    key.check((alike or here)[0], source)
 
 
 def _check_text(name: str, value: object) -> None:

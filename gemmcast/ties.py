@@ -18,8 +18,7 @@ import numpy as np
 from gemmcast import query
 from gemmcast.config import KNOBS, KernelConfig
 from gemmcast.errors import InputError
-from gemmcast.gemm import Gemm
-from gemmcast.kernel_names import library_name, resolved, says_knobs
+from gemmcast.kernel_names import library_name, says_knobs
 
 LIBRARY_CHOICE: Final = library_name("")
 """What a query of cublaslt without knobs is about: whatever the library puts first."""
@@ -51,17 +50,14 @@ def check_names(configs: Iterable[KernelConfig]) -> None:
         raise InputError("configs", _shown(unknown), rule, LT_WAY_OUT)
 
 
-def check_unfolded(gemm: Gemm, configs: Iterable[KernelConfig]) -> None:
+def check_unfolded(configs: Iterable[KernelConfig]) -> None:
     """Refuse names of kernels that are to be compared, and that say no knobs.
 
     Raises:
         InputError: it names them all.
     """
-    silent: list[KernelConfig] = []
-    for config in configs:
-        is_named = config.kernel and config.family in NAMED_KERNELS
-        if is_named and not any(_knobs(resolved(gemm, config))) and not says_knobs(config):
-            silent.append(config)
+    kernels = (config for config in configs if config.family in NAMED_KERNELS)
+    silent = [config for config in kernels if _is_a_bare_name(config)]
     if silent:
         rule = "the model reads knobs, and these names say none"
         raise InputError("configs", _shown(silent), rule, WAY_OUT)

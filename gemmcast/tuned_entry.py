@@ -9,12 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final
 
-from gemmcast.config import TRITON_KERNELS, KernelConfig
+from gemmcast.config import KernelConfig
 from gemmcast.errors import InputError
 from gemmcast.gemm import Gemm
 
 PLAIN: Final = "matmul"
-"""The Triton kernel of our own that computes what a library computes: A·B and nothing else."""
+"""The Triton kernel that computes what a library computes."""
 _COST_FIELDS: Final = ("runtime_us", "sustained_runtime_us", "power_w", "energy_mj")
 _LARGEST: Final = 1e18
 _CORRECT: Final = "correct the entry"
@@ -94,19 +94,25 @@ class TunedEntry:
 
     @property
     def operation(self) -> str:
-        """What is computed: empty for A·B, else the default's kernel: `scaled_block`, `grouped`."""
-        return operation_of(self.default)
+        """What is computed: empty for a plain GEMM, else the default's Triton kernel: `grouped` for
+        a mixture of experts, `scaled_block` for fp8 with block scales, or one of yours."""
+        is_plain = self.default.family != "triton" or self.default.kernel in ("", PLAIN)
+        return "" if is_plain else self.default.kernel
+
+    @property
+    def evidence(self) -> tuple[bool, int, float, str]:
+        """Orders entries for one problem: the largest is the best founded.
+
+        A measured gain before a predicted one, then more measured configurations, then the narrower
+        interval. The text decides between equals, so that the order of a merge does not matter.
+        """
+        width = (self.gain_high - self.gain_low) / self.gain
+        return self.verified, self.measured, -width, repr(self)
 
     @property
     def keeps_default(self) -> bool:
         """Whether nothing is surely better than the default."""
         return self.winner == self.default
-
-
-def operation_of(config: KernelConfig) -> str:
-    """What a configuration computes: empty for A·B, else the name of its kernel."""
-    is_other = config.kernel in TRITON_KERNELS and config.kernel != PLAIN
-    return config.kernel if config.family == "triton" and is_other else ""
 
 
 def _positive(name: str, value: object) -> float:

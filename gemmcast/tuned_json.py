@@ -41,10 +41,16 @@ _NESTED: Final[dict[str, type]] = {
 _ANOTHER: Final = "name a table that `python -m coordinator tune` wrote"
 
 
+def values_of(key: TableKey, entries: Iterable[TunedEntry]) -> Values:
+    """A table as JSON values."""
+    head = {"format": FORMAT, "schema_version": SCHEMA_VERSION, "key": asdict(key)}
+    return {**head, "entries": [entry_values(entry) for entry in entries]}
+
+
 def to_json(key: TableKey, entries: Iterable[TunedEntry]) -> str:
     """Indented JSON, one line for each entry."""
-    lines = [json.dumps(entry_values(entry)) for entry in entries]
-    head = {"format": FORMAT, "schema_version": SCHEMA_VERSION, "key": asdict(key)}
+    head = values_of(key, entries)
+    lines = [json.dumps(entry) for entry in head.pop("entries")]
     opened = json.dumps(head, indent=1).removesuffix("\n}")
     listed = ",\n  ".join(lines)
     return f'{opened},\n "entries": [\n  {listed}\n ]\n}}\n'

@@ -1,55 +1,46 @@
 """Which kernel to run for each GEMM: the answer of a tuning, for runtimes.
 
-    table = TunedTable.open("h100.json", here=device)
+    table = TunedTable.open("h100.json")
     table.lookup(Gemm(m=17, n=4096, k=4096, dtype="bf16", layout="nt")).config
 
-One way for every GEMM: its own entry; else the entry of the nearest m of the same layer, as engines
-do; else, with a Predictor, the model's cautious pick; else an error. Needs NumPy and ONNX Runtime
-only for the model. Does not know how anything was measured.
+One way for every GEMM: its own entry; else the nearest entry of its layer, as engines choose; else,
+with a Predictor, the model's cautious pick; else an error. NumPy and ONNX Runtime are needed for
+the model alone. Does not know how anything was measured.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
 from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Any
 
-from gemmcast import feasible, modeldir, tuned_json
-from gemmcast.config import KernelConfig
+from gemmcast import modeldir, tuned_json
 from gemmcast.device import Device
 from gemmcast.errors import InputError
 from gemmcast.gemm import Gemm
-from gemmcast.table_key import StaleTableError, TableKey, with_installed_triton
+from gemmcast.local_gpus import local_keys
+from gemmcast.table_key import StaleTableError, TableKey, check_one_of, key_here
 from gemmcast.tuned_entry import Cost, TunedEntry
+from gemmcast.tuned_lookup import Answers, Fallback, Looked, NoEntryError
 
 if TYPE_CHECKING:
-    from gemmcast.prediction import Prediction
     from gemmcast.predictor import Predictor
+    from gemmcast.table_following import TableFollower
 
-__all__ = ["Cost", "Looked", "StaleTableError", "TableKey", "TunedEntry", "TunedTable"]
+__all__ = [
+    "Cost",
+    "Looked",
+    "NoEntryError",
+    "StaleTableError",
+    "TableKey",
+    "TunedEntry",
+    "TunedTable",
+]
 
-Source = Literal["entry", "nearest", "model"]
-_layer_of = attrgetter("n", "k", "batch", "dtype", "layout", "alpha", "beta")
-_Layer = tuple[object, ...]
-_SHOWN_LAYERS: Final = 5
-_REMEMBERED: Final = 65_536
-"""Answers for GEMMs without an entry that are kept."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Looked:
-    """What a look-up answers."""
-
-    config: KernelConfig
-    """What to run."""
-    source: Source
-    """`entry`: tuned for this GEMM; `nearest`: for another m of this layer; `model`: predicted."""
-    entry: TunedEntry | None = None
-    """The entry that it comes from; None where the model chose."""
-    prediction: Prediction | None = None
-    """What the model predicts; None where an entry answers."""
+_sorted_by = attrgetter("n", "k", "dtype", "layout", "alpha", "beta", "batch", "m")
+Problem = tuple[Gemm, str]
+"""What a table has one entry for: a GEMM, and what is computed of it."""
 
 
 class TunedTable:
@@ -61,22 +52,28 @@ class TunedTable:
         key: what the table holds for.
         entries: in any order; `entries` sorts them.
         predictor: answers for layers without an entry.
+        device: as for the predictor; None: the one that the key names.
 
     Raises:
         InputError: two entries for one problem.
     """
 
     def __init__(
-        self, key: TableKey, entries: Iterable[TunedEntry], *, predictor: Predictor | None = None
+        self,
+        key: TableKey,
+        entries: Iterable[TunedEntry],
+        *,
+        predictor: Predictor | None = None,
+        device: Device | None = None,
     ) -> None:
         self.key = key
         self.entries: tuple[TunedEntry, ...] = tuple(sorted(entries, key=_order))
-        self.predictor = predictor
         self._check_unique()
-        self._layers = _by_layer(self.entries)
-        self._known: dict[tuple[Gemm, str | None], Looked] = {}
-        self._most_known = 2 * len(self.entries) + _REMEMBERED
-        self._index()
+        fallback = None
+        if predictor is not None:
+            on = device or key.device
+            fallback = Fallback(predictor=predictor, objective=key.objective, device=on)
+        self._answers = Answers(self.entries, fallback)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, TunedTable):
@@ -107,7 +104,7 @@ class TunedTable:
     @staticmethod
     def open(
         path: str | Path,
-        here: Device | TableKey,
+        here: Device | TableKey | None = None,
         *,
         allow_stale: bool = False,
         predictor: Predictor | None = None,
@@ -117,7 +114,8 @@ class TunedTable:
         Args:
             path: the file.
             here: the device that runs the kernels, or a key with what is known of this machine;
-                a field that is None is not compared.
+                a field that is None is not compared. None: the NVIDIA GPUs of this machine, of
+                which one must fit; where there are none, nothing is compared.
             allow_stale: take a table that was tuned elsewhere, or with other versions.
             predictor: answers for layers without an entry.
 
@@ -127,106 +125,110 @@ class TunedTable:
         """
         table = TunedTable.read(path)
         if not allow_stale:
-            table.key.check(_key_of(here), str(path))
-        return TunedTable(table.key, table.entries, predictor=predictor)
+            keys = local_keys() if here is None else [key_here(here)]
+            check_one_of(table.key, keys, str(path))
+        device = here if isinstance(here, Device) else None
+        return table.with_model(predictor, device)
+
+    @staticmethod
+    def following(
+        directory: str | Path,
+        here: Device | TableKey | None = None,
+        *,
+        objective: str = "time",
+        allow_stale: bool = False,
+        predictor: Predictor | None = None,
+    ) -> TableFollower:
+        """The newest table of a node's model directory, replaced when another is pushed.
+
+        Args:
+            directory: the node's model directory.
+            here: as for `open`; None: the devices that the directory describes.
+            objective: of the table.
+            allow_stale: as for `open`.
+            predictor: as for `open`.
+
+        Raises:
+            InputError: the directory has no table, none of this objective, or a damaged one.
+            StaleTableError: its tables are of other devices or versions.
+        """
+        from gemmcast.table_following import TableFollower
+
+        keys = [] if here is None else [key_here(here)]
+        return TableFollower(
+            Path(directory), keys, objective, allow_stale=allow_stale, predictor=predictor
+        )
 
     def lookup(self, gemm: Gemm, operation: str | None = None) -> Looked:
         """What to run for a GEMM.
 
-        Its own entry; else that of the nearest m of its layer (the smaller of two as near) whose
-        winner can run it, as engines do; else the model's pick.
+        Its own entry; else that of its layer with the nearest number of rows, as engines choose
+        (gemmcast/tuned_layers.py); else the model's cautious pick.
 
         Args:
             gemm: the problem.
-            operation: `TunedEntry.operation`; needed where the table has several for the layer.
+            operation: what is computed, as `TunedEntry.operation`; needed where the table has
+                several for the layer.
 
         Raises:
-            InputError: the table has no entry for the layer, and there is no predictor.
+            NoEntryError: the table has no entry for the layer, and there is no predictor.
+            InputError: `operation` is needed, or what `Predictor.pick` raises.
         """
-        return self._known.get((gemm, operation)) or self._found(gemm, operation)
+        return self._answers.get(gemm, operation)
+
+    def with_model(self, predictor: Predictor | None, device: Device | None = None) -> TunedTable:
+        """The table with a predictor for layers without an entry.
+
+        Args:
+            predictor: the model.
+            device: as it describes the device; None: the one of the key's name.
+        """
+        return TunedTable(self.key, self.entries, predictor=predictor, device=device)
+
+    def merged_with(self, *others: TunedTable) -> TunedTable:
+        """One table of several, such as those of several nodes.
+
+        Of the entries for one problem the best founded stays (`TunedEntry.evidence`), so the order
+        of the tables does not matter.
+
+        Raises:
+            InputError: the tables have different keys; it names the field and both values.
+        """
+        best: dict[Problem, TunedEntry] = {}
+        for table in (self, *others):
+            self.key.check_same(table.key)
+            for entry in table.entries:
+                rival = best.get(_problem_of(entry), entry)
+                best[_problem_of(entry)] = max(entry, rival, key=attrgetter("evidence"))
+        return TunedTable(self.key, best.values())
 
     def to_json(self) -> str:
         """JSON that `from_json` reads; equal tables give equal text."""
         return tuned_json.to_json(self.key, self.entries)
 
+    def values(self) -> dict[str, Any]:
+        """What `to_json` writes, as JSON values."""
+        return tuned_json.values_of(self.key, self.entries)
+
     def write(self, path: str | Path) -> None:
         """Write the table as JSON, whole or not at all."""
         modeldir.write_atomically(Path(path), self.to_json().encode())
 
-    def _index(self) -> None:
-        """Every entry's answer is made before it is needed: a look-up takes a microsecond."""
-        for entry in self.entries:
-            looked = Looked(config=entry.winner, source="entry", entry=entry)
-            self._known[entry.gemm, entry.operation] = looked
-            if len(self._layers[_layer_of(entry.gemm)]) == 1:
-                self._known[entry.gemm, None] = looked
-
-    def _found(self, gemm: Gemm, operation: str | None) -> Looked:
-        """The answer for a GEMM without an entry, which is remembered."""
-        looked = self._nearest(gemm, operation)
-        if looked is None:
-            raise self._no_entry(gemm)
-        if len(self._known) < self._most_known:
-            self._known[gemm, operation] = looked
-        return looked
-
-    def _nearest(self, gemm: Gemm, operation: str | None) -> Looked | None:
-        entries = self._of_layer(gemm, operation)
-        for entry in sorted(entries, key=lambda entry: abs(entry.gemm.m - gemm.m)):
-            if feasible.impossible(gemm, entry.winner, None) is None:
-                return Looked(config=entry.winner, source="nearest", entry=entry)
-        return None
-
-    def _of_layer(self, gemm: Gemm, operation: str | None) -> Sequence[TunedEntry]:
-        """The entries of a layer, by m."""
-        operations = self._layers.get(_layer_of(gemm), {})
-        if operation is not None:
-            return operations.get(operation, ())
-        if len(operations) > 1:
-            names = ", ".join(repr(name) for name in operations)
-            rule = f"the table has several for {gemm}"
-            raise InputError("operation", operation, rule, f"name one of {names}")
-        return next(iter(operations.values()), ())
-
-    def _no_entry(self, gemm: Gemm) -> InputError:
-        layers = {f"{layer[0]}x{layer[1]} {layer[3]} {layer[4]}" for layer in self._layers}
-        shown = ", ".join(sorted(layers)[:_SHOWN_LAYERS]) or "none"
-        if len(layers) > _SHOWN_LAYERS:
-            shown += ", ..."
-        rule = (
-            f"the table has no entry for a layer of this n x k, dtype and layout (it has {shown})"
-        )
-        return InputError("gemm", str(gemm), rule, "tune it too, or give a Predictor")
-
     def _check_unique(self) -> None:
-        seen: set[tuple[Gemm, str]] = set()
+        seen: set[Problem] = set()
         for entry in self.entries:
-            if problem_of(entry) in seen:
+            if _problem_of(entry) in seen:
                 rule = "has two entries in one table"
-                raise InputError("gemm", str(entry.gemm), rule, "merge two tables instead")
-            seen.add(problem_of(entry))
+                raise InputError("gemm", str(entry.gemm), rule, "keep one, or merge two tables")
+            seen.add(_problem_of(entry))
 
 
-def problem_of(entry: TunedEntry) -> tuple[Gemm, str]:
-    """What a table has one entry for: the GEMM, and what is computed of it."""
+def _problem_of(entry: TunedEntry) -> Problem:
     return entry.gemm, entry.operation
 
 
-def _by_layer(entries: Iterable[TunedEntry]) -> dict[_Layer, dict[str, list[TunedEntry]]]:
-    """Layer -> operation -> its entries, in their order."""
-    layers: dict[_Layer, dict[str, list[TunedEntry]]] = {}
-    for entry in entries:
-        operations = layers.setdefault(_layer_of(entry.gemm), {})
-        operations.setdefault(entry.operation, []).append(entry)
-    return layers
-
-
-def _key_of(here: Device | TableKey) -> TableKey:
-    return here if isinstance(here, TableKey) else with_installed_triton(TableKey.of(here))
-
-
 def _order(entry: TunedEntry) -> tuple[object, ...]:
-    return entry.operation, *_layer_of(entry.gemm), entry.gemm.m
+    return entry.operation, *_sorted_by(entry.gemm)
 
 
 def _bytes_of(path: Path) -> bytes:

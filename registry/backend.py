@@ -1,9 +1,9 @@
 """MLflow, behind the few calls that the registry makes. The only file that imports it.
 
-A registry is one registered model named gemmcast, in a directory (SQLite and files) or on a
-tracking server. A version's files and tags are written before the version exists. MLflow adds it in
-one transaction, so no reader sees half of one. Knows nothing of ONNX, cards or champions; whatever
-MLflow raises leaves here as a GemmcastError.
+A registry is a registered model named gemmcast, and one more for each line of tuned tables, in a
+directory (SQLite and files) or on a tracking server. A version's files and tags are written before
+the version exists. MLflow adds it in one transaction, so no reader sees half of one. Knows nothing
+of ONNX, cards, tables or champions; whatever MLflow raises leaves here as a GemmcastError.
 """
 
 from __future__ import annotations
@@ -15,23 +15,24 @@ import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from copy import copy
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Self, TypeVar
 
 from gemmcast.errors import InputError, ModelFileError, WorkspaceError
 from registry.directory import RegistryDirectory
+from registry.records import RegistrySnapshot, VersionRecord
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Experiment
-    from mlflow.entities.model_registry import ModelVersion
+    from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 
 T = TypeVar("T")
 
 NAME = "gemmcast"
-"""Of the registered model and of its experiment."""
+"""Of the registered model of models, and of the experiment."""
 VERSIONS_PER_PAGE = 200
 """Versions of one request to MLflow."""
 _NOT_THERE, _THERE_ALREADY = "RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS"
@@ -43,32 +44,6 @@ _QUIET = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
 }
 """MLflow's own defaults keep a caller waiting for minutes on a server that is down."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class VersionRecord:
-    """One version as MLflow holds it."""
-
-    number: str
-    """"1", "2", ...: in the order of publishing."""
-    run_id: str
-    """The MLflow run that holds its files."""
-    created_ms: int
-    """Unix time. [ms]"""
-    tags: Mapping[str, str]
-    """Tags of the version."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RegistrySnapshot:
-    """All that MLflow holds about the registered model, at one moment."""
-
-    records: tuple[VersionRecord, ...]
-    """Every version, in no order."""
-    aliases: Mapping[str, str]
-    """Alias -> number of its version."""
-    tags: Mapping[str, str]
-    """Tags of the registered model."""
 
 
 class RegistryBackend(ABC):
@@ -83,6 +58,8 @@ class RegistryBackend(ABC):
     def __init__(self, shown: str) -> None:
         self.shown = shown
         """The registry's name in messages, without a password."""
+        self.name = NAME
+        """Of the registered model."""
         self._connected: MlflowClient | None = None
 
     @abstractmethod
@@ -97,17 +74,32 @@ class RegistryBackend(ABC):
     def _read_file(self, record: VersionRecord, name: str) -> bytes | None:
         """One file of a version; None when it is gone."""
 
+    def named(self, name: str) -> Self:
+        """Another registered model in the same MLflow."""
+        other = copy(self)
+        other.name = name
+        return other
+
+    def aliases_of(self, prefix: str) -> dict[str, dict[str, str]]:
+        """Registered model whose name starts so -> alias -> number of its version."""
+        client = self._client()
+        found: dict[str, dict[str, str]] = {}
+        with self._translated():
+            for model in _models(client, prefix):
+                found[model.name] = {alias: str(number) for alias, number in model.aliases.items()}
+        return found
+
     def exists(self) -> bool:
         """Whether a version was ever published here."""
         client = self._client()
         with self._translated():
-            return _or_none(lambda: client.get_registered_model(NAME)) is not None
+            return _or_none(lambda: client.get_registered_model(self.name)) is not None
 
     def alias(self, name: str) -> str | None:
         """The number of the version that an alias points at, in one cheap question to MLflow."""
         client = self._client()
         with self._translated():
-            model = _or_none(lambda: client.get_registered_model(NAME))
+            model = _or_none(lambda: client.get_registered_model(self.name))
         number = model.aliases.get(name) if model else None
         return None if number is None else str(number)
 
@@ -115,11 +107,15 @@ class RegistryBackend(ABC):
         """All versions, aliases and tags. Raises InputError where nothing was published."""
         client = self._client()
         with self._translated():
-            model = _or_none(lambda: client.get_registered_model(NAME))
+            model = _or_none(lambda: client.get_registered_model(self.name))
             if model is None:
                 way_out = "publish one first, or name another registry"
-                raise InputError("registry", self.shown, f"holds no model named {NAME}", way_out)
-            versions = [version for version in _versions(client) if version.status == "READY"]
+                raise InputError(
+                    "registry", self.shown, f"holds no model named {self.name}", way_out
+                )
+            versions = [
+                version for version in _versions(client, self.name) if version.status == "READY"
+            ]
         return RegistrySnapshot(
             records=tuple(_record(version) for version in versions),
             aliases={alias: str(number) for alias, number in model.aliases.items()},
@@ -130,12 +126,12 @@ class RegistryBackend(ABC):
         """Write a new version. It appears last, when its files are whole."""
         client = self._client(create=True)
         with self._translated(), self.exclusive():
-            _unless_there(lambda: client.create_registered_model(NAME))
+            _unless_there(lambda: client.create_registered_model(self.name))
             run = client.create_run(self._experiment(client))
             _upload(client, run.info.run_id, files)
             client.set_terminated(run.info.run_id)
             version = client.create_model_version(
-                NAME, source=run.info.artifact_uri, run_id=run.info.run_id, tags=dict(tags)
+                self.name, source=run.info.artifact_uri, run_id=run.info.run_id, tags=dict(tags)
             )
             return _record(version)
 
@@ -162,18 +158,18 @@ class RegistryBackend(ABC):
         client = self._client()
         with self._translated():
             if number is None:
-                client.delete_registered_model_alias(NAME, alias)
+                client.delete_registered_model_alias(self.name, alias)
             else:
-                client.set_registered_model_alias(NAME, alias, number)
+                client.set_registered_model_alias(self.name, alias, number)
 
     def set_tag(self, key: str, value: str, *, number: str | None = None) -> None:
         """Tag the registered model, or one of its versions."""
         client = self._client()
         with self._translated():
             if number is None:
-                client.set_registered_model_tag(NAME, key, value)
+                client.set_registered_model_tag(self.name, key, value)
             else:
-                client.set_model_version_tag(NAME, number, key, value)
+                client.set_model_version_tag(self.name, number, key, value)
 
     def _client(self, *, create: bool = False) -> MlflowClient:
         if self._connected is None:
@@ -221,6 +217,10 @@ class DirectoryBackend(RegistryBackend):
     def exists(self) -> bool:
         """Whether a version was ever published here."""
         return self._directory.exists() and super().exists()
+
+    def aliases_of(self, prefix: str) -> dict[str, dict[str, str]]:
+        """Registered model whose name starts so -> alias -> number of its version."""
+        return super().aliases_of(prefix) if self._directory.exists() else {}
 
     def alias(self, name: str) -> str | None:
         """The number of the version that an alias points at."""
@@ -343,11 +343,21 @@ def _upload(client: MlflowClient, run_id: str, files: Mapping[str, bytes]) -> No
             client.log_artifact(run_id, str(path))
 
 
-def _versions(client: MlflowClient) -> Iterator[ModelVersion]:
+def _models(client: MlflowClient, prefix: str) -> Iterator[RegisteredModel]:
+    token = None
+    while True:
+        page = client.search_registered_models(f"name LIKE '{prefix}%'", page_token=token)
+        yield from page
+        token = page.token
+        if not token:
+            return
+
+
+def _versions(client: MlflowClient, name: str) -> Iterator[ModelVersion]:
     token = None
     while True:
         page = client.search_model_versions(
-            f"name='{NAME}'", max_results=VERSIONS_PER_PAGE, page_token=token
+            f"name='{name}'", max_results=VERSIONS_PER_PAGE, page_token=token
         )
         yield from page
         token = page.token

@@ -1,10 +1,11 @@
-"""`python -m registry list | show | promote | rollback | verify | export | publish`.
+"""`python -m registry list | show | promote | rollback | verify | export | publish | tables`.
 
 The registry is WORKSPACE/registry, or what --registry names. REF is champion, challenger, or the
 number of a version. With --json, a command prints one JSON object as its last line. Bad input ends
 with one line `error: ...` on stderr and exit code 2 (gemmcast/program.py). Tables fit into 80
 columns. A run that is in progress pushes a version that is promoted or rolled back to
-(coordinator/fleet/champion.py); --push writes it to a node here.
+(coordinator/fleet/champion.py); --push writes it to a node here. Tuned tables have commands of
+their own (registry/cli_tables.py).
 """
 
 from __future__ import annotations
@@ -13,19 +14,18 @@ import json
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table
 from typer.main import get_command
 
 from gemmcast import __version__, modeldir
 from gemmcast.card import ModelCard, Scores
 from gemmcast.errors import InputError
-from gemmcast.program import json_line, run_click
+from gemmcast.program import run_click
 from gemmcast.score_table import (
     SCORE_COLUMNS,
     SPLITS,
@@ -33,16 +33,31 @@ from gemmcast.score_table import (
     score_rows,
     split_rows,
 )
+from registry.cli_shared import (
+    COLUMNS,
+    WORKSPACE,
+    AsJson,
+    OptionalRef,
+    Push,
+    Ref,
+    Where,
+    Workspace,
+    answer,
+    new_table,
+)
+from registry.cli_tables import tables
 from registry.kept import publish_kept
 from registry.registry import PublishedModel, Registry, Version
 
 app = typer.Typer(
-    help="Model versions: list them, choose which one runs.",
+    help="Model versions and tuned tables: list them, choose which one runs.",
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
 PROGRAM = "python -m registry"
+app.add_typer(tables, name="tables")
+_table = partial(new_table, numbers=SCORE_COLUMNS[2:])
 
 
 def _show_version(is_wanted: bool) -> None:
@@ -51,11 +66,6 @@ def _show_version(is_wanted: bool) -> None:
         raise typer.Exit
 
 
-_REF_HELP = "champion, challenger, or a version's number"
-Ref = Annotated[str, typer.Argument(metavar="REF", help=_REF_HELP, show_default=False)]
-OptionalRef = Annotated[
-    str, typer.Argument(metavar="[REF]", help=f"{_REF_HELP} (champion)", show_default=False)
-]
 Target = Annotated[
     Path, typer.Argument(metavar="FILE", help="the .onnx file to write", show_default=False)
 ]
@@ -67,28 +77,6 @@ KeptModel = Annotated[
         show_default=False,
     ),
 ]
-Workspace = Annotated[
-    Path, typer.Option("--workspace", metavar="DIR", help="the coordinator's workspace")
-]
-Where = Annotated[
-    str,
-    typer.Option(
-        "--registry",
-        metavar="URI_OR_DIR",
-        help="an MLflow tracking server, or a directory",
-        show_default="DIR/registry",
-    ),
-]
-Push = Annotated[
-    Path | None,
-    typer.Option(
-        "--push",
-        metavar="NODE_DIR",
-        help="write the version into a node's model directory now",
-        show_default=False,
-    ),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="print one JSON object as the last line")]
 All = Annotated[bool, typer.Option("--all", help="the whole card: baselines, families, splits")]
 ShowVersion = Annotated[
     bool,
@@ -96,9 +84,6 @@ ShowVersion = Annotated[
         "--version", callback=_show_version, is_eager=True, help="print the version and exit"
     ),
 ]
-WORKSPACE = Path("workspace")
-COLUMNS = 80
-"""Width of what is shown of a card."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -108,7 +93,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 @app.callback()
 def program(version: ShowVersion = False) -> None:
-    """Model versions: list them, choose which one runs."""
+    """Model versions and tuned tables: list them, choose which one runs."""
 
 
 @app.command("list")
@@ -119,7 +104,7 @@ def list_(workspace: Workspace = WORKSPACE, registry: Where = "", as_json: AsJso
     for version in versions:
         created, digest = version.created_at[:19], version.sha256[:12]
         table.add_row(version.number, version.status, created, str(version.rows), digest)
-    _answer(as_json, {"versions": [asdict(version) for version in versions]}, table)
+    answer(as_json, {"versions": [asdict(version) for version in versions]}, table)
 
 
 @app.command()
@@ -135,7 +120,7 @@ def show(
     card = json.loads(published.card.to_json())
     values = {"version": asdict(published.version), "card": card}
     shown = [*_errors(published), *(_card(published) if whole else ())]
-    _answer(as_json, values, *shown)
+    answer(as_json, values, *shown)
 
 
 @app.command()
@@ -239,16 +224,7 @@ def _push(versions: Registry, version: Version, directory: Path) -> str:
 
 
 def _answer_version(as_json: bool, version: Version, text: str, **more: object) -> None:
-    _answer(as_json, {"version": asdict(version), **more}, text)
-
-
-def _answer(as_json: bool, values: Mapping[str, object], *shown: Table | str) -> None:
-    if as_json:
-        print(json_line(values))
-        return
-    console = Console(highlight=False, markup=False, emoji=False)
-    for part in shown:
-        console.print(part, soft_wrap=isinstance(part, str))
+    answer(as_json, {"version": asdict(version), **more}, text)
 
 
 def _errors(published: PublishedModel) -> Iterator[Table | str]:
@@ -334,14 +310,6 @@ def _score_table(scores: Scores) -> Table:
     for target, method, *numbers in score_rows(scores):
         # The model's row is the first of each target.
         table.add_row(target if method == "model" else "", method, *numbers)
-    return table
-
-
-def _table(*columns: str) -> Table:
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    for column in columns:
-        is_number = column in SCORE_COLUMNS[2:]
-        table.add_column(column, justify="right" if is_number else "left", no_wrap=True)
     return table
 
 

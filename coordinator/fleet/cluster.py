@@ -33,6 +33,7 @@ from coordinator.workspace import inside_job
 from gemmcast.cell import Cell
 from gemmcast.device import Device
 from gemmcast.errors import GemmcastError
+from gemmcast.tabledir import Shipped
 
 log = logging.getLogger(__name__)
 
@@ -98,10 +99,14 @@ class RayFleet:
         self._plan = plan
         self._model_dir = model_dir
         self._members: dict[str, _Member] = {}
-        self._model: tuple[Reference, str] | None = None
-        self._pushes: dict[Reference, str] = {}
-        """Calls of `take_model` that are not answered -> agent."""
         self.delivery = Delivery()
+        self.tables_delivery = Delivery(what="table set")
+        self._deliveries = {"take_model": self.delivery, "take_tables": self.tables_delivery}
+        """Method of an agent -> what it takes."""
+        self._newest: dict[str, tuple[Reference, str]] = {}
+        """Method -> what is taken, and its version."""
+        self._pushes: dict[Reference, tuple[str, str]] = {}
+        """Calls that are not answered -> method and agent."""
         self._looked_s = -LOOK_FOR_NODES_S
         self._here = ray.get_runtime_context().get_node_id()
 
@@ -149,9 +154,11 @@ class RayFleet:
 
     def push(self, model: bytes, version: str) -> None:
         """Send a model to every agent, and to those that start later."""
-        self._model = (ray.put(model), version)
-        self.delivery.want(version)
-        self._deliver()
+        self._send("take_model", model, version)
+
+    def push_tables(self, tables: Sequence[Shipped], version: str) -> None:
+        """Send all tuned tables to every agent, and to those that start later."""
+        self._send("take_tables", list(tables), version)
 
     def close(self) -> None:
         """Kill the agents."""
@@ -168,24 +175,30 @@ class RayFleet:
                 pending[stream] = (name, lease)
         return pending
 
+    def _send(self, method: str, content: object, version: str) -> None:
+        self._newest[method] = (ray.put(content), version)
+        self._deliveries[method].want(version)
+        self._deliver()
+
     def _deliver(self) -> None:
-        """Note which agents have taken the model, and send it to those that are due."""
+        """Note which agents have taken what was sent, and send it to those that are due."""
         calls = list(self._pushes)
         if calls:
             answers, _ = ray.wait(calls, num_returns=len(calls), timeout=0)
             for answer in answers:
-                self._note_push(self._pushes.pop(answer), answer)
-        for name in self.delivery.due():
-            assert self._model is not None
-            call = self._members[name].actor.take_model.remote(*self._model)
-            self._pushes[call] = name
-            self.delivery.sent(name)
+                self._note_push(*self._pushes.pop(answer), answer)
+        for method, delivery in self._deliveries.items():
+            for name in delivery.due():
+                take = getattr(self._members[name].actor, method)
+                self._pushes[take.remote(*self._newest[method])] = (method, name)
+                delivery.sent(name)
 
-    def _note_push(self, name: str, answer: Reference) -> None:
+    def _note_push(self, method: str, name: str, answer: Reference) -> None:
+        delivery = self._deliveries[method]
         try:
-            self.delivery.answered(name, ray.get(answer))
+            delivery.answered(name, ray.get(answer))
         except ray.exceptions.RayError as error:
-            self.delivery.failed(name, _first_line(error))
+            delivery.failed(name, _first_line(error))
 
     def _started(self, name: str) -> Event:
         member = self._members[name]
@@ -202,7 +215,8 @@ class RayFleet:
             return Ended(agent=name, lease=NO_LEASE, error=reason)
         member.hello = None
         # An agent's name is HOST-NODE/DEVICE.
-        self.delivery.join(name, name.rpartition("/")[0])
+        for delivery in self._deliveries.values():
+            delivery.join(name, name.rpartition("/")[0])
         is_here = member.node_id == self._here
         member.ready = Ready(agent=name, device=hello.device, host=hello.host, local=is_here)
         return member.ready

@@ -2,7 +2,8 @@
 
 An agent answers with the version that it reads back from its node's model directory; another
 version is no answer. An agent has one call at a time, so that no older version arrives after a
-newer one. Agents of one node share its model directory. Knows nothing of Ray or of the registry.
+newer one. Agents of one node share its model directory. Models and tuned tables have a Delivery
+each. Knows nothing of Ray or of the registry.
 """
 
 from __future__ import annotations
@@ -68,12 +69,15 @@ class Delivered:
     nodes_with_version: int
     missing: dict[str, str]
     """Agent without this version -> why."""
+    what: str = "model"
+    """What was sent: `model` or `table set`."""
 
     def text(self) -> str:
         """One line: which version on how many nodes, and who has not taken it."""
         if self.version is None:
-            return "No model was sent to the nodes: there is no champion yet."
-        line = f"Model {self.version} is on {self.nodes_with_version} of {self.nodes} nodes"
+            return f"No {self.what} was sent to the nodes: there is no champion yet."
+        nodes = f"{self.nodes_with_version} of {self.nodes} nodes"
+        line = f"{self.what.capitalize()} {self.version} is on {nodes}"
         if not self.missing:
             return f"{line}."
         agents = [f"{agent} ({problem})" for agent, problem in self.missing.items()]
@@ -85,10 +89,12 @@ class Delivery:
 
     Args:
         now_s: a clock that only grows.
+        what: is sent, for messages.
     """
 
-    def __init__(self, now_s: Callable[[], float] = monotonic) -> None:
+    def __init__(self, now_s: Callable[[], float] = monotonic, what: str = "model") -> None:
         self._now_s = now_s
+        self._what = what
         self._receipts: dict[str, Receipt] = {}
         self._calls: dict[str, _Call] = {}
         self._retry_s: dict[str, float] = {}
@@ -131,7 +137,7 @@ class Delivery:
         receipt.at = datetime.now(UTC).isoformat(timespec="seconds")
         receipt.problem = None
         if version != call.version:
-            self._put_off(agent, f"its model directory holds model {version}")
+            self._put_off(agent, f"its model directory holds {self._what} {version}")
 
     def failed(self, agent: str, reason: str) -> None:
         """An agent could not take a version."""
@@ -153,6 +159,7 @@ class Delivery:
             nodes=len(nodes),
             nodes_with_version=sum(self._has_wanted(node) for node in nodes),
             missing=missing,
+            what=self._what,
         )
 
     def record(self) -> bytes:
@@ -179,7 +186,8 @@ class Delivery:
     def _put_off(self, agent: str, problem: str) -> None:
         receipt = self._receipts[agent]
         if receipt.problem != problem:
-            log.warning("agent %s has not taken model %s: %s", agent, self.wanted, problem)
+            sent = f"{self._what} {self.wanted}"
+            log.warning("agent %s has not taken %s: %s", agent, sent, problem)
         receipt.problem = problem
         self._retry_s[agent] = self._now_s() + RETRY_S
 
@@ -188,7 +196,7 @@ class Delivery:
             receipt = self._receipts[agent]
             if receipt.problem is None and self._now_s() - call.sent_s > LATE_S:
                 receipt.problem = f"no answer for {LATE_S:.0f} s"
-                log.warning("agent %s has not taken model %s yet", agent, call.version)
+                log.warning("agent %s has not taken %s %s yet", agent, self._what, call.version)
 
 
 def write_record(path: Path, record: bytes) -> None:

@@ -20,6 +20,7 @@ from coordinator.fleet.delivery import Delivery
 from gemmcast.card import ModelCard
 from gemmcast.cell import Cell
 from gemmcast.device import Device
+from gemmcast.tabledir import Shipped
 
 NO_LEASE = -1
 """Lease of an event `Ended` that reports an agent which cannot start."""
@@ -97,6 +98,8 @@ class Fleet(Protocol):
 
     delivery: Delivery
     """Which agents have taken the model that was pushed last; `poll` keeps it up to date."""
+    tables_delivery: Delivery
+    """The same of the tuned tables."""
 
     def ready_agents(self) -> list[Ready]:
         """The agents that take leases: a `Ready` was their event, and they are not restarting."""
@@ -112,6 +115,9 @@ class Fleet(Protocol):
 
     def push(self, model: bytes, version: str) -> None:
         """Send a model to every agent, and to those that start later; again where it fails."""
+
+    def push_tables(self, tables: Sequence[Shipped], version: str) -> None:
+        """Send all tuned tables in the same way; `version` is `tabledir.version_of(tables)`."""
 
     def close(self) -> None:
         """Kill the agents."""
@@ -136,6 +142,13 @@ class Champions(Protocol):
 
     def newest(self) -> tuple[bytes, str] | None:
         """The champion's file and version, once after each change. Never waits."""
+
+
+class TableChampions(Protocol):
+    """Whichever tuned tables are champions."""
+
+    def newest(self) -> tuple[Sequence[Shipped], str] | None:
+        """All of them and the version of the set, once after each change. Never waits."""
 
 
 Show = Callable[[Progress], None]

@@ -28,6 +28,7 @@ from coordinator.fleet.interface import (
     Ready,
     Samples,
     Show,
+    TableChampions,
     Trainer,
     show_nothing,
 )
@@ -57,6 +58,7 @@ class Scheduler:
     Args:
         trainer: None: no training.
         champions: None: no model is pushed.
+        tables: None: no tuned table is pushed.
         cells: measured in place of the plan's own cells.
         trained_rows: rows with status ok that the newest model version was made from.
         now_s: a clock that only grows.
@@ -70,6 +72,7 @@ class Scheduler:
         trainer: Trainer | None,
         *,
         champions: Champions | None = None,
+        tables: TableChampions | None = None,
         cells: Sequence[Cell] | None = None,
         trained_rows: int = 0,
         now_s: Callable[[], float] = monotonic,
@@ -79,6 +82,7 @@ class Scheduler:
         self._fleet = fleet
         self._trainer = trainer
         self._champions = champions
+        self._tables = tables
         self._given_cells = cells
         self._trained_rows = trained_rows
         self._now_s = now_s
@@ -148,14 +152,18 @@ class Scheduler:
             self._fleet.poll(POLL_S)
 
     def deliver(self, limit_s: float, *, stop: Stopped, show: Show = show_nothing) -> None:
-        """At the end: wait until every agent has taken the champion, at most so long."""
+        """At the end: wait until every agent has taken the champions, at most so long."""
         until_s = self._now_s() + limit_s
         while not stop():
             self._push_champion()
-            if self._fleet.delivery.is_complete() or self._now_s() > until_s:
+            if self._is_delivered() or self._now_s() > until_s:
                 return
             show(self.progress)
             self._fleet.poll(POLL_S)
+
+    def _is_delivered(self) -> bool:
+        deliveries = (self._fleet.delivery, self._fleet.tables_delivery)
+        return all(delivery.is_complete() for delivery in deliveries)
 
     def _is_over(self) -> bool:
         """Whether nothing is left to measure. Raises GemmcastError if every agent has failed."""
@@ -301,6 +309,9 @@ class Scheduler:
 
     def _push_champion(self) -> None:
         self.progress.training = self._is_training()
+        tables = self._tables.newest() if self._tables else None
+        if tables is not None:
+            self._fleet.push_tables(*tables)
         newest = self._champions.newest() if self._champions else None
         if newest is not None:
             model, version = newest

@@ -11,19 +11,23 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import pyarrow as pa
 import ray
+from ray.util.metrics import Gauge
 
 from agent.devices.local import local_device
 from coordinator.fleet.bases import read_bases
-from coordinator.fleet.champion import ChampionWatch
+from coordinator.fleet.champion import ChampionWatch, TableWatch
 from coordinator.fleet.cluster import EMBEDDED, RayFleet, cluster_address, connect
 from coordinator.fleet.delivery import Delivered, write_record
 from coordinator.fleet.interface import Display, Progress, Show
 from coordinator.fleet.record import RunRecord
-from coordinator.fleet.scheduler import Scheduler
+from coordinator.fleet.scheduler import Scheduler, Stopped
 from coordinator.fleet.shipping import check_temporary_directory
 from coordinator.fleet.signals import Stop, stopping
 from coordinator.fleet.trainer import RayTrainer
+from coordinator.health.record import HealthRecord
+from coordinator.health.screen import screened
 from coordinator.plan.schema import Plan
 from coordinator.plan.sizing import measurable
 from coordinator.samples.store import SampleStore
@@ -33,10 +37,14 @@ from gemmcast.cell import Cell
 from gemmcast.errors import GemmcastError, WorkspaceError
 from gemmcast.modeldir import write_atomically
 from registry.registry import Registry
+from registry.tables import TableRegistry
 
 PUSH_LIMIT_S = 10.0
 """The run ends after this time even if an agent has not taken the last model: many times what one
 takes on a busy host."""
+
+SICK_GAUGE = "gemmcast_board_sick"
+SICK_MEANING = "1 while a board is sick: its samples are not trained on"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +85,8 @@ class RunSummary:
     store_version: int
     model: Delivered
     """How far the champion has come."""
+    tables: Delivered
+    """How far the tuned tables have come."""
 
     @property
     def left(self) -> RunRecord:
@@ -115,6 +125,7 @@ class RunSession:
         self.model_dir = places.model_dir or workspace.node
         self._places = places
         self._display = display
+        self._registry_uri = places.registry or workspace.registry
 
     @contextmanager
     def open(self, address: str | None = None) -> Iterator[Stop]:
@@ -132,11 +143,13 @@ class RunSession:
             connect(target)
             stop.listen()
             self.fleet = RayFleet(self.plan, self.model_dir)
+            self._sick_gauge = Gauge(SICK_GAUGE, SICK_MEANING, ("board", "device"))
             self._trained_rows = self._watch_champion()
             try:
                 yield stop
             finally:
                 self._champions.close()
+                self._tables.close()
                 self.fleet.close()
                 # Agents, and a cluster of our own, end with this process. After a signal that is
                 # quicker than ray.shutdown(), and `ray job stop` waits for 3 s only.
@@ -145,7 +158,7 @@ class RunSession:
 
     def run(
         self,
-        stop: Stop,
+        stop: Stopped,
         *,
         cells: Sequence[Cell] | None = None,
         train: bool = True,
@@ -157,13 +170,14 @@ class RunSession:
             self.registry.check()
             settings = self.plan.train.settings()
             kept, note = self.workspace.kept, self._note_training
-            trainer = RayTrainer(settings, self.registry, kept, note, self._bases)
+            trainer = RayTrainer(settings, self.registry, kept, note, self._bases, self._screened)
         scheduler = Scheduler(
             self.plan,
             self.store,
             self.fleet,
             trainer,
             champions=self._champions,
+            tables=self._tables,
             cells=cells,
             trained_rows=self._trained_rows,
         )
@@ -190,6 +204,7 @@ class RunSession:
             second_due=left.second_due,
             store_version=self.store.version,
             model=self.fleet.delivery.state(),
+            tables=self.fleet.tables_delivery.state(),
         )
 
     def _refuse_unmeasurable(self) -> None:
@@ -201,7 +216,7 @@ class RunSession:
     @contextmanager
     def _places_open(self) -> Iterator[None]:
         """The registry, and the store under its lock; the plan is noted last."""
-        self.registry = Registry(self._places.registry or self.workspace.registry)
+        self.registry = Registry(self._registry_uri)
         uri = self._places.store or self.workspace.samples
         with SampleStore.writing(uri, self.workspace.path) as self.store:
             self._note_plan()
@@ -220,6 +235,9 @@ class RunSession:
         self._champions = ChampionWatch(self.registry, self._display.show_model)
         self._champions.look()
         self._champions.start()
+        self._tables = TableWatch(TableRegistry(self._registry_uri))
+        self._tables.look_or_warn()
+        self._tables.start()
         if self.registry.champion_number() is None:
             return 0
         bases = {base.sha256 for base in self._bases}
@@ -233,6 +251,16 @@ class RunSession:
             # A registry that has just failed is tried again by the watch's own thread.
             with suppress(GemmcastError):
                 self._champions.look()
+
+    def _screened(self, table: pa.Table) -> pa.Table:
+        """The samples to train on: those of boards while they were well. From the trainer's thread.
+
+        Ray's exporter shows which boards are not well (docs/health.md).
+        """
+        healthy = screened(table, self.workspace)
+        for labels, is_sick in HealthRecord.read(self.workspace.health).labels():
+            self._sick_gauge.set(float(is_sick), tags=labels)
+        return healthy
 
     def _recording(self, show: Show) -> Show:
         """`show`, which also keeps what `status` says of the run, whenever that has changed."""

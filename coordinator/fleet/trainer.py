@@ -67,6 +67,11 @@ def fit_and_judge(
     return trained.model, trained.card, reason
 
 
+def whole(table: pa.Table) -> pa.Table:
+    """All samples."""
+    return table
+
+
 def champion_model(registry: Registry) -> bytes | None:
     """The champion's file, if there is one."""
     if registry.champion() is None:
@@ -81,6 +86,7 @@ class RayTrainer:
         kept: the folder for models that the registry refuses.
         on_trained: called from the thread with each card, and the version if it is champion.
         bases: what models may start from; the device that joins decides.
+        screen: the samples that may be trained on, of all.
     """
 
     def __init__(
@@ -90,7 +96,9 @@ class RayTrainer:
         kept: Path,
         on_trained: OnTrained,
         bases: Sequence[Base] = (),
+        screen: Callable[[pa.Table], pa.Table] = whole,
     ) -> None:
+        self._screen = screen
         self._settings = settings
         self._registry = registry
         self._kept = kept
@@ -145,7 +153,7 @@ class RayTrainer:
 
     def _train(self, table: pa.Table, store_version: int) -> None:
         champion = self._known_champion()
-        judged = self._fit_in_task(table, store_version, champion)
+        judged = self._fit_in_task(self._screen(table), store_version, champion)
         self._publish(judged, champion)
 
     def _publish(self, judged: Judged, champion: bytes | None) -> None:

@@ -21,7 +21,7 @@ from coordinator.report.winning_tiles import (
     shape_gains,
     tile_map,
 )
-from gemmcast.cli_llm import LEFT_OUT, cost_text, named_devices
+from gemmcast.cli_llm import cost_text, named_devices, note_on
 from gemmcast.device import Device
 from gemmcast.forward_pass import Cost, LayerCost, PassCost, by_tokens, costs_on_devices, pareto
 from gemmcast.gemm import Gemm
@@ -110,7 +110,7 @@ def _costs(
 ) -> Section:
     layers = sum(model.layers.values())
     texts = [
-        f"{model.architecture}, {layers} layers, predicted by model {version}. {LEFT_OUT} "
+        f"{model.architecture}, {layers} layers, predicted by model {version}. {note_on(model)} "
         "The 90 % intervals of sums assume that all GEMMs err alike, which is the widest. A layer "
         "is one of the most frequent kind. The front is what no other device and number of GPUs "
         "beats in sustained time and energy, if the weights fit."

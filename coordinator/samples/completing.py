@@ -109,7 +109,8 @@ def _device(
         return _with_missing_peaks(given, name or given.name, rows)
     if name is None:
         rule = "the table does not say what it was measured on"
-        raise _UnknownDevice("device", None, rule, f"add a column device, or {WAY_OUT}")
+        column = "add a column device (--set device=NAME where the format has none)"
+        raise _UnknownDevice("device", None, rule, f"{column}, or {WAY_OUT}")
     if all(map(_describes_itself, rows)):
         return None, None
     if known:

@@ -25,10 +25,12 @@ from coordinator.samples.answers import CONTENDED
 from coordinator.samples.completing import with_devices
 from coordinator.samples.formats.aiconfigurator import read_aiconfigurator
 from coordinator.samples.formats.checked_rows import CONFIG_COLUMNS, GEMM_COLUMNS, ParsedRows
+from coordinator.samples.formats.cutlass_profiler import read_cutlass_profiler
 from coordinator.samples.formats.own_columns import read_own_columns
 from coordinator.samples.formats.source_file import SourceFile, read_source
 from coordinator.samples.formats.t4_reader import read_t4
 from coordinator.samples.formats.table_file import FORMATS, guess_format
+from coordinator.samples.formats.tunableop import read_tunableop
 from coordinator.samples.plausible import ImplausibleError
 from gemmcast import __version__
 from gemmcast.arrow import to_table
@@ -54,6 +56,12 @@ CONTENT: Final = (
 never change, because ids are made of it; so it does not follow other lists of readings."""
 SHOWN_REFUSALS: Final = 3
 """Rows that are named for each rule that rows break."""
+WITH_CONSTANTS: Final = {
+    "t4": read_t4,
+    "tunableop": read_tunableop,
+    "cutlass-profiler": read_cutlass_profiler,
+}
+"""Formats whose files do not say all that a sample needs -> reader, which takes the rest."""
 REPEATED: Final = "stands earlier in the table"
 
 
@@ -88,7 +96,7 @@ def read_table(
         format: one of FORMATS; None: the one that the file's first bytes and columns show.
         device: what all rows were measured on; None: what the file says about it, and the rest
             estimated from its datasheet and its rows.
-        constants: column -> value for every row; T4 only.
+        constants: column -> value for every row; of the formats in WITH_CONSTANTS.
         known: devices that samples describe already; they describe the rows that name them.
 
     Raises:
@@ -137,10 +145,11 @@ def read_device(path: Path) -> Device:
 
 
 def _parsed(source: SourceFile, format: str, constants: Mapping[str, str]) -> ParsedRows:
-    if format == "t4":
-        return read_t4(source, constants)
+    reader = WITH_CONSTANTS.get(format)
+    if reader is not None:
+        return reader(source, constants)
     if constants:
-        rule = f"is for T4 results; this is {format}"
+        rule = f"is for {', '.join(WITH_CONSTANTS)}; this is {format}"
         raise InputError("--set", " ".join(constants), rule, "add a column to the table")
     if format == "aiconfigurator":
         return read_aiconfigurator(source)

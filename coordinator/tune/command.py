@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from coordinator.options import (
+    WORKSPACE,
     Address,
     AsJson,
     ModelDirectory,
@@ -44,7 +45,6 @@ if TYPE_CHECKING:
     from gemmcast.gemm_list import ListedGemm
     from gemmcast.tuned_entry import TunedEntry
 
-WORKSPACE = Path("workspace")
 TOP = 8
 DTYPE = "bf16"
 TOKENS = "1,16,64,256,1024,4096"

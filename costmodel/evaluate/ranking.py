@@ -17,7 +17,7 @@ that was measured several times counts once, with its mean.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -26,7 +26,7 @@ from scipy.stats import kendalltau
 
 from costmodel.dataset import Indices, TrainingSet, Values
 from gemmcast.card import Scores
-from gemmcast.config import KNOBS
+from gemmcast.config import KNOBS, TRITON_KERNELS
 from gemmcast.query import INTERVALS
 
 MIN_CONFIGS: Final = 8
@@ -45,6 +45,7 @@ PROBLEM: Final = (
     "cache",
     "device",
 )
+PLAIN_TRITON: Final = TRITON_KERNELS[0]
 CONFIG: Final = ("family", "kernel", *KNOBS)
 
 
@@ -70,9 +71,10 @@ def ranking(data: TrainingSet, predicted: Mapping[str, Mapping[str, Values]]) ->
         target -> method -> groups (their number), and tau, regret and regret_8 with _mean and
         _median. A target without a group is left out.
     """
+    problems, configs = problems_of(data), data.keys(*CONFIG)
     scores: dict[str, dict[str, dict[str, float]]] = {}
     for target in RANKED:
-        groups = list(_groups(data, data.measured[target]))
+        groups = list(grouped(problems, configs, data.measured[target]))
         methods = predicted.get(target, {})
         for method, values in methods.items() if groups else ():
             is_missing = any(np.isnan(values[group.rows]).any() for group in groups)
@@ -120,19 +122,41 @@ def _mean_and_median(by_group: Iterable[Mapping[str, float]]) -> dict[str, float
     return pooled
 
 
-def _groups(data: TrainingSet, measured: Values) -> Iterator[Group]:
-    """The problems with enough measured configurations."""
-    problems: dict[object, dict[object, list[int]]] = defaultdict(lambda: defaultdict(list))
-    keys = zip(data.keys(*PROBLEM), data.keys(*CONFIG), strict=True)
-    for i, (problem, config) in enumerate(keys):
-        if not np.isnan(measured[i]):
-            problems[problem][config].append(i)
-    for configs in problems.values():
-        if len(configs) < MIN_CONFIGS:
+def problems_of(data: TrainingSet, *more: str) -> list[tuple[Hashable, ...]]:
+    """[n_rows] What is computed, and what else a group has in common.
+
+    A Triton kernel other than the plain product computes something else: experts, scales.
+
+    Args:
+        more: columns beside PROBLEM.
+    """
+    keys = data.keys("family", "kernel", *PROBLEM, *more)
+    problems: list[tuple[Hashable, ...]] = []
+    for family, kernel, *problem in keys:
+        is_plain = family != "triton" or kernel == PLAIN_TRITON
+        problems.append(("" if is_plain else kernel, *problem))
+    return problems
+
+
+def grouped(
+    problems: Sequence[Hashable], configs: Sequence[Hashable], measured: Values
+) -> Iterator[Group]:
+    """The problems with enough measured configurations.
+
+    Args:
+        problems: [n_rows] what a group has in common.
+        configs: [n_rows] what tells its members apart.
+        measured: [n_rows], NaN where it was not measured.
+    """
+    rows_of: dict[Hashable, dict[Hashable, list[int]]] = defaultdict(lambda: defaultdict(list))
+    for i in np.flatnonzero(~np.isnan(measured)).tolist():
+        rows_of[problems[i]][configs[i]].append(i)
+    for of_config in rows_of.values():
+        if len(of_config) < MIN_CONFIGS:
             continue
         first_rows: list[int] = []
         means: list[float] = []
-        for rows in configs.values():
+        for rows in of_config.values():
             first_rows.append(rows[0])
             means.append(measured[rows].mean())
         yield Group(np.array(first_rows), np.array(means))

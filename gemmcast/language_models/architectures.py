@@ -125,7 +125,7 @@ def _mlp(fields: Fields, ranks: Ranks) -> list[Product]:
 
 
 def _same_layers(fields: Fields, products: list[Product]) -> list[Layer]:
-    return [Layer("layer", tuple(products))] * fields.whole("num_hidden_layers")
+    return [Layer("layer", tuple(products))] * fields.layers()
 
 
 def _dense(fields: Fields, ranks: Ranks) -> list[Layer]:
@@ -187,8 +187,7 @@ def _qwen_moe(fields: Fields, ranks: Ranks) -> list[Layer]:
     step = fields.whole("decoder_sparse_step", default=1)
     dense_only = set(fields.whole_list("mlp_only_layers"))
     sparse = [
-        (index + 1) % step == 0 and index not in dense_only
-        for index in range(fields.whole("num_hidden_layers"))
+        (index + 1) % step == 0 and index not in dense_only for index in range(fields.layers())
     ]
     return _mixed(fields, ranks, attention_products, experts, sparse)
 
@@ -207,7 +206,7 @@ def _shared_experts_after_dense(
     fields: Fields, ranks: Ranks, attention_products: list[Product]
 ) -> list[Layer]:
     """The first layers are dense; the others have experts, some of which see every token."""
-    layers = fields.whole("num_hidden_layers")
+    layers = fields.layers()
     routed = fields.count("n_routed_experts")
     if not routed:
         return _same_layers(fields, attention_products + _mlp(fields, ranks))

@@ -13,6 +13,7 @@ from typing import Final
 from gemmcast.errors import InputError
 
 _MAX_DIGITS: Final = 8
+_MAX_LAYERS: Final = 10_000
 FILE_NAME: Final = "config.json"
 _WAY_OUT: Final = "use the config.json that comes with the weights"
 
@@ -34,6 +35,14 @@ class Fields:
             InputError: it is something else, or absent without a default.
         """
         return self._number(name, default, least=1)
+
+    def layers(self) -> int:
+        """`num_hidden_layers`, whose limit keeps a slip from becoming a list of gigabytes."""
+        layers = self.whole("num_hidden_layers")
+        if layers > _MAX_LAYERS:
+            rule = f"must be at most {_MAX_LAYERS}"
+            raise InputError("num_hidden_layers", layers, rule, _WAY_OUT)
+        return layers
 
     def count(self, name: str) -> int:
         """A whole number; 0 where the field is absent."""
@@ -74,7 +83,7 @@ def read_config(path: Path | str) -> Mapping[str, object]:
     file = path / FILE_NAME if path.is_dir() else path
     way_out = "name a Hugging Face config.json"
     try:
-        config = json.loads(file.read_text(encoding="utf-8"))
+        config = json.loads(file.read_text(encoding="utf-8-sig"))
     except OSError as error:
         rule = f"can't be read ({error.strerror})"
         raise InputError("config", str(file), rule, way_out) from None

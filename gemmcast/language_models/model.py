@@ -66,6 +66,8 @@ class LanguageModel:
     """lm_head."""
     embedding_bytes: float
     """Of the token embedding, where it is not lm_head's. [bytes]"""
+    remark: str = ""
+    """What makes its costs less certain, as a sentence; mostly empty."""
 
     @staticmethod
     def of(config: Mapping[str, object], *, tp: int = 1, dtype: str = "bf16") -> LanguageModel:
@@ -96,6 +98,7 @@ class LanguageModel:
             layers=Counter(quantized),
             head=head,
             embedding_bytes=0.0 if is_tied else head.weight_bytes,
+            remark=quantization.remark,
         )
 
     @property

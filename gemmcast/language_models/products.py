@@ -100,7 +100,7 @@ class Ranks:
         """One GPU's share of a size. Raises InputError where it is no whole number."""
         if total % self.tp:
             rule = f"{field} = {total} can't be divided by it"
-            raise InputError("tp", self.tp, rule, "use a divisor of it")
+            raise InputError("tp", self.tp, rule, "use a number that divides it")
         return total // self.tp
 
     def share_of_heads(self, field: str, total: int) -> int:
@@ -109,7 +109,9 @@ class Ranks:
             return self.share(field, total)
         if self.tp % total:
             rule = f"{field} = {total} can't be repeated on it"
-            raise InputError("tp", self.tp, rule, "use a multiple or a divisor of it")
+            raise InputError(
+                "tp", self.tp, rule, "use a multiple of it, or a number that divides it"
+            )
         return 1
 
 

@@ -55,6 +55,8 @@ class Quantization:
     """Storage of one weight where it is not that of the dtype. [bits]"""
     note: str = ""
     """What the name of a quantized product says."""
+    remark: str = ""
+    """What makes the costs of this model less certain, as a sentence."""
     exceptions: tuple[str, ...] = ()
     """Names of modules that are not quantized, with wildcards or regular expressions."""
 
@@ -137,6 +139,8 @@ def quantization_of(fields: Fields, dtype: str) -> Quantization:
             only_experts=True,
             weight_bits=_MXFP4_BITS,
             note=f" (mxfp4 as {plain})",
+            remark=f"Experts are stored in mxfp4 and counted as if in {plain}: too high where "
+            "reading weights bounds them.",
             exceptions=_exceptions(config, "modules_to_not_convert"),
         )
     raise InputError("quant_method", method, "is not listed here", _WAY_OUT)

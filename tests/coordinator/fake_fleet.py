@@ -15,7 +15,15 @@ from typing import Any
 import pyarrow as pa
 
 from coordinator.fleet.delivery import Delivery
-from coordinator.fleet.interface import Champions, Ended, Event, Fleet, Ready, Samples
+from coordinator.fleet.interface import (
+    Champions,
+    Ended,
+    Event,
+    Fleet,
+    Ready,
+    Samples,
+    TableChampions,
+)
 from coordinator.fleet.scheduler import Scheduler
 from coordinator.plan.schema import Plan
 from coordinator.samples.store import SampleStore
@@ -23,6 +31,7 @@ from gemmcast.arrow import to_table
 from gemmcast.cell import Cell
 from gemmcast.device import Device
 from gemmcast.rows import Row
+from gemmcast.tabledir import Shipped
 
 Measure = Callable[[Cell, Device], Row]
 Dies = Callable[[str, Cell], bool]
@@ -66,6 +75,8 @@ class FakeFleet:
         self.leased: list[tuple[str, list[Cell]]] = []
         self.pushed: list[tuple[bytes, str]] = []
         self.delivery = Delivery(self.now_s)
+        self.pushed_tables: list[tuple[Sequence[Shipped], str]] = []
+        self.tables_delivery = Delivery(self.now_s, "table set")
         self.silent: set[str] = set()
         """Agents that do not answer a push."""
         self.gone: set[str] = set()
@@ -89,7 +100,8 @@ class FakeFleet:
         for name, agent in self.agents.items():
             if not agent.is_ready and self.polls > agent.joins_at:
                 agent.is_ready = True
-                self.delivery.join(name, name.partition("/")[0])
+                for delivery in (self.delivery, self.tables_delivery):
+                    delivery.join(name, name.partition("/")[0])
                 events.append(self._ready(name))
             elif name in self.gone:
                 events += self._lose_leases(name, agent, "the node died")
@@ -107,6 +119,10 @@ class FakeFleet:
         self.pushed.append((model, version))
         self.delivery.want(version)
 
+    def push_tables(self, tables: Sequence[Shipped], version: str) -> None:
+        self.pushed_tables.append((tables, version))
+        self.tables_delivery.want(version)
+
     def close(self) -> None:
         for agent in self.agents.values():
             agent.leases.clear()
@@ -115,10 +131,11 @@ class FakeFleet:
         return sum(len(cells) for agent, cells in self.leased if agent == name)
 
     def _deliver(self) -> None:
-        for name in self.delivery.due():
-            self.delivery.sent(name)
-            if name not in self.silent | self.gone:
-                self.delivery.answered(name, self.pushed[-1][1])
+        for delivery in (self.delivery, self.tables_delivery):
+            for name in delivery.due():
+                delivery.sent(name)
+                if name not in self.silent | self.gone:
+                    delivery.answered(name, str(delivery.wanted))
 
     def _ready(self, name: str) -> Ready:
         agent = self.agents[name]
@@ -191,6 +208,7 @@ def make_scheduler(
     trainer: FakeTrainer | None = None,
     *,
     champions: Champions | None = None,
+    tables: TableChampions | None = None,
     cells: Sequence[Cell] | None = None,
     trained_rows: int = 0,
     now_s: Callable[[], float] | None = None,
@@ -203,6 +221,7 @@ def make_scheduler(
         as_fleet,
         trainer,
         champions=champions or trainer,
+        tables=tables,
         cells=cells,
         trained_rows=trained_rows,
         now_s=now_s or fleet.now_s,

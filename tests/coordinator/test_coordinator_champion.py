@@ -1,4 +1,4 @@
-"""The watch over a registry that changes, fails, or does not answer."""
+"""The watches over a registry that changes, fails, or does not answer."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from typing import cast
 
 import pytest
 
-from coordinator.fleet.champion import ChampionWatch
+from coordinator.fleet.champion import ChampionWatch, TableWatch
 from costmodel.train import TrainedModel
 from gemmcast.card import ModelCard
 from gemmcast.errors import WorkspaceError
+from gemmcast.tabledir import Shipped, version_of
 from registry.registry import PublishedModel, Registry, Version
+from registry.tables import TableRegistry
 
 LIMIT_S = 60.0
 
@@ -144,3 +146,89 @@ def test_a_registry_that_fails_is_asked_again(
     assert wait_for_newest(watch) == (b"model 1", "1")
     if isinstance(error, WorkspaceError):
         assert warnings == ["the nodes keep their model, measuring continues: it is down"]
+
+
+# tuned tables
+
+
+class FakeTables:
+    """Champions of tuned tables, which may change or fail."""
+
+    def __init__(self) -> None:
+        self.numbers: dict[str, str] = {}
+        self.error: Exception | None = None
+        self.is_damaged = False
+
+    def champions(self) -> dict[str, str]:
+        if self.error:
+            raise self.error
+        return dict(self.numbers)
+
+    def shipped(self) -> list[Shipped]:
+        if self.is_damaged:
+            raise WorkspaceError("a champion is damaged")
+        return [
+            Shipped(data=f"table {name} {number}".encode(), version=number)
+            for name, number in self.numbers.items()
+        ]
+
+
+@pytest.fixture
+def tables() -> FakeTables:
+    return FakeTables()
+
+
+@pytest.fixture
+def table_watch(tables: FakeTables) -> Iterator[TableWatch]:
+    made = TableWatch(cast(TableRegistry, tables), look_s=0.01)
+    yield made
+    made.close()
+
+
+def test_all_tables_are_given_once_after_each_change(
+    table_watch: TableWatch, tables: FakeTables
+) -> None:
+    table_watch.look()
+    assert table_watch.newest() is None
+    for numbers in ({"h100": "1"}, {"h100": "1", "h200": "1"}, {"h100": "2", "h200": "1"}):
+        tables.numbers = numbers
+        table_watch.look()
+        table_watch.look()
+        newest = table_watch.newest()
+        assert newest == (tables.shipped(), version_of(tables.shipped()))
+        assert table_watch.newest() is None
+
+
+def test_a_table_that_cannot_be_read_is_named_once_and_tried_again(
+    table_watch: TableWatch, tables: FakeTables, caplog: pytest.LogCaptureFixture
+) -> None:
+    tables.numbers = {"h100": "1"}
+    tables.is_damaged = True
+    for _ in range(3):
+        table_watch.look_or_warn()
+    assert [record.getMessage() for record in caplog.records] == [
+        "the nodes keep their tuned tables, measuring continues: a champion is damaged"
+    ]
+    assert table_watch.newest() is None
+    tables.is_damaged = False
+    table_watch.look_or_warn()
+    assert table_watch.newest() is not None
+
+
+def test_tables_that_somebody_else_promoted_are_noticed(
+    table_watch: TableWatch, tables: FakeTables
+) -> None:
+    tables.error = RuntimeError("a bug")
+    table_watch.start()
+    tables.numbers = {"h100": "3"}
+    tables.error = None
+    given: list[str] = []
+
+    def has_come() -> bool:
+        newest = table_watch.newest()
+        if newest:
+            given.extend(shipped.version for shipped in newest[0])
+        return bool(given)
+
+    wait_until(has_come)
+    assert given == ["3"]

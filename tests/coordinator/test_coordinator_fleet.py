@@ -25,17 +25,20 @@ from coordinator.plan.cells import plan_cells
 from coordinator.plan.schema import Plan
 from coordinator.samples.store import SampleStore
 from costmodel.settings import TrainSettings
-from gemmcast import modeldir
+from gemmcast import TunedTable, modeldir, tabledir
 from gemmcast.arrow import SCHEMA
 from gemmcast.cell import Cell
 from gemmcast.device import Device
+from gemmcast.tabledir import Shipped, version_of
 from registry.registry import Registry
 from tests.small_base import small_base
+from tests.small_tables import KEY, table
 
 MakePlan = Callable[..., Plan]
 POLL_S = 0.2
 MAX_POLLS = 4500
 CELLS = 12
+TABLES = [Shipped(data=table(1, 16).to_json().encode(), version="2")]
 
 
 def poll_until(fleet: Fleet, is_over: Callable[[list[Event]], bool]) -> list[Event]:
@@ -124,16 +127,20 @@ class FleetContract:
         rows = sum(len(event.table) for event in events if isinstance(event, Samples))
         assert rows == CELLS
 
-    def test_a_model_may_be_pushed_at_any_time(
+    def test_models_and_tables_may_be_pushed_at_any_time(
         self, fleet: Fleet, agent: Ready, cells: list[Cell]
     ) -> None:
         fleet.push(b"a model", "1")
+        fleet.push_tables(TABLES, version_of(TABLES))
         fleet.lease(agent.agent, 1, cells[:2])
         fleet.push(b"another", "2")
         events = poll_until(fleet, lambda events: bool(of_kind(events, Ended)))
         assert events[-1] == Ended(agent=agent.agent, lease=1)
         poll_until(fleet, lambda _: fleet.delivery.is_complete())
         assert fleet.delivery.state().text() == "Model 2 is on 1 of 1 nodes."
+        poll_until(fleet, lambda _: fleet.tables_delivery.is_complete())
+        sent = fleet.tables_delivery.state().text()
+        assert sent == f"Table set {version_of(TABLES)} is on 1 of 1 nodes."
 
 
 class TestFakeFleet(FleetContract):
@@ -179,6 +186,19 @@ class TestRayFleet(FleetContract):
         poll_until(fleet, lambda _: fleet.delivery.is_complete())
         current = modeldir.read_current(model_dir)
         assert (current.version, modeldir.read_model(model_dir, current)) == ("1", b"a model")
+
+    def test_tables_reach_the_readers_of_a_node(
+        self, fleet: DeadlyFleet, agent: Ready, model_dir: Path
+    ) -> None:
+        blocker = model_dir / tabledir.CURRENT
+        blocker.mkdir()
+        fleet.push_tables(TABLES, version_of(TABLES))
+        missing = fleet.tables_delivery.state
+        poll_until(fleet, lambda _: "Is a directory" in str(missing().missing))
+        blocker.rmdir()
+        poll_until(fleet, lambda _: fleet.tables_delivery.is_complete())
+        with TunedTable.following(model_dir, KEY) as follower:
+            assert (follower.table, follower.version) == (table(1, 16), "2")
 
     def test_a_cell_that_kills_its_agent_is_tried_by_nobody_but_the_scheduler(
         self, fleet: DeadlyFleet, agent: Ready, make_plan: MakePlan, tmp_path: Path

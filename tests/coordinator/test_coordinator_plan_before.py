@@ -34,6 +34,7 @@ NEWER = {
     "short-power.toml",
     "triton.toml",
     "triton-again.toml",
+    "triton-tuning.toml",
     "triton-kernel.toml",
 }
 """Plans written with schema 4."""

@@ -23,6 +23,7 @@ from coordinator.plan.schema import Plan
 from coordinator.samples.store import SampleStore
 from gemmcast.cell import Cell
 from gemmcast.device import Device
+from gemmcast.tabledir import Shipped, version_of
 
 MakePlan = Callable[..., Plan]
 MakeFleet = Callable[..., FakeFleet]
@@ -207,6 +208,40 @@ def test_a_version_that_is_promoted_during_a_run_is_pushed_without_a_training(
     assert agents.pushed == [(b"model 2", "2"), (b"model 3", "3"), (b"model 2", "2")]
     state = agents.delivery.state()
     assert (state.version, state.nodes, state.nodes_with_version) == ("2", 2, 2)
+
+
+class PromotedTables:
+    """Tables that are champions from a poll of a fleet on."""
+
+    def __init__(self, fleet: FakeFleet, at_poll: int, tables: Sequence[Shipped]) -> None:
+        self._fleet = fleet
+        self._at_poll = at_poll
+        self._tables: Sequence[Shipped] | None = tables
+
+    def newest(self) -> tuple[Sequence[Shipped], str] | None:
+        if self._tables is None or self._fleet.polls < self._at_poll:
+            return None
+        tables, self._tables = self._tables, None
+        return tables, version_of(tables)
+
+
+def test_tables_that_are_promoted_during_a_run_are_pushed_and_waited_for(
+    store: SampleStore, fleet: MakeFleet, make_plan: MakePlan
+) -> None:
+    agents = fleet(2)
+    shipped = [Shipped(data=b"a table", version="3")]
+    tables = PromotedTables(agents, 5, shipped)
+    scheduler = make_scheduler(make_plan({"sample": 200}), store, agents, tables=tables)
+    assert scheduler.run(stop=never)
+    assert agents.pushed_tables == [(shipped, version_of(shipped))]
+    assert agents.tables_delivery.state().nodes_with_version == 2
+    late = PromotedTables(agents, 0, [Shipped(data=b"another", version="4")])
+    scheduler = make_scheduler(make_plan({"sample": 200}), store, agents, tables=late)
+    agents.silent = {"node1/cpu"}
+    scheduler.deliver(20.0, stop=never)
+    state = agents.tables_delivery.state()
+    assert state.nodes_with_version == 1
+    assert "not taken by node1/cpu (no answer for 10 s)" in state.text()
 
 
 def test_at_the_end_every_agent_is_waited_for_and_who_does_not_answer_is_named(

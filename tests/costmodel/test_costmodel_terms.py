@@ -177,6 +177,49 @@ def test_values_by_hand(gpu: Device) -> None:
     assert {name: values[name] for name in expected} == pytest.approx(expected, rel=1e-6)
 
 
+def test_blocks_that_run_together_share_what_they_load(gpu: Device) -> None:
+    config = KernelConfig(
+        family="triton",
+        kernel="matmul",
+        tile_m=64,
+        tile_n=128,
+        tile_k=64,
+        stages=2,
+        swizzle=32,
+        block_threads=128,
+    )
+    values = _quantities(Gemm(m=4096, n=4096, k=1024, dtype="bf16"), config, gpu)
+    # 1.5 x 64 + 30 registers of 128 threads; 48 KiB would allow four, too
+    assert values["blocks_per_sm"] == 4
+    # 64 x 32 tiles, 132 x 4 of them at a time: 32 rows, 16.5 columns
+    assert values["waves"] == 4
+    shared_us = values["l2_a_us"] / 16.5 + values["l2_b_us"] / 32
+    assert values["wave_load_us"] == pytest.approx(shared_us)
+    deeper = replace(config, stages=5)
+    values = _quantities(Gemm(m=4096, n=4096, k=1024, dtype="bf16"), deeper, gpu)
+    # 120 KiB of 227
+    assert values["blocks_per_sm"] == 1
+
+
+def test_problems_of_a_batch_run_together_and_share_nothing(gpu: Device) -> None:
+    """As experts do: one row of tiles each, so that the swizzle cannot be wider."""
+    config = KernelConfig(
+        family="triton",
+        kernel="grouped",
+        tile_m=16,
+        tile_n=128,
+        tile_k=64,
+        stages=2,
+        swizzle=32,
+        block_threads=128,
+    )
+    values = _quantities(Gemm(m=8, n=1024, k=1024, batch=64, dtype="bf16"), config, gpu)
+    assert values["tiles"] == 64 * 8
+    assert values["waves"] == 1
+    shared_us = values["l2_a_us"] / 8 + values["l2_b_us"]
+    assert values["wave_load_us"] == pytest.approx(shared_us)
+
+
 @pytest.mark.parametrize(
     ("layout", "of_a", "of_b"),
     [("nn", 2, 8), ("tn", 4, 8), ("nt", 2, 2), ("tt", 4, 2)],

@@ -50,7 +50,8 @@ def test_a_list_is_picked_line_by_line_and_summed(run: Run, layers: Path) -> Non
 def test_a_list_in_json(run: Run, layers: Path) -> None:
     picked = json.loads(run("pick", "--gemms", layers, *WORDS, "--bold", "--json"))
     first, second = picked["gemms"]
-    assert (first["name"], first["weight"], first["gemm"]["n"]) == ("qkv", 32.0, 6144)
+    listed = first["listed"]
+    assert (listed["name"], listed["weight"], listed["gemm"]["n"]) == ("qkv", 32.0, 6144)
     assert first["config"]["family"] == first["default"]["config"]["family"] == "cutlass"
     assert first["gain"]["low"] <= first["gain"]["ratio"] <= first["gain"]["high"]
     assert "config" not in second and "no multiple of 8" in second["reason"]
@@ -63,12 +64,13 @@ def test_a_list_in_json(run: Run, layers: Path) -> None:
 def test_a_ranking_of_candidates_has_eight(run: Run, layers: Path) -> None:
     one = json.loads(run("rank", 16, 6144, 4096, *WORDS, "--json"))
     assert len(one["ranking"]) == 8 and one["gemm"]["m"] == 16
-    layers.write_text("m,n,k\n16,6144,4096\n32,6144,4096\n")
     many = json.loads(run("rank", "--gemms", layers, *WORDS, "--top", 2, "--json"))
-    assert [len(ranked["ranking"]) for ranked in many["gemms"]] == [2, 2]
+    assert [len(ranked["ranking"]) for ranked in many["gemms"]] == [2, 0]
+    assert many["gemms"][0]["listed"]["weight"] == 32
     assert many["device"] == "NVIDIA H100 80GB HBM3"
     text = run("rank", "--gemms", layers, *WORDS, "--top", 2)
-    assert text.count("lowest time first:") == 2
+    assert text.startswith("qkv: 16x6144x4096 bf16 nt on NVIDIA H100 80GB HBM3, lowest time first:")
+    assert "odd: 100x4099x77 bf16 nt on NVIDIA H100 80GB HBM3\n     no ranking: " in text
 
 
 def test_words_that_do_not_fit(run: Run, layers: Path) -> None:

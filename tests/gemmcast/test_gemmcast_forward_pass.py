@@ -177,6 +177,28 @@ def test_the_text_says_what_it_is_and_what_it_is_not(
     assert "8 x NVIDIA H200 *" in text
 
 
+def test_costs_that_are_too_high_are_said_to_be(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(CONFIGS["gpt-oss-120b"]))
+    words = ("llm", path, "--tokens", 1, "--device", "h200")
+    assert "Experts are stored in mxfp4 and counted as if in bf16" in printed(capsys, *words)
+    assert "mxfp4" in json.loads(printed(capsys, *words, "--json"))["note"]
+
+
+def test_a_device_from_a_file_without_a_power_limit(
+    capsys: pytest.CaptureFixture[str], config_path: Path, predictor: Predictor, tmp_path: Path
+) -> None:
+    device = replace(predictor.device(H100), name="unmetered", power_limit_w=None)
+    path = tmp_path / "device.json"
+    path.write_text(device.to_json())
+    text = printed(capsys, "llm", config_path, "--tokens", 16, "--tp", 16, "--device", path)
+    (line,) = [line for line in text.splitlines() if line.startswith("16 x unmetered")]
+    assert line.endswith("unknown")
+    assert "*" not in line
+
+
 def test_a_listed_model_can_be_read_back(
     capsys: pytest.CaptureFixture[str], config_path: Path, tmp_path: Path
 ) -> None:

@@ -338,6 +338,7 @@ def test_compressed_tensors(kind: str, dtype: str) -> None:
         ("phi-4", {"hidden_size": None}, {}, "hidden_size = None: is not in the configuration"),
         ("phi-4", {"hidden_size": "5120"}, {}, "hidden_size = '5120': must be a whole number"),
         ("phi-4", {"num_hidden_layers": 0}, {}, "num_hidden_layers = 0: must be a whole number"),
+        ("phi-4", {"num_hidden_layers": 10**9}, {}, "num_hidden_layers = 1000000000: must be at"),
         ("phi-4", {"num_attention_heads": 37}, {}, "can't be divided among"),
         ("phi-4", {}, {"tp": 3}, "tp = 3: num_attention_heads = 40 can't be divided by it"),
         ("phi-4", {}, {"tp": 4}, "tp = 4: num_key_value_heads = 10 can't be divided by it"),
@@ -391,7 +392,7 @@ def test_what_cannot_be_listed(
 
 def test_read_config(tmp_path: Path) -> None:
     path = tmp_path / "config.json"
-    path.write_text('{"model_type": "llama"}')
+    path.write_text('\ufeff{"model_type": "llama"}', encoding="utf-8")
     assert read_config(path) == read_config(tmp_path) == {"model_type": "llama"}
 
 

@@ -217,7 +217,7 @@ def test_a_list_of_kernels_and_of_named_configurations(shipped: Predictor) -> No
         shipped, [ListedGemm(gemm=half)], [DEFAULT, aligned], device="h100"
     ).choices
     assert named.choice is not None and named.choice.possible == 1
-    with pytest.raises(InputError, match="no GEMM has a choice; of the first: .*no multiple of 8"):
+    with pytest.raises(InputError, match="for any of them; for the first: .*no multiple of 8"):
         pick_list(shipped, [ListedGemm(gemm=half)], [aligned], device="h100")
     with pytest.raises(InputError, match="unknown kernel family"):
         pick_list(shipped, [scaled], device="h100", families=["mkl"])

@@ -10,6 +10,7 @@ Column names, families and kernels of earlier schemas are accepted. Does not kno
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from math import isfinite
@@ -91,6 +92,13 @@ def checked(values: Row) -> Row:
     config = KernelConfig(**config_values)
     complete = {**_with_uncertainty(row), **asdict(gemm), **asdict(config)}
     return _with_warm_window(complete, version)
+
+
+def check_constants(constants: Mapping[str, str]) -> None:
+    """Refuse a value for all rows (`--set`) of what is no column."""
+    for name in constants:
+        if name not in READABLE:
+            raise InputError("--set", name, "is no column of a sample", "use one of docs/schema.md")
 
 
 def with_current_names(values: Row) -> Row:

@@ -14,7 +14,13 @@ from math import sqrt
 from statistics import mean, median, stdev
 from typing import Final
 
-from coordinator.samples.formats.checked_rows import READABLE, ParsedRows, checked, utc
+from coordinator.samples.formats.checked_rows import (
+    READABLE,
+    ParsedRows,
+    check_constants,
+    checked,
+    utc,
+)
 from coordinator.samples.formats.source_file import SourceFile
 from coordinator.samples.formats.t4 import CONFIGURATION, PROGRAM, STATUSES
 from gemmcast.errors import InputError
@@ -49,9 +55,7 @@ def read_t4(source: SourceFile, constants: Mapping[str, str]) -> ParsedRows:
     Raises:
         InputError: not T4, of a newer schema, or a constant that is no column.
     """
-    for name in constants:
-        if name not in READABLE:
-            raise InputError("--set", name, "is no column of a sample", "use one of docs/schema.md")
+    check_constants(constants)
     file = _json(source)
     metadata = file.get("metadata")
     ours = False

@@ -1,13 +1,14 @@
 """A table in a file, Parquet or CSV, as rows of plain values; and which format a file has.
 
 A file's format shows in its first bytes and its columns. Rows are counted from 1, without the
-header. Does not know what columns mean, except the two that identify an AIConfigurator table.
+header. Does not know what columns mean, except those that identify another program's table.
 """
 
 from __future__ import annotations
 
 import csv
 import io
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -20,10 +21,16 @@ from coordinator.samples.formats.source_file import SourceFile
 from gemmcast.errors import InputError
 from gemmcast.rows import Row
 
-FORMATS: Final = ("aiconfigurator", "t4", "csv", "parquet")
+FORMATS: Final = ("aiconfigurator", "t4", "csv", "parquet", "tunableop", "cutlass-profiler")
 PARQUET_START: Final = b"PAR1"
+TUNABLEOP_START: Final = re.compile(
+    rb"(?:\xef\xbb\xbf)?\s*(?:Validator,[A-Z_]+,|[A-Za-z]*TunableOp_\w)"
+)
+"""A result of TunableOp has no header."""
 AICONFIGURATOR: Final = frozenset({"gemm_dtype", "latency"})
 """Columns that identify a table of AIConfigurator."""
+CUTLASS_PROFILER: Final = frozenset({"OperationKind", "Operation", "Runtime"})
+"""Columns that identify a table of CUTLASS' profiler."""
 SEPARATORS: Final = {";": "semicolons", "\t": "tabs", "|": "bars"}
 """What separates cells in files that are not separated by commas -> its name."""
 WHOLE_PARQUET: Final = "name a Parquet file that is whole"
@@ -48,12 +55,16 @@ def guess_format(source: SourceFile) -> str:
     """
     if source.suffix == ".json" or source.data[:64].lstrip().startswith(b"{"):
         return "t4"
+    if TUNABLEOP_START.match(source.data):
+        return "tunableop"
     if source.data.startswith(PARQUET_START):
         kind = "parquet"
         columns = _parquet_columns(source)
     else:
         kind = "csv"
         columns, _ = _csv_lines(source)
+    if CUTLASS_PROFILER.issubset(columns):
+        return "cutlass-profiler"
     return "aiconfigurator" if AICONFIGURATOR.issubset(columns) else kind
 
 

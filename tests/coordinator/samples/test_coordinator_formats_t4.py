@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,15 @@ import pytest
 from coordinator.samples.formats.t4 import INVALIDITY, STATUSES, write_t4
 from coordinator.samples.importer import read_table
 from gemmcast.arrow import read_samples, to_table
+from gemmcast.config import KernelConfig
 from gemmcast.errors import InputError
-from gemmcast.rows import Row
+from gemmcast.exports.export import ExportOptions
+from gemmcast.exports.formats import export_table
+from gemmcast.gemm import Gemm
+from gemmcast.rows import Row, config_of, gemm_of
 from gemmcast.sample import STATUSES as ALL_STATUSES
+from gemmcast.tuned_entry import Cost
+from gemmcast.tuned_table import TableKey, TunedEntry, TunedTable
 
 DATASETS = Path(__file__).parents[3] / "datasets"
 READINGS = ("runtime_us", "sustained_runtime_us", "power_w", "energy_mj")
@@ -235,3 +242,28 @@ def test_a_file_of_a_newer_schema_is_refused(write: Write, kernel_tuner: MakeRow
 def test_results_that_are_no_objects_are_refused(write: Write) -> None:
     with pytest.raises(InputError, match="^result = 7: results.json, result 1: must be a JSON obj"):
         read_table(write({"results": [7]}, "results.json"))
+
+
+def test_an_exported_tuned_table_is_read(tmp_path: Path) -> None:
+    gemm = Gemm(m=64, n=4096, k=7168, dtype="fp8_e4m3", layout="nt")
+    knobs = {"tile_n": 128, "tile_k": 128, "swizzle": 32, "block_threads": 128, "stages": 2}
+    default = KernelConfig(family="triton", kernel="scaled_block", tile_m=64, **knobs)
+    winner = replace(default, tile_m=16)
+    entry = TunedEntry(
+        gemm=gemm,
+        default=default,
+        winner=winner,
+        default_measured=Cost(runtime_us=60.0),
+        winner_measured=Cost(runtime_us=40.0, power_w=500.0),
+        verified=True,
+    )
+    table = TunedTable(TableKey(device="NVIDIA H200", library="cublas 13.1.0"), [entry])
+    options = ExportOptions(timestamp="2026-11-29T00:00:00+00:00")
+    ((name, text),) = export_table(table, "t4", options).files.items()
+    (tmp_path / name).write_text(text)
+    first, second = read_table(tmp_path / name).table.to_pylist()
+    assert [config_of(first), config_of(second)] == [default, winner]
+    assert gemm_of(first) == gemm_of(second) == gemm
+    assert (first["runtime_us"], second["runtime_us"], second["power_w"]) == (60.0, 40.0, 500.0)
+    assert (first["device"], first["library"]) == ("NVIDIA H200", "cublas 13.1.0")
+    assert first["measured_at"] == "2026-11-29T00:00:00.000+00:00"

@@ -268,8 +268,11 @@ def test_bad_input_ends_with_one_line_and_changes_nothing(
     for arguments, message in (
         ([bad], "m = '0': bad.csv, row 1"),
         ([good, "--format", "xml"], "--format = 'xml'"),
-        ([good, "--format", "kernel-tuner-t4"], "use one of aiconfigurator, t4, csv, parquet"),
-        ([good, "--set", "m=3"], "--set = 'm': is for T4 results; this is aiconfigurator"),
+        ([good, "--format", "kernel-tuner-t4"], "use one of aiconfigurator, t4, csv, parquet, "),
+        (
+            [good, "--set", "m=3"],
+            "--set = 'm': is for t4, tunableop, cutlass-profiler; this is aiconfigurator",
+        ),
         ([good, "--set", "m"], "--set = 'm': must be COLUMN=VALUE"),
         ([good, "--device", empty], "not a device description"),
         ([good, "--device", misspelt], "no device has a key 'peak_tflop'"),

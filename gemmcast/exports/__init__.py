@@ -1,0 +1,1 @@
+"""Tuned tables as the files that runtimes read, one module a format; `formats.py` lists them."""
