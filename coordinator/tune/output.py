@@ -7,17 +7,19 @@ Each type of device has a table of its own: `OUT/DEVICE-OBJECTIVE.json`, and bes
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
-from coordinator.tune.outcome import outcome_of
+from coordinator.tune.outcome import Outcome, outcome_of
 from coordinator.tune.readings import Readings
 from coordinator.tune.result import TuneResult, TypeResult, note
 from coordinator.tune.search import Search
 from gemmcast.device import Device
 from gemmcast.errors import WorkspaceError
+from gemmcast.gemm import Gemm
 from gemmcast.modeldir import write_atomically
 from gemmcast.table_key import TableKey
+from gemmcast.tuned_entry import TunedEntry
 from gemmcast.tuned_table import TunedTable
 
 BUILT = ("cutlass", "triton")
@@ -42,13 +44,12 @@ def write_results(
         outcomes = [outcome_of(races[place]) for place in sorted(races)]
         result = TypeResult(
             table=TunedTable(
-                _key(device, search.settings.objective.text, readings),
-                [outcome.entry for outcome in outcomes],
+                _key(device, search.settings.objective.text, readings), _entries(outcomes)
             ),
             outcomes=outcomes,
             refused=[one for one in search.problems[name] if one.default is None],
             path=out / f"{_file_name(device, search.settings.objective.text)}.json",
-            spent_s=search.spent_s(name),
+            spent_s=0.0 if search.settings.is_replay else search.spent_s(name),
         )
         _write(result)
         types.append(result)
@@ -58,6 +59,15 @@ def write_results(
         measurements=len(readings),
         saved_measurements=search.saved,
     )
+
+
+def _entries(outcomes: Iterable[Outcome]) -> Collection[TunedEntry]:
+    """One for each problem: a line that names its kernel may be that of --families, too."""
+    entries: dict[tuple[Gemm, str], TunedEntry] = {}
+    for outcome in outcomes:
+        entry = outcome.entry
+        entries.setdefault((entry.gemm, entry.operation), entry)
+    return entries.values()
 
 
 def _write(result: TypeResult) -> None:

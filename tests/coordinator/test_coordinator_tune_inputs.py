@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from benchmarks import tune_here
 from coordinator.tune.command import entry_line, listed_gemms, numbers
 from coordinator.tune.devices import parse_devices
 from coordinator.tune.families import parse_families, runnable
@@ -262,6 +264,36 @@ def test_a_recording_without_the_default_has_no_rival(tables: str, hopper: Devic
     assert recording.recorded(listed, [*configs, other]) == configs
 
 
+def test_without_ray_it_goes_on_from_its_file(
+    tmp_path: Path, tables: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    list_ = tmp_path / "list.csv"
+    list_.write_text("m,n,k\n64,64,64\n")
+    words = [
+        "--gemms",
+        str(list_),
+        "--families",
+        "tiled",
+        "--devices",
+        tables.split(",", maxsplit=1)[0],
+    ]
+    for measured in (6, 0):
+        assert tune_here.main([*words, "--out", str(tmp_path / "out"), "--json"]) == 0
+        values = json.loads(capsys.readouterr().out)
+        assert values["measured"] == measured
+    (entry,) = TunedTable.read(values["table"]).entries
+    assert entry.winner.tile_m == 32
+
+
+def test_a_problem_that_is_listed_twice_has_one_entry(tmp_path: Path, hopper: Device) -> None:
+    plain = replace(SCALED, kernel="")
+    request = request_of([SCALED, plain], families=["triton:scaled_block"])
+    tuning = Tuning(request, tmp_path, {hopper.name: hopper}, list)
+    tuning.search.stop("stopped")
+    (of_type,) = tuning.write(tmp_path, is_complete=False).types
+    assert (len(of_type.outcomes), len(of_type.table)) == (2, 1)
+
+
 @pytest.mark.cluster
 def test_two_recorded_types_are_tuned_at_once(
     tmp_path: Path, tables: str, coordinator: Callable[..., Any]
@@ -287,7 +319,7 @@ def test_two_recorded_types_are_tuned_at_once(
     ("make", "says"),
     [
         (lambda: Objective.parse("speed"), "objective = 'speed': unknown objective"),
-        (lambda: Objective.parse("time-under-watts=much"), "unknown objective"),
+        (lambda: Objective.parse("time-under-watts=much"), "time-under-watts=much"),
         (lambda: parse_families("mkl"), "--families = 'mkl': unknown kernel family"),
         (lambda: parse_families(","), "names no family"),
         (lambda: parse_budget("10"), "--budget = '10': is no time; give a time"),
