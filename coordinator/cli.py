@@ -45,7 +45,7 @@ from coordinator.options import (
     WorkspacePath,
 )
 from coordinator.tune.command import tune
-from gemmcast.program import INTERRUPTED, leave, run_click
+from gemmcast.program import run_click
 
 app = typer.Typer(
     add_completion=False,
@@ -88,7 +88,7 @@ def run(
 
     from coordinator import terminal
     from coordinator.fleet.session import Places, RunSession
-    from coordinator.fleet.signals import end_descendants
+    from coordinator.fleet.signals import leave_interrupted
     from coordinator.plan.schema import read_plan
     from coordinator.progress import RunDisplay
     from coordinator.workspace import Workspace
@@ -113,8 +113,7 @@ def run(
 
     terminal.result(asdict(summary), as_json=json, text=text)
     if not summary.complete:
-        end_descendants()
-        leave(INTERRUPTED)
+        leave_interrupted()
 
 
 @app.command()

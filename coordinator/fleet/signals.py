@@ -15,8 +15,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
+from typing import NoReturn
 
-from gemmcast.program import SIGNALS, interrupt_at_once
+from gemmcast.program import INTERRUPTED, SIGNALS, interrupt_at_once, leave
 
 
 class Stop:
@@ -55,6 +56,12 @@ def stopping() -> Iterator[Stop]:
     finally:
         for number, action in before.items():
             signal.signal(number, action)
+
+
+def leave_interrupted() -> NoReturn:
+    """End this process and those that it has started; everything must be committed."""
+    end_descendants()
+    leave(INTERRUPTED)
 
 
 def end_descendants() -> None:
