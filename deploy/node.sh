@@ -62,14 +62,17 @@ started() {
 start() {
     check
     [[ -n $address ]] || refuse "the node's address is not known: set NODE_IP, such as NODE_IP=10.0.0.5"
+    install -d -m 700 "$logs"
+    # Two nodes that start at once on one host, as in a trial, would take the same socket of Ray.
+    exec 9>"$logs/lock"
+    flock 9
     local running
     running=$(started)
     [[ -z $running ]] || refuse "Ray runs here already (process $running): deploy/node.sh ray stop"
-    install -d -m 700 "$logs"
     local log=$logs/ray-$address.log
     # Emptied before it is read: the last start wrote "started" into it too.
     : >"$log"
-    setsid "$ray" start --block --node-ip-address="$address" "$@" </dev/null >"$log" 2>&1 &
+    setsid "$ray" start --block --node-ip-address="$address" "$@" </dev/null >"$log" 2>&1 9>&- &
     local process=$!
     for ((i = 0; i < start_limit_s * 5; i++)); do
         if grep -q "Ray runtime started" "$log"; then
@@ -81,7 +84,7 @@ start() {
     done
     tail -n 20 "$log" >&2
     pkill -KILL -s "$process" || true
-    echo "error: Ray did not start at $address within $start_limit_s s; its log is $log" >&2
+    echo "error: Ray did not start at $address; its log is $log" >&2
     exit 1
 }
 
