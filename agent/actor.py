@@ -1,8 +1,9 @@
 """The agent: a Ray actor that owns one device through its measuring child.
 
-The actor never touches CUDA. One thread streams measurements; another stores models and tuned
-tables meanwhile. Actors are owned by the coordinator and end with it; the node's model directory
-outlives both. Does not know plans, nor what a row means.
+The actor never touches CUDA. One thread streams measurements; meanwhile another one stores models
+and tuned tables, and a third one says that the process lives. Actors are owned by the coordinator
+and end with it; the node's model directory outlives both. Does not know plans, nor what a row
+means.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ BATCH_ROWS = 500
     num_cpus=0,
     max_restarts=-1,
     max_task_retries=0,
-    concurrency_groups={"measure": 1, "control": 1},
+    concurrency_groups={"measure": 1, "control": 1, "pulse": 1},
 )
 class Agent:
     """One device of one node."""
@@ -43,8 +44,12 @@ class Agent:
 
     @ray.method(concurrency_group="measure")
     def hello(self) -> Hello:
-        """Start the measuring child and describe its device."""
-        return Hello(device=self._running().device, host=socket.gethostname())
+        """Start the measuring child, if none is running, and describe its device."""
+        return Hello(device=self._running().be_ready(), host=socket.gethostname())
+
+    @ray.method(concurrency_group="pulse")
+    def pulse(self) -> None:
+        """Answer, whatever the child does."""
 
     @ray.method(concurrency_group="measure", num_returns="streaming")
     def measure(self, cells: list[Cell]) -> Iterator[pa.Table]:

@@ -1,5 +1,8 @@
 """Start and stop the measuring child (agent/child.py), and keep what it printed.
 
+A child that hangs in the kernel can't be killed. It is left alone, and no other one is started
+until it has ended: two of them would disturb each other, and the second would hang too.
+
 The child is started as `PROGRAM FD PARENT AGENT MODEL_DIR`: the file descriptor of its end of the
 pipe and the id of this process are what it reads; agent and model directory are there so that `ps`
 shows whose child it is. Its AgentSpec is the first message on the pipe.
@@ -8,6 +11,7 @@ Knows nothing of cells.
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 import sys
@@ -24,9 +28,13 @@ from agent.spec import AgentSpec
 from gemmcast.device import Device
 from gemmcast.errors import GemmcastError
 
+log = logging.getLogger(__name__)
+
 PROGRAM = (sys.executable, "-m", "agent.child")
 START_TIMEOUT_S = 300.0
 """Imports, compiled kernels and measured peaks may take this long."""
+KILL_LIMIT_S = 5.0
+"""A child that a kill has not ended after this time hangs in the kernel."""
 TICK_S = 0.5
 """Time between two looks at the clock while a child starts."""
 OUTPUT_KEPT_BYTES = 400
@@ -50,6 +58,7 @@ class ChildProcess:
         self._program = program
         self._process: subprocess.Popen[bytes] | None = None
         self._pipe: Connection | None = None
+        self._stuck: subprocess.Popen[bytes] | None = None
         # Open as long as this object lives, for every child in turn
         self._output = tempfile.TemporaryFile()  # noqa: SIM115
         weakref.finalize(self, self._output.close)
@@ -64,12 +73,18 @@ class ChildProcess:
         """Our end of the pipe to the running child."""
         return self._pipe
 
+    @property
+    def is_stuck(self) -> bool:
+        """Whether the last child can't be killed."""
+        return self._stuck is not None and self._stuck.poll() is None
+
     def start(self) -> Device:
         """Start a child and wait until it can measure.
 
         Raises:
-            ChildDied: it ended, or was not ready in time.
+            ChildDied: it ended, or was not ready in time; or the last one can't be killed.
         """
+        self._refuse_a_second()
         ours, theirs = Pipe()
         self._output.seek(0)
         self._output.truncate()
@@ -94,19 +109,40 @@ class ChildProcess:
             ) from None
 
     def stop(self, grace_s: float = 0.0) -> int | None:
-        """End the child, by force after `grace_s`; returns its exit status."""
+        """End the child, by force after `grace_s`; returns its exit status.
+
+        None: there was no child, or it can't be killed.
+        """
         if self._process is None:
             return None
         try:
-            status = self._process.wait(grace_s)
+            status: int | None = self._process.wait(grace_s)
         except subprocess.TimeoutExpired:
-            self._process.kill()
-            status = self._process.wait()
+            status = self._kill(self._process)
         if self._pipe:
             self._pipe.close()
         self._process = None
         self._pipe = None
         return status
+
+    def _kill(self, process: subprocess.Popen[bytes]) -> int | None:
+        process.kill()
+        try:
+            return process.wait(KILL_LIMIT_S)
+        except subprocess.TimeoutExpired:
+            self._stuck = process
+            text = "the measuring process %d of %s can't be killed: it hangs in the kernel"
+            log.error(text, process.pid, self._spec.agent)
+            return None
+
+    def _refuse_a_second(self) -> None:
+        if self._stuck is None or not self.is_stuck:
+            return
+        pid, agent = self._stuck.pid, self._spec.agent
+        state = "hangs in the kernel and can't be killed"
+        raise ChildDied(
+            f"the measuring process {pid} of {agent} {state}; {agent} waits for its end"
+        )
 
     def last_output(self) -> str:
         """The end of what the child printed."""

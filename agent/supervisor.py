@@ -21,6 +21,7 @@ from agent.child_process import PROGRAM, ChildDied, ChildProcess
 from agent.messages import Fault, Message, Outcome, Ready, Request, Restart, Started
 from agent.spec import AgentSpec
 from gemmcast.cell import Cell
+from gemmcast.device import Device
 from gemmcast.rows import Row, failed
 
 log = logging.getLogger(__name__)
@@ -63,6 +64,11 @@ class Lease:
                     cells.remove(cell)
                     break
 
+    def oldest(self) -> Cell:
+        """The cell that began first of those under way."""
+        candidates = self.under_way or self.suspects or self.todo
+        return candidates[0]
+
     def culprit(self) -> Cell | None:
         """The one cell that can have ended the child; None where several become suspects."""
         if len(self.under_way) > 1:
@@ -70,8 +76,7 @@ class Lease:
             count = len(self.suspects)
             log.warning("the measuring process ended under %d cells; each is tried alone", count)
             return None
-        candidates = self.under_way or self.suspects or self.todo
-        return candidates[0]
+        return self.oldest()
 
 
 class ChildSupervisor:
@@ -107,13 +112,22 @@ class ChildSupervisor:
         """Kill the child."""
         self._child.stop()
 
+    def be_ready(self) -> Device:
+        """Start the child if none is running.
+
+        Raises:
+            ChildDied: it cannot start.
+        """
+        if self._child.pipe is None:
+            self.device = self._child.start()
+        return self.device
+
     def measure(self, cells: Sequence[Cell]) -> Iterator[Row | None]:
         """Yield the row of each cell as it is done, and None now and then during a long one."""
         lease = Lease(cells)
         try:
             while lease.todo:
-                if self._child.pipe is None:
-                    self.device = self._child.start()
+                self.be_ready()
                 try:
                     yield from self._request(lease)
                 except (EOFError, OSError):
@@ -172,9 +186,13 @@ class ChildSupervisor:
                     raise AssertionError("a child says only once that it is ready")
 
     def _end_child(self, lease: Lease, status: str, reason: str) -> Iterator[Row]:
-        """Kill the child; yield a row where one cell alone can be the cause."""
+        """Kill the child; yield a row where one cell alone can be the cause.
+
+        A child that can't be killed is under the cell that began first. No other agent should try
+        that one.
+        """
         self.stop()
-        culprit = lease.culprit()
+        culprit = lease.oldest() if self._child.is_stuck else lease.culprit()
         if culprit is None:
             return
         lease.remove(culprit.cell_id)

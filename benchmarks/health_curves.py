@@ -187,7 +187,7 @@ def shared_checks(table: pa.Table) -> Iterator[Shared]:
     """Checks of boards that share cells: as many of each kind as a check has, where there are."""
     rng = np.random.default_rng(SEED)
     cells, boards = codes([table[name] for name in (*CELL, "device")]), column(table["device_uuid"])
-    kinds = kinds_of(table)
+    kinds = _kinds_by_type(table)
     on_two = _cells_on_two(cells, boards)
     places = {board: np.flatnonzero((boards == board) & on_two) for board in set(boards.tolist())}
     judged = [board for board, rows in sorted(places.items()) if _has_enough(kinds[rows])]
@@ -226,6 +226,16 @@ def _cells_on_two(
     for cell, _ in pairs:
         counts[cell] += 1
     return counts[cells] > 1
+
+
+def _kinds_by_type(table: pa.Table) -> npt.NDArray[np.object_]:
+    """[n_rows] what bounds each row on its own type of device."""
+    devices = column(table["device"])
+    kinds = np.empty(len(table), dtype=object)
+    for device in set(devices.tolist()):
+        rows = np.flatnonzero(devices == device)
+        kinds[rows] = kinds_of(table.take(pa.array(rows)))
+    return kinds
 
 
 def _has_enough(kinds: npt.NDArray[np.object_]) -> bool:

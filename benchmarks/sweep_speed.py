@@ -155,7 +155,8 @@ def _in_a_process(gpus: int, out: Path | None, node: Path) -> Figures:
 
 
 def _run(uuids: list[str], out: Path | None, node: Path) -> Figures:
-    from coordinator.fleet.cluster import EMBEDDED, RayFleet, connect
+    from coordinator.fleet.cluster import RayFleet
+    from coordinator.fleet.connection import EMBEDDED, connect
     from coordinator.samples.store import SampleStore
 
     runtime_plan = _plan(LIBRARY_SWEEPS)

@@ -45,7 +45,7 @@ from coordinator.options import (
     WorkspacePath,
 )
 from coordinator.tune.command import tune
-from gemmcast.program import INTERRUPTED, leave, run_click
+from gemmcast.program import run_click
 
 app = typer.Typer(
     add_completion=False,
@@ -88,6 +88,7 @@ def run(
 
     from coordinator import terminal
     from coordinator.fleet.session import Places, RunSession
+    from coordinator.fleet.signals import leave_interrupted
     from coordinator.plan.schema import read_plan
     from coordinator.progress import RunDisplay
     from coordinator.workspace import Workspace
@@ -112,7 +113,7 @@ def run(
 
     terminal.result(asdict(summary), as_json=json, text=text)
     if not summary.complete:
-        leave(INTERRUPTED)
+        leave_interrupted()
 
 
 @app.command()
@@ -263,6 +264,7 @@ def status(
         "versions": len(versions.list()) if champion else 0,
         "nodes": nodes,
         "waiting": record.waiting if place.is_held() else {},
+        "faults": record.faults if place.is_held() else {},
         "contended_due": record.contended_due,
         "second_due": record.second_due,
         "sick": {board.board: board.text for board in sick},

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from coordinator.fleet.signals import leave_interrupted
 from coordinator.options import (
     WORKSPACE,
     Address,
@@ -22,7 +23,7 @@ from coordinator.options import (
     WorkspacePath,
 )
 from gemmcast.errors import InputError
-from gemmcast.program import FAILED, INTERRUPTED, leave
+from gemmcast.program import FAILED
 
 if TYPE_CHECKING:
     from coordinator.health_check import HealthCheck
@@ -57,7 +58,7 @@ def health(
     else:
         measured = check_boards(place, seconds, RunDisplay(), address, dataset)
         if isinstance(measured, Interrupted):
-            leave(INTERRUPTED)
+            leave_interrupted()
         check = measured
     values = _values(check)
 

@@ -135,6 +135,8 @@ class RunDisplay:
             words.append(f"budget {run.budget}")
         if run.waiting:
             words.append(waiting_text(run.waiting))
+        if run.faults:
+            words.append(faults_text(run.faults))
         failures = failures_text(run.statuses)
         if failures:
             words.append(failures)
@@ -151,7 +153,8 @@ class RunDisplay:
         def show(run: RunProgress) -> None:
             """Print a line, if one is due."""
             a_second = rate.of(run.committed_now)
-            stage = f"{bool(run.agents)} {run.training} {list(run.waiting)} {self.model_line}"
+            named = [*run.waiting, *run.faults]
+            stage = f"{bool(run.agents)} {run.training} {named} {self.model_line}"
             if not pace.is_due(stage, run.done, run.cells):
                 return
             details = self.details(run, a_second)
@@ -161,6 +164,14 @@ class RunDisplay:
             log_line(f"{label}: {details}")
 
         return show
+
+
+def faults_text(faults: Mapping[str, str]) -> str:
+    """Of the agents that get no cells the first, and how many others."""
+    agent, reason = next(iter(faults.items()))
+    others = len(faults) - 1
+    beside = f" and {others} more" if others else ""
+    return f"{agent}{beside} gets no cells: {reason}"
 
 
 def waiting_text(waiting: Mapping[str, str]) -> str:

@@ -36,7 +36,7 @@ def sizes_of(plan: Plan, device: str | None, address: str | None) -> list[PlanSi
 
 def _of_cluster(plan: Plan, address: str) -> list[PlanSize]:
     # Ray takes a second to import.
-    from coordinator.fleet.cluster import cluster_devices, connect
+    from coordinator.fleet.connection import cluster_devices, connect
 
     connect(address)
     counted = cluster_devices(plan.devices)

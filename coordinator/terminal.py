@@ -115,6 +115,8 @@ def show_status(values: Mapping[str, Any]) -> None:
     }
     for agent, reason in values["waiting"].items():
         shown[f"{agent} waits"] = reason
+    for agent, reason in values.get("faults", {}).items():
+        shown[f"{agent} gets no cells"] = reason
     if values["contended_due"]:
         shown["still due"] = f"{values['contended_due']} (contended): run the same plan again"
     if values["second_due"]:

@@ -90,9 +90,12 @@ def _lines(gemm: Gemm, key: TableKey, looked: Looked) -> Iterator[str]:
     entry = looked.entry
     if looked.source == "nearest":
         yield f"     no entry for this GEMM: that of {entry.gemm}, the nearest of its layer"
-    kind = "measured" if entry.verified else "predicted"
-    interval = f"{entry.gain_low:.3f} to {entry.gain_high:.3f}"
-    yield f"     {entry.gain:.3f} times as good as {entry.default}, {kind} ({interval})"
+    if entry.keeps_default:
+        yield "     the default: nothing is surely better"
+    else:
+        kind = "measured" if entry.verified else "predicted"
+        interval = f"{entry.gain_low:.3f} to {entry.gain_high:.3f}"
+        yield f"     {entry.gain:.3f} times as good as {entry.default}, {kind} ({interval})"
     yield f"     {entry.measured} of {entry.possible} configurations measured"
     if entry.reason:
         yield f"     {entry.reason}"

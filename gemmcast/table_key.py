@@ -96,7 +96,7 @@ class TableKey:
             power_limit_w=device.power_limit_w,
             driver=device.driver,
             cuda=device.cuda,
-            library=device.library,
+            library=_blas_of(device),
             kernel_set=kernel_set,
             triton=triton,
         )
@@ -142,6 +142,15 @@ class TableKey:
             if mine != theirs:
                 rule = f"the other table has {theirs!r}: only tables of one key are merged"
                 raise InputError(name, mine, rule, "keep the two tables apart")
+
+
+def _blas_of(device: Device) -> str | None:
+    """The BLAS of a device. A description made of recorded rows has the library of most of them:
+    cuBLASLt, which is a part of cuBLAS, or none that is a BLAS."""
+    if device.library is None or device.kind == "cpu":
+        return device.library
+    name, _, version = device.library.partition(" ")
+    return f"cublas {version}" if name in ("cublas", "cublaslt") else None
 
 
 def _first_difference(one: TableKey, other: TableKey, names: Sequence[str]) -> str | None:

@@ -32,6 +32,7 @@ from registry.cli_shared import (
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from gemmcast.tuned_entry import TunedEntry
     from gemmcast.tuned_table import TunedTable
     from registry.lineage import Version
     from registry.tables import TableLineage, TableRegistry
@@ -254,11 +255,17 @@ def _lines(table: TunedTable) -> Iterator[str]:
     key = {name: value for name, value in asdict(table.key).items() if value is not None}
     yield from (f"{name:14} {value}" for name, value in key.items())
     for entry in table.entries:
-        kind = "measured" if entry.verified else "predicted"
         counts = f"{entry.measured} of {entry.possible} measured"
-        interval = f"{entry.gain_low:.3f} to {entry.gain_high:.3f}"
-        yield f"{entry.gemm}: gain {entry.gain:.3f} {kind} ({interval}), {counts}"
+        yield f"{entry.gemm}: {_gain(entry)}, {counts}"
         yield f"    {entry.winner}"
+
+
+def _gain(entry: TunedEntry) -> str:
+    if entry.keeps_default:
+        return "the default"
+    kind = "measured" if entry.verified else "predicted"
+    interval = f"{entry.gain_low:.3f} to {entry.gain_high:.3f}"
+    return f"gain {entry.gain:.3f} {kind} ({interval})"
 
 
 def _answer_champion(

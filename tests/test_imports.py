@@ -56,6 +56,7 @@ HEAVY = {
     "ray": {
         "agent/actor.py",
         "coordinator/fleet/cluster.py",
+        "coordinator/fleet/connection.py",
         "coordinator/fleet/session.py",
         "coordinator/fleet/trainer.py",
     },
@@ -117,12 +118,16 @@ FROM_AGENT = {
     # what says that an agent lives but can't start its child
     ("coordinator/fleet/cluster.py", "agent.child_process.ChildDied"),
     ("coordinator/fleet/cluster.py", "agent.spec.Hello"),
+    # time that passes while this process runs
+    ("coordinator/fleet/leases.py", "agent.awake.AwakeTime"),
+    ("coordinator/fleet/member.py", "agent.awake.AwakeTime"),
+    ("coordinator/fleet/node_watch.py", "agent.awake.AwakeTime"),
     # a kernel of the project is named by its content
     ("coordinator/plan/configurations.py", "agent.kernels.custom.read_custom"),
     ("coordinator/plan/configurations.py", "agent.kernels.triton.read_triton"),
     # the device of this machine, before anything is measured
     ("coordinator/sizes.py", "agent.devices.local.local_device"),
-    ("coordinator/fleet/cluster.py", "agent.devices.local.local_device"),
+    ("coordinator/fleet/connection.py", "agent.devices.local.local_device"),
     ("coordinator/fleet/session.py", "agent.devices.local.local_device"),
 }
 MAX_LINES = 400

@@ -24,7 +24,7 @@ from registry.tables import TableRegistry
 log = logging.getLogger(__name__)
 
 LOOK_S = 2.0
-"""Time between two looks; one takes the processor for some 5 ms."""
+"""Time between two looks; one takes the processor for some 5 ms, at the tables 9 ms."""
 T = TypeVar("T")
 
 

@@ -2,8 +2,9 @@
 
 A lease is one streaming call that Ray never retries: with retries, the stream of a killed actor
 would silently start again at item 0. An unread result stops the agent after BACKPRESSURE batches,
-so what is in flight is bounded. Agents are owned by this process and end with it; nodes that join
-later get agents at the next look. What an event means is the scheduler's business.
+so what is in flight is bounded. Agents are owned by this process and end with it. Nodes that join
+get agents at the next look; those of a node that leaves are given up. What an event means is the
+scheduler's business.
 """
 
 from __future__ import annotations
@@ -11,45 +12,35 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from time import monotonic, sleep
-from typing import Any, TypedDict
+from typing import Any
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from agent.actor import Agent
 from agent.child_process import ChildDied
-from agent.devices.local import local_device
 from agent.spec import AgentSpec, Hello
+from coordinator.fleet.connection import first_line
 from coordinator.fleet.delivery import Delivery
-from coordinator.fleet.interface import NO_LEASE, Ended, Event, Ready, Samples
-from coordinator.fleet.shipping import too_large, working_directory
-from coordinator.plan.schema import Devices, Plan, Recorded
-from coordinator.workspace import inside_job
+from coordinator.fleet.interface import NO_LEASE, Ended, Event, Left, Ready, Samples
+from coordinator.fleet.member import Member
+from coordinator.fleet.node_watch import NodeWatch
+from coordinator.fleet.placement import Node, Placement, placements
+from coordinator.plan.schema import Plan
 from gemmcast.cell import Cell
-from gemmcast.device import Device
 from gemmcast.errors import GemmcastError
 from gemmcast.tabledir import Shipped
 
 log = logging.getLogger(__name__)
 
-EMBEDDED = "local"
-"""Ray's address of a cluster that starts and ends with this process."""
 BACKPRESSURE = 8
-LOOK_FOR_NODES_S = 5.0
-MAX_STARTS = 3
-"""Tries to start an agent, before the run continues without it."""
-RESTART_S = 60.0
-"""An actor that Ray restarts gets no lease for at most this time."""
-RAY_THREAD = ThreadPoolExecutor(max_workers=1, thread_name_prefix="ray")
-"""Starts Ray. In the main thread Ray would replace our SIGTERM handler by one whose SystemExit is
-lost where the signal interrupts a finalizer. The thread stays: the processes of a cluster end with
-the thread that started them (PR_SET_PDEATHSIG)."""
-
+RECONNECT_VARIABLE = "RAY_gcs_rpc_server_reconnect_timeout_s"
+"""Ray ends a process, with a stack trace, that has not reached the head for this time."""
+RECONNECT_S = 60
+BEFORE_RAY_S = 15
+"""A run ends so much earlier, with one line."""
 Handle = Any
 """Of an Agent: Ray adds `remote` and `options` to its methods, which no stub describes."""
 Reference = ray.ObjectRef[Any]
@@ -58,38 +49,8 @@ Stream = Any
 """A ray.ObjectRefGenerator, whose module has no stubs."""
 
 
-class Node(TypedDict):
-    """What ray.nodes() says of a node, as far as it is used here."""
-
-    NodeID: str
-    NodeManagerHostname: str
-    Alive: bool
-    Resources: dict[str, float]
-
-
-@dataclass(slots=True)
-class _Member:
-    actor: Handle
-    node_id: str
-    hello: Reference | None
-    """The pending answer to `hello`; None once it has come."""
-    ready: Ready | None = None
-    died_s: float = -RESTART_S
-    """When the actor was seen dead; Ray restarts it."""
-    failed_starts: int = 0
-    streams: dict[int, Stream] = field(default_factory=dict)
-    """Lease -> its batches."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Placement:
-    """An agent to start on a node."""
-
-    agent: str
-    kind: str
-    gpus: int
-    recorded: Recorded | None = None
-    """What it answers from, if it replays."""
+class ClusterLostError(GemmcastError):
+    """The head of the cluster is gone."""
 
 
 class RayFleet:
@@ -98,7 +59,7 @@ class RayFleet:
     def __init__(self, plan: Plan, model_dir: Path) -> None:
         self._plan = plan
         self._model_dir = model_dir
-        self._members: dict[str, _Member] = {}
+        self._members: dict[str, Member] = {}
         self.delivery = Delivery()
         self.tables_delivery = Delivery(what="table set")
         self._deliveries = {"take_model": self.delivery, "take_tables": self.tables_delivery}
@@ -107,41 +68,43 @@ class RayFleet:
         """Method -> what is taken, and its version."""
         self._pushes: dict[Reference, tuple[str, str]] = {}
         """Calls that are not answered -> method and agent."""
-        self._looked_s = -LOOK_FOR_NODES_S
+        self.is_lost = False
+        """Whether the head of the cluster is gone."""
         self._here = ray.get_runtime_context().get_node_id()
+        self._nodes = NodeWatch(self._list_nodes)
+        self._nodes.start()
 
     def ready_agents(self) -> list[Ready]:
-        """The agents that take leases: a `Ready` was their event, and they are not restarting."""
-        now_s = monotonic()
-        return [
-            member.ready
-            for member in self._members.values()
-            if member.ready and (member.hello is None or now_s - member.died_s > RESTART_S)
-        ]
+        """The agents that take leases: a `Ready` was their event, and they answer."""
+        members = self._members.values()
+        return [member.ready for member in members if member.ready and member.takes_leases]
 
     def starting(self) -> int:
-        """How many agents have neither started nor failed."""
-        members = self._members.values()
-        return sum(member.hello is not None and member.ready is None for member in members)
+        """How many agents are about to start."""
+        return sum(member.is_starting for member in self._members.values())
+
+    def faults(self) -> dict[str, str]:
+        """Agent that has not started, or was lost -> why."""
+        faults = {name: member.fault() for name, member in self._members.items()}
+        return {name: fault for name, fault in faults.items() if fault}
 
     def poll(self, timeout_s: float) -> list[Event]:
-        """New events; waits up to `timeout_s` for the first one."""
-        self._look_for_nodes()
+        """New events; waits up to `timeout_s` for the first one.
+
+        Raises:
+            ClusterLostError: the head does not answer.
+        """
+        events = self._follow_nodes()
+        self._call_members()
         self._deliver()
         pending = self._pending()
         if not pending:
             sleep(timeout_s)
-            return []
-        references = list(pending)
-        done, _ = ray.wait(references, num_returns=1, timeout=timeout_s, fetch_local=False)
-        if done and len(references) > 1:
-            # Everything else that is there by now.
-            count = len(references)
-            done, _ = ray.wait(references, num_returns=count, timeout=0, fetch_local=False)
-        events: list[Event] = []
-        for reference in done:
+        for reference in _done(list(pending), 0.0 if events else timeout_s):
             name, lease = pending[reference]
             events.append(self._started(name) if lease == NO_LEASE else self._next(name, lease))
+        for member in self._members.values():
+            member.look()
         return events
 
     def lease(self, agent: str, lease: int, cells: Sequence[Cell]) -> None:
@@ -162,6 +125,7 @@ class RayFleet:
 
     def close(self) -> None:
         """Kill the agents."""
+        self._nodes.close()
         for member in self._members.values():
             ray.kill(member.actor)
 
@@ -175,6 +139,30 @@ class RayFleet:
                 pending[stream] = (name, lease)
         return pending
 
+    def _call_members(self) -> None:
+        """Send what is due: `hello` to those that start, `pulse` to those that are silent."""
+        now_s = monotonic()
+        pulses = {member.pulse: member for member in self._members.values() if member.pulse}
+        for answer in _done(list(pulses), 0.0):
+            self._note_pulse(pulses[answer], answer)
+        for member in self._members.values():
+            if member.hello_in_s is not None and now_s >= member.hello_in_s:
+                # Ray repeats it until a process that it restarts has answered.
+                member.hello = member.actor.hello.options(max_task_retries=-1).remote()
+                member.hello_in_s = None
+            if member.needs_pulse():
+                member.pulse = member.actor.pulse.remote()
+
+    def _note_pulse(self, member: Member, answer: Reference) -> None:
+        member.pulse = None
+        try:
+            ray.get(answer)
+        except ray.exceptions.RayError as error:
+            if member.ready is not None and not member.streams:
+                member.lost(_reason(error), monotonic())
+            return
+        member.heard()
+
     def _send(self, method: str, content: object, version: str) -> None:
         self._newest[method] = (ray.put(content), version)
         self._deliveries[method].want(version)
@@ -182,11 +170,8 @@ class RayFleet:
 
     def _deliver(self) -> None:
         """Note which agents have taken what was sent, and send it to those that are due."""
-        calls = list(self._pushes)
-        if calls:
-            answers, _ = ray.wait(calls, num_returns=len(calls), timeout=0)
-            for answer in answers:
-                self._note_push(*self._pushes.pop(answer), answer)
+        for answer in _done(list(self._pushes), 0.0):
+            self._note_push(*self._pushes.pop(answer), answer)
         for method, delivery in self._deliveries.items():
             for name in delivery.due():
                 take = getattr(self._members[name].actor, method)
@@ -198,78 +183,107 @@ class RayFleet:
         try:
             delivery.answered(name, ray.get(answer))
         except ray.exceptions.RayError as error:
-            delivery.failed(name, _first_line(error))
+            delivery.failed(name, first_line(error))
 
     def _started(self, name: str) -> Event:
         member = self._members[name]
         assert member.hello is not None
         try:
-            hello: Hello = ray.get(member.hello)
+            call: Reference = member.hello
+            hello: Hello = ray.get(call)
         except ray.exceptions.RayError as error:
-            reason = _first_line(error)
-            log.warning("agent %s can't start: %s", name, reason)
-            member.failed_starts += 1
-            # Ray restarts the actor, so a second answer is possible.
-            is_last = member.failed_starts >= MAX_STARTS
-            member.hello = None if is_last else member.actor.hello.remote()
+            reason = _reason(error)
+            log.warning("agent %s can't start: %s", name, first_line(error))
+            member.start_failed(reason, monotonic())
+            if isinstance(error, ray.exceptions.ActorDiedError):
+                # Ray does not restart it any more.
+                member.actor = self._actor(member.placement)
             return Ended(agent=name, lease=NO_LEASE, error=reason)
-        member.hello = None
         # An agent's name is HOST-NODE/DEVICE.
         for delivery in self._deliveries.values():
             delivery.join(name, name.rpartition("/")[0])
-        is_here = member.node_id == self._here
-        member.ready = Ready(agent=name, device=hello.device, host=hello.host, local=is_here)
-        return member.ready
+        is_here = member.placement.node_id == self._here
+        ready = Ready(agent=name, device=hello.device, host=hello.host, local=is_here)
+        member.started(ready)
+        return ready
 
     def _next(self, name: str, lease: int) -> Event:
         """The next batch of a lease, or its end."""
         member = self._members[name]
         streams = member.streams
         try:
-            return Samples(agent=name, lease=lease, table=ray.get(next(streams[lease])))
+            table = ray.get(next(streams[lease]))
         except StopIteration:
+            member.heard()
             del streams[lease]
             return Ended(agent=name, lease=lease)
         except ray.exceptions.RayError as error:
             del streams[lease]
-            reason = _first_line(error)
-            log.warning("agent %s lost lease %d: %s", name, lease, reason)
-            if member.hello is None:
-                # Until the actor answers again, further leases would be lost at once.
-                member.hello = member.actor.hello.options(max_task_retries=-1).remote()
-                member.died_s = monotonic()
+            reason = _reason(error)
+            log.warning("agent %s lost lease %d: %s", name, lease, first_line(error))
+            member.lost(reason, monotonic())
             # The actor lives then; what it could not start was its child.
             is_childs = isinstance(error, ChildDied)
             return Ended(agent=name, lease=lease, error=reason, is_cells_doing=not is_childs)
+        member.heard()
+        return Samples(agent=name, lease=lease, table=table)
 
-    def _look_for_nodes(self) -> None:
-        if monotonic() - self._looked_s < LOOK_FOR_NODES_S:
-            return
-        self._looked_s = monotonic()
+    def _list_nodes(self) -> list[Node]:
+        """Called from the watch's thread.
+
+        Raises:
+            ClusterLostError: this node is not one of them: the head has lost its memory.
+        """
         nodes: list[Node] = ray.nodes()  # type: ignore[no-untyped-call]
+        alive = [node for node in nodes if node["Alive"]]
+        if all(node["NodeID"] != self._here for node in alive):
+            raise ClusterLostError("the head does not know this node")
+        return alive
+
+    def _follow_nodes(self) -> list[Event]:
+        """Start agents on new nodes; give those up whose node has left."""
+        nodes = self._nodes.newest()
+        self._check_head()
+        if nodes is None:
+            return []
+        events: list[Event] = []
+        alive = {node["NodeID"] for node in nodes}
+        for name, member in list(self._members.items()):
+            if member.placement.node_id not in alive:
+                events += self._give_up(name, member)
         for node in nodes:
-            if not node["Alive"]:
-                continue
-            for placement in self._placements(node):
+            for placement in placements(node, self._plan.devices, self._here):
                 if placement.agent not in self._members:
-                    self._members[placement.agent] = self._start(placement, node["NodeID"])
+                    actor = self._actor(placement)
+                    member = Member.of(placement, actor, monotonic)
+                    member.hello = actor.hello.remote()
+                    self._members[placement.agent] = member
+        return events
 
-    def _placements(self, node: Node) -> Iterator[_Placement]:
-        """The agents that a node should have."""
-        devices = self._plan.devices
-        prefix = f"{node['NodeManagerHostname']}-{node['NodeID'][:6]}"
-        gpus = int(node["Resources"].get("GPU", 0))
-        if devices.kind == "replay":
-            if node["NodeID"] == self._here:
-                for i, recorded in enumerate(devices.recordings()):
-                    yield _Placement(f"{prefix}/replay{i}", "replay", 0, recorded)
-        elif devices.kind == "cpu" or (devices.kind == "auto" and not gpus):
-            yield _Placement(f"{prefix}/cpu", "cpu", gpus=0)
-        else:
-            for i in range(gpus):
-                yield _Placement(f"{prefix}/gpu{i}", "cuda", gpus=1)
+    def _check_head(self) -> None:
+        limit_s = float(os.environ.get(RECONNECT_VARIABLE, RECONNECT_S)) - BEFORE_RAY_S
+        silent_s = self._nodes.silent_s()
+        if silent_s > limit_s:
+            self.is_lost = True
+            raise ClusterLostError(
+                f"the head of the Ray cluster has not answered for {silent_s:.0f} s; what has "
+                "arrived is committed: start the head, and the same command again to go on"
+            )
 
-    def _start(self, placement: _Placement, node_id: str) -> _Member:
+    def _give_up(self, name: str, member: Member) -> Iterator[Event]:
+        """An agent whose node has left; should it come back, it has another id."""
+        del self._members[name]
+        reason = "its node has left the cluster"
+        log.warning("agent %s is given up: %s", name, reason)
+        for delivery in self._deliveries.values():
+            delivery.leave(name)
+        ray.kill(member.actor)
+        for lease in member.streams:
+            yield Ended(agent=name, lease=lease, error=reason, is_cells_doing=False)
+        yield Left(agent=name)
+
+    def _actor(self, placement: Placement) -> Handle:
+        """A new agent, as a handle."""
         recorded = placement.recorded
         spec = AgentSpec(
             kind=placement.kind,
@@ -279,91 +293,29 @@ class RayFleet:
             dataset=Path(recorded.dataset) if recorded else None,
             device_name=recorded.device_name if recorded else None,
         )
-        strategy = NodeAffinitySchedulingStrategy(node_id=node_id, soft=False)
+        strategy = NodeAffinitySchedulingStrategy(node_id=placement.node_id, soft=False)
         options = Agent.options(  # type: ignore[attr-defined]
             num_gpus=placement.gpus, scheduling_strategy=strategy
         )
-        actor = options.remote(spec)
-        return _Member(actor=actor, node_id=node_id, hello=actor.hello.remote())
+        return options.remote(spec)
 
 
-def cluster_address(address: str | None) -> str:
-    """Where to connect: `address`, RAY_ADDRESS, the cluster of this job, or one of our own."""
-    if address:
-        return address
-    return os.environ.get("RAY_ADDRESS") or ("auto" if inside_job() else EMBEDDED)
+def _done(references: list[Stream], timeout_s: float) -> list[Stream]:
+    """Those that are there; waits up to `timeout_s` for the first one."""
+    if not references:
+        return []
+    done, _ = ray.wait(references, num_returns=1, timeout=timeout_s, fetch_local=False)
+    count = len(references)
+    if done and count > 1:
+        # Everything else that is there by now.
+        done, _ = ray.wait(references, num_returns=count, timeout=0, fetch_local=False)
+    return done
 
 
-def connect(target: str) -> None:
-    """Join the cluster at `target`, or start one in this process.
-
-    Args:
-        target: an address, "auto" for the cluster that this machine belongs to, or EMBEDDED.
-
-    Raises:
-        GemmcastError: no cluster answers there.
-        InputError: the project's folder is larger than Ray ships.
-    """
-    environment = None
-    if target != EMBEDDED and not inside_job():
-        environment = working_directory()
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    start = partial(
-        ray.init,
-        address=target,
-        include_dashboard=False if target == EMBEDDED else None,
-        runtime_env=environment,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        configure_logging=False,
-    )
-    # Ray would warn that its SIGTERM handler is not set, which is our intention.
-    logging.getLogger("ray").setLevel(logging.ERROR)
-    try:
-        RAY_THREAD.submit(start).result()
-    except Exception as error:  # noqa: BLE001
-        # A process of Ray that does not start is a plain Exception.
-        raise _refusal(target, error) from None
-
-
-def _refusal(target: str, error: Exception) -> GemmcastError:
-    """Why Ray was not joined or started, in one line."""
-    reason = _first_line(error)
-    if isinstance(error, ValueError) and "maximum size" in str(error):
-        return too_large(reason)
-    if target == EMBEDDED:
-        way_out = "its logs are in /tmp/ray/session_latest/logs"
-        return GemmcastError(f"Ray does not start on this machine ({reason}); {way_out}")
-    rule = f"no Ray cluster answers there ({reason})"
-    return GemmcastError(f"--address = {target!r}: {rule}; start one with `ray start --head`")
-
-
-def cluster_devices(devices: Devices) -> list[tuple[Device, int]]:
-    """The devices on which a run would measure, and how many of each; measures nothing.
-
-    The first GPU of a node stands for all of its GPUs.
-    """
-    counts: dict[str, int] = {}
-    by_name: dict[str, Device] = {}
-    nodes: list[Node] = ray.nodes()  # type: ignore[no-untyped-call]
-    for node in nodes:
-        gpus = int(node["Resources"].get("GPU", 0)) if node["Alive"] else 0
-        is_without = devices.kind == "cuda" and not gpus
-        if not node["Alive"] or is_without:
-            continue
-        kind = "cuda" if gpus and devices.kind != "cpu" else "cpu"
-        strategy = NodeAffinitySchedulingStrategy(node_id=node["NodeID"], soft=False)
-        task = ray.remote(local_device).options(num_cpus=0, scheduling_strategy=strategy)
-        device: Device = ray.get(task.remote(kind))
-        by_name[device.name] = device
-        counts[device.name] = counts.get(device.name, 0) + (gpus if kind == "cuda" else 1)
-    return [(device, counts[name]) for name, device in by_name.items()]
-
-
-def _first_line(error: BaseException) -> str:
-    lines = [line for line in str(error).strip().splitlines() if line.strip()]
-    if not lines:
-        return type(error).__name__
-    # The message of a RayTaskError stands last, behind the remote traceback.
-    is_remote = isinstance(error, ray.exceptions.RayTaskError)
-    return (lines[-1] if is_remote else lines[0])[:400]
+def _reason(error: ray.exceptions.RayError) -> str:
+    """Of an agent's call, in few words: Ray's own have the address of the process and advice."""
+    if isinstance(error, ray.exceptions.ActorUnschedulableError):
+        return "its node is gone"
+    if isinstance(error, ray.exceptions.ActorDiedError | ray.exceptions.ActorUnavailableError):
+        return "its process has ended or can't be reached"
+    return first_line(error)

@@ -1,8 +1,9 @@
 """Samples on their way into the store, which may be down, full or silent for a while.
 
 A commit that fails is tried again after a pause that grows from 1 s to a minute. Meanwhile the
-agents get no new leases, so what waits here is at most what was leased before. Nothing is lost but
-by ending the run; then the next one measures those cells again.
+agents get no new leases, so what waits here is at most what was leased before. A store that has not
+worked for an hour ends the run. Nothing is lost but by ending the run; then the next one
+measures those cells again.
 Knows nothing of Ray, nor of leases.
 """
 
@@ -15,8 +16,9 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from coordinator.samples.answers import Answer, Answers
-from coordinator.samples.store import SampleStore
-from gemmcast.errors import UnavailableError
+from coordinator.samples.log import DamagedLogError
+from coordinator.samples.store import MissingStoreError, SampleStore
+from gemmcast.errors import GemmcastError, UnavailableError
 
 log = logging.getLogger(__name__)
 
@@ -25,6 +27,17 @@ COMMIT_S = 1.0
 not committed is measured again."""
 FIRST_PAUSE_S = 1.0
 LONGEST_PAUSE_S = 60.0
+STORE_LIMIT_S = 3600.0
+"""A store that has failed for this time is not waited for any longer."""
+MISSING_LIMIT_S = 120.0
+"""The same for a store that is not there any more: a disk is mounted again, or never."""
+HICCUPS = (UnavailableError, DamagedLogError, OSError)
+"""What may pass by itself. A folder that is not there, or a log that can't be read, may be a file
+system that is not mounted just now."""
+
+
+class StoreLostError(GemmcastError):
+    """The store has not worked for too long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +66,7 @@ class CommitQueue:
         self._waiting = Answers()
         self._tried_s = now_s()
         self._pause_s = 0.0
+        self._failing_since_s = 0.0
 
     @property
     def is_empty(self) -> bool:
@@ -89,6 +103,7 @@ class CommitQueue:
         """Commit everything that waits; None if there is nothing, or the store fails.
 
         Raises:
+            StoreLostError: it has failed for too long.
             WorkspaceError: the store is not ours to write any more.
         """
         self._tried_s = self._now_s()
@@ -98,7 +113,7 @@ class CommitQueue:
         cells = self._waiting.committed - self._store.committed
         try:
             rows = self._store.append([rows for _, rows in self._batches])
-        except UnavailableError as error:
+        except HICCUPS as error:
             self.hold_back(error)
             return None
         agents = tuple(agent for agent, _ in self._batches)
@@ -107,14 +122,34 @@ class CommitQueue:
         self._pause_s = 0.0
         return Committed(rows, len(cells), agents)
 
-    def hold_back(self, error: UnavailableError) -> None:
-        """The store does not work: wait before the next try, and longer each time."""
-        self._tried_s = self._now_s()
+    def hold_back(self, error: Exception) -> None:
+        """The store does not work: wait before the next try, and longer each time.
+
+        Raises:
+            StoreLostError: it has failed for too long.
+        """
+        now_s = self._tried_s = self._now_s()
+        if not self.is_held_back:
+            self._failing_since_s = now_s
+        failed_s = now_s - self._failing_since_s
+        reason = _reason(error)
+        is_missing = isinstance(error, MissingStoreError)
+        if failed_s >= (MISSING_LIMIT_S if is_missing else STORE_LIMIT_S):
+            rule = f"{reason}, for {failed_s / 60:.0f} minutes"
+            way_out = "mend it, and start the same command again to go on"
+            raise StoreLostError(f"{rule}; {self.rows} rows are lost, the rest is safe: {way_out}")
         self._pause_s = min(max(FIRST_PAUSE_S, 2 * self._pause_s), LONGEST_PAUSE_S)
-        text = "%s; %d rows wait, agents get no cells; next try in %g s"
-        log.warning(text, error, self.rows, self._pause_s)
+        text = "%s; for %.0f s now %d rows wait, agents get no cells; next try in %g s"
+        log.warning(text, reason, failed_s, self.rows, self._pause_s)
 
     @property
     def rows(self) -> int:
         """How many wait."""
         return sum(len(rows) for _, rows in self._batches)
+
+
+def _reason(error: Exception) -> str:
+    """In one line."""
+    if isinstance(error, OSError):
+        return f"sample store: {error.filename}: {error.strerror}" if error.filename else str(error)
+    return str(error)

@@ -107,6 +107,11 @@ class Delivery:
             self._receipts[agent] = Receipt(agent=agent, node=node)
         self._retry_s[agent] = self._now_s()
 
+    def leave(self, agent: str) -> None:
+        """An agent is gone for good: the version is not for it."""
+        self._receipts.pop(agent, None)
+        self._calls.pop(agent, None)
+
     def want(self, version: str) -> None:
         """From now on every agent should have this version."""
         self.wanted = version
@@ -131,7 +136,9 @@ class Delivery:
 
     def answered(self, agent: str, version: str) -> None:
         """An agent has read this version from its model directory."""
-        call = self._calls.pop(agent)
+        call = self._calls.pop(agent, None)
+        if call is None:
+            return
         receipt = self._receipts[agent]
         receipt.version = version
         receipt.at = datetime.now(UTC).isoformat(timespec="seconds")
@@ -141,8 +148,8 @@ class Delivery:
 
     def failed(self, agent: str, reason: str) -> None:
         """An agent could not take a version."""
-        del self._calls[agent]
-        self._put_off(agent, reason)
+        if self._calls.pop(agent, None) is not None:
+            self._put_off(agent, reason)
 
     def is_complete(self) -> bool:
         """Whether every agent has the wanted version."""

@@ -60,7 +60,14 @@ class Ended:
     """With an error: whether the cell that was being measured may be the cause."""
 
 
-Event = Ready | Samples | Ended
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Left:
+    """An agent is gone for good, with its node; all of its leases have ended."""
+
+    agent: str
+
+
+Event = Ready | Samples | Ended | Left
 
 
 @dataclass(slots=True)
@@ -84,6 +91,8 @@ class Progress:
     """Whether a training is running."""
     waiting: dict[str, str] = field(default_factory=dict)
     """Agent that waits for other processes to leave its device -> what it says of them."""
+    faults: dict[str, str] = field(default_factory=dict)
+    """Agent that gets no cells, or hardly any -> why."""
     second_due: int = 0
     """Cells that wait for a second board of their type."""
 
@@ -91,9 +100,10 @@ class Progress:
 class Fleet(Protocol):
     """The agents of a cluster. Only one thread calls it.
 
-    Every lease ends with exactly one `Ended`, after all its `Samples`. Samples of an agent that
-    died may be missing; a cell may be measured by two agents. A lease is never repeated by the
-    fleet. An agent that died and is back is another `Ready`.
+    Every lease ends with at most one `Ended`, after all its `Samples`; that of an agent which hangs
+    may never end. Samples of an agent that died may be missing; a cell may be measured by two
+    agents. A lease is never repeated by the fleet. An agent that died and is back is another
+    `Ready`.
     """
 
     delivery: Delivery
@@ -102,13 +112,20 @@ class Fleet(Protocol):
     """The same of the tuned tables."""
 
     def ready_agents(self) -> list[Ready]:
-        """The agents that take leases: a `Ready` was their event, and they are not restarting."""
+        """The agents that take leases: a `Ready` was their event, and they answer."""
 
     def starting(self) -> int:
-        """How many agents have neither started nor failed; their devices may add cells."""
+        """How many agents are about to start; their devices may add cells."""
+
+    def faults(self) -> dict[str, str]:
+        """Agent that has not started, or was lost -> why."""
 
     def poll(self, timeout_s: float) -> list[Event]:
-        """New events; waits up to `timeout_s` for the first one."""
+        """New events; waits up to `timeout_s` for the first one.
+
+        Raises:
+            GemmcastError: the cluster is gone.
+        """
 
     def lease(self, agent: str, lease: int, cells: Sequence[Cell]) -> None:
         """Send cells to an agent. `lease` is a number that was not used before."""

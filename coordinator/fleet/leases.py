@@ -4,7 +4,9 @@ A lease is a number of cells that takes an agent some seconds. A cell under whic
 suspect: it is leased after all others, alone, and while no other suspect is, so that the third
 death shows which cell it is. An agent whose device others use waits, and then gets one cell at a
 time until the device is free (sharing.py). Cells that a second board should measure are leased as
-soon as they fill a lease. Holds no samples and knows nothing of the store.
+soon as they fill a lease. Leases of an agent that falls silent or stands still go back
+(agent_state.py); rows that it sends later count all the same. Holds no samples and knows nothing of
+the store.
 """
 
 from __future__ import annotations
@@ -12,10 +14,12 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import pyarrow as pa
 
+from agent.awake import AwakeTime
+from coordinator.fleet.agent_state import LEASES_PER_AGENT, STALL_MARGIN_S, AgentState
 from coordinator.fleet.cell_queue import CellQueue, take_cells
 from coordinator.fleet.deaths import RETURN_S, Deaths
 from coordinator.fleet.due import Due
@@ -33,45 +37,8 @@ at the end of a lease."""
 FEWEST_CONTENDED = {"cpu": 8, "cuda": 1}
 """Contended rows in succession from which on an agent waits. On a CPU one cell may be interrupted
 although its host is free."""
-LEASES_PER_AGENT = 2
-"""One that runs and one that waits, so that an agent is never idle between two."""
 MAX_DEATHS = 3
 """Deaths of agents under one cell, before it becomes a row "agent_lost"."""
-MAX_FAILURES = 3
-"""Pairs of leases that an agent loses without one sample, before it gets no more."""
-
-
-@dataclass(slots=True)
-class AgentState:
-    """An agent as the scheduler sees it."""
-
-    device: Device
-    shares_our_cpu: bool
-    """Whether it measures the CPU that also trains."""
-    sharing: Sharing
-    """The other processes on its device."""
-    seen_s: float
-    """When it was last seen to take leases."""
-    leases: dict[int, list[Cell]] = field(default_factory=dict)
-    waiting_at_death: set[int] = field(default_factory=set)
-    """Leases that waited behind the one under which the agent died; their cells are innocent."""
-    failures: int = 0
-    """Lost leases since the last sample."""
-
-    @property
-    def has_failed(self) -> bool:
-        """Whether the agent gets no more leases."""
-        return self.failures >= MAX_FAILURES * LEASES_PER_AGENT
-
-    @property
-    def is_waited_for(self) -> bool:
-        """Whether its device may be free soon: cells that were set aside are tried there."""
-        return self.sharing.is_shared and not self.sharing.is_given_up
-
-    @property
-    def is_full(self) -> bool:
-        """Whether it has as many leases as it may have."""
-        return len(self.leases) >= (1 if self.sharing.is_shared else LEASES_PER_AGENT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,33 +58,58 @@ class Leases:
     Args:
         now_s: a clock that only grows.
         due: what the store says of cells.
+        timeout_s: after which an agent gives a cell up.
     """
 
-    def __init__(self, now_s: Callable[[], float], due: Due) -> None:
+    def __init__(self, now_s: Callable[[], float], due: Due, timeout_s: float = 60.0) -> None:
         self._now_s = now_s
+        # While this process stands still, nobody is late.
+        self._awake = AwakeTime(now_s)
         self._due = due
+        # One cell may run out of its time before it begins, the next one afterwards.
+        self._stall_s = 2 * timeout_s + STALL_MARGIN_S
         self.agents: dict[str, AgentState] = {}
         self._queues: dict[str, CellQueue] = {}
+        self._devices: dict[str, Device] = {}
+        """Of every agent that ever joined."""
         self._deaths = Deaths(now_s)
         self._last_lease = 0
 
     def join(self, ready: Ready) -> None:
         """An agent has started, or is back after its death."""
+        awake_s = self._awake.look()
         if ready.agent in self.agents:
             self._deaths.came_back(ready.agent)
             return
+        self._devices[ready.agent] = ready.device
         self.agents[ready.agent] = AgentState(
             device=ready.device,
             shares_our_cpu=ready.local and ready.device.kind == "cpu",
             sharing=Sharing(self._now_s, FEWEST_CONTENDED[ready.device.kind]),
-            seen_s=self._now_s(),
+            seen_s=awake_s,
+            progress_s=awake_s,
         )
 
+    def leave(self, name: str) -> None:
+        """An agent is gone for good."""
+        agent = self.agents.pop(name, None)
+        if agent is not None:
+            self._return_leases(agent)
+
     def note_answering(self, names: Collection[str]) -> None:
-        """These agents take leases now."""
+        """These agents take leases now; the leases of the others go back after a while."""
+        awake_s = self._awake.look()
         for name in names:
             if name in self.agents:
-                self.agents[name].seen_s = self._now_s()
+                self._note_answer(name, self.agents[name], awake_s)
+        for name, agent in self.agents.items():
+            if agent.fault:
+                continue
+            if agent.is_silent(awake_s):
+                self._take_back(name, agent, "it does not answer")
+            elif agent.stands_still(awake_s, self._stall_s):
+                agent.is_stalled = True
+                self._take_back(name, agent, f"it has sent no row for {self._stall_s:.0f} s")
 
     def has_queue(self, device_key: str) -> bool:
         """Whether the cells of a device were added before."""
@@ -149,24 +141,29 @@ class Leases:
     def next_lease(self, name: str) -> tuple[int, list[Cell]] | None:
         """A new lease for an agent, if it may have one and there are cells for its device."""
         agent = self.agents[name]
-        if agent.is_full or agent.has_failed or agent.sharing.is_resting:
+        awake_s = self._awake.look()
+        if not agent.may_measure(awake_s):
             return None
         cells = self._next_cells(agent)
         if not cells:
             return None
         self._last_lease += 1
+        if not agent.leases:
+            agent.progress_s = awake_s
         agent.leases[self._last_lease] = cells
         return self._last_lease, cells
 
     def end(self, ended: Ended) -> None:
         """Take a lease back; its cells that are still due return to their queue."""
         agent = self.agents[ended.agent]
+        if ended.error is None:
+            self._note_progress(ended.agent, agent)
         cells = agent.leases.pop(ended.lease, [])
         left = [cell for cell in cells if self._due.is_due(cell, agent.device.uuid)]
         if ended.error is None:
             self._note_sharing(ended.agent, agent, len(cells))
         elif left:
-            agent.failures += 1
+            self._note_failure(ended.agent, agent, ended.error)
         if ended.error is not None and ended.is_cells_doing:
             self._note_death(agent, ended, left)
         self._return(left)
@@ -180,7 +177,7 @@ class Leases:
                 if len(deaths) < MAX_DEATHS or not self._deaths.is_settled(cell.cell_id):
                     continue
                 last = deaths[-1]
-                device = self.agents[last.agent].device
+                device = self._devices[last.agent]
                 reason = f"{MAX_DEATHS} agents died under it: {last.reason}"
                 lost.append(LostCell(cell, device, last.agent, reason))
                 queue.suspects.remove(cell)
@@ -191,6 +188,7 @@ class Leases:
         if name not in self.agents:
             return
         agent = self.agents[name]
+        self._note_progress(name, agent)
         queue = self._queue_of(agent.device)
         statuses = rows["status"].to_pylist()
         for cell_id, status in zip(rows["cell_id"].to_pylist(), statuses, strict=True):
@@ -208,6 +206,16 @@ class Leases:
                 waiting[name] = agent.sharing.reason
         return waiting
 
+    def faults(self) -> dict[str, str]:
+        """Agent that gets no leases, or hardly any -> why."""
+        faults = {}
+        for name, agent in self.agents.items():
+            if agent.fault:
+                faults[name] = f"{agent.fault}; others measure its cells until it does"
+            elif agent.has_failed:
+                faults[name] = f"lost {agent.failures} leases in a row: {agent.last_error}"
+        return faults
+
     def second_due(self) -> int:
         """How many cells wait for a second board."""
         return sum(queue.second_due() for queue in self._queues.values())
@@ -218,25 +226,35 @@ class Leases:
             return False
         return not any(map(self._is_open, self._queues.values()))
 
-    def all_failed(self) -> bool:
-        """Whether no agent gets leases any more."""
-        return all(agent.has_failed for agent in self.agents.values())
+    def has_queues(self) -> bool:
+        """Whether an agent has ever joined."""
+        return bool(self._queues)
+
+    def is_hopeless(self) -> bool:
+        """Whether cells are left that no agent is likely to measure now."""
+        if any(agent.leases for agent in self.agents.values() if agent.is_of_use):
+            return False
+        queues = list(filter(self._is_open, self._queues.values()))
+        agents = [agent for queue in queues for agent in self._agents_of(queue)]
+        return bool(queues) and not any(agent.is_of_use for agent in agents)
 
     def _is_open(self, queue: CellQueue) -> bool:
         """Whether an agent may still measure a cell of that queue."""
-        agents = [agent for agent in self._agents_of(queue) if not agent.has_failed]
-        hopeful = [agent for agent in agents if not agent.sharing.is_given_up]
-        if queue.has_first() and (hopeful or not agents):
+        agents = self._agents_of(queue)
+        usable = [agent for agent in agents if agent.is_of_use]
+        hopeful = [agent for agent in usable if not agent.sharing.is_given_up]
+        if queue.has_first() and (hopeful or not usable):
             return True
-        if queue.set_aside and any(agent.is_waited_for for agent in agents):
+        if queue.set_aside and any(agent.is_waited_for for agent in usable):
             return True
         boards = [agent.device.uuid for agent in agents if self._takes_seconds(agent)]
         return any(map(queue.seconds, boards))
 
     def _takes_seconds(self, agent: AgentState) -> bool:
         """Whether a run waits for it to measure cells after another board: only if it is free."""
-        is_here = self._now_s() - agent.seen_s <= RETURN_S
-        return is_here and not agent.sharing.is_shared
+        if agent.has_failed or agent.is_stalled or agent.sharing.is_shared:
+            return False
+        return self._awake.look() - agent.seen_s <= RETURN_S
 
     def _next_cells(self, agent: AgentState) -> list[Cell]:
         fewest, most = CELLS_PER_LEASE[agent.device.kind]
@@ -251,7 +269,7 @@ class Leases:
         if len(seconds) >= fewest or not cells:
             cells = seconds
         if cells:
-            share = len(cells) // (len(self._agents_of(queue)) * LEASES_PER_AGENT)
+            share = len(cells) // (self._sharers(queue) * LEASES_PER_AGENT)
             return take_cells(cells, min(most, max(fewest, share)))
         for suspect in queue.suspects:
             if self._may_be_tried(suspect, agent.device.uuid):
@@ -295,6 +313,48 @@ class Leases:
     def _agents_of(self, queue: CellQueue) -> list[AgentState]:
         agents = self.agents.values()
         return [agent for agent in agents if self._queue_of(agent.device) is queue]
+
+    def _sharers(self, queue: CellQueue) -> int:
+        """How many agents are likely to measure the cells of a queue; one at least."""
+        return max(1, sum(agent.is_of_use for agent in self._agents_of(queue)))
+
+    def _note_answer(self, name: str, agent: AgentState, awake_s: float) -> None:
+        silent_s = awake_s - agent.seen_s
+        agent.seen_s = awake_s
+        if agent.fault and not agent.is_stalled:
+            log.warning("agent %s answers again, after %.0f s", name, silent_s)
+            agent.fault = ""
+            agent.progress_s = awake_s
+
+    def _note_progress(self, name: str, agent: AgentState) -> None:
+        agent.progress_s = self._awake.look()
+        if agent.is_stalled:
+            log.warning("agent %s measures again", name)
+            agent.fault, agent.is_stalled = "", False
+
+    def _note_failure(self, name: str, agent: AgentState, error: str) -> None:
+        had_failed = agent.has_failed
+        agent.note_failure(error, self._awake.look())
+        if agent.has_failed and not had_failed:
+            text = "agent %s lost %d leases in a row and is tried seldom now: %s"
+            log.warning(text, name, agent.failures, error)
+
+    def _take_back(self, name: str, agent: AgentState, reason: str) -> None:
+        """Its cells are for others; rows that it sends later count all the same."""
+        agent.fault = reason
+        returned = self._return_leases(agent)
+        text = "agent %s gets no cells: %s; %d cells are leased again"
+        log.warning(text, name, reason, returned)
+
+    def _return_leases(self, agent: AgentState) -> int:
+        """All cells of an agent that are still due; returns how many."""
+        returned = 0
+        for lease in reversed(list(agent.leases)):
+            cells = agent.leases.pop(lease)
+            left = [cell for cell in cells if self._due.is_due(cell, agent.device.uuid)]
+            returned += len(left)
+            self._return(left)
+        return returned
 
     def _note_sharing(self, name: str, agent: AgentState, cells: int) -> None:
         was_shared = agent.sharing.is_shared

@@ -1,4 +1,5 @@
-"""What `status` says of a run besides its samples: which agents wait, and what stays due.
+"""What `status` says of a run besides its samples: which agents wait or are lost, and what stays
+due.
 
 The run keeps it in the workspace whenever it changes. Does not know how it is shown.
 """
@@ -18,6 +19,8 @@ class RunRecord:
 
     waiting: dict[str, str] = field(default_factory=dict)
     """Agent that waits for other processes to leave its device -> what it says of them."""
+    faults: dict[str, str] = field(default_factory=dict)
+    """Agent that gets no cells, or hardly any -> why."""
     contended_due: int = 0
     """Cells that the run left, because others used the devices."""
     second_due: int = 0
@@ -26,7 +29,7 @@ class RunRecord:
     @staticmethod
     def waiting_in(progress: Progress) -> RunRecord:
         """Of a run that measures."""
-        return RunRecord(waiting=dict(progress.waiting))
+        return RunRecord(waiting=dict(progress.waiting), faults=dict(progress.faults))
 
     @staticmethod
     def of(progress: Progress, *, is_at_end: bool) -> RunRecord:

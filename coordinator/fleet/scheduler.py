@@ -16,7 +16,7 @@ from time import monotonic
 
 import pyarrow.compute as pc
 
-from coordinator.fleet.commits import CommitQueue
+from coordinator.fleet.commits import HICCUPS, CommitQueue
 from coordinator.fleet.due import Due
 from coordinator.fleet.interface import (
     NO_LEASE,
@@ -24,6 +24,7 @@ from coordinator.fleet.interface import (
     Ended,
     Event,
     Fleet,
+    Left,
     Progress,
     Ready,
     Samples,
@@ -32,7 +33,7 @@ from coordinator.fleet.interface import (
     Trainer,
     show_nothing,
 )
-from coordinator.fleet.leases import MAX_FAILURES, Leases
+from coordinator.fleet.leases import Leases
 from coordinator.fleet.rounds import HeldBack
 from coordinator.plan.cells import plan_cells
 from coordinator.plan.schema import Plan
@@ -42,12 +43,17 @@ from coordinator.samples.store import SampleStore
 from gemmcast.arrow import to_table
 from gemmcast.cell import Cell
 from gemmcast.device import Device
-from gemmcast.errors import GemmcastError, UnavailableError
+from gemmcast.errors import GemmcastError
 from gemmcast.rows import failed
 
 log = logging.getLogger(__name__)
 
 POLL_S = 0.2
+MAX_FAILED_STARTS = 3
+"""Of an agent, where no other one has started."""
+NO_AGENT_S = 300.0
+"""A run that has cells left ends after this time without any agent that is likely to measure them.
+Ray restarts agents in seconds; a node may need minutes to come back."""
 
 Stopped = Callable[[], bool]
 
@@ -88,9 +94,9 @@ class Scheduler:
         self._now_s = now_s
         self._failed_starts = Counter[str]()
         self._refused: dict[str, int] = {}
-        self._last_error = ""
+        self._hopeless_since_s: float | None = None
         self._commits = CommitQueue(store, now_s)
-        self._leases = Leases(now_s, Due(self._commits))
+        self._leases = Leases(now_s, Due(self._commits), plan.measure.timeout_s)
         self._held_back = HeldBack(plan, self._leases)
         # Those of this run.
         self._answers = Answers()
@@ -107,7 +113,8 @@ class Scheduler:
             False: it was stopped.
 
         Raises:
-            GemmcastError: every agent has failed, and none is starting.
+            GemmcastError: for NO_AGENT_S no agent was likely to measure what is left.
+            StoreLostError: the store has not worked for too long.
             InputError: the plan has no cell for any device that joined.
         """
         self._take(self._fleet.ready_agents())
@@ -121,6 +128,7 @@ class Scheduler:
                 if self._training_is_due():
                     self._start_training()
                 self.progress.waiting = self._leases.waiting()
+                self.progress.faults = {**self._leases.faults(), **self._fleet.faults()}
                 show(self.progress)
                 if self._is_over():
                     return True
@@ -166,17 +174,39 @@ class Scheduler:
         return all(delivery.is_complete() for delivery in deliveries)
 
     def _is_over(self) -> bool:
-        """Whether nothing is left to measure. Raises GemmcastError if every agent has failed."""
-        agents = self._leases.agents
-        if not agents or self._fleet.starting():
+        """Whether nothing is left to measure.
+
+        Raises:
+            GemmcastError: something is left, and no agent is likely to measure it.
+        """
+        if self._fleet.starting():
+            self._hopeless_since_s = None
             return False
-        if self._leases.is_finished() and self._commits.is_empty:
+        is_finished = self._leases.has_queues() and self._leases.is_finished()
+        if is_finished and self._commits.is_empty:
             if not self.progress.in_plan and self._given_cells is None:
                 refuse_empty(self._plan, "the fleet", self._refused)
             return True
-        if self._leases.all_failed():
-            raise GemmcastError(f"every agent has failed, the last with: {self._last_error}")
+        self._check_hope()
         return False
+
+    def _check_hope(self) -> None:
+        """Raise GemmcastError where no agent was of use for too long."""
+        is_hopeless = not self._leases.has_queues() or self._leases.is_hopeless()
+        if not is_hopeless or self._commits.is_held_back:
+            self._hopeless_since_s = None
+            return
+        now_s = self._now_s()
+        if self._hopeless_since_s is None:
+            self._hopeless_since_s = now_s
+        if now_s - self._hopeless_since_s <= NO_AGENT_S:
+            return
+        reasons = [f"{agent}: {reason}" for agent, reason in self.progress.faults.items()]
+        reason = reasons[-1] if reasons else "no node has a device that the plan measures"
+        raise GemmcastError(
+            f"no agent has measured for {NO_AGENT_S:.0f} s ({reason}); what was measured is "
+            "committed: mend the nodes, and start the same command again to go on"
+        )
 
     def _take(self, events: Sequence[Event]) -> None:
         for event in events:
@@ -192,6 +222,9 @@ class Scheduler:
                 self._join(event)
             elif isinstance(event, Ended):
                 self._end(event)
+            elif isinstance(event, Left):
+                self._leases.leave(event.agent)
+                self.progress.agents = len(self._leases.agents)
 
     def _commit(self) -> None:
         committed = self._commits.commit()
@@ -199,7 +232,7 @@ class Scheduler:
             return
         for name in committed.agents:
             if name in self._leases.agents:
-                self._leases.agents[name].failures = 0
+                self._leases.agents[name].note_sample()
         self._answers.add(committed.rows)
         self.progress.statuses = +self._answers.statuses
         self.progress.committed_now = self.progress.statuses.total()
@@ -249,7 +282,6 @@ class Scheduler:
             return
         if ended.lease == NO_LEASE:
             return
-        self._last_error = ended.error or self._last_error
         self._leases.end(ended)
 
     def _commit_lost_cells(self) -> None:
@@ -261,7 +293,8 @@ class Scheduler:
 
     def _count_failed_start(self, ended: Ended) -> None:
         self._failed_starts[ended.agent] += 1
-        if self._failed_starts[ended.agent] >= MAX_FAILURES and not self._leases.agents:
+        is_last = self._failed_starts[ended.agent] >= MAX_FAILED_STARTS
+        if is_last and not self._leases.has_queues():
             raise GemmcastError(f"agent {ended.agent} can't start: {ended.error}")
 
     def _hand_out(self) -> None:
@@ -296,7 +329,7 @@ class Scheduler:
             return False
         try:
             table = self._store.read()
-        except UnavailableError as error:
+        except HICCUPS as error:
             self._commits.hold_back(error)
             return False
         ok_rows = pc.sum(pc.equal(table["status"], "ok")).as_py() or 0

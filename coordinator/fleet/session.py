@@ -6,10 +6,12 @@ next time. Does not know how progress is shown: the command line supplies a `Dis
 
 from __future__ import annotations
 
+import atexit
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from time import sleep
 
 import pyarrow as pa
 import ray
@@ -18,7 +20,8 @@ from ray.util.metrics import Gauge
 from agent.devices.local import local_device
 from coordinator.fleet.bases import read_bases
 from coordinator.fleet.champion import ChampionWatch, TableWatch
-from coordinator.fleet.cluster import EMBEDDED, RayFleet, cluster_address, connect
+from coordinator.fleet.cluster import ClusterLostError, RayFleet
+from coordinator.fleet.connection import EMBEDDED, cluster_address, connect
 from coordinator.fleet.delivery import Delivered, write_record
 from coordinator.fleet.interface import Display, Progress, Show
 from coordinator.fleet.record import RunRecord
@@ -36,12 +39,15 @@ from gemmcast.card import ModelCard
 from gemmcast.cell import Cell
 from gemmcast.errors import GemmcastError, WorkspaceError
 from gemmcast.modeldir import write_atomically
+from gemmcast.program import FAILED, leave
 from registry.registry import Registry
 from registry.tables import TableRegistry
 
-PUSH_LIMIT_S = 10.0
+PUSH_LIMIT_S = 30.0
 """The run ends after this time even if an agent has not taken the last model: many times what one
 takes on a busy host."""
+LOOK_PAUSES_S = (0.5, 1.0, 2.0, 4.0)
+"""After a model was published and the registry does not give it; then the watch goes on trying."""
 
 SICK_GAUGE = "gemmcast_board_sick"
 SICK_MEANING = "1 while a board is sick: its samples are not trained on"
@@ -139,22 +145,33 @@ class RunSession:
         if target == EMBEDDED:
             check_temporary_directory()
             self._refuse_unmeasurable()
-        with self.workspace.locked(), stopping() as stop, self._places_open():
-            connect(target)
+        with stopping() as stop, self.workspace.locked(), self._places_open():
+            connect(target, stop.end_at_once)
             stop.listen()
             self.fleet = RayFleet(self.plan, self.model_dir)
             self._sick_gauge = Gauge(SICK_GAUGE, SICK_MEANING, ("board", "device"))
             self._trained_rows = self._watch_champion()
             try:
                 yield stop
+            except ClusterLostError:
+                # Ray's own exit would look for the head once more, and end in a stack trace.
+                atexit.register(leave, FAILED)
+                raise
             finally:
                 self._champions.close()
                 self._tables.close()
-                self.fleet.close()
-                # Agents, and a cluster of our own, end with this process. After a signal that is
-                # quicker than ray.shutdown(), and `ray job stop` waits for 3 s only.
-                if not stop():
-                    ray.shutdown()
+                self._leave_cluster(stop)
+
+    def _leave_cluster(self, stop: Stop) -> None:
+        """Agents, and a cluster of our own, end with this process.
+
+        After a signal that is quicker than ray.shutdown(), and `ray job stop` waits for 3 s only.
+        """
+        if self.fleet.is_lost:
+            return
+        self.fleet.close()
+        if not stop():
+            ray.shutdown()
 
     def run(
         self,
@@ -233,11 +250,20 @@ class RunSession:
     def _watch_champion(self) -> int:
         """Begin to follow the champion; returns the rows of the newest version trained here."""
         self._champions = ChampionWatch(self.registry, self._display.show_model)
-        self._champions.look()
-        self._champions.start()
         self._tables = TableWatch(TableRegistry(self._registry_uri))
         self._tables.look_or_warn()
         self._tables.start()
+        try:
+            self._champions.look()
+            return self._rows_of_newest()
+        except GemmcastError:
+            # Measuring needs no model; the watch says what is wrong, and tries again. Where models
+            # are trained, `run` refuses a registry that does not work.
+            return 0
+        finally:
+            self._champions.start()
+
+    def _rows_of_newest(self) -> int:
         if self.registry.champion_number() is None:
             return 0
         bases = {base.sha256 for base in self._bases}
@@ -247,10 +273,15 @@ class RunSession:
     def _note_training(self, card: ModelCard, version: str | None) -> None:
         """Called from the trainer's thread, which may wait for the registry."""
         self._display.show_model(card, version)
-        if version is not None:
-            # A registry that has just failed is tried again by the watch's own thread.
-            with suppress(GemmcastError):
+        if version is None:
+            return
+        for pause_s in LOOK_PAUSES_S:
+            try:
                 self._champions.look()
+                return
+            except GemmcastError:
+                # The trainer is busy until then: a run that ends now would not push it.
+                sleep(pause_s)
 
     def _screened(self, table: pa.Table) -> pa.Table:
         """The samples to train on: those of boards while they were well. From the trainer's thread.

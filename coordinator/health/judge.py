@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from coordinator.health.expected import expected
 from coordinator.health.findings import KIND_NAMES, Finding, Verdict
 from coordinator.health.outcomes import outcomes_of
-from coordinator.health.readings import Mask, Numbers, column, medians, numbers, readings_of
+from coordinator.health.readings import Mask, Numbers, column, medians, readings_of
 from coordinator.health.shifts import (
     Shift,
     Spread,
@@ -28,7 +28,8 @@ from coordinator.health.shifts import (
     against_sisters,
 )
 from coordinator.health.since import since
-from coordinator.health.speed import State, median_of, speed_findings
+from coordinator.health.speed import speed_findings
+from coordinator.health.state import States
 from gemmcast import Predictor
 from gemmcast.descriptions import ESTIMATED
 
@@ -45,10 +46,6 @@ TIME: Final = {
 """Kind of device -> kind of cell -> spread of runtimes at one clock and temperature."""
 CLOCK: Final = Spread(boards=0.006, cells=0.01, mixes=0.0, model=0.0)
 POWER: Final = Spread(boards=0.025, cells=0.02, mixes=0.0, model=0.0)
-THERMAL: Final = 0x08 | 0x20 | 0x40
-"""Bits of NVML for hardware slowdown, software and hardware thermal slowdown."""
-THERMAL_SHARE: Final = 0.25
-"""Share of the rows that have such a bit; a single one lingers."""
 
 
 def judge(
@@ -108,11 +105,7 @@ class _Type:
         self._model_alone = model_alone
         self._time = TIME[rows["device_kind"][0].as_py() or "cuda"]
         self._moments = column(self._whole["measured_at"])
-        self._bits = numbers(self._whole["throttle_reasons"])
-        self._limits = numbers(self._whole["power_limit_w"])
-        highest_mhz = numbers(self._whole["clock_max_mhz"])
-        self._start_shares = numbers(self._whole["clock_start_mhz"]) / highest_mhz
-        self._uuids = column(self._whole["device_uuid"])
+        self._states = States(self._whole, self._readings)
 
     def verdicts(self) -> list[Verdict]:
         """Of the boards that are judged."""
@@ -127,7 +120,7 @@ class _Type:
         # Whatever a neighbour slows down is no fault of the board.
         if not any(finding.sort == "shared" for finding in outcomes):
             moment = self._since(board)
-            for finding in speed_findings(shifts, self._state(board)):
+            for finding in speed_findings(shifts, self._states.of(board)):
                 findings.append(replace(finding, since=moment))
         return Verdict(
             board=board,
@@ -191,30 +184,3 @@ class _Type:
         readings = self._readings
         held = np.where(counted, values, np.nan)
         return against_sisters(held, readings.board, readings.cell, board, spread)
-
-    def _state(self, board: str) -> State:
-        readings = self._readings
-        own = readings.board == board
-        bits = self._bits[self._uuids == board]
-        read = bits[~np.isnan(bits)].astype(np.int64)
-        is_thermal = len(read) > 0 and float(np.mean((read & THERMAL) > 0)) >= THERMAL_SHARE
-        highest = {other: self._highest_c(other) for other in set(readings.board.tolist())}
-        temperature_c = highest.pop(board, None)
-        sisters_c = [one for one in highest.values() if one is not None]
-        log_mhz = median_of(readings.log_mhz[own & (readings.kind == "compute")])
-        max_mhz = median_of(numbers(self._whole["clock_max_mhz"]))
-        return State(
-            clock_mhz=None if log_mhz is None else float(np.exp(log_mhz)),
-            clock_max_mhz=max_mhz,
-            temperature_c=temperature_c,
-            sisters_c=float(np.median(sisters_c)) if sisters_c else None,
-            limit_w=median_of(self._limits[self._uuids == board]),
-            sisters_limit_w=median_of(self._limits[self._uuids != board]),
-            is_thermal=is_thermal,
-            start_share=median_of(self._start_shares[self._uuids == board]),
-        )
-
-    def _highest_c(self, board: str) -> float | None:
-        read = self._readings.temperature_c[self._readings.board == board]
-        known = read[~np.isnan(read)]
-        return float(known.max()) if len(known) else None

@@ -43,10 +43,8 @@ TIME_PER_C: Final = 0.0003
 POWER_PER_C: Final = 0.003
 """Leakage: 18 °C more are 5.5 % more power."""
 USUAL_C: Final = 50.0
-SMALL: Final = 2.0
-"""A cell is small while its work takes less than this many empty kernels."""
-EMPTY_US: Final = 2.0
-"""An empty kernel, where it was not measured."""
+SMALL_US: Final = 5.0
+"""A cell is small while its arithmetic and its traffic would each take less than this."""
 READ: Final = ("ok", "throttled", "power_disputed")
 """Statuses of rows whose runtime was read."""
 CELL: Final = (
@@ -149,11 +147,10 @@ def kinds_of(table: pa.Table) -> Words:
     products = gemm["m"] * gemm["n"] * gemm["k"] * gemm["batch"]
     compute_us = 2e-6 * products / _usual_peaks(table, dtypes)
     moved = _bytes(gemm, dtypes)
-    memory_us = 1e-3 * moved / _usual(numbers(table["dram_gbps"]), np.nan)
-    empty_us = _usual(numbers(table["empty_kernel_us"]), EMPTY_US)
+    memory_us = 1e-3 * moved / _usual(numbers(table["dram_gbps"]))
     longest_us = np.fmax(compute_us, memory_us)
     bound = np.where(memory_us > compute_us, "memory", "compute")
-    return np.where(longest_us < SMALL * empty_us, "small", bound).astype(object)
+    return np.where(longest_us < SMALL_US, "small", bound).astype(object)
 
 
 def _usual_peaks(table: pa.Table, dtypes: Words) -> Numbers:
@@ -162,7 +159,7 @@ def _usual_peaks(table: pa.Table, dtypes: Words) -> Numbers:
     usual = np.full(len(peaks), np.nan)
     for dtype in set(dtypes.tolist()):
         rows = dtypes == dtype
-        usual[rows] = _usual(peaks[rows], np.nan)
+        usual[rows] = _usual(peaks[rows])
     return usual
 
 
@@ -174,10 +171,10 @@ def _bytes(gemm: Mapping[str, Numbers], dtypes: Words) -> Numbers:
     return gemm["batch"] * (operands * stored + gemm["m"] * gemm["n"] * result)
 
 
-def _usual(values: Numbers, otherwise: float) -> float:
-    """The median of those that are positive."""
+def _usual(values: Numbers) -> float:
+    """The median of those that are positive; NaN where none is."""
     known = values[values > 0]
-    return float(np.median(known)) if len(known) else otherwise
+    return float(np.median(known)) if len(known) else float("nan")
 
 
 def _at_usual_clock(table: pa.Table, kinds: Words) -> Numbers:

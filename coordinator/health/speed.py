@@ -9,13 +9,11 @@ A threshold of SIGMAS is one-sided: a board that is faster, cooler or thriftier 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final
-
-import numpy as np
 
 from coordinator.health.findings import KIND_NAMES, Finding, held_against
 from coordinator.health.shifts import Shift
+from coordinator.health.state import State
 
 SIGMAS: Final = 3.5
 """From here on a shift is a fault: one healthy board of 4,000 is as far off."""
@@ -26,57 +24,6 @@ MUCH: Final = 0.5
 memory's while compute-bound cells are."""
 CLOCK_REST: Final = 0.25
 """Cells do not follow the clock exactly: so much of its shift is no slowness of its own."""
-HOT_C: Final = 87.0
-"""Temperature that is too high on any board."""
-WARM_C: Final = 82.0
-"""Temperature that is too high where sisters are COOLER_C below."""
-COOLER_C: Final = 15.0
-LOW_START: Final = 0.95
-"""Boards that are well begin every cell at 0.97 of their highest clock or more."""
-LOW_LIMIT: Final = 0.97
-"""A power limit below this share of its sisters' is one."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class State:
-    """In which state a board ran."""
-
-    clock_mhz: float | None
-    """Median over the cells of which `clock` is judged."""
-    clock_max_mhz: float | None
-    temperature_c: float | None
-    """Highest of its readings."""
-    sisters_c: float | None
-    """Median of that over its sisters."""
-    limit_w: float | None
-    sisters_limit_w: float | None
-    is_thermal: bool
-    """Whether the driver named the temperature as the reason of a low clock."""
-    start_share: float | None
-    """Clock under a kernel that draws little power, over the highest one; median."""
-
-    @property
-    def is_held_down(self) -> bool:
-        """Whether the board does not allow its highest clock even to what draws little power."""
-        return self.start_share is not None and self.start_share < LOW_START
-
-    @property
-    def is_hot(self) -> bool:
-        """Whether the temperature is too high."""
-        if self.is_thermal:
-            return True
-        if self.temperature_c is None:
-            return False
-        is_warmer = self.sisters_c is not None and self.temperature_c - self.sisters_c >= COOLER_C
-        return self.temperature_c >= HOT_C or (self.temperature_c >= WARM_C and is_warmer)
-
-    @property
-    def has_low_limit(self) -> bool:
-        """Whether its power limit is below that of its sisters."""
-        if self.limit_w is None or self.sisters_limit_w is None:
-            return False
-        return self.limit_w < LOW_LIMIT * self.sisters_limit_w
-
 
 Shifts = Mapping[str, Shift]
 """Kind of cell, `clock` or `power` -> how far it is off; `raw KIND` at whatever clock it ran."""
@@ -186,9 +133,3 @@ def _hungry(shifts: Shifts) -> Finding | None:
         return None
     text = f"takes {power.percent:.1f} % more power than {held_against(power)} for the same cells"
     return Finding(sort="power", text=f"{text} ({power.sigmas:.1f} sigma)", sigmas=power.sigmas)
-
-
-def median_of(values: np.ndarray[tuple[int], np.dtype[np.float64]]) -> float | None:
-    """The median of those that were read."""
-    known = values[~np.isnan(values)]
-    return float(np.median(known)) if len(known) else None

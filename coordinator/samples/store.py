@@ -46,6 +46,10 @@ RETENTION_S: Final = 24 * 3600
 table. A sweep of one day would otherwise leave a hundred thousand files."""
 
 
+class MissingStoreError(UnavailableError):
+    """A store that was opened is not there any more."""
+
+
 class SampleStore:
     """The samples at a path or URI; use `writing` or `open`."""
 
@@ -177,6 +181,8 @@ class SampleStore:
         """As they were committed, without replaced records and without those of damaged files."""
         rows, damaged = read_files(self._place, _names(self._log))
         if damaged:
+            # Where all is gone for a while, nothing is damaged.
+            self._newest_log()
             self._note_damage(rows, damaged)
         return without_replaced(rows)
 
@@ -248,15 +254,20 @@ class SampleStore:
 
     def _go_to_own_newest(self, overtaken: OvertakenError | None = None) -> None:
         """Take over the newest version, if this writer committed it. Raises OvertakenError."""
-        newest = DeltaLog.load(self._place)
-        if newest is None:
-            raise WorkspaceError(f"sample store {self._place.shown} was deleted: start again")
+        newest = self._newest_log()
         if newest.version != self.version and newest.writer() != self._id:
             raise overtaken or OvertakenError(
                 f"another process has written to the sample store {self._place.shown}: "
                 "start this one again when that one has ended"
             )
         self._log = newest
+
+    def _newest_log(self) -> DeltaLog:
+        newest = DeltaLog.load(self._place)
+        if newest is None:
+            rule = "is not there any more: it was deleted, or its disk is not mounted"
+            raise MissingStoreError(f"sample store {self._place.shown} {rule}")
+        return newest
 
     def _migrate(self) -> None:
         """Rewrite a table of an older schema: the same rows in the present columns, in one commit.

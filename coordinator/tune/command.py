@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from coordinator.fleet.signals import leave_interrupted
 from coordinator.options import (
     WORKSPACE,
     Address,
@@ -35,7 +36,6 @@ from coordinator.tune.options import (
     Top,
 )
 from gemmcast.errors import InputError
-from gemmcast.program import INTERRUPTED, leave
 
 if TYPE_CHECKING:
     from coordinator.fleet.interface import Progress, Show
@@ -98,7 +98,7 @@ def tune(
         result = session.run(address)
     terminal.result(result.to_json(), as_json=json, text=lambda: show(result))
     if not result.complete:
-        leave(INTERRUPTED)
+        leave_interrupted()
 
 
 def listed_gemms(

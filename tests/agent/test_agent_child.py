@@ -17,6 +17,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from agent import child_process
 from agent.child import plain, recall
 from agent.child_process import PROGRAM, ChildDied
 from agent.spec import AgentSpec
@@ -258,6 +259,52 @@ def test_a_cell_over_its_limit_is_a_row_timeout_and_the_next_goes_on(
     assert rows[0]["reason"] == "ran longer than 2 s and was killed"
     assert rows[1]["status"] == "ok"
     assert supervisor.pid != first
+
+
+@pytest.fixture
+def immortal(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Children that no kill ends, as if they hung in the kernel, until it is called."""
+    monkeypatch.setattr(child_process, "KILL_LIMIT_S", 0.1)
+    kill = subprocess.Popen.kill
+    kept: list[subprocess.Popen[bytes]] = []
+    monkeypatch.setattr(subprocess.Popen, "kill", lambda process: kept.append(process))
+
+    def let_them_end() -> None:
+        monkeypatch.setattr(subprocess.Popen, "kill", kill)
+        for process in kept:
+            process.kill()
+            process.wait()
+
+    return let_them_end
+
+
+def test_a_child_that_cannot_be_killed_costs_one_cell_and_is_waited_for(
+    make_supervisor: MakeSupervisor,
+    make_cell: MakeCell,
+    held: Path,
+    clock: Clock,
+    immortal: Callable[[], None],
+) -> None:
+    supervisor = make_supervisor(2.0, program=HELD_CHILD, model_dir=held.parent, clock=clock)
+    first = supervisor.pid
+    cells = [make_cell(m=8), make_cell(m=16)]
+
+    def let_it_take_too_long() -> None:
+        clock.now += 0.5
+
+    rows = _rows(supervisor, cells, let_it_take_too_long)
+    row = next(rows)
+    assert (row["cell_id"], row["status"]) == (cells[0].cell_id, "timeout")
+    stuck = f"the measuring process {first} of me hangs in the kernel and can't be killed"
+    with pytest.raises(ChildDied, match=stuck):
+        next(rows)
+    with pytest.raises(ChildDied, match="me waits for its end"):
+        supervisor.be_ready()
+    assert supervisor.pid is None, "no second child beside it"
+    immortal()
+    held.unlink()
+    assert supervisor.be_ready().kind == "cpu"
+    assert [row["status"] for row in _rows(supervisor, cells[1:])] == ["ok"]
 
 
 def test_a_node_that_stands_still_for_longer_than_the_limit_gives_no_timeout(

@@ -97,8 +97,8 @@ def start(tmp_path: Path, workspace: Path) -> Iterator[object]:
     plan = tmp_path / "plan.toml"
     started: list[subprocess.Popen[str]] = []
 
-    def start_run(*options: str, env: dict[str, str] | None = None) -> Run:
-        plan.write_text(PLAN.replace("BURST", str(BURST_S)).replace("CELLS", str(CELLS)))
+    def start_run(*options: str, env: dict[str, str] | None = None, cells: int = CELLS) -> Run:
+        plan.write_text(PLAN.replace("BURST", str(BURST_S)).replace("CELLS", str(cells)))
         command = [
             sys.executable,
             "-m",

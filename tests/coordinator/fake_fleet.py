@@ -79,6 +79,10 @@ class FakeFleet:
         self.tables_delivery = Delivery(self.now_s, "table set")
         self.silent: set[str] = set()
         """Agents that do not answer a push."""
+        self.stopped: set[str] = set()
+        """Agents that stand still: they do nothing, and do not answer."""
+        self.hanging: set[str] = set()
+        """Agents that answer, but whose measuring stands still."""
         self.gone: set[str] = set()
         """Agents whose node has died: they lose every lease at once and are never back."""
 
@@ -88,8 +92,15 @@ class FakeFleet:
     def starting(self) -> int:
         return 0
 
+    def faults(self) -> dict[str, str]:
+        return {}
+
     def ready_agents(self) -> list[Ready]:
-        return [self._ready(name) for name, agent in self.agents.items() if agent.is_ready]
+        return [
+            self._ready(name)
+            for name, agent in self.agents.items()
+            if agent.is_ready and name not in self.stopped
+        ]
 
     def poll(self, timeout_s: float) -> list[Event]:
         self.polls += 1
@@ -105,7 +116,7 @@ class FakeFleet:
                 events.append(self._ready(name))
             elif name in self.gone:
                 events += self._lose_leases(name, agent, "the node died")
-            elif agent.leases:
+            elif agent.leases and name not in self.stopped | self.hanging:
                 events += self._work(name, agent)
         return events
 

@@ -16,7 +16,8 @@ import ray
 from fake_fleet import FakeAgent, FakeFleet, FakeTrainer, Measure
 
 from coordinator.fleet.champion import ChampionWatch
-from coordinator.fleet.cluster import EMBEDDED, RayFleet, connect
+from coordinator.fleet.cluster import RayFleet
+from coordinator.fleet.connection import EMBEDDED, connect
 from coordinator.fleet.interface import Champions, Ended, Event, Fleet, Ready, Samples, Trainer
 from coordinator.fleet.leases import MAX_DEATHS
 from coordinator.fleet.scheduler import Scheduler

@@ -19,6 +19,7 @@ from fake_fleet import (
 
 from coordinator.fleet.interface import NO_LEASE, Ended, Event, Samples
 from coordinator.fleet.leases import MAX_DEATHS
+from coordinator.fleet.scheduler import NO_AGENT_S
 from coordinator.plan.cells import plan_cells
 from coordinator.plan.schema import Plan
 from coordinator.samples.store import SampleStore
@@ -181,10 +182,14 @@ def test_a_suspect_is_tried_alone_after_all_other_cells(
 def test_when_every_agent_fails_the_run_ends(
     store: SampleStore, fleet: MakeFleet, make_plan: MakePlan
 ) -> None:
-    scheduler = make_scheduler(make_plan({"sample": 100}), store, fleet(2, dies=lambda *_: True))
-    message = "every agent has failed, the last with: the actor died"
+    agents = fleet(2, dies=lambda *_: True)
+    scheduler = make_scheduler(make_plan({"sample": 100}), store, agents)
+    message = (
+        r"for 300 s \(node1/cpu: lost \d+ leases in a row: the actor died\); what was measured"
+    )
     with pytest.raises(GemmcastError, match=message):
         scheduler.run(stop=never)
+    assert agents.time_s > NO_AGENT_S
     assert set(store.counts()) <= {"agent_lost"}
 
 

@@ -11,7 +11,7 @@ import ray
 from pathspec import PathSpec
 
 from coordinator.fleet import shipping
-from coordinator.fleet.cluster import connect
+from coordinator.fleet.connection import connect
 from coordinator.fleet.shipping import MAX_DIRECTORY, check_temporary_directory, working_directory
 from gemmcast import models
 from gemmcast.errors import InputError

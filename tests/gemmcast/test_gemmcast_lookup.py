@@ -17,7 +17,7 @@ from gemmcast.device import Device
 from gemmcast.local_gpus import local_keys
 from gemmcast.table_key import TableKey
 from gemmcast.tuned_table import StaleTableError, TunedTable
-from tests.small_tables import KEY, WINNER, gemm, table
+from tests.small_tables import DEFAULT, KEY, WINNER, gemm, table
 
 GEMM = ("1024", "4096", "--dtype", "fp8_e4m3", "--layout", "nt")
 VERSION = """NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.95.05  Release Build  (x)
@@ -63,6 +63,14 @@ def test_an_entry(ask: Ask, path: Path) -> None:
     assert counts == "     9 of 200 configurations measured"
     assert reason == "     surely faster"
     assert "not compared with a device" in compared
+
+
+def test_an_entry_that_keeps_the_default(ask: Ask, tmp_path: Path) -> None:
+    kept = {"winner": DEFAULT, "gain": 1.0, "gain_low": 1.0, "gain_high": 1.0}
+    table(16, **kept).write(tmp_path / "kept.json")
+    lines = ask(tmp_path / "kept.json", 16, *GEMM)[1].splitlines()
+    assert lines[0].endswith(f"lowest time:  {DEFAULT}")
+    assert lines[1] == "     the default: nothing is surely better"
 
 
 def test_the_nearest_entry_as_json(ask: Ask, path: Path) -> None:

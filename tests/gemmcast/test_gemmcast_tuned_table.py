@@ -273,6 +273,23 @@ def test_a_device_is_compared_with_its_versions(tmp_path: Path, gpu: Device) -> 
 
 
 @pytest.mark.parametrize(
+    ("described", "blas"),
+    [
+        ("cublas 13.1.0", "cublas 13.1.0"),
+        ("cublaslt 13.1.0", "cublas 13.1.0"),
+        ("triton 3.6.0, source de740d67", None),
+        (None, None),
+    ],
+)
+def test_a_recorded_device_is_compared_by_its_blas(
+    described: str | None, blas: str | None, gpu: Device, cpu: Device
+) -> None:
+    """A description made of rows has the library of most of them."""
+    assert TableKey.of(replace(gpu, library=described)).library == blas
+    assert TableKey.of(replace(cpu, library=described)).library == described
+
+
+@pytest.mark.parametrize(
     ("field", "value"),
     [
         ("device", ""),
@@ -436,7 +453,11 @@ def test_merging_keeps_the_better_founded_entry() -> None:
 
 
 def test_merging_does_not_depend_on_the_order() -> None:
-    parts = [table(1, 16, gain=1.5), table(16, 64, gain=1.45), table(64, 128, measured=20)]
+    parts = [
+        table(1, 16, gain=1.5),
+        table(16, 64, reason="as well founded"),
+        table(64, 128, measured=20),
+    ]
     merged = {
         first.merged_with(*others).to_json() for first, *others in itertools.permutations(parts)
     }

@@ -1,0 +1,147 @@
+"""Faults of a cluster of several nodes, on one machine: `pytest -m soak` runs them.
+
+Each ends with every cell committed exactly once, or with one line and exit code 1.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from time import monotonic, sleep
+from typing import Any
+
+import pytest
+from ray.cluster_utils import Cluster
+
+from coordinator.samples.store import SampleStore
+
+pytestmark = [pytest.mark.cluster, pytest.mark.soak, pytest.mark.timeout(900)]
+Start = Callable[..., Any]
+LIMIT_S = 300.0
+RECONNECT = {"RAY_gcs_rpc_server_reconnect_timeout_s": "30"}
+"""Ray's own limit for a head that is gone; a run ends before it."""
+
+
+@pytest.fixture
+def nodes() -> Iterator[Cluster]:
+    """A head with a CPU, and a second node."""
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    made.add_node(num_cpus=1)
+    try:
+        yield made
+    finally:
+        # Some of its processes are gone.
+        with suppress(Exception):
+            made.shutdown()
+
+
+class Agents:
+    """The agents of a run, seen through the command lines of their measuring children."""
+
+    def __init__(self, workspace: Path) -> None:
+        self._words = f"{workspace}/node"
+
+    def pids(self) -> dict[str, int]:
+        """Name -> process of the agent."""
+        found = {}
+        for path in Path("/proc").glob("[0-9]*/cmdline"):
+            with suppress(OSError):
+                words = path.read_bytes().decode().split("\0")
+                if "agent.child" in words and self._words in words:
+                    _, parent, name = words[words.index("agent.child") + 1 :][:3]
+                    found[name] = int(parent)
+        return found
+
+    def signal_all(self, number: signal.Signals) -> None:
+        for pid in self.pids().values():
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+
+@pytest.fixture
+def agents(workspace: Path) -> Agents:
+    return Agents(workspace)
+
+
+def measured_by(run: Any) -> set[str]:
+    """The agents whose rows are committed."""
+    if not run.committed():
+        return set()
+    samples = SampleStore.open(run.workspace / "samples", create=False)
+    return set(samples.columns("agent")["agent"].to_pylist())
+
+
+def wait_until(run: Any, is_so: Callable[[], bool]) -> None:
+    deadline_s = monotonic() + LIMIT_S
+    while not is_so():
+        assert run.process.poll() is None, run.process.communicate()
+        assert monotonic() < deadline_s
+        sleep(0.2)
+
+
+@pytest.fixture
+def run(nodes: Cluster, start: Start) -> Any:
+    """Both nodes measure."""
+    started = start("--address", nodes.address, env=RECONNECT, cells=400)
+    wait_until(started, lambda: len(measured_by(started)) == 2)
+    return started
+
+
+def every_cell_once(run: Any) -> None:
+    result = run.result()
+    assert result["complete"]
+    table = SampleStore.open(run.workspace / "samples", create=False).read()
+    ids = table["cell_id"].to_pylist()
+    assert len(ids) == len(set(ids)) == result["cells"]
+    assert set(table["status"].to_pylist()) <= {"ok", "contended"}
+
+
+def test_an_agent_that_is_stopped_does_not_hold_the_run(run: Any, agents: Agents) -> None:
+    name, pid = next(iter(agents.pids().items()))
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        every_cell_once(run)
+        record = (run.workspace / "run.json").read_text()
+        assert name not in record, "a fault is that of a run that lasts"
+    finally:
+        os.kill(pid, signal.SIGKILL)
+
+
+def test_an_agent_that_is_continued_measures_again(run: Any, agents: Agents) -> None:
+    name, pid = next(iter(agents.pids().items()))
+    os.kill(pid, signal.SIGSTOP)
+    wait_until(run, lambda: name in (run.workspace / "run.json").read_text())
+    os.kill(pid, signal.SIGCONT)
+    wait_until(run, lambda: name not in (run.workspace / "run.json").read_text())
+    every_cell_once(run)
+
+
+def test_all_agents_are_killed_at_once_and_again(run: Any, agents: Agents) -> None:
+    for _ in range(3):
+        before = run.committed()
+        agents.signal_all(signal.SIGKILL)
+        wait_until(run, lambda before=before: run.committed() > before)  # type: ignore[misc]
+    every_cell_once(run)
+
+
+def test_a_node_leaves_and_another_one_joins(nodes: Cluster, run: Any, agents: Agents) -> None:
+    before = set(agents.pids())
+    (second,) = nodes.worker_nodes
+    nodes.remove_node(second, allow_graceful=False)
+    nodes.add_node(num_cpus=1)
+    wait_until(run, lambda: bool(measured_by(run) - before))
+    every_cell_once(run)
+
+
+def test_a_head_that_is_gone_ends_the_run_with_one_line(nodes: Cluster, run: Any) -> None:
+    nodes.head_node.kill_gcs_server(check_alive=False)
+    _, err = run.process.communicate(timeout=LIMIT_S)
+    assert run.process.returncode == 1
+    last = err.splitlines()[-1]
+    assert last.startswith("error: the head of the Ray cluster has not answered for ")
+    assert last.endswith("start the head, and the same command again to go on")
+    ids = SampleStore.open(run.workspace / "samples", create=False).read()["cell_id"]
+    assert len(ids) == len(set(ids.to_pylist())) > 0
