@@ -48,7 +48,7 @@ def write_results(
             outcomes=outcomes,
             refused=[one for one in search.problems[name] if one.default is None],
             path=out / f"{_file_name(device, search.settings.objective.text)}.json",
-            spent_s=search.spent_s[name],
+            spent_s=search.spent_s(name),
         )
         _write(result)
         types.append(result)

@@ -12,7 +12,8 @@ of the readings alone. Knows neither cells nor a fleet.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections import deque
+from collections.abc import Mapping, Sequence
 from enum import Enum
 from math import expm1, inf
 
@@ -54,14 +55,16 @@ class Race:
 
     Args:
         problem: with a default.
-        rivals: those that take part, some of the problem's.
+        rivals: some of the problem's, the best guess first.
+        top: how many of them take part; each that does not run is replaced by the next one.
         noises: of bursts, and of power windows: (False, True) -> what they have shown so far.
     """
 
     def __init__(
         self,
         problem: Problem,
-        rivals: Iterable[Rival],
+        rivals: Sequence[Rival],
+        top: int,
         objective: Objective,
         limits: Limits,
         noises: Mapping[bool, Noise],
@@ -69,8 +72,10 @@ class Race:
         assert problem.default is not None
         self.problem = problem
         self.default = Track(problem.default)
-        self.rivals = [Track(rival) for rival in rivals]
+        self.rivals = [Track(rival) for rival in rivals[:top]]
         self.verdict: Verdict | None = None
+        self._reserve = deque(rivals[top:])
+        self._failed = 0
         self._objective = objective
         self._limits = limits
         self._noises = noises
@@ -151,6 +156,7 @@ class Race:
         is_proven = track is self.default and track.was_measured
         if reading.is_refusal and not is_proven:
             track.left_out = reading.text
+            self._failed += track is not self.default
             return None
         value = self._value(track, reading.cost) if reading.is_ok else None
         if not reading.is_ok or value is None:
@@ -168,6 +174,7 @@ class Race:
     def _decide_race(self) -> None:
         is_last = self._begun >= self._limits.race
         self._note_raced()
+        has_new = self._replace_failed()
         self._drop_above_limit()
         if self._objective.watts is None or self._is_metered:
             # Else a slower one may be the fastest that draws so little.
@@ -176,12 +183,21 @@ class Race:
         if not self.live:
             self._keep(self._why_none())
             return
-        if not (is_last or self._is_settled()):
+        if has_new or not (is_last or self._is_settled()):
             return
         if self._limits.final:
             self._begin_final()
         else:
             self._decide_by_race()
+
+    def _replace_failed(self) -> bool:
+        """Bring in the next best guesses for those that do not run; whether there are any."""
+        # A recording has no further turn.
+        can_go_on = self._limits.final > 0
+        count = min(self._failed, len(self._reserve)) if can_go_on else 0
+        self.rivals += [Track(self._reserve.popleft()) for _ in range(count)]
+        self._failed = 0
+        return count > 0
 
     def _decide_by_race(self) -> None:
         best = self._best()

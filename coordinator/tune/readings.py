@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from datetime import datetime
 from typing import Any
 
 import pyarrow as pa
@@ -19,7 +20,16 @@ from gemmcast.cell import Cell
 from gemmcast.tuned_entry import Cost
 
 COSTS = tuple(field.name for field in fields(Cost))
-COLUMNS = ("cell_id", "status", "reason", "device_uuid", "family", "library", *COSTS)
+COLUMNS = (
+    "cell_id",
+    "status",
+    "reason",
+    "device_uuid",
+    "family",
+    "library",
+    "measured_at",
+    *COSTS,
+)
 """Those of a sample that a tuning reads."""
 PASSING = ("throttled", "power_disputed")
 """Statuses that say something of the moment, and nothing of the configuration."""
@@ -33,6 +43,8 @@ class Reading:
     reason: str = ""
     board: str = ""
     """`device_uuid` of the row."""
+    began_s: float | None = None
+    """When it was measured, in Unix time. [s]"""
     cost: Cost = field(default_factory=Cost)
 
     @property
@@ -92,5 +104,14 @@ def _reading(row: Mapping[str, Any]) -> Reading:
         status=row["status"],
         reason=row["reason"] or "",
         board=row["device_uuid"],
+        began_s=_seconds(row["measured_at"]),
         cost=Cost(**costs),
     )
+
+
+def _seconds(text: str | None) -> float | None:
+    """Unix time of a row's `measured_at`."""
+    try:
+        return datetime.fromisoformat(text).timestamp() if text else None
+    except ValueError:
+        return None

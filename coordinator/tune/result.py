@@ -30,7 +30,7 @@ class TypeResult:
     path: Path
     """Where the table is."""
     spent_s: float
-    """Time of the cells, by their estimates. [s]"""
+    """Time that its boards have measured. [s]"""
 
     @property
     def kept(self) -> int:
@@ -87,7 +87,7 @@ class TypeResult:
             yield f"  {self.uncertain} GEMMs were cut short: start it again to go on"
         for problem in self.refused:
             yield f"  no kernel for {problem.listed}: {problem.reason}"
-        yield f"  table {self.path}"
+        yield f"  measured for {self.spent_s:.0f} s; table {self.path}"
 
     def _measured(self) -> list[Outcome]:
         """Those of which default and winner were measured."""

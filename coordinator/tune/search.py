@@ -9,6 +9,7 @@ Knows no fleet and no store.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -17,6 +18,7 @@ from coordinator.tune.paired import FIRST_NOISE, Noise
 from coordinator.tune.problem import Problem, Rival
 from coordinator.tune.race import Race
 from coordinator.tune.readings import Reading, Readings
+from coordinator.tune.spent import Spent
 from coordinator.tune.transfer import reranked
 from coordinator.tune.turns import Limits, Turn
 from gemmcast.cell import Cell
@@ -42,7 +44,19 @@ class Settings:
     series: Mapping[str, int]
     """Type of device -> number of its first turn."""
     budget_s: float | None = None
-    """Time of each type of device, by the estimates of its cells. [s]"""
+    """Time of each type of device. [s]"""
+    is_replay: bool = False
+    """Whether readings come from recordings, so that their times are not of here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """Who takes part in a race."""
+
+    rivals: Sequence[Rival]
+    """The best guess first."""
+    top: int
+    """How many of them, at first."""
 
 
 @dataclass(slots=True)
@@ -77,13 +91,16 @@ class Search:
         self._noises = {name: _noises(kinds[name]) for name in problems}
         self._due: list[_Due] = []
         self._is_following = False
-        self.spent_s: dict[str, float] = dict.fromkeys(problems, 0.0)
-        """Type of device -> time of the cells so far, by their estimates."""
+        self._spent = {name: Spent() for name in problems}
         self.saved = 0
         """First readings of rivals that another type's readings made needless."""
         self.races: dict[str, dict[int, Race]] = {name: {} for name in problems}
         """Type of device -> place in the list -> its race; none without a default."""
         self._begin(self._leaders())
+
+    def spent_s(self, name: str) -> float:
+        """Time that a type of device has measured, over all of its boards. [s]"""
+        return self._spent[name].total_s
 
     @property
     def undecided(self) -> list[Race]:
@@ -109,6 +126,7 @@ class Search:
 
     def note(self, readings: Readings) -> None:
         """The readings of the round, and what follows from them."""
+        by_type: dict[str, list[Reading]] = defaultdict(list)
         for due in self._due:
             found: dict[KernelConfig, Reading] = {}
             for cell in due.cells:
@@ -116,6 +134,9 @@ class Search:
                 if reading is not None:
                     found[cell.config] = reading
             due.race.note(due.turn, found)
+            by_type[due.race.problem.device_key] += found.values()
+        for name, of_type in by_type.items():
+            self._spent[name].note([] if self.settings.is_replay else of_type)
         # First all readings, then all decisions: they see the same noise.
         for race in dict.fromkeys(due.race for due in self._due):
             race.decide()
@@ -136,20 +157,21 @@ class Search:
         if not self._has_room(name, seconds):
             race.stop(BEYOND)
             return
-        self.spent_s[name] += seconds
+        self._spent[name].plan(seconds)
         self._due += added
 
     def _has_room(self, name: str, seconds: float) -> bool:
         budget_s = self.settings.budget_s
-        return budget_s is None or self.spent_s[name] + seconds <= budget_s
+        spent = self._spent[name]
+        return budget_s is None or spent.total_s + spent.pace * seconds <= budget_s
 
-    def _leaders(self) -> dict[str, dict[int, list[Rival]]]:
+    def _leaders(self) -> dict[str, dict[int, Chosen]]:
         """Type -> place -> rivals, of the problems that lead."""
         names = sorted(self.problems)
         top = self.settings.top
-        chosen: dict[str, dict[int, list[Rival]]] = {name: {} for name in names}
+        chosen: dict[str, dict[int, Chosen]] = {name: {} for name in names}
         for place, name in self._leading().items():
-            chosen[name][place] = list(self.problems[name][place].rivals[:top])
+            chosen[name][place] = Chosen(self.problems[name][place].rivals, top)
         return chosen
 
     def _leading(self) -> dict[int, str]:
@@ -163,9 +185,9 @@ class Search:
                 leading[place] = able[0]
         return leading
 
-    def _followers(self) -> dict[str, dict[int, list[Rival]]]:
+    def _followers(self) -> dict[str, dict[int, Chosen]]:
         """The same of all other problems."""
-        chosen: dict[str, dict[int, list[Rival]]] = {name: {} for name in self.problems}
+        chosen: dict[str, dict[int, Chosen]] = {name: {} for name in self.problems}
         for place, leader in self._leading().items():
             for name in sorted(self.problems):
                 problem = self.problems[name][place]
@@ -173,31 +195,41 @@ class Search:
                     chosen[name][place] = self._following(name, leader, place)
         return chosen
 
-    def _following(self, name: str, leader: str, place: int) -> list[Rival]:
+    def _following(self, name: str, leader: str, place: int) -> Chosen:
         problem, top = self.problems[name][place], self.settings.top
         race = self.races[leader].get(place)
         shared = {rival.config for rival in problem.rivals} & set(race.raced if race else ())
         if race is None or 2 * len(shared) < len(race.raced) or not shared:
             # What was measured there says little of what is possible here.
-            return list(problem.rivals[:top])
+            return Chosen(problem.rivals, top)
         raced = {config: race.raced[config] for config in shared}
         ranked = reranked(problem, race.problem, raced, self.settings.objective)
         count = max(FEWEST_FOLLOWING, -(-top // 2))
         self.saved += max(0, min(top, len(ranked)) - count)
-        return ranked[: min(top, count)]
+        return Chosen(ranked, min(top, count))
 
-    def _begin(self, chosen: Mapping[str, Mapping[int, list[Rival]]]) -> None:
-        settings = self.settings
-        for name, rivals in chosen.items():
-            reserved = self.spent_s[name]
-            for place in self._by_importance(name, rivals):
-                problem = self.problems[name][place]
-                noises = self._noises[name]
-                race = Race(problem, rivals[place], settings.objective, settings.limits, noises)
-                reserved += self._typical_s(race)
-                if settings.budget_s is not None and reserved > settings.budget_s:
+    def _begin(self, chosen: Mapping[str, Mapping[int, Chosen]]) -> None:
+        budget_s = self.settings.budget_s
+        for name, of_type in chosen.items():
+            spent = self._spent[name]
+            reserved_s = spent.total_s
+            for place in self._by_importance(name, of_type):
+                race = self._race(name, place, of_type[place])
+                reserved_s += spent.pace * self._typical_s(race)
+                if budget_s is not None and reserved_s > budget_s:
                     race.stop(BEYOND)
                 self.races[name][place] = race
+
+    def _race(self, name: str, place: int, chosen: Chosen) -> Race:
+        settings = self.settings
+        return Race(
+            self.problems[name][place],
+            chosen.rivals,
+            chosen.top,
+            settings.objective,
+            settings.limits,
+            self._noises[name],
+        )
 
     def _typical_s(self, race: Race) -> float:
         """About what a race takes: a turn and a half of everyone, then the shortest final."""

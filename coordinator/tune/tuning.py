@@ -96,6 +96,7 @@ class Tuning:
             top=request.top,
             series=series,
             budget_s=request.budget_s,
+            is_replay=request.is_replay,
         )
         kinds = {name: device.kind for name, device in self._devices.items()}
         return Search(problems, kinds, settings, self._seconds_of)

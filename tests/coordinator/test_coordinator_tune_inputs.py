@@ -17,6 +17,7 @@ from coordinator.tune.objective import Objective
 from coordinator.tune.outcome import outcome_of
 from coordinator.tune.pools import Pools
 from coordinator.tune.record import read_or_make
+from coordinator.tune.recording import Recording
 from coordinator.tune.request import Request, parse_budget
 from coordinator.tune.tuning import Tuning
 from gemmcast import models
@@ -248,6 +249,17 @@ def test_recorded_tables_are_a_fleet_of_their_types(tables: str) -> None:
         "Paper GPU 80GB",
         "Paper GPU 141GB",
     ]
+
+
+def test_a_recording_without_the_default_has_no_rival(tables: str, hopper: Device) -> None:
+    listed = ListedGemm(gemm=Gemm(m=64, n=64, k=64))
+    table = parse_devices(tables).tables[0]
+    recording = Recording(Path(table.dataset), str(table.device_name), [listed])
+    configs, _ = runnable(listed, ["tiled"], hopper)
+    other = replace(configs[0], tile_m=64)
+    assert recording.recorded(listed, configs) == configs
+    assert recording.recorded(listed, [other, *configs]) == []
+    assert recording.recorded(listed, [*configs, other]) == configs
 
 
 @pytest.mark.cluster

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from math import log
+
 import pytest
 
 from coordinator.tune.outcome import Outcome, outcome_of
+from coordinator.tune.problem import Rival
 from coordinator.tune.race import Race
+from coordinator.tune.readings import Reading
 from coordinator.tune.search import Search
+from coordinator.tune.track import Track
 from gemmcast.cell import Cell
 from tests.coordinator.tune_truths import TYPE, Truths, config, make_search, problem, run
 
@@ -80,6 +85,18 @@ def test_a_rival_that_fails_is_left_out_with_its_reason() -> None:
     assert result.entry.measured == 2
 
 
+def test_those_that_do_not_run_are_replaced_by_the_next_best_guesses() -> None:
+    search = make_search({TYPE: [problem(6, m=M)]}, top=3)
+    failures = {config(i): ("unsupported", "not compiled") for i in (1, 2, 3, 4)}
+    truths = Truths({(TYPE, M): [1.0, 0.3, 0.3, 0.3, 0.3, 0.9, 0.6]}, failures=failures)
+    rounds = run(search, truths)
+    # Three, then three in their place of which one fails and has nobody left to follow it.
+    assert [len(cells) for cells in rounds[:2]] == [4, 4]
+    result = outcome_of(only_race(search))
+    assert result.entry.winner == config(6)
+    assert (result.entry.measured, len(result.left_out)) == (3, 5)
+
+
 def test_where_the_default_does_not_run_the_best_of_the_others_is_taken_unverified() -> None:
     failures = {config(0): ("unsupported", "not compiled")}
     entry = outcome([0.9, 0.7], failures=failures).entry
@@ -123,6 +140,18 @@ def test_readings_of_two_boards_are_no_pair() -> None:
     assert race.raced == {}
     race.stop("stopped")
     assert outcome_of(race).entry.keeps_default
+
+
+def test_two_rivals_are_compared_over_the_turns_of_both() -> None:
+    one, other = (Track(Rival(config=config(i))) for i in (1, 2))
+    reading = Reading(status="ok")
+    for turn, value in enumerate((1.0, 2.0, 4.0)):
+        one.note(turn, reading, value, default=1.0)
+    assert other.from_other(one, 0.01) is None
+    other.note(2, reading, 8.0, default=1.0)
+    apart = other.from_other(one, 0.01)
+    assert apart is not None
+    assert (apart.centre, apart.readings) == (pytest.approx(log(2.0)), 1)
 
 
 def test_the_winner_of_many_is_judged_on_fresh_readings() -> None:

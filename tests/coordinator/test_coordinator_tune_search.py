@@ -13,8 +13,9 @@ from coordinator.plan.schema import Plan
 from coordinator.samples.store import SampleStore
 from coordinator.tune.outcome import outcome_of
 from coordinator.tune.problem import Problem
-from coordinator.tune.readings import Readings
+from coordinator.tune.readings import Reading, Readings
 from coordinator.tune.search import Search
+from coordinator.tune.spent import Spent
 from coordinator.tune.tuning import run_rounds
 from gemmcast.cell import Cell
 from gemmcast.device import Device
@@ -85,7 +86,7 @@ def test_a_list_of_108_takes_a_third_of_five_minutes() -> None:
     truths = drawn(3, 108, of_engines)
     search = make_search({TYPE: problems(108)})
     run(search, truths)
-    assert search.spent_s[TYPE] < 100
+    assert search.spent_s(TYPE) < 100
     assert not search.undecided
 
 
@@ -95,12 +96,45 @@ def test_a_budget_is_kept_and_goes_to_what_takes_longest() -> None:
     search = make_search({TYPE: every}, budget_s=budget_s)
     cells = run(search, drawn(4, 10, of_engines))
     assert sum(map(len, cells)) * CELL_S <= budget_s
-    assert search.spent_s[TYPE] <= budget_s
+    assert search.spent_s(TYPE) <= budget_s
     won = {entry.gemm.m for entry in entries(search) if not entry.keeps_default}
     assert won == {2, 4, 6, 8, 10}
     cut = next(entry for entry in entries(search) if entry.gemm.m == 1)
     assert cut.reason.startswith("beyond the budget")
     assert not cut.verified
+
+
+def test_a_budget_is_kept_where_ties_take_longer_than_was_set_aside() -> None:
+    budget_s = 4.0
+    truths = drawn(8, 10, without_gain)
+    truths.noise = 0.05
+    search = make_search({TYPE: problems(10)}, budget_s=budget_s)
+    cells = run(search, truths)
+    assert sum(map(len, cells)) * CELL_S <= budget_s
+    assert all(entry.keeps_default for entry in entries(search))
+    assert not search.undecided
+
+
+def test_what_was_spent_is_when_the_readings_lie_apart() -> None:
+    """Estimated at 0.1 s each; they took 0.5 s, with a night in between and two boards at once."""
+    spent = Spent()
+    spent.plan(1.0)
+    times = [100.0 + 0.5 * i for i in range(5)] + [50_000.0]
+    spent.note([Reading(status="ok", board="GPU-0", began_s=time) for time in times])
+    assert spent.total_s == pytest.approx(2.0 * 6 / 5)
+    assert spent.pace == pytest.approx(2.4)
+    spent.plan(1.0)
+    assert spent.total_s == pytest.approx(4.8)
+    both = [Reading(status="ok", board=f"GPU-{i % 2}", began_s=i // 2 * 1.0) for i in range(8)]
+    spent.note(both)
+    assert spent.total_s == pytest.approx(2.4 + 2 * 4.0)
+
+
+def test_a_recordings_own_times_are_not_spent() -> None:
+    spent = Spent()
+    spent.plan(1.0)
+    spent.note([])
+    assert (spent.total_s, spent.pace) == (1.0, 1.0)
 
 
 def test_what_one_type_measured_ranks_for_the_other() -> None:

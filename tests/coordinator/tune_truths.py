@@ -122,6 +122,7 @@ def make_search(
         top=top,
         series={name: 1000 + crc32(name.encode()) for name in problems},
         budget_s=budget_s,
+        is_replay=is_replay,
     )
     kinds = dict.fromkeys(problems, "cuda")
     return Search(problems, kinds, settings, lambda cell: 40 * CELL_S if cell.power else CELL_S)

@@ -95,7 +95,7 @@ def test_a_bad_push_keeps_the_table(
     elif bad == "damaged":
         # Written before tables.json names it, as by a disk that lies.
         digest = modeldir.sha256(table(64).to_json().encode())
-        (tmp_path / f"table-{digest[:12]}.json").write_text("{}")
+        (tmp_path / f"table-{digest[:12]}.json").write_text(table(65).to_json())
         placed = {"file": f"table-{digest[:12]}.json", "sha256": digest, "version": "2"}
         values = {"version": "x", "tables": [placed]}
         modeldir.write_atomically(tmp_path / tabledir.CURRENT, json.dumps(values).encode())

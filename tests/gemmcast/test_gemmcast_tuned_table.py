@@ -436,7 +436,11 @@ def test_merging_keeps_the_better_founded_entry() -> None:
 
 
 def test_merging_does_not_depend_on_the_order() -> None:
-    parts = [table(1, 16, gain=1.5), table(16, 64, gain=1.45), table(64, 128, measured=20)]
+    parts = [
+        table(1, 16, gain=1.5),
+        table(16, 64, reason="as well founded"),
+        table(64, 128, measured=20),
+    ]
     merged = {
         first.merged_with(*others).to_json() for first, *others in itertools.permutations(parts)
     }

@@ -85,6 +85,33 @@ RUN = [
         environment={"RAY_JOB_CONFIG_JSON_ENV_VAR": "{}"},
     ),
 ]
+TUNINGS = [
+    Slip(command="coordinator tune", says="give one of the two"),
+    Slip(command="coordinator tune --gemms no.csv", says="can't be read"),
+    Slip(command="coordinator tune --model no.json", says="can't be read"),
+    Slip(
+        command="coordinator tune --gemms g.csv --objective speed",
+        says="unknown objective",
+        prepare=write("g.csv", "m,n,k\n64,64,64\n"),
+    ),
+    Slip(
+        command="coordinator tune --gemms g.csv --budget 10",
+        says="--budget = '10': is no time",
+        prepare=write("g.csv", "m,n,k\n64,64,64\n"),
+    ),
+    Slip(
+        command="coordinator tune --gemms g.csv --devices replay:no.parquet",
+        says="no such file",
+        prepare=write("g.csv", "m,n,k\n64,64,64\n"),
+    ),
+    Slip(
+        command="coordinator tune --gemms g.csv --families mkl",
+        says="unknown kernel family",
+        prepare=write("g.csv", "m,n,k\n64,64,64\n"),
+    ),
+]
+
+
 PLANS = [
     Slip(command="coordinator plan p.toml", says="can't be read"),
     Slip(
@@ -331,6 +358,7 @@ SCRIPTS = [
 ]
 SLIPS = [
     *RUN,
+    *TUNINGS,
     *PLANS,
     *WORKSPACES,
     *TABLES,
