@@ -16,7 +16,7 @@ PYTHON := .venv/bin/python
 ENV := .venv/.ready-$(LOCK)
 endif
 
-.PHONY: env demo demo-h100 models test check format lock clean
+.PHONY: env demo demo-h100 models test soak check format lock clean
 
 demo: $(ENV)
 	$(PYTHON) -m coordinator demo
@@ -32,6 +32,11 @@ models: $(ENV)
 # All cores; the tests of a file share their models and clusters, so a file stays in one process.
 test: $(ENV)
 	$(PYTHON) -m pytest -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder --durations 10
+
+# Faults on clusters of several nodes, over and over: make soak COUNT=10
+COUNT := 1
+soak: $(ENV)
+	for round in $$(seq $(COUNT)); do $(PYTHON) -m pytest -q -x -m soak tests/cluster || exit 1; done
 
 check: $(ENV)
 	$(PYTHON) -m ruff check .
@@ -55,8 +60,8 @@ format: $(ENV)
 UV = uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate --no-emit-index-url
 lock:
 	$(UV) --extra fleet --extra dev pyproject.toml -o requirements.lock
-	$(UV) --extra cuda13 -c requirements.lock pyproject.toml -o requirements-cuda13.lock
-	$(UV) --extra cuda12 -c requirements.lock pyproject.toml -o requirements-cuda12.lock
+	$(UV) --extra cuda13 --extra triton -c requirements.lock pyproject.toml -o requirements-cuda13.lock
+	$(UV) --extra cuda12 --extra triton -c requirements.lock pyproject.toml -o requirements-cuda12.lock
 
 env: $(ENV)
 

@@ -94,6 +94,8 @@ class Query(NamedTuple):
     l2_gbps: Array
     m: Array
     n: Array
+    elements: Array
+    """Of C, of one problem."""
 
 
 BOTH_SIDES: Final[Mapping[str, tuple[str, ...]]] = {
@@ -175,12 +177,12 @@ class Times(NamedTuple):
 
 def query_of(query: Array) -> Query:
     """The entries of Query from query[n, len(FIELDS)]."""
-    # The last two are the parts of the first
-    entries = [BOTH_SIDES.get(name, (name,)) for name in Query._fields[:-2]]
+    # The last three are made of the first
+    entries = [BOTH_SIDES.get(name, (name,)) for name in Query._fields[:-3]]
     wanted = [(FIELDS.index(entry[0]), len(entry)) for entry in entries]
     size, *others = graph_ops.spans(query, wanted, len(FIELDS))
     m, n = graph_ops.split(size, [1, 1])
-    return Query._make([size, *others, m, n])
+    return Query._make([size, *others, m, n, m * n])
 
 
 def tile_of(q: Query) -> Tile:
@@ -273,7 +275,7 @@ def dram_us(q: Query, rates: Rates) -> Array:
     """[n, 3] of A, B and C, each once."""
     xp = q.k.__array_namespace__()
     a_and_b = q.size * (q.k * q.in_bytes)
-    c = q.m * q.n * q.out_bytes
+    c = q.elements * q.out_bytes
     return xp.concat([a_and_b, c], axis=1) * q.batch / rates.dram_bytes_per_us
 
 

@@ -18,6 +18,7 @@ from costmodel.graph_ops import Array
 
 SMEM_PER_SM: Final = 227.0 * 1024.0
 """Of recent NVIDIA GPUs. [bytes]"""
+BLOCKS_PER_SM: Final = 32.0
 REGISTERS_PER_SM: Final = 65536.0
 REGISTERS_PER_SUM: Final = 1.5
 REGISTERS_BESIDE: Final = 30.0
@@ -47,7 +48,7 @@ def blocks_per_sm(q: Query, tile: Tile, grid: Grid, smem_bytes: Array) -> Array:
     by_registers = tile.area + q.threads * (REGISTERS_BESIDE / REGISTERS_PER_SUM)
     taken = xp.maximum(by_registers, smem_bytes * (room / SMEM_PER_SM))
     # -ceil(-x) is x rounded down
-    blocks = xp.maximum(-xp.ceil(-room / taken), 1.0)
+    blocks = xp.clip(-xp.ceil(-room / taken), 1.0, BLOCKS_PER_SM)
     return xp.where(grid.has_clusters | (q.threads == 0.0), 1.0, blocks)
 
 

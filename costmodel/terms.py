@@ -160,7 +160,7 @@ def terms(query: Array) -> Terms:
     blocks_of_cluster = graph_ops.reduce_prod(q.cluster, axis=1)
     floor = floor_us(times)
     divides = divisibility(q)
-    flops = 2.0 * (q.m * q.n) * q.k * q.batch
+    flops = 2.0 * q.elements * q.k * q.batch
     # In the order of DERIVED_SCALES
     derived = [
         xp.astype(tile.is_unknown, xp.float32),

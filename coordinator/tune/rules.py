@@ -25,7 +25,7 @@ clock."""
 MARGIN: Final = log1p(0.003)
 """A gain below a board's own repeatability is none."""
 SAME: Final = log1p(0.005)
-"""Rivals that are no further apart than this are not told apart."""
+"""Rivals no further apart than this count as equal."""
 ESTIMATED: Final = log1p(0.05)
 """How far an estimate by predicted power may be off."""
 
