@@ -11,13 +11,15 @@ first configuration of a set is the one that engines ship. Needs neither Triton 
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterable
+from dataclasses import replace
 from functools import cache
 from typing import Final, NamedTuple
 
 from gemmcast.config import TRITON_KERNELS, WARP_THREADS, KernelConfig
 from gemmcast.cutlass.sets import SMEM_KIB
 from gemmcast.errors import InputError
-from gemmcast.gemm import DTYPES
+from gemmcast.gemm import DTYPES, Gemm
 
 
 class Operands(NamedTuple):
@@ -87,6 +89,26 @@ def shipped(kernel: str) -> KernelConfig:
     """The configuration that engines ship; of a kernel of ours what a knob left out means, too."""
     table = TRITON_SETS["usual"]
     return _config(kernel, *(values[0] for values in table))
+
+
+def distinct(gemm: Gemm, configs: Iterable[KernelConfig]) -> list[KernelConfig]:
+    """Without those of our kernels that run as an earlier one does: `group_m` beyond the rows of
+    tiles that the GEMM has changes nothing."""
+    first: dict[KernelConfig, KernelConfig] = {}
+    for config in configs:
+        first.setdefault(_as_it_runs(gemm, config), config)
+    return list(first.values())
+
+
+def _as_it_runs(gemm: Gemm, config: KernelConfig) -> KernelConfig:
+    is_ours = config.family == "triton" and config.kernel in ("", *TRITON_KERNELS)
+    if not (is_ours and config.tile_m):
+        return config
+    rows = -(-gemm.m // config.tile_m)
+    if config.kernel == "grouped":
+        # Tiles of one expert follow those of another.
+        rows *= gemm.batch
+    return replace(config, swizzle=min(config.swizzle, rows))
 
 
 def is_default(config: KernelConfig) -> bool:

@@ -23,6 +23,7 @@ from gemmcast.errors import InputError
 from gemmcast.gemm import Gemm
 from gemmcast.gemm_list import ListedGemm
 from gemmcast.predictor import Predictor, RankedConfig
+from gemmcast.triton_sets import distinct
 from gemmcast.tuned_entry import Cost
 
 LIBRARY = "cublaslt"
@@ -64,6 +65,7 @@ class Pools:
             reason = "" if configs else "the recording does not hold its default"
         if not configs:
             return Problem(listed=listed, device_key=device.name, default=None, reason=reason)
+        configs = distinct(listed.gemm, configs)
         costs = self._predicted(listed, configs, device)
         default = Rival(config=configs[0], predicted=costs.get(configs[0], Cost()))
         others = [Rival(config=one, predicted=costs.get(one, Cost())) for one in configs[1:]]

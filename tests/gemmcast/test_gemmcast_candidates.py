@@ -13,6 +13,7 @@ from gemmcast.device import Device
 from gemmcast.errors import InputError
 from gemmcast.feasible import impossible
 from gemmcast.gemm import DTYPES, LAYOUTS, Gemm
+from gemmcast.triton_sets import distinct
 
 SIZES = ((1, 16, 16), (7, 129, 65), (64, 4096, 8), (1024, 4096, 4096), (2**21, 512, 40))
 ON_GPUS = ("cublas", "cublaslt", "cutlass", "triton", "tiled")
@@ -150,3 +151,27 @@ def test_families_come_once_and_in_the_order_of_the_list(hopper: Device) -> None
     made = candidates(gemm, hopper, ["tiled", "cublas", "tiled"])
     assert [config.family for config in made] == ["tiled"] * 6 + ["cublas"]
     assert {config.family for config in candidates(gemm, hopper)} == set(ON_GPUS) - {"triton"}
+
+
+@pytest.mark.parametrize(
+    ("gemm", "kernel", "different"),
+    [
+        # One row of tiles, whatever is 64 and more high: group_m 1, 16, 32 and 64 are the same.
+        (Gemm(m=16, n=4096, k=4096, dtype="fp8_e4m3", layout="nt"), "scaled_block", {32}),
+        # 17 rows of 64: group_m 32 and 64 are the same.
+        (Gemm(m=1088, n=4096, k=4096, dtype="fp8_e4m3", layout="nt"), "scaled_block", {32, 1, 16}),
+        (Gemm(m=8192, n=512, k=512, dtype="fp8_e4m3", layout="nt"), "matmul", {32, 1, 16, 64}),
+        # Twenty experts with a row of tiles each.
+        (Gemm(m=8, n=512, k=512, batch=20, dtype="bf16", layout="nt"), "grouped", {32, 1, 16}),
+    ],
+    ids=str,
+)
+def test_groups_of_more_rows_than_there_are_change_nothing(
+    hopper: Device, gemm: Gemm, kernel: str, different: set[int]
+) -> None:
+    made = candidates(gemm, hopper, [f"triton:{kernel}"])
+    of_64 = [config for config in distinct(gemm, made) if config.tile_m == 64]
+    assert {config.swizzle for config in of_64} == different
+    assert distinct(gemm, made)[0] == default_config("triton", gemm, hopper, kernel)
+    others = candidates(gemm, hopper, ["cublas"])
+    assert distinct(gemm, others) == others
