@@ -104,6 +104,28 @@ class _Wrong:
         return predicted
 
 
+class _Off:
+    """A model, one of whose outputs is a part in 1,001 off."""
+
+    def __init__(self, model: CostModel, output: str) -> None:
+        self._model = model
+        self._output = output
+
+    def predict(self, queries: Rows) -> dict[str, npt.NDArray[np.float32]]:
+        predicted = self._model.predict(queries)
+        predicted[self._output] = predicted[self._output] / np.float32(1.001)
+        return predicted
+
+
+@pytest.mark.parametrize(("output", "counted"), [("runtime_us", 1e-3), ("high", 1e-4)])
+def test_ends_of_intervals_may_be_further_apart(
+    metered: Fitted, output: str, counted: float
+) -> None:
+    data, model, exported = metered
+    off = parity(_Off(model, output), open_session(exported), data.queries)
+    assert off == pytest.approx(counted, rel=0.02)
+
+
 def test_a_value_on_one_side_alone_is_no_parity(metered: Fitted) -> None:
     data, model, exported = metered
     assert parity(_Wrong(model), open_session(exported), data.queries) == np.inf
