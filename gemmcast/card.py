@@ -86,8 +86,8 @@ class ModelCard:
     tree_weight: Mapping[str, float] = field(default_factory=dict)
     """Weight of the trees in each predicted logarithm: 0 networks alone, 1 trees alone. [0..1]"""
     parity_max_rel: float | None = None
-    """Largest relative difference between ONNX Runtime and scikit-learn, over every row; of the ends
-    of intervals a tenth of it."""
+    """Largest relative difference between ONNX Runtime and scikit-learn, over every row; of the
+    ends of intervals a tenth of it."""
     latency_p50_us: float | None = None
     """Median time of one query through ONNX Runtime, one thread, on the training machine. [us]"""
     sklearn_latency_p50_us: float | None = None
