@@ -14,7 +14,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 import numpy as np
 
@@ -38,6 +38,10 @@ from gemmcast.ranking import (
 )
 
 __all__ = ["PREFILTERED", "Choice", "Predictor", "RankedConfig"]
+
+PICKED_FROM: Final = 8
+"""So many of the cheapest a pick is made from: what comes first may have been recorded nowhere, and
+is then no sure gain."""
 
 
 class Predictor:
@@ -205,7 +209,7 @@ class Predictor:
             InputError: as `rank` does.
         """
         asked = self._asked(gemm, configs, objective, device, families, default)
-        ranking = asked.ranking(cache, wanted=1)
+        ranking = asked.ranking(cache, wanted=PICKED_FROM)
         return ranking.choice(asked.default, bold=bold)
 
     def rank(

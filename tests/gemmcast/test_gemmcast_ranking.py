@@ -13,7 +13,7 @@ from gemmcast.device import Device
 from gemmcast.errors import InputError
 from gemmcast.modelfile import Answers, LoadedModel
 from gemmcast.objective import MINIMISED
-from gemmcast.predictor import PREFILTERED
+from gemmcast.predictor import PICKED_FROM, PREFILTERED
 
 Alike = Callable[[Prediction, Prediction], bool]
 GEMM = Gemm(m=1000, n=500, k=2000)
@@ -70,7 +70,7 @@ def test_of_many_configurations_the_model_ranks_those_that_the_prefilter_puts_fi
     rows = np.array([query.encode(GEMM, config, gpu) for config in many], dtype=np.float32)
     estimates_us = powered._model.estimate_us(rows)
     assert estimates_us is not None
-    first = {many[i] for i in np.argsort(estimates_us)[:PREFILTERED]}
+    first = {many[i] for i in np.argsort(estimates_us)[: PICKED_FROM * PREFILTERED]}
     counts: list[int] = []
     run = LoadedModel.run
 
@@ -82,7 +82,7 @@ def test_of_many_configurations_the_model_ranks_those_that_the_prefilter_puts_fi
     assert powered.pick(GEMM, many, device=gpu).config == next(
         choice.config for choice in ranking if choice.config in first
     )
-    assert counts == [PREFILTERED]
+    assert counts == [PICKED_FROM * PREFILTERED]
     # Three are wanted of three times as many. By energy, or of a few, all are ranked.
     assert len(powered.rank(GEMM, many, device=gpu, top=3)) == 3 and counts[1:] == [3 * PREFILTERED]
     for objective, configs in (("energy", many), ("time", many[:PREFILTERED])):
