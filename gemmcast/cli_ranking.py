@@ -12,7 +12,7 @@ from dataclasses import asdict
 from typing import Any, Final
 
 from gemmcast.cli_inputs import configs_of, device_of, gemm_of, open_model
-from gemmcast.cli_text import rounded, show
+from gemmcast.cli_text import rounded, saved, show
 from gemmcast.config import KernelConfig
 from gemmcast.device import Device
 from gemmcast.gain import Gain
@@ -30,7 +30,6 @@ from gemmcast.ranking import Choice, RankedConfig
 
 TOP_CANDIDATES: Final = 8
 """Of a ranking of candidates, where --top does not say how many."""
-PERCENT: Final = 100
 
 Shown = tuple[dict[str, Any], str]
 
@@ -160,7 +159,7 @@ def _listed_lines(one: ListedChoice, objective: str) -> Iterator[str]:
 
 def _saving(saving: Saving, unit: str) -> str:
     change = f"{saving.default:.4g} -> {saving.choice:.4g} {unit}"
-    return f"{change}, {PERCENT * saving.share:.1f} % saved"
+    return f"{change}, {saved(saving.share)}"
 
 
 def _list_values(picked: ListPick, device: Device, args: argparse.Namespace) -> dict[str, Any]:

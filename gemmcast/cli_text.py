@@ -54,3 +54,8 @@ def _decimals(number: float) -> int:
     if not 0 < abs(number) < math.inf:
         return 0
     return 1 - math.floor(math.log10(abs(number)))
+
+
+def saved(share: float) -> str:
+    """`5.9 % saved`, or `5.5 % more` of a negative share."""
+    return f"{100 * abs(share):.1f} % {'more' if share < 0 else 'saved'}"

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from coordinator.tune.outcome import Outcome, Saving, energy_mj, mean_gain, saving, time_us
 from coordinator.tune.problem import Problem
+from gemmcast.cli_text import saved
 from gemmcast.tuned_entry import TunedEntry
 from gemmcast.tuned_table import TunedTable
 
@@ -77,12 +78,12 @@ class TypeResult:
         time = saving(self._measured(), time_us)
         if time is not None:
             shown = f"{time.default:,.0f} -> {time.tuned:,.0f} us"
-            yield f"  time of the list, weighted: {shown}, {100 * time.share:.1f} % saved"
+            yield f"  time of the list, weighted: {shown}, {saved(time.share)}"
         energy, is_measured = self.energy()
         if energy is not None:
             how = "" if is_measured else ", as predicted"
             shown = f"{energy.default:,.1f} -> {energy.tuned:,.1f} mJ"
-            yield f"  energy, weighted: {shown}, {100 * energy.share:.1f} % saved{how}"
+            yield f"  energy, weighted: {shown}, {saved(energy.share)}{how}"
         if self.uncertain:
             yield f"  {self.uncertain} GEMMs were cut short: start it again to go on"
         for problem in self.refused:

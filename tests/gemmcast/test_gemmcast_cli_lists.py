@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from gemmcast.cli import main
+from gemmcast.cli_text import saved
 
 Run = Callable[..., str]
 WORDS = ("--device", "h100", "--families", "cutlass", "--dtype", "bf16", "--layout", "nt")
@@ -83,3 +84,10 @@ def test_words_that_do_not_fit(run: Run, layers: Path) -> None:
         (("pick", "--gemms", layers, *WORDS, "cublas"), "give one of the two"),
     ):
         assert message in run(*words, code=2)
+
+
+@pytest.mark.parametrize(
+    ("share", "text"), [(0.0594, "5.9 % saved"), (-0.055, "5.5 % more"), (0.0, "0.0 % saved")]
+)
+def test_what_is_not_saved_is_more(share: float, text: str) -> None:
+    assert saved(share) == text
