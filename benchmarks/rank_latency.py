@@ -29,7 +29,7 @@ from gemmcast.cli_parser import Parser
 from gemmcast.config_table import _table, config_table
 from gemmcast.device import Device
 from gemmcast.program import json_line, run_script
-from gemmcast.ranking import PREFILTERED
+from gemmcast.ranking import PICKED_FROM, PREFILTERED
 
 COUNTS: Final = (256, 4000)
 GEMM: Final = Gemm(m=512, n=4096, k=4096, dtype="bf16", layout="nt")
@@ -88,7 +88,7 @@ def _calls(
     """What is timed: the graph alone first."""
     model = predictor._model
     rows = config_table(GEMM, configs, device).rows(GEMM, device, "cold")
-    few = rows[: PREFILTERED + 1]
+    few = rows[: PICKED_FROM * PREFILTERED + 1]
 
     def graph() -> None:
         model.estimate_us(rows)

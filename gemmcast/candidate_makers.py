@@ -25,7 +25,7 @@ from gemmcast.cutlass import sets as cutlass_sets
 from gemmcast.cutlass.kernel import CutlassKernel
 from gemmcast.cutlass.sets import HOPPER
 from gemmcast.device import Device
-from gemmcast.feasible import STREAM_K, impossible
+from gemmcast.feasible import MAX_GRID_YZ, STREAM_K, capability, impossible
 from gemmcast.gemm import Gemm
 
 TILES: Final = (16, 1, 2, 4, 8, 32)
@@ -39,8 +39,6 @@ BLOCKED_TILES: Final = (64, 128, 256)
 TRITON_SET: Final = "usual"
 DEFAULT_CUTLASS_TILE: Final = (128, 128)
 """What CUTLASS' examples start from: of the kernels with it the first is the default."""
-MAX_GRID_YZ: Final = 65535
-"""CUDA's limit of thread blocks along y and along z of a grid."""
 TRITON_MULTIPLE: Final = 16
 """n and k of a Triton kernel are multiples of it."""
 LT_MULTIPLES: Final = {"fp8_e4m3": 16, "int8": 4}
@@ -48,8 +46,6 @@ LT_MULTIPLES: Final = {"fp8_e4m3": 16, "int8": 4}
 (docs.nvidia.com/cuda/cublas, cublasLtMatmul)."""
 TENSOR_CORES_SINCE: Final = 80
 """Compute capability, ten times, of the set `default`."""
-NEWEST: Final = 1000
-"""In place of an unknown compute capability."""
 
 Configs = tuple[KernelConfig, ...]
 
@@ -57,12 +53,6 @@ Configs = tuple[KernelConfig, ...]
 def architecture(device: Device) -> str:
     """`sm_90` of `sm_90a`; empty where it is unknown."""
     return (device.arch or "").rstrip("af")
-
-
-def capability(arch: str | None) -> int:
-    """Ten times the compute capability; NEWEST where it is unknown."""
-    digits = (arch or "").removeprefix("sm_").rstrip("af")
-    return int(digits) if digits.isdecimal() else NEWEST
 
 
 def _tiled(_kernel: str, gemm: Gemm, _device: Device) -> Configs:

@@ -15,11 +15,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from gemmcast.candidate_makers import MAKERS, architecture, capability
+from gemmcast.candidate_makers import MAKERS, architecture
 from gemmcast.config import FAMILIES, KernelConfig
 from gemmcast.cutlass.sets import SMEM_KIB
 from gemmcast.device import Device
 from gemmcast.errors import InputError
+from gemmcast.feasible import capability
 from gemmcast.gemm import Gemm
 from gemmcast.kernel_names import library_name
 from gemmcast.triton_sets import is_default

@@ -34,6 +34,10 @@ MAX_CLUSTER: Final = 16
 STREAM_K: Final = "streamk"
 CLUSTERS_SINCE: Final = 90
 """Compute capability, ten times."""
+NEWEST: Final = 1000
+"""In place of an unknown compute capability."""
+MAX_GRID_YZ: Final = 65535
+"""CUDA's limit of thread blocks along y and along z of a grid."""
 MOST_SMEM_KIB: Final = max(SMEM_KIB.values())
 """Of an architecture that is not in the table."""
 CORRECT_IT: Final = "correct the configuration, or leave it out"
@@ -111,7 +115,7 @@ def _beyond_an_sm(gemm: Gemm, config: KernelConfig, arch: str | None) -> str | N
     blocks = config.cluster_m * config.cluster_n
     if blocks > MAX_CLUSTER:
         return f"a cluster has at most {MAX_CLUSTER} thread blocks, not {blocks}"
-    if blocks > 1 and _capability(arch) < CLUSTERS_SINCE:
+    if blocks > 1 and capability(arch) < CLUSTERS_SINCE:
         return f"{arch} has no clusters"
     limit_kib = SMEM_KIB.get(arch or HOPPER, MOST_SMEM_KIB)
     needed_kib = _smem_bytes(gemm.dtype, config) / 1024
@@ -161,7 +165,7 @@ def _not_for_cutlass(gemm: Gemm, config: KernelConfig, arch: str | None) -> str 
     return None
 
 
-def _capability(arch: str | None) -> int:
-    """Ten times the compute capability, of `sm_90a` 90; the newest where it is unknown."""
+def capability(arch: str | None) -> int:
+    """Ten times the compute capability, of `sm_90a` 90; NEWEST where it is unknown."""
     digits = (arch or "").removeprefix("sm_").rstrip("af")
-    return int(digits) if digits.isdecimal() else CLUSTERS_SINCE
+    return int(digits) if digits.isdecimal() else NEWEST

@@ -62,6 +62,7 @@ def write_atomically(path: Path, data: bytes) -> None:
         os.replace(name, path)
         _sync_folder(path.parent)
     except BaseException:
+        # A signal, too: no half-written file stays behind.
         Path(name).unlink(missing_ok=True)
         raise
 

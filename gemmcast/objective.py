@@ -3,7 +3,7 @@
 time                 runtime_us
 energy               energy_mj
 edp                  energy_mj x sustained_runtime_us
-time-under-watts=W   runtime_us, of the configurations that draw at most W watts
+time-under-watts=W   sustained_runtime_us, of the configurations that draw at most W watts
 """
 
 from __future__ import annotations

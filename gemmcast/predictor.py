@@ -14,7 +14,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import Self
 
 import numpy as np
 
@@ -30,6 +30,7 @@ from gemmcast.modelfile import Answers, LoadedModel
 from gemmcast.objective import Objective
 from gemmcast.prediction import Prediction, known
 from gemmcast.ranking import (
+    PICKED_FROM,
     PREFILTERED,
     Choice,
     RankedConfig,
@@ -38,10 +39,6 @@ from gemmcast.ranking import (
 )
 
 __all__ = ["PREFILTERED", "Choice", "Predictor", "RankedConfig"]
-
-PICKED_FROM: Final = 8
-"""So many of the cheapest a pick is made from: what comes first may have been recorded nowhere, and
-is then no sure gain."""
 
 
 class Predictor:

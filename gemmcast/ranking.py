@@ -29,6 +29,9 @@ from gemmcast.ties import Ties
 
 PREFILTERED: Final = 8
 """Configurations that the prefilter keeps for each one wanted."""
+PICKED_FROM: Final = 8
+"""How many a pick is made from: what comes first may have been recorded nowhere, and is then no
+sure gain."""
 Places = npt.NDArray[np.intp]
 """Places in a list of configurations."""
 

@@ -15,10 +15,8 @@ from typing import Final
 
 from gemmcast.device import Device
 from gemmcast.errors import InputError
-from gemmcast.objective import UNDER_WATTS, Objective
+from gemmcast.objective import Objective
 
-WATTS_OBJECTIVE: Final = f"{UNDER_WATTS}="
-"""Start of the objective with a limit: a number of watts follows."""
 IDENTITY: Final = ("device", "mig", "compute_units", "power_limit_w")
 """What tells types of device apart (gemmcast/descriptions.py)."""
 VERSIONS: Final = ("driver", "cuda", "library", "kernel_set", "triton")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from gemmcast.config import FAMILIES, KernelConfig
 from gemmcast.device import Device
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     # Families are listed and compiled where there is no NumPy.
     from agent.operands import Array, Operands
 
-MAX_GRID_YZ: Final = 65535
-"""CUDA's limit of thread blocks along y and along z of a grid."""
 Launch = Callable[[int], None]
 """launch(i) multiplies operand set i; on a GPU it only enqueues, on the current stream."""
 

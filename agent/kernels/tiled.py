@@ -11,11 +11,12 @@ from functools import cache
 
 import cupy
 
-from agent.kernels import MAX_GRID_YZ, Prepared
+from agent.kernels import Prepared
 from agent.kernels.launch import gemm_launcher, kernel_facts
 from agent.operands import Operands
 from gemmcast.config import KernelConfig
 from gemmcast.errors import MeasurementError
+from gemmcast.feasible import MAX_GRID_YZ
 from gemmcast.gemm import Gemm
 from gemmcast.rows import Row
 

@@ -15,6 +15,7 @@ from dataclasses import asdict
 
 from coordinator.plan.schema import Plan
 from gemmcast import triton_sets
+from gemmcast.candidate_makers import HEURISTIC_ALGORITHMS
 from gemmcast.config import FIELD_KNOBS, KernelConfig
 from gemmcast.cutlass import sets as cutlass_sets
 from gemmcast.device import Device
@@ -23,8 +24,6 @@ from gemmcast.gemm import Gemm
 from gemmcast.renames import first_config
 from gemmcast.sample import digest
 
-HEURISTIC_ALGORITHMS = 8
-"""Algorithms that the heuristic of cuBLASLt returns at most, its default among them."""
 DESCRIBED = {"custom": "docs/custom-kernels.md", "triton": "docs/triton.md"}
 """Families of kernels that a project describes in TOML -> the page about it."""
 TILE_KNOBS = ("tile_m", "tile_n", "tile_k")

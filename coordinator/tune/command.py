@@ -116,18 +116,11 @@ def listed_gemms(
 
     if gemms is not None:
         return read_gemms(gemms)
-    from gemmcast.language_models import gemms_of, read_config
+    from gemmcast.language_models import gemms_of, read_config, whole_numbers
 
     assert model is not None
-    return gemms_of(read_config(model), tokens=numbers("--tokens", tokens), tp=tp, dtype=dtype)
-
-
-def numbers(option: str, text: str) -> list[int]:
-    """`1,16,64` as numbers. Raises InputError for anything else."""
-    words = [word.strip() for word in text.split(",")]
-    if not all(word.isdecimal() and int(word) for word in words):
-        raise InputError(option, text, "must be whole numbers from 1", "write 1,16,64")
-    return [int(word) for word in words]
+    rows = whole_numbers("--tokens", tokens)
+    return gemms_of(read_config(model), tokens=rows, tp=tp, dtype=dtype)
 
 
 class TuneDisplay:

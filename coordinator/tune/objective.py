@@ -13,8 +13,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Self
 
+from gemmcast import objective as objectives
 from gemmcast.prediction import Objective as RankedBy
-from gemmcast.table_key import WATTS_OBJECTIVE, TableKey
 from gemmcast.tuned_entry import Cost
 
 
@@ -30,10 +30,8 @@ class Objective:
     @classmethod
     def parse(cls, text: str) -> Self:
         """From the option. Raises InputError for any other text."""
-        # The key of a table has the rule and its message.
-        TableKey(device="any", objective=text)
-        is_limited = text.startswith(WATTS_OBJECTIVE)
-        return cls(text, float(text.removeprefix(WATTS_OBJECTIVE)) if is_limited else None)
+        objective = objectives.Objective.parse(text)
+        return cls(text, objective.most_watts if objective.is_capped else None)
 
     @property
     def is_metered(self) -> bool:

@@ -43,7 +43,7 @@ from gemmcast.gain import Costs
 from gemmcast.modelfile import Answers
 from gemmcast.objective import MINIMISED, Objective
 from gemmcast.query import EXTRAPOLATING, Rows
-from gemmcast.ranking import PREFILTERED
+from gemmcast.ranking import PICKED_FROM, PREFILTERED
 from gemmcast.rows import ReadRow, config_of
 
 MIN_FOR_TOP: Final = 2 * TOP
@@ -113,7 +113,7 @@ class Ranked:
             return default
         gains, half_widths = self.costs.gains(default)
         is_sure = (gains > half_widths) & ~self.is_unsure
-        kept = self._kept(1)
+        kept = self._kept(PICKED_FROM)
         sure = kept[is_sure[kept]]
         return int(sure[0]) if len(sure) else default
 

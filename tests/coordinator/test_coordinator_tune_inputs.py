@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from benchmarks import tune_here
-from coordinator.tune.command import entry_line, listed_gemms, numbers
+from coordinator.tune.command import entry_line, listed_gemms
 from coordinator.tune.devices import parse_devices
 from coordinator.tune.families import parse_families, runnable
 from coordinator.tune.objective import Objective
@@ -325,7 +325,6 @@ def test_two_recorded_types_are_tuned_at_once(
         (lambda: parse_budget("10"), "--budget = '10': is no time; give a time"),
         (lambda: parse_devices("tpu"), "--devices = 'tpu': 'tpu' is none of these; use auto"),
         (lambda: parse_devices("replay:no.parquet"), "no such file"),
-        (lambda: numbers("--tokens", "1,x"), "--tokens = '1,x': must be whole numbers"),
         (lambda: listed_gemms(None, None, "1", 1, "bf16"), "give one of the two"),
         (lambda: request_of([PLAIN], top=0), "--top = 0: must be from 1 to 256"),
         (lambda: request_of([PLAIN], kernel_set="wide"), "no set of Triton kernels"),

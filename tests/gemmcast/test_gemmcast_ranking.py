@@ -13,7 +13,7 @@ from gemmcast.device import Device
 from gemmcast.errors import InputError
 from gemmcast.modelfile import Answers, LoadedModel
 from gemmcast.objective import MINIMISED
-from gemmcast.predictor import PICKED_FROM, PREFILTERED
+from gemmcast.ranking import PICKED_FROM, PREFILTERED
 
 Alike = Callable[[Prediction, Prediction], bool]
 GEMM = Gemm(m=1000, n=500, k=2000)

@@ -9,12 +9,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 
-from agent.kernels import MAX_GRID_YZ
 from agent.kernels.arithmetic import evaluate
 from agent.kernels.custom.description import CORRECT_IT, ELEMENT_TYPES, CustomKernel
 from agent.kernels.described import check_listed, chosen_knobs
 from gemmcast.config import KernelConfig
 from gemmcast.errors import InputError, MeasurementError
+from gemmcast.feasible import MAX_GRID_YZ
 from gemmcast.gemm import DTYPES, Gemm
 from gemmcast.renames import CUSTOM_KNOBS
 

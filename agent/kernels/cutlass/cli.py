@@ -7,9 +7,7 @@ exit code 1 (gemmcast/program.py). `list --json` prints what `gemmcast rank --co
 from __future__ import annotations
 
 import os
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -17,6 +15,7 @@ from typing import Annotated
 import typer
 from typer.main import get_command
 
+from agent.kernels.build_progress import build_progress
 from gemmcast import __version__
 from gemmcast.errors import InputError
 from gemmcast.program import json_line, run_click
@@ -24,8 +23,6 @@ from gemmcast.program import json_line, run_click
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 PROGRAM = "python -m agent.kernels.cutlass"
 JOBS = os.cpu_count() or 1
-PARTS = 20
-"""Lines of a build without a terminal, at most."""
 SET_HELP = (
     "paper (SIMT fp32), default (about 100: SIMT and tensor cores), "
     "wide (default and wgmma; sm_90 only) "
@@ -101,7 +98,7 @@ def build(
     kit = toolkit(nvcc or find_nvcc(), find_headers(headers))
     versions = f"CUTLASS {kit.headers_version}, nvcc {kit.nvcc_version}"
     folder = out or builder.default_folder()
-    with _progress(f"{len(members)} kernels for {arch} ({versions})") as progress:
+    with build_progress(f"{len(members)} kernels for {arch} ({versions})") as progress:
         report = builder.build(members, set_name, arch, folder, kit, jobs=jobs, progress=progress)
     if as_json:
         print(json_line(report))
@@ -137,32 +134,3 @@ def list_kernels(
         return
     for kernel in chosen:
         print(f"{kernel.dtype} {kernel.layout}  {kernel.config}")
-
-
-@contextmanager
-def _progress(label: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar on a terminal, else a line for each twentieth of the files."""
-    if not sys.stderr.isatty():
-        said = -1
-
-        def say(done: int, total: int) -> None:
-            """Print a line, if one is due."""
-            nonlocal said
-            part = done * PARTS // total if total else PARTS
-            if part > said:
-                said = part
-                print(f"{label}: {done} of {total} files", file=sys.stderr, flush=True)
-
-        yield say
-        return
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True, markup=False)) as bar:
-        task = bar.add_task(label, total=None)
-
-        def move(done: int, total: int) -> None:
-            """Move the bar."""
-            bar.update(task, completed=done, total=total)
-
-        yield move

@@ -8,9 +8,7 @@ refuses does not end a build, it is counted and its cells become rows. `list --j
 from __future__ import annotations
 
 import os
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -18,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer.main import get_command
 
+from agent.kernels.build_progress import build_progress
 from gemmcast import __version__
 from gemmcast.config import TRITON_KERNELS, KernelConfig
 from gemmcast.errors import InputError
@@ -31,8 +30,6 @@ if TYPE_CHECKING:
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 PROGRAM = "python -m agent.kernels.triton"
 JOBS = os.cpu_count() or 1
-PARTS = 20
-"""Lines of a build without a terminal, at most."""
 SIDE = 256
 """Of a GEMM that stands for all of its dtype and layout: what is compiled depends on no size."""
 KERNEL_HELP = "a kernel of ours, or the path of a description (.toml); may be given several times"
@@ -104,7 +101,7 @@ def build(
     compilations = list({one.key: one for one in needed}.values())
     compiler = TritonCompiler()
     label = f"{len(compilations)} kernels for {arch} (Triton {compiler.version})"
-    with _progress(label) as progress:
+    with build_progress(label) as progress:
         report = builder.build(
             compilations,
             Cubins(out or default_folder()),
@@ -178,32 +175,3 @@ def _problems(kernel: TritonKernel, dtype: str | None, layout: str | None) -> li
                 gemm = Gemm(m=SIDE, n=SIDE, k=SIDE, dtype=one_dtype, layout=one_layout)
                 problems.append(gemm)
     return problems
-
-
-@contextmanager
-def _progress(label: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar on a terminal, else a line for each twentieth of the kernels."""
-    if not sys.stderr.isatty():
-        said = -1
-
-        def say(done: int, total: int) -> None:
-            """Print a line, if one is due."""
-            nonlocal said
-            part = done * PARTS // total if total else PARTS
-            if part > said:
-                said = part
-                print(f"{label}: {done} of {total}", file=sys.stderr, flush=True)
-
-        yield say
-        return
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True, markup=False)) as bar:
-        task = bar.add_task(label, total=None)
-
-        def move(done: int, total: int) -> None:
-            """Move the bar."""
-            bar.update(task, completed=done, total=total)
-
-        yield move

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from agent.kernels import MAX_GRID_YZ
 from agent.kernels.arithmetic import evaluate
 from agent.kernels.described import check_listed, chosen_knobs
 from agent.kernels.triton.description import (
@@ -25,6 +24,7 @@ from agent.kernels.triton.description import (
 )
 from gemmcast.config import FIELD_KNOBS, WARP_THREADS, KernelConfig
 from gemmcast.errors import InputError, MeasurementError
+from gemmcast.feasible import MAX_GRID_YZ
 from gemmcast.gemm import DTYPES, Gemm
 from gemmcast.sample import digest
 
