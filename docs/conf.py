@@ -9,7 +9,7 @@ from gemmcast import __version__
 
 project = "gemmcast"
 author = "the gemmcast project"
-copyright = "the gemmcast project, Apache-2.0; data CC-BY-4.0"  # noqa: A001
+copyright = "the gemmcast project, Apache-2.0; data CC-BY-4.0"
 version = release = __version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
