@@ -288,16 +288,21 @@ def report(
 ) -> None:
     """Write one HTML file: predicted against measured, errors by size, the samples."""
     from coordinator import terminal
-    from coordinator.report.html import write_report
-    from coordinator.report.language_model import LanguageModelCase
+    from coordinator.progress import stages
     from registry.registry import Registry
 
     place, samples = open_samples(workspace, store)
     versions = Registry(registry or place.registry)
-    champion = versions.load("champion") if versions.champion() else None
     path = out or place.report
-    case = LanguageModelCase.read(model, tokens, tp) if model else None
-    write_report(path, samples.read(), champion, case)
+    with stages("report") as step:
+        step(f"computing, from {sum(samples.counts().values()):,} samples", 0, 1)
+        # matplotlib, scikit-learn and SciPy, which take seconds
+        from coordinator.report.html import write_report
+        from coordinator.report.language_model import LanguageModelCase
+
+        champion = versions.load("champion") if versions.champion() else None
+        case = LanguageModelCase.read(model, tokens, tp) if model else None
+        write_report(path, samples.read(), champion, case)
     line = f"report: {path}"
     terminal.result({"report": str(path)}, as_json=json, text=lambda: terminal.show_line(line))
 

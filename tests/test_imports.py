@@ -86,7 +86,7 @@ HEAVY = {
     "skl2onnx": {"costmodel/model_kinds.py"},
     "scipy": {"costmodel/ensemble.py", "costmodel/evaluate/ranking.py"},
     "ndonnx": {"costmodel/graph_ops.py", "costmodel/onnx_export.py"},
-    "mlflow": {"registry/backend.py"},
+    "mlflow": {"registry/backend.py", "registry/mlflow_calls.py"},
     "deltalake": {"coordinator/samples/log.py", "coordinator/samples/place.py"},
     "onnxruntime": {"costmodel/onnx_session.py", "gemmcast/modelfile.py"},
     "onnx": {
