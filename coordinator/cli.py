@@ -288,6 +288,7 @@ def report(
 ) -> None:
     """Write one HTML file: predicted against measured, errors by size, the samples."""
     from coordinator import terminal
+    from coordinator.report.ask_page import NOT_BUILT, write_beside
     from coordinator.report.html import write_report
     from coordinator.report.language_model import LanguageModelCase
     from registry.registry import Registry
@@ -298,8 +299,12 @@ def report(
     path = out or place.report
     case = LanguageModelCase.read(model, tokens, tp) if model else None
     write_report(path, samples.read(), champion, case)
+    page = write_beside(path, champion)
     line = f"report: {path}"
-    terminal.result({"report": str(path)}, as_json=json, text=lambda: terminal.show_line(line))
+    if champion:
+        line += f"\npage:   {page or NOT_BUILT}"
+    values = {"report": str(path), "page": str(page) if page else None}
+    terminal.result(values, as_json=json, text=lambda: terminal.show_line(line))
 
 
 app.command("import")(import_)
