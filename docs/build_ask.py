@@ -77,9 +77,6 @@ def install() -> None:
     wanted = hashlib.sha256((PAGE / "package-lock.json").read_bytes()).hexdigest()
     if INSTALLED.is_file() and INSTALLED.read_text() == wanted:
         return
-    for program in ("node", "npm"):
-        if shutil.which(program) is None:
-            sys.exit(f"error: {program} is not on the PATH: install Node.js 20 or newer with npm")
     _run("npm", "ci", "--silent")
     INSTALLED.write_text(wanted)
 
@@ -121,6 +118,8 @@ def filled(code: str, facts: Json) -> str:
 
 
 def _run(*command: str) -> None:
+    if shutil.which(command[0]) is None:
+        sys.exit(f"error: {command[0]} is not on the PATH: install Node.js 20 or newer with npm")
     done = subprocess.run(command, cwd=PAGE, capture_output=True, text=True, check=False)
     if done.returncode:
         lines = (done.stderr or done.stdout).strip().splitlines() or ["no message"]

@@ -29,8 +29,13 @@ export async function unpacked(base64) {
 export async function open(facts) {
   ort.env.wasm.numThreads = 1
   ort.env.wasm.wasmBinary ??= await unpacked(runtimeGz)
-  // 4 is "fatal only": whatever it would log is thrown as an error too
-  const options = { executionProviders: ["wasm"], logSeverityLevel: 4 }
+  const options = {
+    executionProviders: ["wasm"],
+    // 4 is "fatal only": whatever it would log is thrown as an error too
+    logSeverityLevel: 4,
+    // The graph is folded already: to look again delays the first answer and saves nothing later
+    graphOptimizationLevel: "disabled",
+  }
   const session = await ort.InferenceSession.create(await bytesOf(facts.model.onnx), options)
   return new Model(facts, session)
 }

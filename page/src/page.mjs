@@ -8,7 +8,7 @@ import { open, unpacked } from "./model.mjs"
 import { InputError, nameOf, operandBytes } from "./query.mjs"
 import { fromHash, question, showSource, toHash } from "./state.mjs"
 import { tick } from "./text.mjs"
-import { cards, comparison, frontTable, gemmTable, roofText } from "./view.mjs"
+import { cards, comparison, frontTable, gemmTable, roofText, spoken } from "./view.mjs"
 
 const TYPING_MS = 300
 
@@ -77,7 +77,7 @@ class Page {
   /** Answer the question of the form. */
   async answer() {
     const asked = ++this.asked
-    $("error").textContent = ""
+    this.say("")
     try {
       const posed = question(this.form)
       const about = listedOf(this.model, posed)
@@ -96,8 +96,14 @@ class Page {
     } catch (error) {
       if (!(error instanceof InputError)) throw error
       if (asked !== this.asked) return
-      $("error").textContent = error.message
+      this.say(error.message)
     }
+  }
+
+  /** Say what is wrong with the question; an empty text: nothing is. */
+  say(message) {
+    $("error").textContent = message
+    this.form.elements.gemms.setAttribute("aria-invalid", `${Boolean(message)}`)
   }
 
   showAnswers() {
@@ -109,6 +115,7 @@ class Page {
     $("status").textContent = remark
     $("cards").replaceChildren(...cards(results, listed, about))
     $("compared").textContent = comparison(results)
+    $("spoken").textContent = spoken($("answer").textContent, results)
     const isDoubtful = results.some(({ answers }) =>
       answers?.some(({ extrapolating }) => extrapolating),
     )

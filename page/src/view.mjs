@@ -106,6 +106,16 @@ function memory(device, weightBytes) {
   return [html("span", { class: "badge warn" }, `⚠ does not fit: ${gib} GiB of weights`)]
 }
 
+/** The answer in one sentence, for a screen reader. */
+export function spoken(title, results) {
+  const costs = results.map(({ label, refusal, sums }) => {
+    if (refusal) return `${label}: ${refusal}`
+    const present = ["runtime_us", "energy_mj"].filter((target) => sums[target])
+    return `${label}: ${present.map((target) => shown(target, sums[target]).value).join(", ")}`
+  })
+  return `${title}. ${costs.join("; ")}.`
+}
+
 /** The devices in words, each against the first. */
 export function comparison(results) {
   const [first, ...others] = results.filter(({ refusal }) => !refusal)

@@ -7,6 +7,9 @@ $PAGE_SCREENSHOTS, or in a folder of the test's own.
 from __future__ import annotations
 
 import json
+import re
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -35,7 +38,8 @@ from tests.page.questions import (
     run_node,
 )
 
-CONFIGS = Path(__file__).parents[2] / "page" / "language_models.json"
+ROOT = Path(__file__).parents[2]
+CONFIGS = ROOT / "page" / "language_models.json"
 TOLERANCE = 1e-4
 """Of WebAssembly against the native build: another order of the same float32 sums."""
 TARGETS = ("runtime_us", "energy_mj", "tflops")
@@ -193,6 +197,32 @@ def test_it_can_be_read_by_everybody(seen: Seen, scheme: str, width: int) -> Non
     assert look["violations"] == []
     assert look["smallest_px"] >= 12
     assert look["overflow"] <= 0
+
+
+def test_a_computer_without_node_is_told_so_in_one_line(site: Path) -> None:
+    """With everything installed, and with nothing on the PATH."""
+    command = [sys.executable, str(ROOT / "docs" / "build_ask.py"), str(site / "other")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env={"PATH": ""})
+    assert done.returncode == 1
+    way_out = "is not on the PATH: install Node.js 20 or newer with npm"
+    assert done.stderr == f"error: node {way_out}\n"
+    assert not (site / "other").exists()
+
+
+def test_the_example_in_node_says_what_python_does(site: Path, predictor: Predictor) -> None:
+    (site / "examples").mkdir()
+    text = (ROOT / "examples" / "ask.mjs").read_text()
+    script = site / "examples" / "ask.mjs"
+    script.write_text(text.replace("../docs/site/", "../"))
+    command = ["node", str(script), "4096", "4096", "4096", "bf16", "nt"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    names, costs = done.stdout.splitlines()[::2], done.stdout.splitlines()[1::2]
+    for name, cost, device in zip(names, costs, predictor.devices, strict=True):
+        assert name == device.name
+        answer = predictor.predict(EXAMPLE, None, device)
+        time, low, high = map(float, re.findall(r"[\d.]+", cost)[:3])
+        expected = [answer.runtime_us, answer.low["runtime_us"], answer.high["runtime_us"]]
+        assert [time, low, high] == pytest.approx(expected, abs=0.1)
 
 
 def test_node_has_the_candidates_of_python_and_their_costs(
