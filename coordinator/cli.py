@@ -289,6 +289,7 @@ def report(
     """Write one HTML file: predicted against measured, errors by size, the samples."""
     from coordinator import terminal
     from coordinator.progress import stages
+    from coordinator.report.ask_page import NOT_BUILT, write_beside
     from registry.registry import Registry
 
     place, samples = open_samples(workspace, store)
@@ -303,8 +304,12 @@ def report(
         champion = versions.load("champion") if versions.champion() else None
         case = LanguageModelCase.read(model, tokens, tp) if model else None
         write_report(path, samples.read(), champion, case)
+        page = write_beside(path, champion)
     line = f"report: {path}"
-    terminal.result({"report": str(path)}, as_json=json, text=lambda: terminal.show_line(line))
+    if champion:
+        line += f"\npage:   {page or NOT_BUILT}"
+    values = {"report": str(path), "page": str(page) if page else None}
+    terminal.result(values, as_json=json, text=lambda: terminal.show_line(line))
 
 
 app.command("import")(import_)

@@ -12,6 +12,7 @@ run.json     which agents wait, and what the last run left
 health.json  which boards are not well, and were not (coordinator/health/record.py)
 health/      the rows of each health check
 report.html  what `report` made
+ask.html     the page that asks its model, beside it
 """
 
 from __future__ import annotations
