@@ -8,6 +8,7 @@ means.
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Iterator
 from time import monotonic
@@ -15,6 +16,7 @@ from time import monotonic
 import pyarrow as pa
 import ray
 
+from agent.idle import IdleOnly
 from agent.spec import AgentSpec, Hello
 from agent.supervisor import ChildSupervisor
 from gemmcast import modeldir, tabledir
@@ -40,11 +42,17 @@ class Agent:
 
     def __init__(self, spec: AgentSpec) -> None:
         self._spec = spec
-        self._supervisor: ChildSupervisor | None = None
+        self._supervisor: ChildSupervisor | IdleOnly | None = None
+        if spec.kind == "cuda":
+            _show_own_gpu_alone()
 
     @ray.method(concurrency_group="measure")
     def hello(self) -> Hello:
-        """Start the measuring child, if none is running, and describe its device."""
+        """Start the measuring child, if none is running, and describe its device.
+
+        Raises:
+            NotIdleError: others use the GPU, and the plan leaves it to them.
+        """
         return Hello(device=self._running().be_ready(), host=socket.gethostname())
 
     @ray.method(concurrency_group="pulse")
@@ -86,7 +94,26 @@ class Agent:
             tabledir.read_table(directory, placed)
         return current.version
 
-    def _running(self) -> ChildSupervisor:
+    def _running(self) -> ChildSupervisor | IdleOnly:
         if self._supervisor is None:
-            self._supervisor = ChildSupervisor(self._spec)
+            self._supervisor = self._new_supervisor()
         return self._supervisor
+
+    def _new_supervisor(self) -> ChildSupervisor | IdleOnly:
+        if not self._spec.only_idle or self._spec.kind != "cuda":
+            return ChildSupervisor(self._spec)
+        from agent.devices.usage import in_use
+
+        return IdleOnly(self._spec.agent, lambda: ChildSupervisor(self._spec), in_use)
+
+
+def _show_own_gpu_alone() -> None:
+    """Let the child see the GPU that Ray has given this actor, and no other one.
+
+    Ray sets the variable itself, unless the node was started with
+    RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES: then every agent of a node would measure its first
+    GPU.
+    """
+    gpus = ray.get_runtime_context().get_accelerator_ids()["GPU"]
+    if gpus:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)

@@ -28,7 +28,7 @@ from coordinator.options import (
     DemoDirectory,
     ExamFile,
     Holdout,
-    KnownDevice,
+    KnownDevices,
     LanguageModelFile,
     MinRows,
     ModelDirectory,
@@ -119,7 +119,7 @@ def run(
 @app.command()
 def plan(
     plan: PlanPath,
-    device: KnownDevice = None,
+    device: KnownDevices = None,
     address: PlanAddress = None,
     verbose: Verbose = False,
     json: AsJson = False,
@@ -132,7 +132,7 @@ def plan(
     from coordinator.sizes import sizes_of
 
     resolved = read_plan(plan)
-    sizes = sizes_of(resolved, device, address)
+    sizes = sizes_of(resolved, device or (), address)
 
     def text() -> None:
         """The result for people."""
@@ -147,7 +147,8 @@ def plan(
             terminal.show_line("size it for other devices with --device h100, or with --address")
 
     devices = [asdict(size) for size in sizes]
-    values = {"devices": devices} if address else devices[0]
+    is_list = address or len(devices) > 1
+    values = {"devices": devices} if is_list else devices[0]
     terminal.result(values, as_json=json, text=text)
 
 
@@ -265,6 +266,7 @@ def status(
         "nodes": nodes,
         "waiting": record.waiting if place.is_held() else {},
         "faults": record.faults if place.is_held() else {},
+        "closed": record.closed if place.is_held() else "",
         "contended_due": record.contended_due,
         "second_due": record.second_due,
         "sick": {board.board: board.text for board in sick},

@@ -29,12 +29,12 @@ Version = Annotated[
     ),
 ]
 Verbose = Annotated[bool, typer.Option("--verbose", help="echo the whole plan, not ten lines")]
-KnownDevice = Annotated[
-    str | None,
+KnownDevices = Annotated[
+    list[str] | None,
     typer.Option(
         "--device",
         help="size it for this device, not for those of this machine: words of a known name, "
-        "such as h100 or h100-sxm, or a JSON file with its description",
+        "such as h100 or h100-sxm, or a JSON file with its description; repeat it for others",
     ),
 ]
 PlanPath = Annotated[

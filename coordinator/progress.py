@@ -127,12 +127,14 @@ class RunDisplay:
     def details(self, run: RunProgress, rate: float | None) -> str:
         """Rate, agents, failures by reason, and the model."""
         if not run.agents:
-            return "starting agents"
+            return _without_agents(run)
         words = [f"{run.agents} agent{'s' if run.agents > 1 else ''}"]
         if rate is not None:
             words.insert(0, f"{rate:.1f} cells/s")
         if run.budget:
             words.append(f"budget {run.budget}")
+        if run.closed:
+            words.append(f"gives its devices back, waits {run.closed}")
         if run.waiting:
             words.append(waiting_text(run.waiting))
         if run.faults:
@@ -154,16 +156,24 @@ class RunDisplay:
             """Print a line, if one is due."""
             a_second = rate.of(run.committed_now)
             named = [*run.waiting, *run.faults]
-            stage = f"{bool(run.agents)} {run.training} {named} {self.model_line}"
+            stage = f"{bool(run.agents)} {run.closed} {run.training} {named} {self.model_line}"
             if not pace.is_due(stage, run.done, run.cells):
                 return
             details = self.details(run, a_second)
-            if run.agents:
+            if run.agents or run.cells:
                 share = 100 * run.done // run.cells if run.cells else 0
                 details = f"{run.done} of {run.cells} cells ({share} %), {details}"
             log_line(f"{label}: {details}")
 
         return show
+
+
+def _without_agents(run: RunProgress) -> str:
+    if run.closed:
+        return f"waits {run.closed}"
+    if run.faults:
+        return f"starting agents, {faults_text(run.faults)}"
+    return "starting agents"
 
 
 def faults_text(faults: Mapping[str, str]) -> str:

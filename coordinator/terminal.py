@@ -113,6 +113,8 @@ def show_status(values: Mapping[str, Any]) -> None:
         "champion": values["champion"] or "none",
         "versions": values["versions"],
     }
+    if values.get("closed"):
+        shown["waits"] = values["closed"]
     for agent, reason in values["waiting"].items():
         shown[f"{agent} waits"] = reason
     for agent, reason in values.get("faults", {}).items():

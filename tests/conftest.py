@@ -105,7 +105,7 @@ GPU_PLAN = {
 os.environ.update(RAY_worker_niceness="0")
 WIDTH = 200
 """Columns of a terminal that no table is too wide for."""
-PLAN_TABLES = ("name", "seed", "devices", "measure", "train")
+PLAN_TABLES = ("name", "seed", "devices", "politeness", "measure", "train")
 
 
 @pytest.fixture

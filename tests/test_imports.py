@@ -2,7 +2,7 @@
 
     agent, costmodel, registry -> gemmcast
     coordinator -> costmodel, registry, and the names of agent listed here
-    within coordinator: health -> plan, samples;  fleet -> health, plan, samples;
+    within coordinator: plan -> samples;  health -> plan, samples;  fleet -> health, plan, samples;
         report -> samples;  tune -> fleet, plan, samples;  only demo, cli and tune's command print
 
 A failure here is a design change: change the list on purpose, or the import.
@@ -32,7 +32,8 @@ IMPORTS = {
     "coordinator": {"agent", "costmodel", "gemmcast", "registry"},
 }
 ROOMS = {
-    "plan": set(),
+    # the products that a plan may name
+    "plan": {"samples"},
     "samples": set(),
     "health": {"plan", "samples"},
     "fleet": {"health", "plan", "samples"},
@@ -95,7 +96,12 @@ HEAVY = {
         "costmodel/onnx_export.py",
         "registry/artifact.py",
     },
-    "pynvml": {"agent/devices/local.py", "agent/devices/nvml.py", "agent/devices/visible.py"},
+    "pynvml": {
+        "agent/devices/local.py",
+        "agent/devices/nvml.py",
+        "agent/devices/usage.py",
+        "agent/devices/visible.py",
+    },
     "matplotlib": {
         "coordinator/report/drawing.py",
         "coordinator/report/figures.py",
@@ -118,6 +124,8 @@ FROM_AGENT = {
     # what says that an agent lives but can't start its child
     ("coordinator/fleet/cluster.py", "agent.child_process.ChildDied"),
     ("coordinator/fleet/cluster.py", "agent.spec.Hello"),
+    # what says that its GPU is left to others
+    ("coordinator/fleet/cluster.py", "agent.idle.NotIdleError"),
     # time that passes while this process runs
     ("coordinator/fleet/leases.py", "agent.awake.AwakeTime"),
     ("coordinator/fleet/member.py", "agent.awake.AwakeTime"),

@@ -64,6 +64,12 @@ def first_visible(environment: Mapping[str, str] = os.environ) -> VisibleGpu | N
         return None
 
 
+def used_slice(environment: Mapping[str, str] = os.environ) -> Handle | None:
+    """The MIG slice that CUDA would use; None where it would use a whole board, or none."""
+    gpu = first_visible(environment)
+    return None if gpu is None else gpu.slice
+
+
 def optional(call: Callable[[], T]) -> T | None:
     """None where this board or driver does not have the reading."""
     try:

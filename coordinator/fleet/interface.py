@@ -95,6 +95,8 @@ class Progress:
     """Agent that gets no cells, or hardly any -> why."""
     second_due: int = 0
     """Cells that wait for a second board of their type."""
+    closed: str = ""
+    """Outside the plan's hours: `until 22:00 (Europe/Berlin)`."""
 
 
 class Fleet(Protocol):
@@ -135,6 +137,10 @@ class Fleet(Protocol):
 
     def push_tables(self, tables: Sequence[Shipped], version: str) -> None:
         """Send all tuned tables in the same way; `version` is `tabledir.version_of(tables)`."""
+
+    def rest(self, *, now: bool) -> None:
+        """Give the devices back: `Left` of every agent comes next, and none starts before
+        `rest(now=False)`."""
 
     def close(self) -> None:
         """Kill the agents."""

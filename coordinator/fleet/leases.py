@@ -222,9 +222,13 @@ class Leases:
 
     def is_finished(self) -> bool:
         """Whether no cell is with an agent, and none is left that one may still measure."""
-        if any(agent.leases for agent in self.agents.values()):
+        if self.is_any_leased():
             return False
         return not any(map(self._is_open, self._queues.values()))
+
+    def is_any_leased(self) -> bool:
+        """Whether cells are with an agent."""
+        return any(agent.leases for agent in self.agents.values())
 
     def has_queues(self) -> bool:
         """Whether an agent has ever joined."""

@@ -21,6 +21,8 @@ class RunRecord:
     """Agent that waits for other processes to leave its device -> what it says of them."""
     faults: dict[str, str] = field(default_factory=dict)
     """Agent that gets no cells, or hardly any -> why."""
+    closed: str = ""
+    """Outside the plan's hours: `until 22:00 (Europe/Berlin)`."""
     contended_due: int = 0
     """Cells that the run left, because others used the devices."""
     second_due: int = 0
@@ -29,7 +31,11 @@ class RunRecord:
     @staticmethod
     def waiting_in(progress: Progress) -> RunRecord:
         """Of a run that measures."""
-        return RunRecord(waiting=dict(progress.waiting), faults=dict(progress.faults))
+        return RunRecord(
+            waiting=dict(progress.waiting),
+            faults=dict(progress.faults),
+            closed=progress.closed,
+        )
 
     @staticmethod
     def of(progress: Progress, *, is_at_end: bool) -> RunRecord:

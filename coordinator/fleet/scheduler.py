@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from time import monotonic
 
 import pyarrow.compute as pc
@@ -34,6 +35,7 @@ from coordinator.fleet.interface import (
     show_nothing,
 )
 from coordinator.fleet.leases import Leases
+from coordinator.fleet.opening import Opening, utc_now
 from coordinator.fleet.rounds import HeldBack
 from coordinator.plan.cells import plan_cells
 from coordinator.plan.schema import Plan
@@ -68,6 +70,7 @@ class Scheduler:
         cells: measured in place of the plan's own cells.
         trained_rows: rows with status ok that the newest model version was made from.
         now_s: a clock that only grows.
+        today: the time of day, in whatever time zone; the plan's hours are read on it.
     """
 
     def __init__(
@@ -82,6 +85,7 @@ class Scheduler:
         cells: Sequence[Cell] | None = None,
         trained_rows: int = 0,
         now_s: Callable[[], float] = monotonic,
+        today: Callable[[], datetime] = utc_now,
     ) -> None:
         self._plan = plan
         self._store = store
@@ -98,6 +102,8 @@ class Scheduler:
         self._commits = CommitQueue(store, now_s)
         self._leases = Leases(now_s, Due(self._commits), plan.measure.timeout_s)
         self._held_back = HeldBack(plan, self._leases)
+        hours = plan.politeness.opening_hours()
+        self._opening = Opening(hours, fleet, self._leases, today)
         # Those of this run.
         self._answers = Answers()
         self._trained_at = 0
@@ -125,6 +131,7 @@ class Scheduler:
                 self._commit_lost_cells()
                 self._push_champion()
                 self._begin_rounds()
+                self.progress.closed = self._opening.look()
                 if self._training_is_due():
                     self._start_training()
                 self.progress.waiting = self._leases.waiting()
@@ -179,6 +186,9 @@ class Scheduler:
         Raises:
             GemmcastError: something is left, and no agent is likely to measure it.
         """
+        if self.progress.closed:
+            self._hopeless_since_s = None
+            return self._is_all_answered()
         if self._fleet.starting():
             self._hopeless_since_s = None
             return False
@@ -189,6 +199,11 @@ class Scheduler:
             return True
         self._check_hope()
         return False
+
+    def _is_all_answered(self) -> bool:
+        """Whether no agent need come back for anything but second boards."""
+        is_done = self.progress.done >= self.progress.cells and self._commits.is_empty
+        return is_done and self._leases.has_queues() and not self._leases.is_any_leased()
 
     def _check_hope(self) -> None:
         """Raise GemmcastError where no agent was of use for too long."""
@@ -247,7 +262,8 @@ class Scheduler:
             todo = [cell for cell in cells if cell.cell_id not in self._store.committed]
             self.progress.in_plan += len(cells)
             self.progress.done += len(cells) - len(todo)
-            if self._plan.measure.budget is not None and self._given_cells is None:
+            has_budget = self._plan.measure.budget_of(device) is not None
+            if has_budget and self._given_cells is None:
                 self._held_back.add(device_key, device, cells, self._store.committed)
                 todo = []
             drawn = [cell for cell in cells if self._plan.devices.has_second_board(cell)]
@@ -298,7 +314,7 @@ class Scheduler:
             raise GemmcastError(f"agent {ended.agent} can't start: {ended.error}")
 
     def _hand_out(self) -> None:
-        if self._commits.is_held_back:
+        if self._commits.is_held_back or self.progress.closed:
             return
         cpu_is_taken = self._training_is_due() or self._is_training()
         answering = {ready.agent for ready in self._fleet.ready_agents()}

@@ -31,6 +31,7 @@ from coordinator.fleet.signals import Stop, stopping
 from coordinator.fleet.trainer import RayTrainer
 from coordinator.health.record import HealthRecord
 from coordinator.health.screen import screened
+from coordinator.plan.cells import plan_cells
 from coordinator.plan.schema import Plan
 from coordinator.plan.sizing import measurable
 from coordinator.samples.store import SampleStore
@@ -227,8 +228,14 @@ class RunSession:
     def _refuse_unmeasurable(self) -> None:
         """Raise InputError for a plan that this machine can't measure; nothing is written yet."""
         devices = self.plan.devices
-        device = local_device(devices.kind, devices.dataset, devices.device_name)
-        measurable(self.plan, device)
+        if devices.kind != "replay":
+            measurable(self.plan, local_device(devices.kind))
+            return
+        different = list(dict.fromkeys(devices.recordings()))
+        for recorded in different[:-1]:
+            if plan_cells(self.plan, local_device("replay", *recorded)).cells:
+                return
+        measurable(self.plan, local_device("replay", *different[-1]))
 
     @contextmanager
     def _places_open(self) -> Iterator[None]:

@@ -259,3 +259,12 @@ def test_a_split_board_without_slices_is_no_gpu(
     fake.boards[3].slices = [None]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
     assert local_device("auto").kind == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("entries", "uuid"),
+    [("0", None), ("3", "MIG-dddd5555"), ("MIG-eeee6666", "MIG-eeee6666"), ("", None)],
+)
+def test_the_slice_that_cuda_would_use(fake: FakeNvml, entries: str, uuid: str | None) -> None:
+    slice_ = visible.used_slice({"CUDA_VISIBLE_DEVICES": entries})
+    assert getattr(slice_, "uuid", None) == uuid

@@ -18,7 +18,16 @@ from fake_fleet import FakeAgent, FakeFleet, FakeTrainer, Measure
 from coordinator.fleet.champion import ChampionWatch
 from coordinator.fleet.cluster import RayFleet
 from coordinator.fleet.connection import EMBEDDED, connect
-from coordinator.fleet.interface import Champions, Ended, Event, Fleet, Ready, Samples, Trainer
+from coordinator.fleet.interface import (
+    Champions,
+    Ended,
+    Event,
+    Fleet,
+    Left,
+    Ready,
+    Samples,
+    Trainer,
+)
 from coordinator.fleet.leases import MAX_DEATHS
 from coordinator.fleet.scheduler import Scheduler
 from coordinator.fleet.trainer import RayTrainer
@@ -142,6 +151,22 @@ class FleetContract:
         poll_until(fleet, lambda _: fleet.tables_delivery.is_complete())
         sent = fleet.tables_delivery.state().text()
         assert sent == f"Table set {version_of(TABLES)} is on 1 of 1 nodes."
+
+    def test_a_fleet_that_rests_has_no_agents_until_it_is_called_back(
+        self, fleet: Fleet, agent: Ready, cells: list[Cell]
+    ) -> None:
+        fleet.push(b"a model", "1")
+        fleet.rest(now=True)
+        assert poll_until(fleet, bool) == [Left(agent=agent.agent)]
+        assert fleet.ready_agents() == []
+        assert fleet.poll(POLL_S) == []
+        assert fleet.delivery.is_complete(), "nobody is missed"
+        fleet.rest(now=False)
+        assert poll_until(fleet, bool) == [agent]
+        poll_until(fleet, lambda _: fleet.delivery.state().nodes_with_version == 1)
+        fleet.lease(agent.agent, 1, cells[:2])
+        events = poll_until(fleet, lambda events: bool(of_kind(events, Ended)))
+        assert events[-1] == Ended(agent=agent.agent, lease=1)
 
 
 class TestFakeFleet(FleetContract):

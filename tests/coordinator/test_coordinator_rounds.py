@@ -133,7 +133,8 @@ def test_each_type_of_device_has_the_budget(
     scheduler = run_all(plan, store, FakeFleet(measure, {"a": FakeAgent(cpu), "b": FakeAgent(gpu)}))
     devices = store.read()["device"].to_pylist()
     assert (devices.count(cpu.name), devices.count(gpu.name)) == (7, 7)
-    assert scheduler.progress.budget == "7 of 7 cells, 7 of 7 cells"
+    each = [f"{device.name}: 7 of 7 cells" for device in (cpu, gpu)]
+    assert scheduler.progress.budget == ", ".join(each)
 
 
 def test_cells_with_power_keep_their_share(make_plan: MakePlan, gpu: Device) -> None:
