@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Self, TypeVar
 
 from gemmcast.errors import InputError, ModelFileError, WorkspaceError
 from registry.directory import RegistryDirectory
-from registry.records import RegistrySnapshot, VersionRecord
+from registry.records import RegistrySnapshot, RegistryState, VersionRecord
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -80,14 +80,11 @@ class RegistryBackend(ABC):
         other.name = name
         return other
 
-    def aliases_of(self, prefix: str) -> dict[str, dict[str, str]]:
-        """Registered model whose name starts so -> alias -> number of its version."""
+    def states_of(self, prefix: str) -> dict[str, RegistryState]:
+        """Every registered model whose name starts so, by its name."""
         client = self._client()
-        found: dict[str, dict[str, str]] = {}
         with self._translated():
-            for model in _models(client, prefix):
-                found[model.name] = {alias: str(number) for alias, number in model.aliases.items()}
-        return found
+            return {model.name: _state(model) for model in _models(client, prefix)}
 
     def exists(self) -> bool:
         """Whether a version was ever published here."""
@@ -95,13 +92,12 @@ class RegistryBackend(ABC):
         with self._translated():
             return _or_none(lambda: client.get_registered_model(self.name)) is not None
 
-    def alias(self, name: str) -> str | None:
-        """The number of the version that an alias points at, in one cheap question to MLflow."""
+    def state(self) -> RegistryState | None:
+        """Aliases and tags in one cheap question to MLflow; None: nothing was published."""
         client = self._client()
         with self._translated():
             model = _or_none(lambda: client.get_registered_model(self.name))
-        number = model.aliases.get(name) if model else None
-        return None if number is None else str(number)
+        return None if model is None else _state(model)
 
     def snapshot(self) -> RegistrySnapshot:
         """All versions, aliases and tags. Raises InputError where nothing was published."""
@@ -116,11 +112,9 @@ class RegistryBackend(ABC):
             versions = [
                 version for version in _versions(client, self.name) if version.status == "READY"
             ]
-        return RegistrySnapshot(
-            records=tuple(_record(version) for version in versions),
-            aliases={alias: str(number) for alias, number in model.aliases.items()},
-            tags=dict(model.tags),
-        )
+        state = _state(model)
+        records = tuple(_record(version) for version in versions)
+        return RegistrySnapshot(records=records, aliases=state.aliases, tags=state.tags)
 
     def add(self, files: Mapping[str, bytes], tags: Mapping[str, str]) -> VersionRecord:
         """Write a new version. It appears last, when its files are whole."""
@@ -218,13 +212,13 @@ class DirectoryBackend(RegistryBackend):
         """Whether a version was ever published here."""
         return self._directory.exists() and super().exists()
 
-    def aliases_of(self, prefix: str) -> dict[str, dict[str, str]]:
-        """Registered model whose name starts so -> alias -> number of its version."""
-        return super().aliases_of(prefix) if self._directory.exists() else {}
+    def states_of(self, prefix: str) -> dict[str, RegistryState]:
+        """Every registered model whose name starts so, by its name."""
+        return super().states_of(prefix) if self._directory.exists() else {}
 
-    def alias(self, name: str) -> str | None:
-        """The number of the version that an alias points at."""
-        return super().alias(name) if self._directory.exists() else None
+    def state(self) -> RegistryState | None:
+        """Aliases and tags in one cheap question to MLflow; None: nothing was published."""
+        return super().state() if self._directory.exists() else None
 
     def exclusive(self) -> AbstractContextManager[None]:
         """A lock on the directory."""
@@ -382,6 +376,11 @@ def _unless_there(create: Callable[[], object]) -> None:
     except _mlflow().MlflowException as error:
         if error.error_code != _THERE_ALREADY:
             raise
+
+
+def _state(model: RegisteredModel) -> RegistryState:
+    aliases = {alias: str(number) for alias, number in model.aliases.items()}
+    return RegistryState(aliases=aliases, tags=dict(model.tags))
 
 
 def _record(version: ModelVersion) -> VersionRecord:
