@@ -20,8 +20,8 @@ from costmodel.base import Base
 from costmodel.exam import Exam
 from costmodel.progress import Step
 from costmodel.settings import TrainSettings
-from gemmcast import modeldir
 from registry.registry import Registry
+from signing import node
 
 
 def train_workspace(
@@ -59,5 +59,5 @@ def train_workspace(
         judged = fit_and_judge(table, settings, samples.version, champion, step, exam, base)
         version = publish_or_keep(versions, judged, champion, place.kept)
         if version is not None:
-            modeldir.put_model(place.node, judged[0], version)
+            node.take_model(place.node, versions.ship(version), version)
     return version, judged
