@@ -21,6 +21,7 @@ from costmodel.exam import Exam
 from costmodel.progress import Step
 from costmodel.settings import TrainSettings
 from registry.registry import Registry
+from registry.signatures import Signatures
 from signing import node
 
 
@@ -51,7 +52,8 @@ def train_workspace(
         SampleStore.open(places.store, create=False)
     with place.locked():
         samples = SampleStore.open(places.store or place.samples, create=False)
-        versions = Registry(places.registry or place.registry)
+        signatures = Signatures(places.signing_key)
+        versions = Registry(places.registry or place.registry, signatures)
         versions.check()
         champion = champion_model(versions)
         table = HealthRecord.read(place.health).without_sick(samples.read())

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from gemmcast.card import ModelCard
 from gemmcast.errors import ModelFileError
 from gemmcast.modeldir import sha256
-from registry.lineage import ROWS_TAG, SHA256_TAG
+from registry.versions import ROWS_TAG, SHA256_TAG
 from signing.statement import CARD_FILE, MODEL_FILE
 
 CONTRACT_KEY = "gemmcast.contract"

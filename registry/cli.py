@@ -22,7 +22,7 @@ import typer
 from rich.table import Table
 from typer.main import get_command
 
-from gemmcast import __version__, modeldir, tabledir
+from gemmcast import __version__, modeldir
 from gemmcast.card import ModelCard, Scores
 from gemmcast.errors import InputError
 from gemmcast.program import run_click
@@ -33,7 +33,7 @@ from gemmcast.score_table import (
     score_rows,
     split_rows,
 )
-from registry.cli_keys import keys
+from registry.cli_keys import keys, verify_node
 from registry.cli_shared import (
     COLUMNS,
     WORKSPACE,
@@ -54,8 +54,7 @@ from registry.cli_tables import tables
 from registry.kept import publish_kept
 from registry.registry import PublishedModel, Registry, Version
 from registry.signatures import Signatures
-from signing.keys import public_keys as trusted_keys
-from signing.node import read_model, read_tables, take_model
+from signing.node import take_model
 
 app = typer.Typer(
     help="Model versions and tuned tables: list them, choose which one runs.",
@@ -118,10 +117,12 @@ def program(version: ShowVersion = False) -> None:
 def list_(workspace: Workspace = WORKSPACE, registry: Where = "", as_json: AsJson = False) -> None:
     """Every version, newest first."""
     versions = _open(workspace, registry).list()
-    table = _table("version", "status", "created", "rows", "sha256")
+    signed = ["signed"] if any(version.signed for version in versions) else []
+    table = _table("version", "status", "created", "rows", "sha256", *signed)
     for version in versions:
         created, digest = version.created_at[:19], version.sha256[:12]
-        table.add_row(version.number, version.status, created, str(version.rows), digest)
+        says = ["as " + version.signed if version.signed else "no"] if signed else []
+        table.add_row(version.number, version.status, created, str(version.rows), digest, *says)
     answer(as_json, {"versions": [asdict(version) for version in versions]}, table)
 
 
@@ -187,7 +188,7 @@ def verify(
 ) -> None:
     """Compare a version with its hash and, where a key is set, check its signature."""
     if node:
-        _verify_node(node, public_keys, as_json)
+        verify_node(node, public_keys, as_json)
         return
     versions = _open(workspace, registry, public_keys=public_keys)
     version, signed = versions.resolve(ref), versions.signed(ref)
@@ -247,20 +248,6 @@ def _open(
 ) -> Registry:
     signatures = Signatures(signing_key, public_keys)
     return Registry(registry or workspace / "registry", signatures)
-
-
-def _verify_node(directory: Path, named: Path | None, as_json: bool) -> None:
-    """What `verify --node` says of a node's model directory."""
-    keys = trusted_keys(named)
-    current = read_model(directory, keys)
-    checked = "signed as champion" if keys else "no public key is set, so no signature is checked"
-    text = f"model {current.version} in {directory} is whole; {checked}"
-    tables: list[str] = []
-    if (directory / tabledir.CURRENT).exists():
-        tables = [table.version for table in read_tables(directory, keys).tables]
-        text += f"; so are {len(tables)} tuned tables"
-    values = {"model": current.version, "tables": tables, "verified": True, "signed": bool(keys)}
-    answer(as_json, values, text)
 
 
 def _answer_champion(

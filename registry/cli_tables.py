@@ -1,4 +1,4 @@
-"""`python -m registry tables publish | list | show | promote | rollback | verify | export | push`.
+"""`python -m registry tables publish | list | show | promote | rollback | verify | sign | ...`.
 
 A registry has one champion for each type of device and objective. --device and --objective say
 which is meant; they may be left out where there is only one. A run in progress pushes a table that
@@ -40,8 +40,8 @@ if TYPE_CHECKING:
 
     from gemmcast.tuned_entry import TunedEntry
     from gemmcast.tuned_table import TunedTable
-    from registry.lineage import Version
     from registry.tables import TableLineage, TableRegistry
+    from registry.versions import Version
 
 tables = typer.Typer(help="Tuned tables: which kernel runs for each GEMM.", rich_markup_mode=None)
 Files = Annotated[
@@ -181,6 +181,23 @@ def verify(
     whole = f"version {version.number} of {_name(lineage)} is whole (SHA-256 {version.sha256})"
     text = f"{whole}; {signature_text(signed, version.signed)}"
     _answer_version(as_json, lineage, version, text, verified=True, key=key_name(signed))
+
+
+@tables.command()
+def sign(
+    ref: Ref,
+    device: OnDevice = None,
+    objective: For = None,
+    workspace: Workspace = WORKSPACE,
+    registry: Where = "",
+    signing_key: SigningKey = None,
+    as_json: AsJson = False,
+) -> None:
+    """Sign a version that you trust: one of before there was a key, or of an older key."""
+    lineage = _open(workspace, registry, signing_key).lineage(device, objective)
+    version = lineage.sign(ref)
+    text = f"version {version.number} of {_name(lineage)} is signed as {version.signed}"
+    _answer_version(as_json, lineage, version, text)
 
 
 @tables.command()

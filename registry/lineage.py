@@ -14,58 +14,42 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Final, Literal
+from typing import Final
 
 from gemmcast.errors import InputError, ModelFileError
 from gemmcast.modeldir import sha256
 from registry.backend import RegistryBackend
-from registry.records import RegistrySnapshot, RegistryState, VersionRecord
-from registry.signatures import SIGNATURE_TAG, SIGNED_TAG, Files, Signatures, role_of
+from registry.records import RegistrySnapshot, VersionRecord
+from registry.signatures import SIGNATURE_TAG, SIGNED_TAG, Files, Signatures
+from registry.versions import (
+    CHALLENGER,
+    CHAMPION,
+    HISTORY_TAG,
+    PROMOTED_TAG,
+    SHA256_TAG,
+    Version,
+    champion_stamp,
+    earlier_champions,
+    find,
+    names,
+    published,
+    to_version,
+)
 from signing.keys import SIGNING_KEY
 from signing.signature import Signed
 from signing.statement import Role
 
 log = logging.getLogger(__name__)
 
-CHAMPION, CHALLENGER = "champion", "challenger"
-SHA256_TAG: Final = "gemmcast.sha256"
-ROWS_TAG: Final = "gemmcast.rows"
-HISTORY_TAG = "gemmcast.champions"
-"""JSON list of the champions before this one, oldest first."""
-PROMOTED_TAG = "gemmcast.promoted_at"
 HISTORY_KEPT = 100
 NEVER: Final = datetime.min.replace(tzinfo=UTC)
 _PROMOTE: Final = "promote it, or roll back to it, with the signing key"
-_SHOWN_NUMBERS = 10
 _NOT_SIGNED_ANEW: Final = (
     "version %s is not signed anew, so nodes with a public key may refuse it: "
     "set %s, then `python -m registry sign champion`"
 )
-VersionStatus = Literal["champion", "challenger", "retired", "candidate"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Version:
-    """One published version."""
-
-    number: str
-    """"1", "2", ...: in the order of publishing."""
-    sha256: str
-    """SHA-256 of its content."""
-    created_at: str
-    """UTC, ISO 8601."""
-    aliases: tuple[str, ...]
-    """`champion`: the version that agents run; `challenger`: the one that may become it."""
-    status: VersionStatus
-    """The alias, or `retired` if it was champion once, or `candidate` if it never was."""
-    rows: int
-    """Rows that a model was trained and tested on; entries of a table."""
-    signed: Role | None = None
-    """What its signature says that it is; `verify` checks it. None: no signature."""
-
-
 Versions = list[Version]
 """Inside Lineage, `list` is the method."""
 _Numbers = list[str]
@@ -93,7 +77,7 @@ class Lineage(ABC):
         snapshot = self._backend.snapshot()
         if CHAMPION not in snapshot.aliases:
             return None
-        return _version(_find(CHAMPION, snapshot), snapshot)
+        return to_version(find(CHAMPION, snapshot), snapshot)
 
     def champion_number(self) -> str | None:
         """The champion's number, for a caller that asks every few seconds."""
@@ -135,17 +119,23 @@ class Lineage(ABC):
             raise InputError(SIGNING_KEY, None, "is not set", way_out)
         with self._backend.exclusive():
             snapshot = self._backend.snapshot()
-            record = _find(ref, snapshot)
+            record = find(ref, snapshot)
             is_champion = snapshot.aliases.get(CHAMPION) == record.number
             role: Role = "champion" if is_champion else "candidate"
             self._sign(record, self._whole(record), role, snapshot)
             return self.resolve(record.number)
 
+    @property
+    def objection(self) -> str | None:
+        """Why no version can be made champion here: its signature would be missing."""
+        return self._signatures.objection
+
     def promote(self, ref: str) -> Version:
         """Verify a version and make it the champion. `rollback` returns to the one before."""
+        self._refuse_without_key("promote")
         with self._backend.exclusive():
             snapshot = self._backend.snapshot()
-            record = _find(ref, snapshot)
+            record = find(ref, snapshot)
             self._sign(record, self._checked(record), "champion", snapshot)
             champion = snapshot.aliases.get(CHAMPION)
             if champion != record.number:
@@ -158,15 +148,16 @@ class Lineage(ABC):
 
         Repeated, it goes further back.
         """
+        self._refuse_without_key("rollback")
         with self._backend.exclusive():
             snapshot = self._backend.snapshot()
-            earlier = _earlier(snapshot)
+            earlier = earlier_champions(snapshot)
             if not earlier:
                 champion = snapshot.aliases.get(CHAMPION)
                 state = f"champion is {champion}" if champion else "there is no champion"
-                way_out = f"promote a version ({_names(snapshot)})"
+                way_out = f"promote a version ({names(snapshot)})"
                 raise InputError("rollback", state, "no champion came before", way_out)
-            record = _find(earlier[-1], snapshot)
+            record = find(earlier[-1], snapshot)
             self._sign(record, self._checked(record), "champion", snapshot)
             self._backend.set_alias(CHAMPION, record.number)
             self._remember(earlier[:-1])
@@ -178,9 +169,9 @@ class Lineage(ABC):
         """Verify a version and make it the challenger."""
         with self._backend.exclusive():
             snapshot = self._backend.snapshot()
-            record = _find(ref, snapshot)
+            record = find(ref, snapshot)
             if snapshot.aliases.get(CHAMPION) == record.number:
-                way_out = f"name another version ({_names(snapshot)})"
+                way_out = f"name another version ({names(snapshot)})"
                 raise InputError("challenger", ref, "is the champion already", way_out)
             self._whole(record)
             self._backend.set_alias(CHALLENGER, record.number)
@@ -189,7 +180,7 @@ class Lineage(ABC):
     def list(self) -> Versions:
         """Every version, newest first. Their files are not read."""
         snapshot = self._backend.snapshot()
-        return [_version(record, snapshot) for record in _published(snapshot)]
+        return [to_version(record, snapshot) for record in published(snapshot)]
 
     def _add(self, files: Files, tags: Mapping[str, str]) -> Version:
         """Publish a version, which no alias can have yet."""
@@ -200,11 +191,16 @@ class Lineage(ABC):
             record = self._sign(record, files, "candidate")
         digest = record.tags[SHA256_TAG][:12]
         log.info("published version %s (SHA-256 %s) to %s", record.number, digest, self._shown)
-        return _version(record, RegistrySnapshot(records=(), aliases={}, tags={}))
+        return to_version(record, RegistrySnapshot(records=(), aliases={}, tags={}))
 
     def _source(self, record: VersionRecord) -> str:
         """A version, for messages."""
         return f"version {record.number} in {self._backend.shown}"
+
+    def _refuse_without_key(self, command: str) -> None:
+        if self.objection:
+            way_out = f"set {SIGNING_KEY}, or do it where the signing key is"
+            raise InputError(command, "champion", self.objection, way_out)
 
     def _checked(self, record: VersionRecord, role: Role | None = None) -> Files:
         """The files of a version that is whole and, with a key, signed: as `role`, if given."""
@@ -263,8 +259,8 @@ class Lineage(ABC):
     def _found(self, ref: str) -> tuple[VersionRecord, Version]:
         """A version as the backend has it, and as it is shown."""
         snapshot = self._backend.snapshot()
-        record = _find(ref, snapshot)
-        return record, _version(record, snapshot)
+        record = find(ref, snapshot)
+        return record, to_version(record, snapshot)
 
     def _make_champion(
         self, record: VersionRecord, snapshot: RegistrySnapshot, champion: str | None
@@ -272,7 +268,7 @@ class Lineage(ABC):
         """The alias moves last."""
         now = datetime.now(UTC).isoformat(timespec="seconds")
         self._backend.set_tag(PROMOTED_TAG, now, number=record.number)
-        earlier = _earlier(snapshot)
+        earlier = earlier_champions(snapshot)
         if champion:
             earlier.append(champion)
         self._remember(earlier)
@@ -285,80 +281,3 @@ class Lineage(ABC):
     def _drop_challenger(self, record: VersionRecord, snapshot: RegistrySnapshot) -> None:
         if snapshot.aliases.get(CHALLENGER) == record.number:
             self._backend.set_alias(CHALLENGER, None)
-
-
-def champion_stamp(state: RegistryState | None) -> str | None:
-    """The champion's number, and a mark of its signature where it was signed."""
-    number = state.aliases.get(CHAMPION) if state else None
-    if state is None or number is None or SIGNED_TAG not in state.tags:
-        return number
-    return f"{number} {state.tags[SIGNED_TAG]}"
-
-
-def _published(snapshot: RegistrySnapshot) -> list[VersionRecord]:
-    """The versions that gemmcast published to the end, newest first: those with its hash."""
-    records = [record for record in snapshot.records if SHA256_TAG in record.tags]
-    return sorted(records, key=_number, reverse=True)
-
-
-def _number(record: VersionRecord) -> int:
-    return int(record.number)
-
-
-def _find(ref: str, snapshot: RegistrySnapshot) -> VersionRecord:
-    number = snapshot.aliases.get(ref, ref)
-    for record in _published(snapshot):
-        if record.number == number:
-            return record
-    if ref not in (CHAMPION, CHALLENGER):
-        rule = "no such version"
-    elif ref in snapshot.aliases:
-        rule = f"points at version {number}, which gemmcast did not publish"
-    else:
-        rule = "no version has this alias"
-    raise InputError("version", ref, rule, f"name one of: {_names(snapshot)}")
-
-
-def _names(snapshot: RegistrySnapshot) -> str:
-    """What a user can name, for messages."""
-    numbers = [record.number for record in _published(snapshot)]
-    aliases = [name for name in (CHAMPION, CHALLENGER) if snapshot.aliases.get(name) in numbers]
-    shown = aliases + numbers[:_SHOWN_NUMBERS]
-    if len(numbers) > _SHOWN_NUMBERS:
-        shown.append("...")
-    return ", ".join(shown) or "none was published yet"
-
-
-def _earlier(snapshot: RegistrySnapshot) -> list[str]:
-    """The champions before this one, oldest first, without deleted versions.
-
-    A crash in `promote` or `rollback` leaves the champion itself at the end; it is dropped.
-    """
-    numbers = {record.number for record in _published(snapshot)}
-    history = json.loads(snapshot.tags.get(HISTORY_TAG, "[]"))
-    champions = [number for number in history if number in numbers]
-    while champions and champions[-1] == snapshot.aliases.get(CHAMPION):
-        champions.pop()
-    return champions
-
-
-def _version(record: VersionRecord, snapshot: RegistrySnapshot) -> Version:
-    aliases = [name for name, number in snapshot.aliases.items() if number == record.number]
-    created = datetime.fromtimestamp(record.created_ms / 1000, UTC)
-    return Version(
-        number=record.number,
-        sha256=record.tags[SHA256_TAG],
-        created_at=created.isoformat(timespec="milliseconds"),
-        aliases=tuple(sorted(aliases)),
-        status=_status(record, aliases),
-        rows=int(record.tags.get(ROWS_TAG, 0)),
-        signed=role_of(record),
-    )
-
-
-def _status(record: VersionRecord, aliases: list[str]) -> VersionStatus:
-    if CHAMPION in aliases:
-        return "champion"
-    if CHALLENGER in aliases:
-        return "challenger"
-    return "retired" if PROMOTED_TAG in record.tags else "candidate"

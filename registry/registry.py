@@ -13,9 +13,10 @@ from gemmcast.errors import InputError
 from gemmcast.modeldir import ShippedModel, write_atomically
 from registry import artifact
 from registry.backend import open_backend
-from registry.lineage import CHALLENGER, CHAMPION, SHA256_TAG, Lineage, Version, Versions
+from registry.lineage import Lineage, Versions
 from registry.records import VersionRecord
 from registry.signatures import SIGNATURE_TAG, Files, Signatures
+from registry.versions import CHALLENGER, CHAMPION, SHA256_TAG, Version
 from signing.statement import CARD_FILE, MODEL_FILE
 
 __all__ = ["CHALLENGER", "CHAMPION", "PublishedModel", "Registry", "Version", "Versions"]

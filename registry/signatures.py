@@ -63,6 +63,13 @@ class Signatures:
         own = self.signer.public
         return trusted.and_also(own) if trusted else PublicKeys([own])
 
+    @property
+    def objection(self) -> str | None:
+        """Why nothing can be promoted here: public keys without a signing key. None: it can."""
+        if self.signer is not None or self.trusted is None:
+            return None
+        return f"{keys.PUBLIC_KEYS} is set here, and {keys.SIGNING_KEY} is not"
+
     def check(self, record: VersionRecord, files: Files, source: str) -> Signed | None:
         """What is signed of a version; None where no key is set.
 

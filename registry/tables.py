@@ -26,16 +26,10 @@ from gemmcast.tabledir import Shipped
 from gemmcast.tuned_json import read_key
 from gemmcast.tuned_table import TunedTable
 from registry.backend import RegistryBackend, open_backend
-from registry.lineage import (
-    CHAMPION,
-    ROWS_TAG,
-    SHA256_TAG,
-    Lineage,
-    Version,
-    champion_stamp,
-)
+from registry.lineage import Lineage
 from registry.records import VersionRecord
 from registry.signatures import SIGNATURE_TAG, Files, Signatures
+from registry.versions import CHAMPION, ROWS_TAG, SHA256_TAG, Version, champion_stamp
 from signing.statement import TABLE_FILE
 
 PREFIX: Final = "gemmcast-table-"

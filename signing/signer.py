@@ -9,6 +9,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from gemmcast.errors import InputError
 from signing import keys, signature
@@ -39,7 +40,8 @@ class Signer:
         except ImportError as error:
             rule = f"needs the package model-signing ({error})"
             raise InputError(keys.SIGNING_KEY, str(path), rule, INSTALL) from None
-        self._library = model_signing.signing
+        # Its calls are untyped, and its passphrase is bytes where its hint says text.
+        self._library: Any = model_signing.signing
 
     def sign(self, files: Mapping[str, bytes], statement: Statement) -> str:
         """The text of a signature over the files and the statement."""

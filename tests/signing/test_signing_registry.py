@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from coordinator.fleet.publishing import publish
 from gemmcast import modeldir
 from gemmcast.errors import InputError, ModelFileError
 from registry.cli import main
@@ -145,7 +146,19 @@ def test_a_key_that_cannot_be_used_is_refused_before_anything_is_written(
     assert len(registry.list()) == 4
 
 
-def test_without_the_key_a_promotion_warns(
+def test_with_public_keys_alone_nothing_is_promoted(reader: Registry) -> None:
+    """Whoever holds the signing key does that; a training leaves a challenger."""
+    for use in (lambda: reader.promote("3"), reader.rollback):
+        with pytest.raises(InputError, match="PUBLIC_KEYS is set here, and .*SIGNING_KEY is not"):
+            use()
+    model = reader.load("3")
+    assert publish(reader, (model.model, model.card, None)) is None
+    newest = reader.list()[0]
+    assert (newest.number, newest.status, newest.signed) == ("5", "challenger", None)
+    assert reader.champion_number() == "2"
+
+
+def test_without_any_key_a_promotion_warns(
     directory: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING):
@@ -190,6 +203,8 @@ def test_what_the_commands_say(
     assert f"signed with key {name} as champion at" in ask("verify", "--public-keys", public)
     assert "says it is signed as candidate: no key is set" in ask("verify", "3")
     assert ask("verify", "4").endswith("; not signed\n")
+    rows = [line.split() for line in ask("list").splitlines()]
+    assert [row[-1] for row in rows if row[:1] in (["3"], ["4"])] == ["no", "candidate"]
     refused = ask("verify", "--public-keys", str(other_pair.public))
     assert refused.startswith("error: signature = 'version 2 in ")
     assert refused.count("\n") == 1
@@ -200,6 +215,9 @@ def test_what_the_commands_say(
     assert said == f"model 4 in {node} is whole; signed as champion\n"
     modeldir.put_model(node, b"a model of somebody else", "4")
     assert "is missing" in ask("verify", "--node", str(node), "--public-keys", public)
+    for file in node.glob("model-*"):
+        file.unlink()
+    assert ask("verify", "--node", str(node)).startswith(f"error: --node = '{node}': can't be")
 
 
 def test_the_environment_names_the_keys(
