@@ -19,11 +19,12 @@ import ray
 from agent.idle import IdleOnly
 from agent.spec import AgentSpec, Hello
 from agent.supervisor import ChildSupervisor
-from gemmcast import modeldir, tabledir
 from gemmcast.arrow import to_table
 from gemmcast.cell import Cell
+from gemmcast.modeldir import ShippedModel
 from gemmcast.rows import Row
 from gemmcast.tabledir import Shipped
+from signing import node
 
 BATCH_S = 0.4
 """A batch of rows is sent after this time, however few rows it has."""
@@ -76,23 +77,14 @@ class Agent:
             yield to_table(rows)
 
     @ray.method(concurrency_group="control")
-    def take_model(self, model: bytes, version: str) -> str:
+    def take_model(self, model: ShippedModel, version: str) -> str:
         """Make `model` the current one of this node; returns the version that a reader gets."""
-        directory = self._spec.model_dir
-        modeldir.put_model(directory, model, version)
-        current = modeldir.read_current(directory)
-        modeldir.read_model(directory, current)
-        return current.version
+        return node.take_model(self._spec.model_dir, model, version)
 
     @ray.method(concurrency_group="control")
     def take_tables(self, tables: list[Shipped], version: str) -> str:
         """Make these the tuned tables of this node; returns the version that a reader gets."""
-        directory = self._spec.model_dir
-        tabledir.put_tables(directory, tables)
-        current = tabledir.read_current(directory)
-        for placed in current.tables:
-            tabledir.read_table(directory, placed)
-        return current.version
+        return node.take_tables(self._spec.model_dir, tables).version
 
     def _running(self) -> ChildSupervisor | IdleOnly:
         if self._supervisor is None:

@@ -36,6 +36,7 @@ from coordinator.options import (
     PlanPath,
     RegistryUri,
     ReportFile,
+    SigningKey,
     StoreUri,
     TensorParallel,
     TokenCounts,
@@ -78,6 +79,7 @@ def run(
     address: Address = None,
     store: StoreUri = None,
     registry: RegistryUri = None,
+    signing_key: SigningKey = None,
     model_dir: ModelDirectory = None,
     train: WithTraining = True,
     verbose: Verbose = False,
@@ -95,7 +97,7 @@ def run(
 
     resolved = read_plan(plan)
     place = Workspace(workspace)
-    places = Places(store=store, registry=registry, model_dir=model_dir)
+    places = Places(store=store, registry=registry, model_dir=model_dir, signing_key=signing_key)
     display = RunDisplay()
     session = RunSession(resolved, place, places, display)
     with session.open(address) as stop:
@@ -160,6 +162,7 @@ def train(
     workspace: WorkspacePath = WORKSPACE,
     store: StoreUri = None,
     registry: RegistryUri = None,
+    signing_key: SigningKey = None,
     min_rows: MinRows = 100,
     holdout: Holdout = 0.15,
     exam: ExamFile = None,
@@ -179,7 +182,7 @@ def train(
     settings = TrainSettings(min_rows=min_rows, holdout=holdout)
     tested_with = None if exam is None else read_exam(exam)
     bases = named_bases(base)
-    places = Places(store=store, registry=registry)
+    places = Places(store=store, registry=registry, signing_key=signing_key)
     with stages("training") as step:
         version, judged = train_workspace(
             Workspace(workspace), places, settings, bases, tested_with, step

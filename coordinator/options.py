@@ -62,6 +62,14 @@ RegistryUri = Annotated[
         show_default="WORKSPACE/registry",
     ),
 ]
+SigningKey = Annotated[
+    Path | None,
+    typer.Option(
+        help="private key that signs champions (docs/signing.md)",
+        envvar="GEMMCAST_SIGNING_KEY",
+        show_default=False,
+    ),
+]
 Address = Annotated[
     str | None, typer.Option(help="a Ray cluster to join; without it, one is started here")
 ]

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Self
 from gemmcast.errors import InputError, ModelFileError, WorkspaceError
 from registry import mlflow_calls
 from registry.directory import RegistryDirectory
-from registry.records import RegistrySnapshot, VersionRecord
+from registry.records import RegistrySnapshot, RegistryState, VersionRecord
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -63,14 +63,14 @@ class RegistryBackend(ABC):
         other.name = name
         return other
 
-    def aliases_of(self, prefix: str) -> dict[str, dict[str, str]]:
-        """Registered model whose name starts so -> alias -> number of its version."""
+    def states_of(self, prefix: str) -> dict[str, RegistryState]:
+        """Every registered model whose name starts so, by its name."""
         client = self._client()
-        found: dict[str, dict[str, str]] = {}
         with self._translated():
-            for model in mlflow_calls.models(client, prefix):
-                found[model.name] = {alias: str(number) for alias, number in model.aliases.items()}
-        return found
+            return {
+                model.name: mlflow_calls.state(model)
+                for model in mlflow_calls.models(client, prefix)
+            }
 
     def exists(self) -> bool:
         """Whether a version was ever published here."""
@@ -78,13 +78,12 @@ class RegistryBackend(ABC):
         with self._translated():
             return mlflow_calls.or_none(lambda: client.get_registered_model(self.name)) is not None
 
-    def alias(self, name: str) -> str | None:
-        """The number of the version that an alias points at, in one cheap question to MLflow."""
+    def state(self) -> RegistryState | None:
+        """Aliases and tags in one cheap question to MLflow; None: nothing was published."""
         client = self._client()
         with self._translated():
             model = mlflow_calls.or_none(lambda: client.get_registered_model(self.name))
-        number = model.aliases.get(name) if model else None
-        return None if number is None else str(number)
+        return None if model is None else mlflow_calls.state(model)
 
     def snapshot(self) -> RegistrySnapshot:
         """All versions, aliases and tags. Raises InputError where nothing was published."""
@@ -94,11 +93,8 @@ class RegistryBackend(ABC):
             if model is None:
                 raise self._nothing_published()
             records = [mlflow_calls.record(one) for one in mlflow_calls.versions(client, self.name)]
-        return RegistrySnapshot(
-            records=tuple(records),
-            aliases={alias: str(number) for alias, number in model.aliases.items()},
-            tags=dict(model.tags),
-        )
+        state = mlflow_calls.state(model)
+        return RegistrySnapshot(records=tuple(records), aliases=state.aliases, tags=state.tags)
 
     def add(self, files: Mapping[str, bytes], tags: Mapping[str, str]) -> VersionRecord:
         """Write a new version. It appears last, when its files are whole."""
@@ -208,19 +204,19 @@ class DirectoryBackend(RegistryBackend):
         with self._directory.viewed() as view:
             return view.holds(self.name)
 
-    def aliases_of(self, prefix: str) -> dict[str, dict[str, str]]:
-        """Registered model whose name starts so -> alias -> number of its version."""
+    def states_of(self, prefix: str) -> dict[str, RegistryState]:
+        """Every registered model whose name starts so, by its name."""
         if not self._directory.exists():
             return {}
         with self._directory.viewed() as view:
-            return {name: view.aliases(name) for name in view.names(prefix)}
+            return {name: view.state(name) for name in view.names(prefix)}
 
-    def alias(self, name: str) -> str | None:
-        """The number of the version that an alias points at."""
+    def state(self) -> RegistryState | None:
+        """Aliases and tags; None: nothing was published."""
         if not self._directory.exists():
             return None
         with self._directory.viewed() as view:
-            return view.aliases(self.name).get(name)
+            return view.state(self.name) if view.holds(self.name) else None
 
     def snapshot(self) -> RegistrySnapshot:
         """All versions, aliases and tags. Raises InputError where nothing was published."""

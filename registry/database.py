@@ -15,7 +15,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from gemmcast.errors import WorkspaceError
-from registry.records import RegistrySnapshot, VersionRecord
+from registry.records import RegistrySnapshot, RegistryState, VersionRecord
 
 BUSY_S = 20.0
 """How long SQLite waits for another writer. [s]"""
@@ -54,17 +54,16 @@ class RegistryView:
         """Whether there is a registered model of this name."""
         return bool(self._execute(_MODEL, (name,)).fetchone() == (1,))
 
-    def aliases(self, name: str) -> dict[str, str]:
-        """Alias -> number of its version."""
-        return {alias: str(number) for alias, number in self._execute(_ALIASES, (name,))}
+    def state(self, name: str) -> RegistryState:
+        """Aliases and tags of a registered model."""
+        aliases = {alias: str(number) for alias, number in self._execute(_ALIASES, (name,))}
+        return RegistryState(aliases=aliases, tags=dict(self._execute(_MODEL_TAGS, (name,))))
 
     def snapshot(self, name: str) -> RegistrySnapshot:
         """All versions, aliases and tags of a registered model."""
-        return RegistrySnapshot(
-            records=tuple(self._records(name)),
-            aliases=self.aliases(name),
-            tags=dict(self._execute(_MODEL_TAGS, (name,))),
-        )
+        state = self.state(name)
+        records = tuple(self._records(name))
+        return RegistrySnapshot(records=records, aliases=state.aliases, tags=state.tags)
 
     def _records(self, name: str) -> Iterator[VersionRecord]:
         tags = self._version_tags(name)

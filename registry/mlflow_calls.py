@@ -14,7 +14,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, TypeVar
 
 from gemmcast.errors import WorkspaceError
-from registry.records import VersionRecord
+from registry.records import RegistryState, VersionRecord
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -133,6 +133,12 @@ def unless_there(create: Callable[[], object]) -> None:
     except library().MlflowException as error:
         if error.error_code != _THERE_ALREADY:
             raise
+
+
+def state(model: RegisteredModel) -> RegistryState:
+    """What MLflow says of a registered model itself."""
+    aliases = {alias: str(number) for alias, number in model.aliases.items()}
+    return RegistryState(aliases=aliases, tags=dict(model.tags))
 
 
 def record(version: ModelVersion) -> VersionRecord:

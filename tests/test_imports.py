@@ -1,7 +1,7 @@
 """The import graph, read from the source: arrows point one way; few files use a heavy library.
 
-    agent, costmodel, registry -> gemmcast
-    coordinator -> costmodel, registry, and the names of agent listed here
+    signing, costmodel -> gemmcast;  agent, registry -> gemmcast, signing
+    coordinator -> costmodel, registry, signing, and the names of agent listed here
     within coordinator: plan -> samples;  health -> plan, samples;  fleet -> health, plan, samples;
         report -> samples;  tune -> fleet, plan, samples;  only demo, cli and tune's command print
 
@@ -22,14 +22,15 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("agent", "coordinator", "costmodel", "gemmcast", "registry")
+PACKAGES = ("agent", "coordinator", "costmodel", "gemmcast", "registry", "signing")
 FOLDERS = (*PACKAGES, "benchmarks", "examples")
 IMPORTS = {
     "gemmcast": set(),
-    "agent": {"gemmcast"},
+    "signing": {"gemmcast"},
+    "agent": {"gemmcast", "signing"},
     "costmodel": {"gemmcast"},
-    "registry": {"gemmcast"},
-    "coordinator": {"agent", "costmodel", "gemmcast", "registry"},
+    "registry": {"gemmcast", "signing"},
+    "coordinator": {"agent", "costmodel", "gemmcast", "registry", "signing"},
 }
 ROOMS = {
     # the products that a plan may name
@@ -88,6 +89,8 @@ HEAVY = {
     "scipy": {"costmodel/ensemble.py", "costmodel/evaluate/ranking.py"},
     "ndonnx": {"costmodel/graph_ops.py", "costmodel/onnx_export.py"},
     "mlflow": {"registry/backend.py", "registry/mlflow_calls.py"},
+    "model_signing": {"signing/signer.py"},
+    "cryptography": {"signing/keys.py"},
     "deltalake": {"coordinator/samples/log.py", "coordinator/samples/place.py"},
     "onnxruntime": {"costmodel/onnx_session.py", "gemmcast/modelfile.py"},
     "onnx": {

@@ -33,6 +33,7 @@ from coordinator.plan.schema import Plan
 from gemmcast.cell import Cell
 from gemmcast.device import Device
 from gemmcast.errors import GemmcastError
+from gemmcast.modeldir import ShippedModel
 from gemmcast.tabledir import Shipped
 
 log = logging.getLogger(__name__)
@@ -126,7 +127,7 @@ class RayFleet:
         )
         member.streams[lease] = call.remote(list(cells))
 
-    def push(self, model: bytes, version: str) -> None:
+    def push(self, model: ShippedModel, version: str) -> None:
         """Send a model to every agent, and to those that start later."""
         self._send("take_model", model, version)
 

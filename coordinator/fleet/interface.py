@@ -20,6 +20,7 @@ from coordinator.fleet.delivery import Delivery
 from gemmcast.card import ModelCard
 from gemmcast.cell import Cell
 from gemmcast.device import Device
+from gemmcast.modeldir import ShippedModel
 from gemmcast.tabledir import Shipped
 
 NO_LEASE = -1
@@ -132,7 +133,7 @@ class Fleet(Protocol):
     def lease(self, agent: str, lease: int, cells: Sequence[Cell]) -> None:
         """Send cells to an agent. `lease` is a number that was not used before."""
 
-    def push(self, model: bytes, version: str) -> None:
+    def push(self, model: ShippedModel, version: str) -> None:
         """Send a model to every agent, and to those that start later; again where it fails."""
 
     def push_tables(self, tables: Sequence[Shipped], version: str) -> None:
@@ -163,8 +164,8 @@ class Trainer(Protocol):
 class Champions(Protocol):
     """Whichever model version is champion. What a training made is here when it is not busy."""
 
-    def newest(self) -> tuple[bytes, str] | None:
-        """The champion's file and version, once after each change. Never waits."""
+    def newest(self) -> tuple[ShippedModel, str] | None:
+        """The champion and its version, once after each change. Never waits."""
 
 
 class TableChampions(Protocol):

@@ -365,4 +365,4 @@ class Scheduler:
         if newest is not None:
             model, version = newest
             self._fleet.push(model, version)
-            self._held_back.note_model(model, version)
+            self._held_back.note_model(model.data, version)

@@ -42,6 +42,7 @@ from gemmcast.errors import GemmcastError, WorkspaceError
 from gemmcast.modeldir import write_atomically
 from gemmcast.program import FAILED, leave
 from registry.registry import Registry
+from registry.signatures import Signatures
 from registry.tables import TableRegistry
 
 PUSH_LIMIT_S = 30.0
@@ -64,6 +65,8 @@ class Places:
     """Directory or URI of the registry."""
     model_dir: Path | None = None
     """The model directory of each node."""
+    signing_key: Path | None = None
+    """The private key that signs champions; None: that of the environment, if it names one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,6 +136,7 @@ class RunSession:
         self._places = places
         self._display = display
         self._registry_uri = places.registry or workspace.registry
+        self._signatures = Signatures(places.signing_key)
 
     @contextmanager
     def open(self, address: str | None = None) -> Iterator[Stop]:
@@ -140,7 +144,11 @@ class RunSession:
 
         Args:
             address: of a Ray cluster; None: that of the environment, or a cluster of our own.
+
+        Raises:
+            InputError: a key or a base can't be used, or this machine can't measure the plan.
         """
+        self._signatures.load()
         self._bases = read_bases(self.plan.train.base)
         target = cluster_address(address)
         if target == EMBEDDED:
@@ -240,7 +248,7 @@ class RunSession:
     @contextmanager
     def _places_open(self) -> Iterator[None]:
         """The registry, and the store under its lock; the plan is noted last."""
-        self.registry = Registry(self._registry_uri)
+        self.registry = Registry(self._registry_uri, self._signatures)
         uri = self._places.store or self.workspace.samples
         with SampleStore.writing(uri, self.workspace.path) as self.store:
             self._note_plan()
@@ -257,7 +265,7 @@ class RunSession:
     def _watch_champion(self) -> int:
         """Begin to follow the champion; returns the rows of the newest version trained here."""
         self._champions = ChampionWatch(self.registry, self._display.show_model)
-        self._tables = TableWatch(TableRegistry(self._registry_uri))
+        self._tables = TableWatch(TableRegistry(self._registry_uri, self._signatures))
         self._tables.look_or_warn()
         self._tables.start()
         try:

@@ -32,6 +32,7 @@ from coordinator.samples.store import SampleStore
 from gemmcast.arrow import to_table
 from gemmcast.cell import Cell
 from gemmcast.device import Device
+from gemmcast.modeldir import ShippedModel
 from gemmcast.rows import Row
 from gemmcast.tabledir import Shipped
 
@@ -77,7 +78,7 @@ class FakeFleet:
         self.deaths = Counter[str]()
         self.measured = Counter[str]()
         self.leased: list[tuple[str, list[Cell]]] = []
-        self.pushed: list[tuple[bytes, str]] = []
+        self.pushed: list[tuple[ShippedModel, str]] = []
         self.delivery = Delivery(self.now_s)
         self.pushed_tables: list[tuple[Sequence[Shipped], str]] = []
         self.tables_delivery = Delivery(self.now_s, "table set")
@@ -139,7 +140,7 @@ class FakeFleet:
     def rest(self, *, now: bool) -> None:
         self.is_resting = now
 
-    def push(self, model: bytes, version: str) -> None:
+    def push(self, model: ShippedModel, version: str) -> None:
         self.pushed.append((model, version))
         self.delivery.want(version)
 
@@ -205,7 +206,7 @@ class FakeTrainer:
         self._fleet = fleet
         self._polls = polls
         self._until = -1
-        self._made: tuple[bytes, str] | None = None
+        self._made: tuple[ShippedModel, str] | None = None
         self.started: list[tuple[int, int]] = []
         """(rows, store version) of each training."""
         self.joined: list[Device] = []
@@ -224,9 +225,10 @@ class FakeTrainer:
             assert not (measures_our_cpu and agent.leases)
         self._until = self._fleet.polls + self._polls
         self.started.append((len(table), store_version))
-        self._made = (f"model of {len(table)}".encode(), str(len(self.started)))
+        model = ShippedModel(data=f"model of {len(table)}".encode())
+        self._made = (model, str(len(self.started)))
 
-    def newest(self) -> tuple[bytes, str] | None:
+    def newest(self) -> tuple[ShippedModel, str] | None:
         if self.busy:
             return None
         made, self._made = self._made, None

@@ -39,6 +39,7 @@ from gemmcast import TunedTable, modeldir, tabledir
 from gemmcast.arrow import SCHEMA
 from gemmcast.cell import Cell
 from gemmcast.device import Device
+from gemmcast.modeldir import ShippedModel
 from gemmcast.tabledir import Shipped, version_of
 from registry.registry import Registry
 from tests.small_base import small_base
@@ -140,10 +141,10 @@ class FleetContract:
     def test_models_and_tables_may_be_pushed_at_any_time(
         self, fleet: Fleet, agent: Ready, cells: list[Cell]
     ) -> None:
-        fleet.push(b"a model", "1")
+        fleet.push(ShippedModel(data=b"a model"), "1")
         fleet.push_tables(TABLES, version_of(TABLES))
         fleet.lease(agent.agent, 1, cells[:2])
-        fleet.push(b"another", "2")
+        fleet.push(ShippedModel(data=b"another"), "2")
         events = poll_until(fleet, lambda events: bool(of_kind(events, Ended)))
         assert events[-1] == Ended(agent=agent.agent, lease=1)
         poll_until(fleet, lambda _: fleet.delivery.is_complete())
@@ -205,7 +206,7 @@ class TestRayFleet(FleetContract):
     ) -> None:
         blocker = model_dir / modeldir.CURRENT
         blocker.mkdir()
-        fleet.push(b"a model", "1")
+        fleet.push(ShippedModel(data=b"a model"), "1")
         poll_until(fleet, lambda _: "Is a directory" in str(fleet.delivery.state().missing))
         assert fleet.delivery.state().nodes_with_version == 0
         blocker.rmdir()
@@ -268,7 +269,7 @@ class TrainerContract:
         newest = champions.newest()
         assert newest is not None
         model, version = newest
-        assert model
+        assert model.data
         assert version == "1"
         assert champions.newest() is None
 
@@ -326,7 +327,9 @@ class TestRayTrainer(TrainerContract):
         trainer = start()
         trainer.join(gpu)
         self.wait(trainer, clock)
-        assert champions.newest() == (base.model, "1")
+        newest = champions.newest()
+        assert newest is not None
+        assert (newest[0].data, newest[1]) == (base.model, "1")
         again = start()
         again.join(gpu)
         self.wait(again, clock)

@@ -21,6 +21,7 @@ from costmodel.train import TrainedModel
 from gemmcast.cell import Cell
 from gemmcast.device import Device
 from gemmcast.errors import InputError
+from gemmcast.modeldir import ShippedModel
 from gemmcast.modelfile import LoadedModel
 from gemmcast.query import AT, Rows
 
@@ -208,10 +209,10 @@ def test_a_run_looks_at_each_new_model(
         seen.append(model.version)
 
     class Real(FakeTrainer):
-        def newest(self) -> tuple[bytes, str] | None:
+        def newest(self) -> tuple[ShippedModel, str] | None:
             newest = super().newest()
             if newest is not None and newest[1] == "2":
-                return candidate.model, "2"
+                return ShippedModel(data=candidate.model), "2"
             return newest
 
     monkeypatch.setattr(Rounds, "note_model", note)

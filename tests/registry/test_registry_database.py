@@ -13,7 +13,7 @@ import pytest
 from mlflow import MlflowClient
 
 from registry.backend import DirectoryBackend, RegistryBackend
-from registry.records import RegistrySnapshot
+from registry.records import RegistrySnapshot, RegistryState
 
 # Inside MLflow 3.17 with SQLAlchemy 2.1.
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")
@@ -48,7 +48,7 @@ def test_what_is_deleted_or_not_ready_is_not_there(directory: Path) -> None:
     assert [record.number for record in read.records] == ["2"]
 
 
-def test_aliases_of_models_whose_names_start_so(directory: Path) -> None:
+def test_states_of_models_whose_names_start_so(directory: Path) -> None:
     backend = DirectoryBackend(directory)
     uri = f"sqlite:///{directory / 'mlflow.db'}"
     client = MlflowClient(tracking_uri=uri, registry_uri=uri)
@@ -57,9 +57,9 @@ def test_aliases_of_models_whose_names_start_so(directory: Path) -> None:
     client.create_model_version("gemmcast-table-a", source="file:///nowhere")
     client.set_registered_model_alias("gemmcast-table-a", "champion", "1")
     for prefix in ("gemmcast-table-", "gemmcast"):
-        read = backend.aliases_of(prefix)
-        assert read == RegistryBackend.aliases_of(backend, prefix)
-    assert backend.aliases_of("gemmcast-table-") == {"gemmcast-table-a": {"champion": "1"}}
+        assert backend.states_of(prefix) == RegistryBackend.states_of(backend, prefix)
+    (state,) = backend.states_of("gemmcast-table-").values()
+    assert state == RegistryState(aliases={"champion": "1"}, tags={})
 
 
 def test_reading_imports_no_mlflow(directory: Path, python_env: dict[str, str]) -> None:
