@@ -24,6 +24,7 @@ from agent.child_process import ChildDied
 from agent.spec import AgentSpec, Hello
 from coordinator.fleet.connection import first_line
 from coordinator.fleet.delivery import Delivery
+from coordinator.fleet.events import agent_event
 from coordinator.fleet.interface import NO_LEASE, Ended, Event, Left, Ready, Samples
 from coordinator.fleet.member import Member
 from coordinator.fleet.node_watch import NodeWatch
@@ -193,7 +194,8 @@ class RayFleet:
             hello: Hello = ray.get(call)
         except ray.exceptions.RayError as error:
             reason = _reason(error)
-            log.warning("agent %s can't start: %s", name, first_line(error))
+            fields = agent_event("agent_fault", name, reason)
+            log.warning("agent %s can't start: %s", name, first_line(error), extra=fields)
             member.start_failed(reason, monotonic())
             if isinstance(error, ray.exceptions.ActorDiedError):
                 # Ray does not restart it any more.
@@ -220,7 +222,9 @@ class RayFleet:
         except ray.exceptions.RayError as error:
             del streams[lease]
             reason = _reason(error)
-            log.warning("agent %s lost lease %d: %s", name, lease, first_line(error))
+            fields = agent_event("agent_fault", name, reason)
+            text = "agent %s lost lease %d: %s"
+            log.warning(text, name, lease, first_line(error), extra=fields)
             member.lost(reason, monotonic())
             # The actor lives then; what it could not start was its child.
             is_childs = isinstance(error, ChildDied)
@@ -274,7 +278,8 @@ class RayFleet:
         """An agent whose node has left; should it come back, it has another id."""
         del self._members[name]
         reason = "its node has left the cluster"
-        log.warning("agent %s is given up: %s", name, reason)
+        fields = agent_event("agent_left", name, reason)
+        log.warning("agent %s is given up: %s", name, reason, extra=fields)
         for delivery in self._deliveries.values():
             delivery.leave(name)
         ray.kill(member.actor)

@@ -95,6 +95,10 @@ class Progress:
     """Agent that gets no cells, or hardly any -> why."""
     second_due: int = 0
     """Cells that wait for a second board of their type."""
+    lag_s: float | None = None
+    """What the oldest row of the last commit had waited, or waits by now."""
+    champion: str | None = None
+    """The model version that every agent should have."""
 
 
 class Fleet(Protocol):
