@@ -19,6 +19,8 @@ from typer.main import get_command
 
 from coordinator.cli_health import health
 from coordinator.cli_samples import export, import_, open_samples
+from coordinator.cli_status import status
+from coordinator.logs import log_as, say_end
 from coordinator.options import (
     WORKSPACE,
     Address,
@@ -30,6 +32,7 @@ from coordinator.options import (
     Holdout,
     KnownDevices,
     LanguageModelFile,
+    LogFormat,
     MinRows,
     ModelDirectory,
     PlanAddress,
@@ -61,15 +64,19 @@ DEMO = Path("demo")
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Returns the exit code."""
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     # It warns of a home directory that it can't write to, and works without.
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
-    return run_click(get_command(app), PROGRAM, argv)
+    return run_click(get_command(app), PROGRAM, argv, say_end)
 
 
 @app.callback()
-def program(version: Version = False) -> None:
+def program(
+    # Its callback has shown it and ended the program.
+    version: Version = False,  # noqa: ARG001
+    log_format: LogFormat = None,
+) -> None:
     """Measure GEMMs on a fleet, train, publish, push."""
+    log_as(log_format)
 
 
 @app.command()
@@ -234,49 +241,7 @@ def compare(
     terminal.result(comparison, as_json=json, text=text)
 
 
-@app.command()
-def status(
-    workspace: WorkspacePath = WORKSPACE,
-    store: StoreUri = None,
-    registry: RegistryUri = None,
-    json: AsJson = False,
-) -> None:
-    """Show what a workspace holds and how its run is doing: samples, rate, model versions."""
-    from dataclasses import asdict
-
-    from coordinator import terminal
-    from coordinator.fleet.delivery import read_receipts
-    from coordinator.fleet.record import RunRecord
-    from coordinator.health.record import HealthRecord
-    from coordinator.samples.activity import activity
-    from registry.registry import Registry
-
-    place, samples = open_samples(workspace, store)
-    versions = Registry(registry or place.registry)
-    champion = versions.champion()
-    counts = samples.counts()
-    nodes = {receipt.agent: receipt.text() for receipt in read_receipts(place.nodes)}
-    record = RunRecord.read(place.run)
-    sick = HealthRecord.read(place.health).sick()
-    values: dict[str, object] = {
-        "workspace": str(place.path),
-        "store_version": samples.version,
-        "samples": counts,
-        "total": sum(counts.values()),
-        **asdict(activity(samples)),
-        "champion": champion.number if champion else None,
-        "versions": len(versions.list()) if champion else 0,
-        "nodes": nodes,
-        "waiting": record.waiting if place.is_held() else {},
-        "faults": record.faults if place.is_held() else {},
-        "closed": record.closed if place.is_held() else "",
-        "contended_due": record.contended_due,
-        "second_due": record.second_due,
-        "sick": {board.board: board.text for board in sick},
-    }
-    terminal.result(values, as_json=json, text=lambda: terminal.show_status(values))
-
-
+app.command()(status)
 app.command()(health)
 
 

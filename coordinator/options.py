@@ -28,6 +28,16 @@ Version = Annotated[
         "--version", callback=show_version, is_eager=True, help="print the version and exit"
     ),
 ]
+LogFormat = Annotated[
+    str | None,
+    typer.Option(
+        "--log-format",
+        metavar="text|json",
+        envvar="GEMMCAST_LOG",
+        help="json: one object a line on stderr (docs/watching.md); stands before the command",
+        show_default="text",
+    ),
+]
 Verbose = Annotated[bool, typer.Option("--verbose", help="echo the whole plan, not ten lines")]
 KnownDevices = Annotated[
     list[str] | None,
@@ -46,6 +56,10 @@ WorkspacePath = Annotated[
         "--workspace",
         help="directory of samples, registry and models; absolute inside a Ray job",
     ),
+]
+Watch = Annotated[bool, typer.Option("--watch", help="show the run again and again, until Ctrl-C")]
+Every = Annotated[
+    float, typer.Option("--every", metavar="SECONDS", help="with --watch: time between two looks")
 ]
 AsJson = Annotated[
     bool, typer.Option("--json", help="the result as one JSON object on the last line")

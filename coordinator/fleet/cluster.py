@@ -25,6 +25,7 @@ from agent.idle import NotIdleError
 from agent.spec import AgentSpec, Hello
 from coordinator.fleet.connection import first_line
 from coordinator.fleet.delivery import Delivery
+from coordinator.fleet.events import agent_event
 from coordinator.fleet.interface import NO_LEASE, Ended, Event, Left, Ready, Samples
 from coordinator.fleet.member import Member
 from coordinator.fleet.node_watch import NodeWatch
@@ -213,7 +214,8 @@ class RayFleet:
             if isinstance(error, NotIdleError):
                 member.found_in_use(reason, monotonic())
                 return None
-            log.warning("agent %s can't start: %s", name, first_line(error))
+            fields = agent_event("agent_fault", name, reason)
+            log.warning("agent %s can't start: %s", name, first_line(error), extra=fields)
             member.start_failed(reason, monotonic())
             if isinstance(error, ray.exceptions.ActorDiedError):
                 # Ray does not restart it any more.
@@ -255,7 +257,9 @@ class RayFleet:
         except ray.exceptions.RayError as error:
             del streams[lease]
             reason = _reason(error)
-            log.warning("agent %s lost lease %d: %s", name, lease, first_line(error))
+            fields = agent_event("agent_fault", name, reason)
+            text = "agent %s lost lease %d: %s"
+            log.warning(text, name, lease, first_line(error), extra=fields)
             member.lost(reason, monotonic())
             # The actor lives then; what it could not start was its child.
             is_childs = isinstance(error, ChildDied)
@@ -289,7 +293,6 @@ class RayFleet:
         alive = {node["NodeID"] for node in nodes}
         for name, member in list(self._members.items()):
             if member.placement.node_id not in alive:
-                log.warning("agent %s is given up: its node has left the cluster", name)
                 events += self._give_up(name, member, "its node has left the cluster")
         for name, member in list(self._members.items()):
             if member.twin and member.twin not in self._members:
@@ -322,6 +325,8 @@ class RayFleet:
     def _give_up(self, name: str, member: Member, reason: str) -> Iterator[Event]:
         """An agent that ends; should its node come back, it has another id."""
         del self._members[name]
+        fields = agent_event("agent_left", name, reason)
+        log.warning("agent %s is given up: %s", name, reason, extra=fields)
         for delivery in self._deliveries.values():
             delivery.leave(name)
         ray.kill(member.actor)

@@ -50,6 +50,8 @@ class Committed:
     """How many cells have their first answer in it."""
     agents: tuple[str, ...]
     """Whose samples it holds."""
+    waited_s: float
+    """From the arrival of its first batch to its end."""
 
 
 class CommitQueue:
@@ -67,6 +69,9 @@ class CommitQueue:
         self._tried_s = now_s()
         self._pause_s = 0.0
         self._failing_since_s = 0.0
+        self._oldest_s: float | None = None
+        self.failures = 0
+        """How often the store has failed."""
 
     @property
     def is_empty(self) -> bool:
@@ -80,6 +85,8 @@ class CommitQueue:
 
     def add(self, agent: str, rows: pa.Table) -> None:
         """Samples of an agent, for the next commit."""
+        if self._oldest_s is None:
+            self._oldest_s = self._now_s()
         self._batches.append((agent, rows))
         self._waiting.add(rows)
 
@@ -117,10 +124,11 @@ class CommitQueue:
             self.hold_back(error)
             return None
         agents = tuple(agent for agent, _ in self._batches)
-        self._batches = []
+        waited_s = self.waiting_s()
+        self._batches, self._oldest_s = [], None
         self._waiting = Answers()
         self._pause_s = 0.0
-        return Committed(rows, len(cells), agents)
+        return Committed(rows, len(cells), agents, waited_s)
 
     def hold_back(self, error: Exception) -> None:
         """The store does not work: wait before the next try, and longer each time.
@@ -129,6 +137,7 @@ class CommitQueue:
             StoreLostError: it has failed for too long.
         """
         now_s = self._tried_s = self._now_s()
+        self.failures += 1
         if not self.is_held_back:
             self._failing_since_s = now_s
         failed_s = now_s - self._failing_since_s
@@ -140,7 +149,13 @@ class CommitQueue:
             raise StoreLostError(f"{rule}; {self.rows} rows are lost, the rest is safe: {way_out}")
         self._pause_s = min(max(FIRST_PAUSE_S, 2 * self._pause_s), LONGEST_PAUSE_S)
         text = "%s; for %.0f s now %d rows wait, agents get no cells; next try in %g s"
-        log.warning(text, reason, failed_s, self.rows, self._pause_s)
+        fields = {"reason": reason, "failed_s": failed_s, "waiting_rows": self.rows}
+        extra = {"event": "store_failed", "fields": fields}
+        log.warning(text, reason, failed_s, self.rows, self._pause_s, extra=extra)
+
+    def waiting_s(self) -> float:
+        """How long the oldest batch has waited by now; 0 where none waits."""
+        return 0.0 if self._oldest_s is None else self._now_s() - self._oldest_s
 
     @property
     def rows(self) -> int:

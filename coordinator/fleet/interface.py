@@ -98,6 +98,10 @@ class Progress:
     """Cells that wait for a second board of their type."""
     closed: str = ""
     """Outside the plan's hours: `until 22:00 (Europe/Berlin)`."""
+    lag_s: float | None = None
+    """What the oldest row of the last commit had waited, or waits by now."""
+    champion: str | None = None
+    """The model version that every agent should have."""
 
 
 class Fleet(Protocol):

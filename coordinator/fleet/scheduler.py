@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 
 from coordinator.fleet.commits import HICCUPS, CommitQueue
 from coordinator.fleet.due import Due
+from coordinator.fleet.events import agent_event
 from coordinator.fleet.interface import (
     NO_LEASE,
     Champions,
@@ -37,6 +38,7 @@ from coordinator.fleet.interface import (
 from coordinator.fleet.leases import Leases
 from coordinator.fleet.opening import Opening, utc_now
 from coordinator.fleet.rounds import HeldBack
+from coordinator.fleet.tally import Tally
 from coordinator.plan.cells import plan_cells
 from coordinator.plan.schema import Plan
 from coordinator.plan.sizing import refuse_empty
@@ -69,6 +71,7 @@ class Scheduler:
         tables: None: no tuned table is pushed.
         cells: measured in place of the plan's own cells.
         trained_rows: rows with status ok that the newest model version was made from.
+        tally: counts what the run does, for those who watch it.
         now_s: a clock that only grows.
         today: the time of day, in whatever time zone; the plan's hours are read on it.
     """
@@ -84,6 +87,7 @@ class Scheduler:
         tables: TableChampions | None = None,
         cells: Sequence[Cell] | None = None,
         trained_rows: int = 0,
+        tally: Tally | None = None,
         now_s: Callable[[], float] = monotonic,
         today: Callable[[], datetime] = utc_now,
     ) -> None:
@@ -96,6 +100,7 @@ class Scheduler:
         self._given_cells = cells
         self._trained_rows = trained_rows
         self._now_s = now_s
+        self._tally = tally or Tally(now_s)
         self._failed_starts = Counter[str]()
         self._refused: dict[str, int] = {}
         self._hopeless_since_s: float | None = None
@@ -136,6 +141,7 @@ class Scheduler:
                     self._start_training()
                 self.progress.waiting = self._leases.waiting()
                 self.progress.faults = {**self._leases.faults(), **self._fleet.faults()}
+                self._look()
                 show(self.progress)
                 if self._is_over():
                     return True
@@ -163,6 +169,7 @@ class Scheduler:
                 is_started = self._start_training()
                 if not is_started and not self._commits.is_held_back:
                     return
+            self._look()
             show(self.progress)
             self._fleet.poll(POLL_S)
 
@@ -173,6 +180,7 @@ class Scheduler:
             self._push_champion()
             if self._is_delivered() or self._now_s() > until_s:
                 return
+            self._look()
             show(self.progress)
             self._fleet.poll(POLL_S)
 
@@ -241,10 +249,15 @@ class Scheduler:
                 self._leases.leave(event.agent)
                 self.progress.agents = len(self._leases.agents)
 
+    def _look(self) -> None:
+        commits = self._commits
+        self._tally.look(self._leases.agents, commits.waiting_s(), commits.failures)
+
     def _commit(self) -> None:
         committed = self._commits.commit()
         if committed is None:
             return
+        self._tally.note_commit(committed.rows, committed.waited_s)
         for name in committed.agents:
             if name in self._leases.agents:
                 self._leases.agents[name].note_sample()
@@ -272,10 +285,13 @@ class Scheduler:
             self._note_budget()
             self.progress.second_due = self._leases.second_due()
         self._leases.join(ready)
+        self._tally.join(ready.agent, device.name)
         if self._trainer is not None:
             self._trainer.join(device)
         self.progress.agents = len(self._leases.agents)
-        log.info("agent %s measures %s (%s)", ready.agent, device.name, device.uuid)
+        fields = agent_event("agent_joined", ready.agent)
+        text = "agent %s measures %s (%s)"
+        log.info(text, ready.agent, device.name, device.uuid, extra=fields)
 
     def _begin_rounds(self) -> None:
         self._held_back.begin_rounds()
@@ -365,4 +381,5 @@ class Scheduler:
         if newest is not None:
             model, version = newest
             self._fleet.push(model, version)
+            self._tally.note_model(model.data, version)
             self._held_back.note_model(model.data, version)

@@ -15,7 +15,7 @@ from time import sleep
 
 import pyarrow as pa
 import ray
-from ray.util.metrics import Gauge
+from ray.util import metrics
 
 from agent.devices.local import local_device
 from coordinator.fleet.bases import read_bases
@@ -23,11 +23,16 @@ from coordinator.fleet.champion import ChampionWatch, TableWatch
 from coordinator.fleet.cluster import ClusterLostError, RayFleet
 from coordinator.fleet.connection import EMBEDDED, cluster_address, connect
 from coordinator.fleet.delivery import Delivered, write_record
+from coordinator.fleet.fresh_errors import FreshErrors
 from coordinator.fleet.interface import Display, Progress, Show
+from coordinator.fleet.live import utc_now
+from coordinator.fleet.meters import ExportedMeters
 from coordinator.fleet.record import RunRecord
+from coordinator.fleet.run_watch import RunNote, RunWatch
 from coordinator.fleet.scheduler import Scheduler, Stopped
 from coordinator.fleet.shipping import check_temporary_directory
 from coordinator.fleet.signals import Stop, stopping
+from coordinator.fleet.tally import Tally
 from coordinator.fleet.trainer import RayTrainer
 from coordinator.health.record import HealthRecord
 from coordinator.health.screen import screened
@@ -50,9 +55,6 @@ PUSH_LIMIT_S = 30.0
 takes on a busy host."""
 LOOK_PAUSES_S = (0.5, 1.0, 2.0, 4.0)
 """After a model was published and the registry does not give it; then the watch goes on trying."""
-
-SICK_GAUGE = "gemmcast_board_sick"
-SICK_MEANING = "1 while a board is sick: its samples are not trained on"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,7 +160,10 @@ class RunSession:
             connect(target, stop.end_at_once)
             stop.listen()
             self.fleet = RayFleet(self.plan, self.model_dir)
-            self._sick_gauge = Gauge(SICK_GAUGE, SICK_MEANING, ("board", "device"))
+            self._meters = ExportedMeters(metrics.Gauge, metrics.Counter)
+            self._read_boards()
+            self._fresh = FreshErrors()
+            self._opened_at = utc_now()
             self._trained_rows = self._watch_champion()
             try:
                 yield stop
@@ -191,12 +196,8 @@ class RunSession:
         label: str = "measuring",
     ) -> RunSummary:
         """Measure the plan's cells, or the given ones, and train as the plan says."""
-        trainer = None
-        if train:
-            self.registry.check()
-            settings = self.plan.train.settings()
-            kept, note = self.workspace.kept, self._note_training
-            trainer = RayTrainer(settings, self.registry, kept, note, self._bases, self._screened)
+        tally = Tally(fresh=self._fresh)
+        trainer = self._trainer(tally) if train else None
         scheduler = Scheduler(
             self.plan,
             self.store,
@@ -206,15 +207,20 @@ class RunSession:
             tables=self._tables,
             cells=cells,
             trained_rows=self._trained_rows,
+            tally=tally,
         )
+        note = RunNote(self.plan.name, self._opened_at, self.workspace.live)
+        watch = RunWatch(note, self.fleet, self._meters, tally, lambda: self._boards)
         with self._display.progress(label) as show_progress:
-            show = self._recording(show_progress)
-            complete = scheduler.run(stop=stop, show=show)
-            if complete:
-                scheduler.train_once_more(stop=stop, show=show)
-                scheduler.deliver(PUSH_LIMIT_S, stop=stop, show=show)
-            show(scheduler.progress)
-        progress = scheduler.progress
+            show = self._recording(show_progress, watch)
+            with watch.noting_failure(scheduler.progress):
+                complete = scheduler.run(stop=stop, show=show)
+                if complete:
+                    scheduler.train_once_more(stop=stop, show=show)
+                    scheduler.deliver(PUSH_LIMIT_S, stop=stop, show=show)
+            progress = scheduler.progress
+            show(progress)
+            watch.end(progress, is_complete=complete)
         left = RunRecord.of(progress, is_at_end=complete)
         write_record(self.workspace.run, left.to_json())
         return RunSummary(
@@ -231,6 +237,18 @@ class RunSession:
             store_version=self.store.version,
             model=self.fleet.delivery.state(),
             tables=self.fleet.tables_delivery.state(),
+        )
+
+    def _trainer(self, tally: Tally) -> RayTrainer:
+        self.registry.check()
+        return RayTrainer(
+            self.plan.train.settings(),
+            self.registry,
+            self.workspace.kept,
+            self._note_training,
+            self._bases,
+            self._screened,
+            tally.note_training,
         )
 
     def _refuse_unmeasurable(self) -> None:
@@ -299,16 +317,20 @@ class RunSession:
                 sleep(pause_s)
 
     def _screened(self, table: pa.Table) -> pa.Table:
-        """The samples to train on: those of boards while they were well. From the trainer's thread.
-
-        Ray's exporter shows which boards are not well (docs/health.md).
-        """
+        """The samples to train on: of boards while they were well. From the trainer's thread."""
         healthy = screened(table, self.workspace)
-        for labels, is_sick in HealthRecord.read(self.workspace.health).labels():
-            self._sick_gauge.set(float(is_sick), tags=labels)
+        self._read_boards()
         return healthy
 
-    def _recording(self, show: Show) -> Show:
+    def _read_boards(self) -> None:
+        """Which boards are not well, for the metrics."""
+        try:
+            self._boards = HealthRecord.read(self.workspace.health).labels()
+        except GemmcastError:
+            # The next training refuses the record, and says so.
+            self._boards = []
+
+    def _recording(self, show: Show, watch: RunWatch) -> Show:
         """`show`, which also keeps what `status` says of the run, whenever that has changed."""
         kept: dict[Path, bytes] = {}
 
@@ -322,6 +344,7 @@ class RunSession:
                 if record != kept.get(path):
                     write_record(path, record)
                     kept[path] = record
+            watch.look(progress)
             show(progress)
 
         return show_and_keep

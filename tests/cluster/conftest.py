@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic, sleep
+from urllib.request import urlopen
 
 import pytest
 from deltalake import DeltaTable
@@ -146,6 +147,8 @@ class Cluster:
             "RAY_AUTH_TOKEN": secrets.token_hex(32),
             # `ray job stop` kills after 3 s; on a busy machine the last line may take longer.
             "RAY_JOB_STOP_WAIT_TIME_S": "60",
+            # Ten seconds are long for a test.
+            "RAY_metrics_report_interval_ms": "2000",
             "RAY_ADDRESS": f"http://127.0.0.1:{self.dashboard}",
         }
         self.directory = directory
@@ -184,6 +187,16 @@ class Cluster:
             [RAY, "start", *words], env=env, capture_output=True, text=True, timeout=LIMIT_S
         )
         assert done.returncode == 0, done.stdout + done.stderr
+
+    def metrics(self) -> str:
+        """What Prometheus would read: of every port that the head lists."""
+        listed = self.directory / "prom_metrics_service_discovery.json"
+        (group,) = json.loads(listed.read_text())
+        pages = []
+        for target in group["targets"]:
+            with contextlib.suppress(OSError):
+                pages.append(urlopen(f"http://{target}/metrics", timeout=60).read().decode())
+        return "".join(pages)
 
     def raylets(self) -> list[int]:
         """The node processes, the head's first."""
