@@ -48,8 +48,6 @@ class Committed:
     """What was new."""
     cells: int
     """How many cells have their first answer in it."""
-    agents: tuple[str, ...]
-    """Whose samples it holds."""
 
 
 class CommitQueue:
@@ -62,7 +60,7 @@ class CommitQueue:
     def __init__(self, store: SampleStore, now_s: Callable[[], float]) -> None:
         self._store = store
         self._now_s = now_s
-        self._batches: list[tuple[str, pa.Table]] = []
+        self._batches: list[pa.Table] = []
         self._waiting = Answers()
         self._tried_s = now_s()
         self._pause_s = 0.0
@@ -78,9 +76,9 @@ class CommitQueue:
         """Whether the store has failed and was not seen to work since."""
         return self._pause_s > 0
 
-    def add(self, agent: str, rows: pa.Table) -> None:
-        """Samples of an agent, for the next commit."""
-        self._batches.append((agent, rows))
+    def add(self, rows: pa.Table) -> None:
+        """Samples for the next commit."""
+        self._batches.append(rows)
         self._waiting.add(rows)
 
     def take_each_board(self, cell_ids: Iterable[str]) -> None:
@@ -90,6 +88,10 @@ class CommitQueue:
     def takes_each_board(self, cell_id: str) -> bool:
         """Whether the answer of each board is taken for that cell."""
         return cell_id in self._store.each_board
+
+    def is_answered(self, cell_id: str) -> bool:
+        """Whether an answer of the cell is in the store or waits for it."""
+        return cell_id in self._store.committed or cell_id in self._waiting.committed
 
     def known(self, cell_id: str) -> tuple[Answer, ...]:
         """What the rows of a cell say that are in the store or wait for it."""
@@ -112,15 +114,14 @@ class CommitQueue:
             return None
         cells = self._waiting.committed - self._store.committed
         try:
-            rows = self._store.append([rows for _, rows in self._batches])
+            rows = self._store.append(self._batches)
         except HICCUPS as error:
             self.hold_back(error)
             return None
-        agents = tuple(agent for agent, _ in self._batches)
         self._batches = []
         self._waiting = Answers()
         self._pause_s = 0.0
-        return Committed(rows, len(cells), agents)
+        return Committed(rows, len(cells))
 
     def hold_back(self, error: Exception) -> None:
         """The store does not work: wait before the next try, and longer each time.
@@ -145,7 +146,7 @@ class CommitQueue:
     @property
     def rows(self) -> int:
         """How many wait."""
-        return sum(len(rows) for _, rows in self._batches)
+        return sum(map(len, self._batches))
 
 
 def _reason(error: Exception) -> str:
