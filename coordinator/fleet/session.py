@@ -23,8 +23,8 @@ from coordinator.fleet.champion import ChampionWatch, TableWatch
 from coordinator.fleet.cluster import ClusterLostError, RayFleet
 from coordinator.fleet.connection import EMBEDDED, cluster_address, connect
 from coordinator.fleet.delivery import Delivered, write_record
-from coordinator.fleet.interface import Display, Progress, Show
-from coordinator.fleet.record import RunRecord
+from coordinator.fleet.interface import Display, Progress
+from coordinator.fleet.record import Recorder, RunRecord
 from coordinator.fleet.scheduler import Scheduler, Stopped
 from coordinator.fleet.shipping import check_temporary_directory
 from coordinator.fleet.signals import Stop, stopping
@@ -199,12 +199,19 @@ class RunSession:
             trained_rows=self._trained_rows,
         )
         with self._display.progress(label) as show_progress:
-            show = self._recording(show_progress)
+            recorder = Recorder(self.fleet, self.workspace)
+
+            def show(progress: Progress) -> None:
+                """Show how far the run is, and keep it for `status`."""
+                recorder.note(progress)
+                show_progress(progress)
+
             complete = scheduler.run(stop=stop, show=show)
             if complete:
                 scheduler.train_once_more(stop=stop, show=show)
                 scheduler.deliver(PUSH_LIMIT_S, stop=stop, show=show)
             show(scheduler.progress)
+            recorder.keep(scheduler.progress)
         progress = scheduler.progress
         left = RunRecord.of(progress, is_at_end=complete)
         write_record(self.workspace.run, left.to_json())
@@ -292,21 +299,3 @@ class RunSession:
         for labels, is_sick in HealthRecord.read(self.workspace.health).labels():
             self._sick_gauge.set(float(is_sick), tags=labels)
         return healthy
-
-    def _recording(self, show: Show) -> Show:
-        """`show`, which also keeps what `status` says of the run, whenever that has changed."""
-        kept: dict[Path, bytes] = {}
-
-        def show_and_keep(progress: Progress) -> None:
-            """Show the progress; the nodes' receipts and who waits go to the workspace."""
-            records = {
-                self.workspace.nodes: self.fleet.delivery.record(),
-                self.workspace.run: RunRecord.waiting_in(progress).to_json(),
-            }
-            for path, record in records.items():
-                if record != kept.get(path):
-                    write_record(path, record)
-                    kept[path] = record
-            show(progress)
-
-        return show_and_keep
