@@ -13,21 +13,18 @@ import socket
 from collections.abc import Iterator
 from time import monotonic
 
-import pyarrow as pa
 import ray
 
 from agent.idle import IdleOnly
 from agent.spec import AgentSpec, Hello
 from agent.supervisor import ChildSupervisor
-from gemmcast.arrow import to_table
+from gemmcast.arrow import to_bytes, to_table
 from gemmcast.cell import Cell
 from gemmcast.modeldir import ShippedModel
 from gemmcast.rows import Row
 from gemmcast.tabledir import Shipped
 from signing import node
 
-BATCH_S = 0.4
-"""A batch of rows is sent after this time, however few rows it has."""
 BATCH_ROWS = 500
 """A batch of rows is sent when it has this many."""
 
@@ -61,20 +58,24 @@ class Agent:
         """Answer, whatever the child does."""
 
     @ray.method(concurrency_group="measure", num_returns="streaming")
-    def measure(self, cells: list[Cell]) -> Iterator[pa.Table]:
-        """Yield tables of samples while the measuring goes on."""
+    def measure(self, cells: list[Cell], batch_s: float) -> Iterator[bytes]:
+        """Yield batches of samples (`gemmcast.arrow.from_bytes`) while the measuring goes on.
+
+        Args:
+            batch_s: a batch is sent after this time, however few rows it has.
+        """
         rows: list[Row] = []
         sent_s = monotonic()
         for row in self._running().measure(cells):
             if row is not None:
                 rows.append(row)
-            is_due = len(rows) >= BATCH_ROWS or monotonic() - sent_s > BATCH_S
+            is_due = len(rows) >= BATCH_ROWS or monotonic() - sent_s > batch_s
             if rows and is_due:
-                yield to_table(rows)
+                yield to_bytes(to_table(rows))
                 rows = []
                 sent_s = monotonic()
         if rows:
-            yield to_table(rows)
+            yield to_bytes(to_table(rows))
 
     @ray.method(concurrency_group="control")
     def take_model(self, model: ShippedModel, version: str) -> str:

@@ -53,8 +53,8 @@ from coordinator.samples.store import SampleStore
 from gemmcast.cli_parser import Parser
 from gemmcast.errors import GemmcastError
 from gemmcast.program import json_line, run_script
-from registry.lineage import CHALLENGER, CHAMPION
 from registry.registry import Registry
+from registry.versions import CHALLENGER, CHAMPION
 
 START_LIMIT_S = 120.0
 """A coordinator and its agents start in 15 s; several times that on a busy host."""

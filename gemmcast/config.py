@@ -46,7 +46,8 @@ _SAFE: Final = "/:@+"
 """Of a kernel's name, besides letters, digits and `_.-~`: as it is in the text form."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+# Without slots: leases are pickled in half the time.
+@dataclass(frozen=True, kw_only=True)
 class KernelConfig:
     """One way to compute a GEMM. Every knob is a whole number from 0 to 2^24 - 1; 0 is unknown."""
 

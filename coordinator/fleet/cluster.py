@@ -29,8 +29,10 @@ from coordinator.fleet.events import agent_event
 from coordinator.fleet.interface import NO_LEASE, Ended, Event, Left, Ready, Samples
 from coordinator.fleet.member import Member
 from coordinator.fleet.node_watch import NodeWatch
+from coordinator.fleet.pacing import GATHER_S, batch_s
 from coordinator.fleet.placement import Node, Placement, placements, why_none
 from coordinator.plan.schema import Plan
+from gemmcast.arrow import from_bytes
 from gemmcast.cell import Cell
 from gemmcast.device import Device
 from gemmcast.errors import GemmcastError
@@ -126,7 +128,7 @@ class RayFleet:
         call = member.actor.measure.options(
             num_returns="streaming", _generator_backpressure_num_objects=BACKPRESSURE
         )
-        member.streams[lease] = call.remote(list(cells))
+        member.streams[lease] = call.remote(list(cells), batch_s(len(self._members)))
 
     def push(self, model: ShippedModel, version: str) -> None:
         """Send a model to every agent, and to those that start later."""
@@ -249,7 +251,7 @@ class RayFleet:
         member = self._members[name]
         streams = member.streams
         try:
-            table = ray.get(next(streams[lease]))
+            batch: bytes = ray.get(next(streams[lease]))
         except StopIteration:
             member.heard()
             del streams[lease]
@@ -265,7 +267,7 @@ class RayFleet:
             is_childs = isinstance(error, ChildDied)
             return Ended(agent=name, lease=lease, error=reason, is_cells_doing=not is_childs)
         member.heard()
-        return Samples(agent=name, lease=lease, table=table)
+        return Samples(agent=name, lease=lease, table=from_bytes(batch))
 
     def _list_nodes(self) -> list[Node]:
         """Called from the watch's thread.
@@ -354,14 +356,14 @@ class RayFleet:
 
 
 def _done(references: list[Stream], timeout_s: float) -> list[Stream]:
-    """Those that are there; waits up to `timeout_s` for the first one."""
+    """Those that are there; waits up to `timeout_s` for the first one, and then for more."""
     if not references:
         return []
     done, _ = ray.wait(references, num_returns=1, timeout=timeout_s, fetch_local=False)
     count = len(references)
     if done and count > 1:
-        # Everything else that is there by now.
-        done, _ = ray.wait(references, num_returns=count, timeout=0, fetch_local=False)
+        gather_s = GATHER_S if timeout_s else 0.0
+        done, _ = ray.wait(references, num_returns=count, timeout=gather_s, fetch_local=False)
     return done
 
 

@@ -48,8 +48,6 @@ class Committed:
     """What was new."""
     cells: int
     """How many cells have their first answer in it."""
-    agents: tuple[str, ...]
-    """Whose samples it holds."""
     waited_s: float
     """From the arrival of its first batch to its end."""
 
@@ -64,7 +62,7 @@ class CommitQueue:
     def __init__(self, store: SampleStore, now_s: Callable[[], float]) -> None:
         self._store = store
         self._now_s = now_s
-        self._batches: list[tuple[str, pa.Table]] = []
+        self._batches: list[pa.Table] = []
         self._waiting = Answers()
         self._tried_s = now_s()
         self._pause_s = 0.0
@@ -83,11 +81,11 @@ class CommitQueue:
         """Whether the store has failed and was not seen to work since."""
         return self._pause_s > 0
 
-    def add(self, agent: str, rows: pa.Table) -> None:
-        """Samples of an agent, for the next commit."""
+    def add(self, rows: pa.Table) -> None:
+        """Samples for the next commit."""
         if self._oldest_s is None:
             self._oldest_s = self._now_s()
-        self._batches.append((agent, rows))
+        self._batches.append(rows)
         self._waiting.add(rows)
 
     def take_each_board(self, cell_ids: Iterable[str]) -> None:
@@ -97,6 +95,10 @@ class CommitQueue:
     def takes_each_board(self, cell_id: str) -> bool:
         """Whether the answer of each board is taken for that cell."""
         return cell_id in self._store.each_board
+
+    def is_answered(self, cell_id: str) -> bool:
+        """Whether an answer of the cell is in the store or waits for it."""
+        return cell_id in self._store.committed or cell_id in self._waiting.committed
 
     def known(self, cell_id: str) -> tuple[Answer, ...]:
         """What the rows of a cell say that are in the store or wait for it."""
@@ -119,16 +121,15 @@ class CommitQueue:
             return None
         cells = self._waiting.committed - self._store.committed
         try:
-            rows = self._store.append([rows for _, rows in self._batches])
+            rows = self._store.append(self._batches)
         except HICCUPS as error:
             self.hold_back(error)
             return None
-        agents = tuple(agent for agent, _ in self._batches)
         waited_s = self.waiting_s()
         self._batches, self._oldest_s = [], None
         self._waiting = Answers()
         self._pause_s = 0.0
-        return Committed(rows, len(cells), agents, waited_s)
+        return Committed(rows, len(cells), waited_s)
 
     def hold_back(self, error: Exception) -> None:
         """The store does not work: wait before the next try, and longer each time.
@@ -160,7 +161,7 @@ class CommitQueue:
     @property
     def rows(self) -> int:
         """How many wait."""
-        return sum(len(rows) for _, rows in self._batches)
+        return sum(map(len, self._batches))
 
 
 def _reason(error: Exception) -> str:

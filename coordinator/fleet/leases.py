@@ -75,10 +75,14 @@ class Leases:
         """Of every agent that ever joined."""
         self._deaths = Deaths(now_s)
         self._last_lease = 0
+        self._sharers_of: dict[str, int] = {}
+        """Device key -> agents that are likely to measure its cells; counted anew when an agent
+        may have changed."""
 
     def join(self, ready: Ready) -> None:
         """An agent has started, or is back after its death."""
         awake_s = self._awake.look()
+        self._sharers_of.clear()
         if ready.agent in self.agents:
             self._deaths.came_back(ready.agent)
             return
@@ -93,6 +97,7 @@ class Leases:
 
     def leave(self, name: str) -> None:
         """An agent is gone for good."""
+        self._sharers_of.clear()
         agent = self.agents.pop(name, None)
         if agent is not None:
             self._return_leases(agent)
@@ -100,6 +105,7 @@ class Leases:
     def note_answering(self, names: Collection[str]) -> None:
         """These agents take leases now; the leases of the others go back after a while."""
         awake_s = self._awake.look()
+        self._sharers_of.clear()
         for name in names:
             if name in self.agents:
                 self._note_answer(name, self.agents[name], awake_s)
@@ -157,16 +163,17 @@ class Leases:
     def end(self, ended: Ended) -> None:
         """Take a lease back; its cells that are still due return to their queue."""
         agent = self.agents[ended.agent]
+        self._sharers_of.clear()
         if ended.error is None:
             self._note_progress(ended.agent, agent)
-        cells = agent.leases.pop(ended.lease, [])
+        cells = self._take_lease(agent, ended.lease)
         left = [cell for cell in cells if self._due.is_due(cell, agent.device.uuid)]
         if ended.error is None:
             self._note_sharing(ended.agent, agent, len(cells))
         elif left:
             self._note_failure(ended.agent, agent, ended.error)
-        if ended.error is not None and ended.is_cells_doing:
-            self._note_death(agent, ended, left)
+        if ended.error is not None and ended.is_cells_doing and agent.dies_under(ended.lease):
+            self._deaths.add(ended.agent, left[0].cell_id if left else None, ended.error)
         self._return(left)
 
     def lost_cells(self) -> list[LostCell]:
@@ -189,6 +196,7 @@ class Leases:
         if name not in self.agents:
             return
         agent = self.agents[name]
+        agent.note_rows()
         self._note_progress(name, agent)
         queue = self._queue_of(agent.device)
         statuses = rows["status"].to_pylist()
@@ -201,6 +209,10 @@ class Leases:
             )
             queue.try_again()
 
+    def note_answer(self, cell: Cell) -> None:
+        """There is a row of a lost cell."""
+        self._queues[cell.device_key].release([cell])
+
     def waiting(self) -> dict[str, str]:
         """Agent that waits for other processes to leave its device -> what it says of them."""
         waiting = {}
@@ -211,13 +223,8 @@ class Leases:
 
     def faults(self) -> dict[str, str]:
         """Agent that gets no leases, or hardly any -> why."""
-        faults = {}
-        for name, agent in self.agents.items():
-            if agent.fault:
-                faults[name] = f"{agent.fault}; others measure its cells until it does"
-            elif agent.has_failed:
-                faults[name] = f"lost {agent.failures} leases in a row: {agent.last_error}"
-        return faults
+        problems = {name: agent.problem for name, agent in self.agents.items()}
+        return {name: problem for name, problem in problems.items() if problem}
 
     def second_due(self) -> int:
         """How many cells wait for a second board."""
@@ -271,27 +278,28 @@ class Leases:
         queue = self._queue_of(agent.device)
         if agent.is_waited_for and not queue.first:
             queue.bring_back()
-        cells = queue.first
-        seconds = self._free_seconds(queue, agent.device.uuid)
-        if len(seconds) >= fewest or not cells:
-            cells = seconds
-        if cells:
-            share = len(cells) // (self._sharers(queue) * LEASES_PER_AGENT)
-            return take_cells(cells, min(most, max(fewest, share)))
+        leases = self._sharers(queue) * LEASES_PER_AGENT
+
+        def share(cells: int) -> int:
+            """Of so many cells."""
+            return min(most, max(fewest, cells // leases))
+
+        seconds = queue.seconds(agent.device.uuid, share(queue.halfway))
+        seconds = [cell for cell in seconds if cell not in queue.suspects]
+        if len(seconds) >= fewest or not queue.first:
+            cells = take_cells(deque(seconds), most)
+            queue.take_seconds(cells)
+            return cells or self._next_suspect(queue, agent)
+        return take_cells(queue.first, share(len(queue.first)))
+
+    def _next_suspect(self, queue: CellQueue, agent: AgentState) -> list[Cell]:
+        """A cell under which an agent has died, if it may be tried now."""
         for suspect in queue.suspects:
             if self._may_be_tried(suspect, agent.device.uuid):
                 queue.suspects.remove(suspect)
+                queue.take_seconds([suspect])
                 return [suspect]
         return []
-
-    def _free_seconds(self, queue: CellQueue, board: str) -> deque[Cell]:
-        """Cells that this board should measure after another one, and that no agent has."""
-        seconds = queue.seconds(board)
-        if not seconds:
-            return deque()
-        leased = {cell.cell_id for cells in self._all_leases() for cell in cells}
-        suspects = {cell.cell_id for cell in queue.suspects}
-        return deque(cell for cell in seconds if cell.cell_id not in leased | suspects)
 
     def _may_be_tried(self, suspect: Cell, board: str) -> bool:
         """Whether a death under it would be its own doing, and is needed to know."""
@@ -323,7 +331,17 @@ class Leases:
 
     def _sharers(self, queue: CellQueue) -> int:
         """How many agents are likely to measure the cells of a queue; one at least."""
-        return max(1, sum(agent.is_of_use for agent in self._agents_of(queue)))
+        key = queue.device_key
+        if key not in self._sharers_of:
+            usable = sum(agent.is_of_use for agent in self._agents_of(queue))
+            self._sharers_of[key] = max(1, usable)
+        return self._sharers_of[key]
+
+    def _take_lease(self, agent: AgentState, lease: int) -> list[Cell]:
+        """The cells of a lease, which are with that agent no longer."""
+        cells = agent.leases.pop(lease, [])
+        self._queue_of(agent.device).release(cells)
+        return cells
 
     def _note_answer(self, name: str, agent: AgentState, awake_s: float) -> None:
         silent_s = awake_s - agent.seen_s
@@ -359,7 +377,7 @@ class Leases:
         """All cells of an agent that are still due; returns how many."""
         returned = 0
         for lease in reversed(list(agent.leases)):
-            cells = agent.leases.pop(lease)
+            cells = self._take_lease(agent, lease)
             left = [cell for cell in cells if self._due.is_due(cell, agent.device.uuid)]
             returned += len(left)
             self._return(left)
@@ -372,19 +390,6 @@ class Leases:
             reason = agent.sharing.reason
             extra = agent_event("agent_waits", name, reason)
             log.warning("agent %s waits: %s", name, reason, extra=extra)
-
-    def _note_death(self, agent: AgentState, ended: Ended, left: Sequence[Cell]) -> None:
-        """An agent dies once, however many leases it loses: under the first of them."""
-        assert ended.error is not None
-        has_waited = any(lease < ended.lease for lease in agent.leases)
-        if has_waited:
-            return
-        if ended.lease in agent.waiting_at_death:
-            agent.waiting_at_death.discard(ended.lease)
-            return
-        agent.waiting_at_death |= agent.leases.keys()
-        cell_id = left[0].cell_id if left else None
-        self._deaths.add(ended.agent, cell_id, ended.error)
 
     def _return(self, cells: Sequence[Cell]) -> None:
         """Suspects to theirs, the others to their queue."""

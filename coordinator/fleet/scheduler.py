@@ -234,12 +234,8 @@ class Scheduler:
     def _take(self, events: Sequence[Event]) -> None:
         for event in events:
             if isinstance(event, Samples):
+                self._commits.add(event.table)
                 self._leases.note_rows(event.agent, event.table)
-                self._commits.add(event.agent, event.table)
-        # A lease ends when its last samples are committed.
-        has_ended = any(isinstance(event, Ended) for event in events)
-        if self._commits.is_due() or (has_ended and not self._commits.is_held_back):
-            self._commit()
         for event in events:
             if isinstance(event, Ready):
                 self._join(event)
@@ -248,6 +244,10 @@ class Scheduler:
             elif isinstance(event, Left):
                 self._leases.leave(event.agent)
                 self.progress.agents = len(self._leases.agents)
+        # Nothing else will come: the last commit need not wait for its time.
+        is_last = self._leases.is_finished() and not self._commits.is_held_back
+        if is_last or self._commits.is_due():
+            self._commit()
 
     def _look(self) -> None:
         commits = self._commits
@@ -258,9 +258,6 @@ class Scheduler:
         if committed is None:
             return
         self._tally.note_commit(committed.rows, committed.waited_s)
-        for name in committed.agents:
-            if name in self._leases.agents:
-                self._leases.agents[name].note_sample()
         self._answers.add(committed.rows)
         self.progress.statuses = +self._answers.statuses
         self.progress.committed_now = self.progress.statuses.total()
@@ -319,9 +316,8 @@ class Scheduler:
     def _commit_lost_cells(self) -> None:
         for lost in self._leases.lost_cells():
             row = failed(lost.cell, lost.device, lost.agent, "agent_lost", lost.reason)
-            self._commits.add(lost.agent, to_table([row]))
-            if not self._commits.is_held_back:
-                self._commit()
+            self._commits.add(to_table([row]))
+            self._leases.note_answer(lost.cell)
 
     def _count_failed_start(self, ended: Ended) -> None:
         self._failed_starts[ended.agent] += 1

@@ -24,10 +24,10 @@ from coordinator.fleet.cluster import ClusterLostError, RayFleet
 from coordinator.fleet.connection import EMBEDDED, cluster_address, connect
 from coordinator.fleet.delivery import Delivered, write_record
 from coordinator.fleet.fresh_errors import FreshErrors
-from coordinator.fleet.interface import Display, Progress, Show
+from coordinator.fleet.interface import Display, Progress
 from coordinator.fleet.live import utc_now
 from coordinator.fleet.meters import ExportedMeters
-from coordinator.fleet.record import RunRecord
+from coordinator.fleet.record import Recorder, RunRecord
 from coordinator.fleet.run_watch import RunNote, RunWatch
 from coordinator.fleet.scheduler import Scheduler, Stopped
 from coordinator.fleet.shipping import check_temporary_directory
@@ -212,7 +212,14 @@ class RunSession:
         note = RunNote(self.plan.name, self._opened_at, self.workspace.live)
         watch = RunWatch(note, self.fleet, self._meters, tally, lambda: self._boards)
         with self._display.progress(label) as show_progress:
-            show = self._recording(show_progress, watch)
+            recorder = Recorder(self.fleet, self.workspace)
+
+            def show(progress: Progress) -> None:
+                """Show how far the run is, and keep it for `status` and the metrics."""
+                recorder.note(progress)
+                watch.look(progress)
+                show_progress(progress)
+
             with watch.noting_failure(scheduler.progress):
                 complete = scheduler.run(stop=stop, show=show)
                 if complete:
@@ -220,6 +227,7 @@ class RunSession:
                     scheduler.deliver(PUSH_LIMIT_S, stop=stop, show=show)
             progress = scheduler.progress
             show(progress)
+            recorder.keep(progress)
             watch.end(progress, is_complete=complete)
         left = RunRecord.of(progress, is_at_end=complete)
         write_record(self.workspace.run, left.to_json())
@@ -329,22 +337,3 @@ class RunSession:
         except GemmcastError:
             # The next training refuses the record, and says so.
             self._boards = []
-
-    def _recording(self, show: Show, watch: RunWatch) -> Show:
-        """`show`, which also keeps what `status` says of the run, whenever that has changed."""
-        kept: dict[Path, bytes] = {}
-
-        def show_and_keep(progress: Progress) -> None:
-            """Show the progress; the nodes' receipts and who waits go to the workspace."""
-            records = {
-                self.workspace.nodes: self.fleet.delivery.record(),
-                self.workspace.run: RunRecord.waiting_in(progress).to_json(),
-            }
-            for path, record in records.items():
-                if record != kept.get(path):
-                    write_record(path, record)
-                    kept[path] = record
-            watch.look(progress)
-            show(progress)
-
-        return show_and_keep

@@ -185,7 +185,7 @@ def test_rows_that_wait_for_a_store_that_fails_are_late(
 
     with monkeypatch.context() as patch:
         patch.setattr(store, "append", fail)
-        commits.add("agent", cpu_samples)
+        commits.add(cpu_samples)
         for _ in range(3):
             clock.now += 20
             assert commits.commit() is None
