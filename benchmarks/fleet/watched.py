@@ -81,11 +81,11 @@ class Pushes:
         now_s = monotonic()
         if self._begun_s is None:
             self._begun_s = now_s
-            return ShippedModel(self._model), FIRST
+            return ShippedModel(data=self._model), FIRST
         if self._delivery.wanted == FIRST and now_s - self._begun_s > self._wait_s:
             self._pushed_s = now_s
             # Other bytes, so that every node writes another file.
-            return ShippedModel(self._model + b"\0"), SECOND
+            return ShippedModel(data=self._model + b"\0"), SECOND
         return None
 
     def look(self) -> None:
