@@ -1,5 +1,5 @@
-// Text to GEMMs: lines of `m n k [dtype] [layout] [batch]`, or CSV with the header of
-// docs/language-models.md. Rules and limits are those of gemmcast/gemm_list.py.
+// Text to GEMMs: lines of `m n k [dtype] [layout] [batch]`, or a table with the header of
+// docs/language-models.md, separated by commas, tabs or blanks. Rules and limits are those of gemmcast/gemm_list.py.
 
 import { InputError } from "./query.mjs"
 
@@ -23,7 +23,7 @@ export function readList(contract, text, absent) {
   const header = hasHeader ? readHeader(contract, filled.shift()) : null
   if (!filled.length) throw new InputError("no GEMM under the header: write one a line")
   const listed = filled.map(([number, line]) => {
-    const values = header ? ofCsv(header, number, line) : ofWords(contract, number, line)
+    const values = header ? ofTable(header, number, line) : ofWords(contract, number, line)
     return checked(contract, number, { ...absent, ...values })
   })
   return summed(listed)
@@ -57,8 +57,9 @@ function readHeader(contract, [number, line]) {
   return header
 }
 
-/** Cells of a CSV line; quotes keep a comma. */
+/** Cells of a line: of CSV, where quotes keep a comma, of a spreadsheet, or between blanks. */
 function cells(line) {
+  if (!line.includes(",")) return line.split(line.includes("\t") ? "\t" : /\s+/)
   const found = `${line},`.match(/\s*("([^"]|"")*"|[^,]*)\s*,/g)
   return found.map((cell) => {
     const word = cell.slice(0, -1).trim()
@@ -66,11 +67,11 @@ function cells(line) {
   })
 }
 
-function ofCsv(header, number, line) {
+function ofTable(header, number, line) {
   const words = cells(line)
   if (words.length > header.length) {
     const rule = `has ${words.length} cells under ${header.length} columns`
-    throw new InputError(`line ${number}: ${rule}; separate them by one comma each`)
+    throw new InputError(`line ${number}: ${rule}; leave some out`)
   }
   const pairs = words.map((word, i) => [header[i], word])
   return Object.fromEntries(pairs.filter(([, word]) => word !== ""))
@@ -81,17 +82,22 @@ function ofWords(contract, number, line) {
   const [m, n, k, ...others] = line.split(/[\s,x×]+/).filter(Boolean)
   const values = { m, n, k }
   for (const word of others) {
-    if (word in contract.dtypes) values.dtype = word
-    else if (contract.layouts.includes(word)) values.layout = word
-    else if (/^\d+$/.test(word)) values.batch = word
-    else {
+    const field = fieldOf(contract, word)
+    if (!field || field in values) {
       const known = [...Object.keys(contract.dtypes), ...contract.layouts].join(", ")
-      throw new InputError(
-        `line ${number}: can't read "${word}"; behind m n k: a batch, or ${known}`,
-      )
+      const wayOut = `behind m n k: one batch, one of ${known}`
+      throw new InputError(`line ${number}: can't read "${word}"; ${wayOut}`)
     }
+    values[field] = word
   }
   return values
+}
+
+/** What a word behind m, n and k says; undefined for an unknown one. */
+function fieldOf(contract, word) {
+  if (Object.hasOwn(contract.dtypes, word)) return "dtype"
+  if (contract.layouts.includes(word)) return "layout"
+  return /^\d+$/.test(word) ? "batch" : undefined
 }
 
 function checked(contract, number, values) {

@@ -50,19 +50,20 @@ const title = (place, device) => html("h3", {}, badge(place), fullName(device))
 function card(result, values, every, weightBytes) {
   const { place, device } = result
   const list = html("dl")
-  for (const target of Object.keys(NAMES)) {
-    // a sum has no power
-    if (target in values)
-      list.append(entry(target, values[target], every.map((one) => one[target]).filter(Boolean)))
+  // a sum has no power
+  for (const target of Object.keys(NAMES).filter((name) => name in values)) {
+    const others = every.map((one) => one[target]).filter(Boolean)
+    list.append(entry(target, values[target], others))
   }
-  const article = html(
-    "article",
-    { style: `--device: ${colour(place)}` },
-    title(place, device),
-    list,
-  )
-  article.append(html("p", {}, trust(result), " ", ...memory(device, weightBytes)))
-  return article
+  const signs = html("p", {}, trust(result), " ", ...memory(device, weightBytes))
+  const style = `--device: ${colour(place)}`
+  return html("article", { style }, title(place, device), list, signs, computedBy(result))
+}
+
+/** What computes a single GEMM; null for a list, whose rows say it. */
+function computedBy({ choices }) {
+  if (choices.length > 1) return null
+  return html("small", { class: "config" }, `by ${choices[0].name}`)
 }
 
 function entry(target, value, others) {
