@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
@@ -82,47 +84,79 @@ def test_each_recording_has_its_agents(recorded: dict[str, ReplayInstrument], pl
     assert [size.cells_in_budget for size in sizes] == [sizes[0].cells, H200_BUDGET]
 
 
-def test_a_run_of_two_types_mixes_nothing(
-    plan: Plan, recorded: dict[str, ReplayInstrument], store: SampleStore
-) -> None:
-    by_name = {one.device.name: one for one in recorded.values()}
+@dataclass(frozen=True)
+class Ran:
+    """A run of both types over fake agents that answer from the recordings."""
+
+    fleet: FakeFleet
+    trainer: FakeTrainer
+    table: pa.Table
+    done: int
+
+    def of(self, device: str) -> pa.Table:
+        return self.table.filter(pc.equal(self.table["device"], device))
+
+    def cell_ids(self, device: str) -> set[str]:
+        return set(self.of(device)["cell_id"].to_pylist())
+
+
+@pytest.fixture(scope="module")
+def ran(
+    plan: Plan, recorded: dict[str, ReplayInstrument], tmp_path_factory: pytest.TempPathFactory
+) -> Ran:
+    by_device = {one.device.name: one for one in recorded.values()}
 
     def answer(cell: Cell, device: Device) -> Row:
-        return by_name[device.name].measure(cell).row
+        return by_device[device.name].measure(cell).row
 
     agents = {name: FakeAgent(one.device) for name, one in recorded.items()}
     fleet = FakeFleet(answer, agents)
     trainer = FakeTrainer(fleet)
+    store = SampleStore.open(tmp_path_factory.mktemp("store") / "samples", create=True)
     scheduler = run_all(plan, store, fleet, trainer)
-    planned = {name: plan_cells(plan, one.device).cells for name, one in by_name.items()}
-    ids = {name: {cell.cell_id for cell in cells} for name, cells in planned.items()}
-    assert not ids[H100] & ids[H200]
+    return Ran(fleet, trainer, store.read(), scheduler.progress.done)
 
-    # Each cell once, by an agent of its own type; the budget is one type's alone.
-    for name, cells in fleet.leased:
-        assert {cell.device_key for cell in cells} == {agents[name].device.name}
-    table = store.read()
-    rows = table.to_pylist()
-    answered = {name: [row for row in rows if row["device"] == name] for name in ids}
-    assert {row["cell_id"] for row in answered[H100]} == ids[H100]
-    assert {row["cell_id"] for row in answered[H200]} < ids[H200]
-    assert len(answered[H200]) == H200_BUDGET
-    assert len(rows) == len(ids[H100]) + H200_BUDGET == scheduler.progress.done
 
-    # Readings, boards and versions are those of the own recording.
-    for name, file in FILES.items():
-        boards = read_samples(DATASETS / file, ["device_uuid"])["device_uuid"].to_pylist()
-        assert {row["device_uuid"] for row in answered[name]} <= set(boards)
-        assert any(row["status"] == "ok" for row in answered[name])
-    assert {device.name for device in measured_devices(table)} == {H100, H200}
-    assert {device.name for device in trainer.joined} == {H100, H200}
+def test_each_cell_is_measured_once_by_an_agent_of_its_type(
+    ran: Ran, plan: Plan, recorded: dict[str, ReplayInstrument]
+) -> None:
+    for name, cells in ran.fleet.leased:
+        device = recorded[name].device
+        planned = set(plan_cells(plan, device).cells)
+        assert planned.issuperset(cells)
+    assert set(ran.fleet.measured.values()) == {1}
+    assert not ran.cell_ids(H100) & ran.cell_ids(H200)
 
-    # A board is judged by its own type: the other one's rows change nothing.
+
+def test_the_budget_of_a_type_is_its_own(ran: Ran, recorded: dict[str, ReplayInstrument]) -> None:
+    assert len(ran.cell_ids(H200)) == len(ran.of(H200)) == H200_BUDGET
+    assert len(ran.cell_ids(H100)) == len(ran.of(H100)) > H200_BUDGET
+    assert ran.done == len(ran.table)
+
+
+@pytest.mark.parametrize("device", FILES)
+def test_readings_and_boards_are_those_of_the_own_recording(ran: Ran, device: str) -> None:
+    recorded = read_samples(DATASETS / FILES[device], ["device_uuid", "runtime_us"])
+    measured = ran.of(device).filter(pc.equal(ran.of(device)["status"], "ok"))
+    assert len(measured) > 0
+    for column in ("device_uuid", "runtime_us"):
+        assert set(measured[column].to_pylist()) <= set(recorded[column].to_pylist())
+
+
+def test_one_trainer_gets_all_types_each_with_its_description(ran: Ran) -> None:
+    joined = {device.name for device in ran.trainer.joined}
+    described = {device.name for device in measured_devices(ran.table)}
+    assert joined == described == {H100, H200}
+
+
+@pytest.mark.parametrize("device", FILES)
+def test_a_board_is_judged_by_its_own_type(ran: Ran, device: str) -> None:
+    """The rows of the other one change nothing."""
     with Predictor() as predictor:
-        together = {one.board: one for one in judge(table, predictor)}
-        for name in FILES:
-            alone = judge(table.filter(pc.equal(table["device"], name)), predictor)
-            assert alone == [together[one.board] for one in alone]
+        together = judge(ran.table, predictor)
+        alone = judge(ran.of(device), predictor)
+    assert alone
+    assert alone == [verdict for verdict in together if verdict.device == device]
 
 
 def test_datasets_are_named_one_by_one(folder: Path) -> None:
