@@ -38,7 +38,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import pyarrow.compute as pc
 
 from agent.devices.visible import visible_gpus
-from benchmarks.fleet.trial_head import (
+from benchmarks.trial.head import (
     Head,
     TrialError,
     arguments_of,

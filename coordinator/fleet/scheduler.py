@@ -38,6 +38,7 @@ from coordinator.fleet.interface import (
 from coordinator.fleet.leases import Leases
 from coordinator.fleet.opening import Opening, utc_now
 from coordinator.fleet.rounds import HeldBack
+from coordinator.fleet.sharing import MOST_PATIENCE_S
 from coordinator.fleet.tally import Tally
 from coordinator.plan.cells import plan_cells
 from coordinator.plan.schema import Plan
@@ -222,12 +223,13 @@ class Scheduler:
         now_s = self._now_s()
         if self._hopeless_since_s is None:
             self._hopeless_since_s = now_s
-        if now_s - self._hopeless_since_s <= NO_AGENT_S:
+        limit_s = MOST_PATIENCE_S if self._plan.politeness.only_idle else NO_AGENT_S
+        if now_s - self._hopeless_since_s <= limit_s:
             return
         reasons = [f"{agent}: {reason}" for agent, reason in self.progress.faults.items()]
         reason = reasons[-1] if reasons else "no node has a device that the plan measures"
         raise GemmcastError(
-            f"no agent has measured for {NO_AGENT_S:.0f} s ({reason}); what was measured is "
+            f"no agent has measured for {limit_s:.0f} s ({reason}); what was measured is "
             "committed: mend the nodes, and start the same command again to go on"
         )
 
@@ -322,7 +324,8 @@ class Scheduler:
     def _count_failed_start(self, ended: Ended) -> None:
         self._failed_starts[ended.agent] += 1
         is_last = self._failed_starts[ended.agent] >= MAX_FAILED_STARTS
-        if is_last and not self._leases.has_queues():
+        others = self._fleet.starting() or self._fleet.ready_agents()
+        if is_last and not others and not self._leases.has_queues():
             raise GemmcastError(f"agent {ended.agent} can't start: {ended.error}")
 
     def _hand_out(self) -> None:
