@@ -100,6 +100,7 @@ HEAVY = {
         "costmodel/graph_twins.py",
         "costmodel/onnx_export.py",
         "registry/artifact.py",
+        "registry/c_export/graph.py",
     },
     "pynvml": {
         "agent/devices/local.py",
