@@ -16,6 +16,7 @@ from time import monotonic
 
 import pyarrow.compute as pc
 
+from coordinator.fleet.admission import Admission
 from coordinator.fleet.commits import HICCUPS, CommitQueue
 from coordinator.fleet.due import Due
 from coordinator.fleet.interface import (
@@ -40,11 +41,9 @@ from coordinator.plan.schema import Plan
 from coordinator.plan.sizing import refuse_empty
 from coordinator.samples.answers import Answers
 from coordinator.samples.store import SampleStore
-from gemmcast.arrow import to_table
 from gemmcast.cell import Cell
 from gemmcast.device import Device
 from gemmcast.errors import GemmcastError
-from gemmcast.rows import failed
 
 log = logging.getLogger(__name__)
 
@@ -96,6 +95,8 @@ class Scheduler:
         self._refused: dict[str, int] = {}
         self._hopeless_since_s: float | None = None
         self._commits = CommitQueue(store, now_s)
+        of_records = plan.devices.kind == "replay"
+        self._admission = Admission(self._is_answered, of_records=of_records)
         self._leases = Leases(now_s, Due(self._commits), plan.measure.timeout_s)
         self._held_back = HeldBack(plan, self._leases)
         # Those of this run.
@@ -129,6 +130,7 @@ class Scheduler:
                     self._start_training()
                 self.progress.waiting = self._leases.waiting()
                 self.progress.faults = {**self._leases.faults(), **self._fleet.faults()}
+                self.progress.faults |= self._admission.faults()
                 show(self.progress)
                 if self._is_over():
                     return True
@@ -211,8 +213,7 @@ class Scheduler:
     def _take(self, events: Sequence[Event]) -> None:
         for event in events:
             if isinstance(event, Samples):
-                self._leases.note_rows(event.agent, event.table)
-                self._commits.add(event.agent, event.table)
+                self._take_samples(event)
         # A lease ends when its last samples are committed.
         has_ended = any(isinstance(event, Ended) for event in events)
         if self._commits.is_due() or (has_ended and not self._commits.is_held_back):
@@ -224,7 +225,20 @@ class Scheduler:
                 self._end(event)
             elif isinstance(event, Left):
                 self._leases.leave(event.agent)
+                self._admission.leave(event.agent)
                 self.progress.agents = len(self._leases.agents)
+
+    def _take_samples(self, samples: Samples) -> None:
+        rows = self._admission.admit(samples.agent, samples.table)
+        self.progress.refused = self._admission.refused
+        for lost in self._admission.lost_cells():
+            self._commits.add(lost.agent, lost.row())
+        if rows is not None:
+            self._leases.note_rows(samples.agent, rows)
+            self._commits.add(samples.agent, rows)
+
+    def _is_answered(self, cell_id: str) -> bool:
+        return bool(self._commits.known(cell_id))
 
     def _commit(self) -> None:
         committed = self._commits.commit()
@@ -240,6 +254,8 @@ class Scheduler:
         self.progress.second_due = self._leases.second_due()
 
     def _join(self, ready: Ready) -> None:
+        if not self._admission.join(ready):
+            return
         device = ready.device
         device_key = self._plan.devices.key_of(device)
         if not self._leases.has_queue(device_key):
@@ -282,12 +298,11 @@ class Scheduler:
             return
         if ended.lease == NO_LEASE:
             return
-        self._leases.end(ended)
+        self._leases.end(self._admission.end(ended))
 
     def _commit_lost_cells(self) -> None:
         for lost in self._leases.lost_cells():
-            row = failed(lost.cell, lost.device, lost.agent, "agent_lost", lost.reason)
-            self._commits.add(lost.agent, to_table([row]))
+            self._commits.add(lost.agent, lost.row())
             if not self._commits.is_held_back:
                 self._commit()
 
@@ -307,6 +322,7 @@ class Scheduler:
                 continue
             while lease := self._leases.next_lease(name):
                 number, cells = lease
+                self._admission.expect(name, cells)
                 self._fleet.lease(name, number, cells)
 
     def _is_training(self) -> bool:

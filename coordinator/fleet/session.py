@@ -88,6 +88,8 @@ class RunSummary:
     """Cells that it left, because others used the devices."""
     second_due: int
     """Cells that wait for a second board of their type."""
+    refused: int
+    """Rows that agents have sent and that were not taken (docs/security.md)."""
     store_version: int
     model: Delivered
     """How far the champion has come."""
@@ -109,6 +111,8 @@ class RunSummary:
         line = f"{self.done} of {self.cells} cells: {state}. This run: {counts}."
         if self.left_out:
             line += f" Beyond the budget: {self.left_out} cells of the plan."
+        if self.refused:
+            line += f" Refused: {self.refused} rows of agents, see the log."
         return [line, *self.left.lines()]
 
     @property
@@ -219,6 +223,7 @@ class RunSession:
             complete=complete,
             contended_due=left.contended_due,
             second_due=left.second_due,
+            refused=progress.refused,
             store_version=self.store.version,
             model=self.fleet.delivery.state(),
             tables=self.fleet.tables_delivery.state(),
