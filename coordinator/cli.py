@@ -41,6 +41,7 @@ from coordinator.options import (
     TokenCounts,
     Verbose,
     Version,
+    WithoutToken,
     WithTraining,
     WorkspacePath,
 )
@@ -76,6 +77,7 @@ def run(
     plan: PlanPath,
     workspace: WorkspacePath = WORKSPACE,
     address: Address = None,
+    without_token: WithoutToken = False,
     store: StoreUri = None,
     registry: RegistryUri = None,
     model_dir: ModelDirectory = None,
@@ -98,7 +100,7 @@ def run(
     places = Places(store=store, registry=registry, model_dir=model_dir)
     display = RunDisplay()
     session = RunSession(resolved, place, places, display)
-    with session.open(address) as stop:
+    with session.open(address, without_token=without_token) as stop:
         terminal.echo_plan(resolved.model_dump(exclude_defaults=not verbose), verbose=verbose)
         summary = session.run(stop, train=train)
 
@@ -121,6 +123,7 @@ def plan(
     plan: PlanPath,
     device: KnownDevice = None,
     address: PlanAddress = None,
+    without_token: WithoutToken = False,
     verbose: Verbose = False,
     json: AsJson = False,
 ) -> None:
@@ -132,7 +135,7 @@ def plan(
     from coordinator.sizes import sizes_of
 
     resolved = read_plan(plan)
-    sizes = sizes_of(resolved, device, address)
+    sizes = sizes_of(resolved, device, address, without_token=without_token)
 
     def text() -> None:
         """The result for people."""

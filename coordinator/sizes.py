@@ -13,15 +13,19 @@ from coordinator.plan.sizing import PlanSize, size_of
 from gemmcast.errors import InputError
 
 
-def sizes_of(plan: Plan, device: str | None, address: str | None) -> list[PlanSize]:
+def sizes_of(
+    plan: Plan, device: str | None, address: str | None, *, without_token: bool = False
+) -> list[PlanSize]:
     """The size of a plan on each type of device.
 
     Args:
         device: words of a known device, or a file with its description.
         address: of a Ray cluster.
+        without_token: ask its nodes though it asks for no token itself.
 
     Raises:
-        InputError: both are given, no such device, or a shape that does not fit into its memory.
+        InputError: both are given, no such device, or a shape that does not fit into its memory;
+            or several nodes without a token.
         GemmcastError: no cluster answers.
     """
     if device and address:
@@ -29,16 +33,16 @@ def sizes_of(plan: Plan, device: str | None, address: str | None) -> list[PlanSi
     if device:
         return [size_of(plan, known_device(device))]
     if address and plan.devices.kind != "replay":
-        return _of_cluster(plan, address)
+        return _of_cluster(plan, address, without_token)
     devices = plan.devices
     return [size_of(plan, local_device(devices.kind, devices.dataset, devices.device_name))]
 
 
-def _of_cluster(plan: Plan, address: str) -> list[PlanSize]:
+def _of_cluster(plan: Plan, address: str, without_token: bool) -> list[PlanSize]:
     # Ray takes a second to import.
     from coordinator.fleet.connection import cluster_devices, connect
 
-    connect(address)
+    connect(address, without_token=without_token)
     counted = cluster_devices(plan.devices)
     if not counted:
         rule = f"no node has a device of kind {plan.devices.kind}"

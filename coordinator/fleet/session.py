@@ -138,11 +138,12 @@ class RunSession:
         self._registry_uri = places.registry or workspace.registry
 
     @contextmanager
-    def open(self, address: str | None = None) -> Iterator[Stop]:
+    def open(self, address: str | None = None, *, without_token: bool = False) -> Iterator[Stop]:
         """Lock the workspace, connect to Ray, catch signals.
 
         Args:
             address: of a Ray cluster; None: that of the environment, or a cluster of our own.
+            without_token: use all of its nodes though it asks for no token.
         """
         self._bases = read_bases(self.plan.train.base)
         target = cluster_address(address)
@@ -150,9 +151,9 @@ class RunSession:
             check_temporary_directory()
             self._refuse_unmeasurable()
         with stopping() as stop, self.workspace.locked(), self._places_open():
-            connect(target, stop.end_at_once)
+            only_here = connect(target, stop.end_at_once, without_token=without_token)
             stop.listen()
-            self.fleet = RayFleet(self.plan, self.model_dir)
+            self.fleet = RayFleet(self.plan, self.model_dir, only_here=only_here)
             self._sick_gauge = Gauge(SICK_GAUGE, SICK_MEANING, ("board", "device"))
             self._trained_rows = self._watch_champion()
             try:
