@@ -275,7 +275,7 @@ def _devices(metadata: dict[str, str], source: str) -> list[Device]:
 def _json_list(metadata: dict[str, str], key: str, source: str) -> list[Any]:
     try:
         values = json.loads(metadata[key])
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise _unreadable(source, error) from None
     if not isinstance(values, list):
         raise _unreadable(source, TypeError(f"{key} is not a list"))
