@@ -62,10 +62,15 @@ class ClusterLostError(GemmcastError):
 
 
 class RayFleet:
-    """Agents on every node of the cluster that this process is connected to."""
+    """Agents on every node of the cluster that this process is connected to.
 
-    def __init__(self, plan: Plan, model_dir: Path) -> None:
+    Args:
+        only_here: or on its own node alone: whoever likes could join the others.
+    """
+
+    def __init__(self, plan: Plan, model_dir: Path, *, only_here: bool = False) -> None:
         self._plan = plan
+        self._only_here = only_here
         self._model_dir = model_dir
         self._members: dict[str, Member] = {}
         self.delivery = Delivery()
@@ -279,6 +284,8 @@ class RayFleet:
         alive = [node for node in nodes if node["Alive"]]
         if all(node["NodeID"] != self._here for node in alive):
             raise ClusterLostError("the head does not know this node")
+        if self._only_here:
+            return [node for node in alive if node["NodeID"] == self._here]
         return alive
 
     def _follow_nodes(self) -> list[Event]:

@@ -27,8 +27,10 @@ from coordinator.fleet.events import agent_event
 from coordinator.fleet.interface import Ended, Ready
 from coordinator.fleet.sharing import Sharing
 from coordinator.samples.answers import CONTENDED
+from gemmcast.arrow import to_table
 from gemmcast.cell import Cell
 from gemmcast.device import Device
+from gemmcast.rows import failed
 
 log = logging.getLogger(__name__)
 
@@ -44,13 +46,17 @@ MAX_DEATHS = 3
 
 @dataclass(frozen=True, slots=True)
 class LostCell:
-    """A cell under which MAX_DEATHS agents died."""
+    """A cell that is given up: MAX_DEATHS agents died under it, or its rows were refused."""
 
     cell: Cell
     device: Device
     agent: str
     """The last of them."""
     reason: str
+
+    def row(self) -> pa.Table:
+        """What becomes of it in the store."""
+        return to_table([failed(self.cell, self.device, self.agent, "agent_lost", self.reason)])
 
 
 class Leases:

@@ -17,6 +17,7 @@ from time import monotonic
 
 import pyarrow.compute as pc
 
+from coordinator.fleet.admission import Admission
 from coordinator.fleet.commits import HICCUPS, CommitQueue
 from coordinator.fleet.due import Due
 from coordinator.fleet.events import agent_event
@@ -35,7 +36,7 @@ from coordinator.fleet.interface import (
     Trainer,
     show_nothing,
 )
-from coordinator.fleet.leases import Leases
+from coordinator.fleet.leases import Leases, LostCell
 from coordinator.fleet.opening import Opening, utc_now
 from coordinator.fleet.rounds import HeldBack
 from coordinator.fleet.sharing import MOST_PATIENCE_S
@@ -45,11 +46,9 @@ from coordinator.plan.schema import Plan
 from coordinator.plan.sizing import refuse_empty
 from coordinator.samples.answers import Answers
 from coordinator.samples.store import SampleStore
-from gemmcast.arrow import to_table
 from gemmcast.cell import Cell
 from gemmcast.device import Device
 from gemmcast.errors import GemmcastError
-from gemmcast.rows import failed
 
 log = logging.getLogger(__name__)
 
@@ -106,6 +105,8 @@ class Scheduler:
         self._refused: dict[str, int] = {}
         self._hopeless_since_s: float | None = None
         self._commits = CommitQueue(store, now_s)
+        of_records = plan.devices.kind == "replay"
+        self._admission = Admission(self._is_answered, of_records=of_records)
         self._leases = Leases(now_s, Due(self._commits), plan.measure.timeout_s)
         self._held_back = HeldBack(plan, self._leases)
         hours = plan.politeness.opening_hours()
@@ -142,6 +143,7 @@ class Scheduler:
                     self._start_training()
                 self.progress.waiting = self._leases.waiting()
                 self.progress.faults = {**self._leases.faults(), **self._fleet.faults()}
+                self.progress.faults |= self._admission.faults()
                 self._look()
                 show(self.progress)
                 if self._is_over():
@@ -236,8 +238,7 @@ class Scheduler:
     def _take(self, events: Sequence[Event]) -> None:
         for event in events:
             if isinstance(event, Samples):
-                self._commits.add(event.table)
-                self._leases.note_rows(event.agent, event.table)
+                self._take_samples(event)
         for event in events:
             if isinstance(event, Ready):
                 self._join(event)
@@ -245,6 +246,7 @@ class Scheduler:
                 self._end(event)
             elif isinstance(event, Left):
                 self._leases.leave(event.agent)
+                self._admission.leave(event.agent)
                 self.progress.agents = len(self._leases.agents)
         # Nothing else will come: the last commit need not wait for its time.
         is_last = self._leases.is_finished() and not self._commits.is_held_back
@@ -254,6 +256,23 @@ class Scheduler:
     def _look(self) -> None:
         commits = self._commits
         self._tally.look(self._leases.agents, commits.waiting_s(), commits.failures)
+
+    def _take_samples(self, samples: Samples) -> None:
+        rows = self._admission.admit(samples.agent, samples.table)
+        self.progress.refused = self._tally.refused = self._admission.refused
+        for lost in self._admission.lost_cells():
+            self._give_up(lost)
+        if rows is not None:
+            self._commits.add(rows)
+            self._leases.note_rows(samples.agent, rows)
+
+    def _give_up(self, lost: LostCell) -> None:
+        """The answer of a cell that nobody can measure."""
+        self._commits.add(lost.row())
+        self._leases.note_answer(lost.cell)
+
+    def _is_answered(self, cell_id: str) -> bool:
+        return self._commits.is_answered(cell_id)
 
     def _commit(self) -> None:
         committed = self._commits.commit()
@@ -267,6 +286,8 @@ class Scheduler:
         self.progress.second_due = self._leases.second_due()
 
     def _join(self, ready: Ready) -> None:
+        if not self._admission.join(ready):
+            return
         device = ready.device
         device_key = self._plan.devices.key_of(device)
         if not self._leases.has_queue(device_key):
@@ -313,13 +334,11 @@ class Scheduler:
             return
         if ended.lease == NO_LEASE:
             return
-        self._leases.end(ended)
+        self._leases.end(self._admission.end(ended))
 
     def _commit_lost_cells(self) -> None:
         for lost in self._leases.lost_cells():
-            row = failed(lost.cell, lost.device, lost.agent, "agent_lost", lost.reason)
-            self._commits.add(to_table([row]))
-            self._leases.note_answer(lost.cell)
+            self._give_up(lost)
 
     def _count_failed_start(self, ended: Ended) -> None:
         self._failed_starts[ended.agent] += 1
@@ -338,6 +357,7 @@ class Scheduler:
                 continue
             while lease := self._leases.next_lease(name):
                 number, cells = lease
+                self._admission.expect(name, cells)
                 self._fleet.lease(name, number, cells)
 
     def _is_training(self) -> bool:

@@ -18,6 +18,7 @@ from coordinator.options import (
     ModelDirectory,
     RegistryUri,
     StoreUri,
+    WithoutToken,
     WorkspacePath,
 )
 from coordinator.tune.options import (
@@ -66,6 +67,7 @@ def tune(
     again: Again = False,
     workspace: WorkspacePath = WORKSPACE,
     address: Address = None,
+    without_token: WithoutToken = False,
     store: StoreUri = None,
     registry: RegistryUri = None,
     model_dir: ModelDirectory = None,
@@ -95,7 +97,7 @@ def tune(
     places = Places(store=store, registry=registry, model_dir=model_dir)
     with stages("tuning") as step:
         session = TuneSession(request, Workspace(workspace), places, TuneDisplay(step), out)
-        result = session.run(address)
+        result = session.run(address, without_token=without_token)
     terminal.result(result.to_json(), as_json=json, text=lambda: show(result))
     if not result.complete:
         leave_interrupted()

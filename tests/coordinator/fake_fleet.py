@@ -174,7 +174,7 @@ class FakeFleet:
                 self.deaths[cell.cell_id] += 1
                 return self._die(name, agent, rows)
             self.measured[cell.cell_id] += 1
-            rows.append(self._measure(cell, agent.device))
+            rows.append({**self._measure(cell, agent.device), "agent": name})
         del cells[: self._batch]
         events: list[Event] = [Samples(agent=name, lease=lease, table=to_table(rows))]
         if not cells:
