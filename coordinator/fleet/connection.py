@@ -22,7 +22,7 @@ from coordinator.fleet.shipping import too_large, working_directory
 from coordinator.plan.schema import Devices
 from coordinator.workspace import inside_job
 from gemmcast.device import Device
-from gemmcast.errors import GemmcastError
+from gemmcast.errors import GemmcastError, InputError
 
 EMBEDDED = "local"
 """Ray's address of a cluster that starts and ends with this process."""
@@ -128,7 +128,9 @@ def cluster_devices(devices: Devices) -> list[tuple[Device, int]]:
 
 
 def first_line(error: BaseException) -> str:
-    """The message of an error of Ray, as one line."""
+    """The message of an error of Ray, as one line; of what an agent refused, its own."""
+    if isinstance(error, ray.exceptions.RayTaskError) and isinstance(error.cause, InputError):
+        return str(error.cause)[:400]
     lines = [line for line in str(error).strip().splitlines() if line.strip()]
     if not lines:
         return type(error).__name__
