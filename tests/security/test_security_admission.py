@@ -292,6 +292,19 @@ def test_an_agent_with_an_impossible_device_gets_no_cells(
     assert line.isprintable()
 
 
+def test_it_gets_none_from_a_run_either(
+    store: SampleStore, measure: Measure, make_plan: MakePlan, cpu: Device
+) -> None:
+    broken = replace(cpu)
+    object.__setattr__(broken, "dram_gbps", nan)
+    agents = {"a": FakeAgent(broken), "b": FakeAgent(cpu)}
+    fleet = FakeFleet(measure, agents)
+    scheduler = make_scheduler(make_plan({"sample": 20}), store, fleet)
+    assert scheduler.run(stop=never)
+    assert {agent for agent, _ in fleet.leased} == {"b"}
+    assert "dram_gbps = nan" in scheduler.progress.faults["a"]
+
+
 class HostileFleet(FakeFleet):
     """Its agent "a" spoils what it sends."""
 
