@@ -159,7 +159,7 @@ def started(workspace: Path) -> None:
     now = datetime.now(UTC)
     began = (now - timedelta(minutes=5)).isoformat()
     run = replace(RUN, started_at=began, at=now.isoformat(), agents=fleet(1))
-    (workspace / "live.json").write_bytes(run.to_json())
+    run.write(workspace / "live.json")
 
 
 def test_in_a_pipe_it_prints_a_block_each_time_and_sees_a_run_start(
