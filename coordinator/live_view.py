@@ -82,7 +82,8 @@ class View:
             return f"its process has died ({ago}); start it again to go on"
         if self.age_s > SILENT_S:
             return f"it has noted nothing for {duration(self.age_s)}"
-        return f"measuring for {duration(self._since(run.started_at))}"
+        doing = "measuring" if run.agents else "waiting for agents"
+        return f"{doing} for {duration(self._since(run.started_at))}"
 
     def _since(self, moment: str) -> float:
         return max(0.0, (self.now - datetime.fromisoformat(moment)).total_seconds())
@@ -97,20 +98,24 @@ def render(view: View, lines: int | None = None) -> RenderableType:
     named = [_line(f"  {name:9} {text}") for name, text in figures.items()]
     wrong = troubles(view.run) + [f"board {board} {text}" for board, text in view.sick.items()]
     nodes = nodes_of(view.run)
-    if lines is None:
-        return Group(head, *named, _table(nodes), *map(_folded, wrong))
-    room = max(4, lines - len(named) - FRAME_LINES)
-    shown_wrong = _first(wrong, room // 2, "more of these")
-    shown_nodes = nodes[: max(1, room - len(shown_wrong))]
+    shown_wrong, shown_nodes = wrong, nodes
+    if lines is not None:
+        room = max(4, lines - len(named) - FRAME_LINES)
+        shown_wrong = _first(wrong, room // 2, "more of these")
+        shown_nodes = nodes[: max(1, room - len(shown_wrong))]
     left_out = len(nodes) - len(shown_nodes)
+    table = [_table(shown_nodes)] if nodes else []
     rest = [_line(f"and {left_out} more nodes")] if left_out else []
-    return Group(head, *named, _table(shown_nodes), *rest, *map(_line, shown_wrong))
+    line = _folded if lines is None else _line
+    return Group(head, *named, *table, *rest, *map(line, shown_wrong))
 
 
 def figures_of(run: LiveRun, *, is_measuring: bool) -> dict[str, str]:
     """Name -> text, of the whole run."""
-    figures = {"cells": _cells(run)}
-    if is_measuring:
+    figures: dict[str, str] = {}
+    if run.cells:
+        figures["cells"] = _cells(run)
+    if run.cells and is_measuring:
         figures["rate"] = _rate(run)
     if run.budget:
         figures["budget"] = run.budget
@@ -128,7 +133,7 @@ def figures_of(run: LiveRun, *, is_measuring: bool) -> dict[str, str]:
 
 
 def _cells(run: LiveRun) -> str:
-    share = 100 * run.done // run.cells if run.cells else 0
+    share = 100 * run.done // run.cells
     words = [f"{run.done:,} of {run.cells:,} ({share} %)"]
     if run.due:
         words.append(f"{run.due:,} due")

@@ -111,7 +111,8 @@ def test_nodes_with_trouble_come_first_where_not_all_have_room() -> None:
     [
         (None, False, "workspace /ws: no run yet"),
         (None, True, "workspace /ws: a run starts"),
-        (RUN, True, "measuring for 12 min"),
+        (RUN, True, "waiting for agents for 12 min"),
+        (replace(RUN, agents=fleet(1)), True, "measuring for 12 min"),
         (RUN, False, "its process has died (1 s ago); start it again to go on"),
         (replace(RUN, at="2026-01-01T11:59:00Z"), True, "it has noted nothing for 60 s"),
         (replace(RUN, state=ENDED), False, "ended, nothing left to measure (1 s ago)"),
