@@ -96,7 +96,8 @@ def render(view: View, lines: int | None = None) -> RenderableType:
         return head
     figures = figures_of(view.run, is_measuring=view.is_measuring)
     named = [_line(f"  {name:9} {text}") for name, text in figures.items()]
-    wrong = troubles(view.run) + [f"board {board} {text}" for board, text in view.sick.items()]
+    wrong = troubles(view.run) if view.is_measuring else []
+    wrong += [f"board {board} {text}" for board, text in view.sick.items()]
     nodes = nodes_of(view.run)
     shown_wrong, shown_nodes = wrong, nodes
     if lines is not None:
@@ -104,7 +105,7 @@ def render(view: View, lines: int | None = None) -> RenderableType:
         shown_wrong = _first(wrong, room // 2, "more of these")
         shown_nodes = nodes[: max(1, room - len(shown_wrong))]
     left_out = len(nodes) - len(shown_nodes)
-    table = [_table(shown_nodes)] if nodes else []
+    table = [_table(shown_nodes, is_measuring=view.is_measuring)] if nodes else []
     rest = [_line(f"and {left_out} more nodes")] if left_out else []
     line = _folded if lines is None else _line
     return Group(head, *named, *table, *rest, *map(line, shown_wrong))
@@ -119,8 +120,7 @@ def figures_of(run: LiveRun, *, is_measuring: bool) -> dict[str, str]:
         figures["rate"] = _rate(run)
     if run.budget:
         figures["budget"] = run.budget
-    states = [f"{count} {state}" for state, count in run.by_state().items() if count]
-    figures["agents"] = ", ".join(states) or "none yet"
+    figures["agents"] = _agents(run) if is_measuring else f"{len(run.agents)} took part"
     figures["model"] = _model(run)
     if run.failures:
         reasons = Counter(run.statuses)
@@ -151,6 +151,11 @@ def _rate(run: LiveRun) -> str:
     return ", ".join(words)
 
 
+def _agents(run: LiveRun) -> str:
+    states = [f"{count} {state}" for state, count in run.by_state().items() if count]
+    return ", ".join(states) or "none yet"
+
+
 def _model(run: LiveRun) -> str:
     if run.champion is None:
         return "training the first" if run.training else "none yet"
@@ -177,18 +182,19 @@ class NodeRow:
         """Whether every agent measures or could."""
         return all(agent.state in WELL for agent in self.agents)
 
-    def texts(self) -> tuple[str, ...]:
+    def texts(self, *, is_measuring: bool) -> tuple[str, ...]:
         """The columns of the row."""
         models = {agent.model or "-" for agent in self.agents}
+        cells_per_s = sum(agent.cells_per_s for agent in self.agents)
         busy = sum(agent.busy_ratio for agent in self.agents) / len(self.agents)
         return (
             self.name,
             _counted(short_name(agent.device) for agent in self.agents),
-            f"{sum(agent.cells_per_s for agent in self.agents):.1f}",
-            f"{100 * busy:.0f} %",
+            f"{cells_per_s:.1f}" if is_measuring else "-",
+            f"{100 * busy:.0f} %" if is_measuring else "-",
             str(sum(agent.failed for agent in self.agents)),
             models.pop() if len(models) == 1 else "mixed",
-            self._states(),
+            self._states() if is_measuring else "-",
         )
 
     def _states(self) -> str:
@@ -247,7 +253,7 @@ def _folded(text: str) -> Text:
     return Text(text, overflow="fold")
 
 
-def _table(nodes: Sequence[NodeRow]) -> Table:
+def _table(nodes: Sequence[NodeRow], *, is_measuring: bool) -> Table:
     """Names and figures stay whole where the terminal is narrow. Other texts are cut by Text: a
     column that does not wrap would not shrink before the figures do."""
     table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
@@ -257,5 +263,5 @@ def _table(nodes: Sequence[NodeRow]) -> Table:
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("agents")
     for node in nodes:
-        table.add_row(*map(_line, node.texts()))
+        table.add_row(*map(_line, node.texts(is_measuring=is_measuring)))
     return table

@@ -123,9 +123,15 @@ def test_the_first_line_says_what_the_run_does(run: LiveRun | None, held: bool, 
     assert words in text_of(view(run, is_held=held), 100)[0]
 
 
-def test_a_rate_is_shown_only_while_it_measures() -> None:
-    assert "cells/s, " in "\n".join(text_of(view(RUN), 80))
-    assert "cells/s, " not in "\n".join(text_of(view(replace(RUN, state=ENDED)), 80))
+def test_what_agents_do_is_shown_only_while_it_measures() -> None:
+    run = replace(RUN, agents=fleet(1))
+    now = "\n".join(text_of(view(run), 80))
+    afterwards = "\n".join(text_of(view(replace(run, state=ENDED)), 80))
+    for words in ("56.7 cells/s", "6 measuring", "waits: 2 other"):
+        assert words in now
+        assert words not in afterwards
+    assert "8 took part" in afterwards
+    assert "mixed" in afterwards
 
 
 def test_sick_boards_are_named() -> None:
