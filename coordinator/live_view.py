@@ -127,6 +127,8 @@ def figures_of(run: LiveRun, *, is_measuring: bool) -> dict[str, str]:
         del reasons["ok"]
         listed = ", ".join(f"{count} {status}" for status, count in reasons.most_common())
         figures["failures"] = f"{run.failures} ({listed})"
+    if run.refused:
+        figures["refused"] = f"{run.refused} rows that agents sent"
     if run.store_failures:
         figures["store"] = f"has failed {run.store_failures} times"
     return figures
@@ -263,5 +265,6 @@ def _table(nodes: Sequence[NodeRow], *, is_measuring: bool) -> Table:
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("agents")
     for node in nodes:
-        table.add_row(*map(_line, node.texts(is_measuring=is_measuring)))
+        texts = map(_line, node.texts(is_measuring=is_measuring))
+        table.add_row(*texts, style="red" if is_measuring and not node.is_well else None)
     return table

@@ -95,6 +95,8 @@ class Progress:
     """Agent that gets no cells, or hardly any -> why."""
     second_due: int = 0
     """Cells that wait for a second board of their type."""
+    refused: int = 0
+    """Rows that agents have sent and that were not taken (docs/security.md)."""
     lag_s: float | None = None
     """What the oldest row of the last commit had waited, or waits by now."""
     champion: str | None = None

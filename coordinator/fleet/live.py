@@ -169,7 +169,7 @@ def live_run(moment: Moment, progress: Progress, tally: Tally, delivery: Deliver
         loop_s=tally.loop_s,
         rows=progress.committed_now,
         statuses=dict(progress.statuses),
-        refused=tally.refused,
+        refused=progress.refused,
         commits=tally.commits,
         store_failures=tally.store_failures,
         training=progress.training,

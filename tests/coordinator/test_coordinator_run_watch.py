@@ -147,12 +147,13 @@ def test_a_run_that_fails_says_so(watched: Watched) -> None:
 
 
 def test_counters_grow_by_what_is_new_and_never_shrink(watched: Watched) -> None:
-    progress = Progress()
+    progress = Progress(refused=7)
     for ok, failed in [(5, 2), (9, 1), (9, 3)]:
         progress.statuses.update(ok=ok - progress.statuses["ok"])
         progress.statuses["timeout"] = failed
         watched.watch.end(progress, is_complete=True)
     assert watched.meters.values["gemmcast_rows_total", "ok"] == 9
+    assert watched.meters.values["gemmcast_rows_refused_total",] == 7
     assert watched.meters.values["gemmcast_rows_total", "timeout"] == 3
 
 
