@@ -87,18 +87,21 @@ def watched(
 
 def test_a_run_gives_its_figures_to_the_metrics(watched: Watched) -> None:
     seen: list[float] = []
+    due: list[float] = []
 
     def show(progress: Progress) -> None:
         if progress.done and not watched.fleet.pushed:
             watched.fleet.push(b"model", "7")
         watched.watch.look(progress)
         seen.append(watched.meters.values["gemmcast_agent_busy_ratio", "node0/agent"])
+        due.append(watched.meters.values["gemmcast_cells_due",])
 
     assert watched.scheduler.run(stop=never, show=show)
     watched.watch.end(watched.scheduler.progress, is_complete=True)
     values = watched.meters.values
     cells = watched.scheduler.progress.cells
     assert values["gemmcast_cells",] == cells > 0
+    assert max(due) > 0
     assert values["gemmcast_cells_due",] == 0
     assert values["gemmcast_rows_total", "ok"] == watched.live().rows >= cells
     assert values["gemmcast_commits_total",] == watched.tally.commits > 1
@@ -220,7 +223,10 @@ def test_the_champion_is_compared_with_rows_that_came_after_it(
     assert (fresh.newest.version, fresh.newest.rows) == ("3", 60)
     assert 0.4 < fresh.newest.error_ratio < 0.6
     fresh.note_model(candidate.model, "4")
-    assert fresh.newest is None
+    clock.now += 61
+    fresh.look()
+    fresh.wait()
+    assert fresh.newest is None, "version 4 may have been trained on them"
 
 
 def test_a_champion_that_cannot_be_read_costs_only_its_figure(
