@@ -26,7 +26,7 @@ from gemmcast.arrow import to_table
 from gemmcast.cell import Cell
 from gemmcast.device import Device
 from gemmcast.errors import GemmcastError, UnavailableError
-from tests.coordinator.fake_fleet import FakeAgent, FakeFleet, Measure, never
+from tests.coordinator.fake_fleet import FakeAgent, FakeFleet, Measure, never, run_all
 from tests.made_up_clock import Clock
 
 SICK = ({"board": "GPU-1", "device": "H100", "reason": ""}, True)
@@ -227,6 +227,31 @@ def test_the_champion_is_compared_with_rows_that_came_after_it(
     fresh.look()
     fresh.wait()
     assert fresh.newest is None, "version 4 may have been trained on them"
+
+
+def test_a_run_gives_each_champion_and_each_commit_to_the_comparison(
+    make_plan: Callable[..., Plan], store: SampleStore, fleet: Callable[..., FakeFleet]
+) -> None:
+    models: list[str] = []
+    rows: list[int] = []
+    champions = [(b"model", "9")]
+
+    class Recorded(FreshErrors):
+        def note_model(self, model: bytes, version: str) -> None:
+            models.append(version)
+
+        def note_rows(self, new: pa.Table) -> None:
+            rows.append(len(new))
+
+    class Registry:
+        def newest(self) -> tuple[bytes, str] | None:
+            return champions.pop() if champions else None
+
+    measuring = fleet()
+    tally = Tally(measuring.now_s, Recorded(measuring.now_s))
+    run_all(make_plan(), store, measuring, champions=Registry(), tally=tally)
+    assert models == ["9"]
+    assert sum(rows) == len(store.read()) > 0
 
 
 def test_a_champion_that_cannot_be_read_costs_only_its_figure(

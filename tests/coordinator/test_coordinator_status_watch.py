@@ -96,6 +96,13 @@ def test_it_fits_the_terminal_and_keeps_figures_whole(width: int) -> None:
     assert "mixed  1 waiting" in row
 
 
+def test_on_a_very_narrow_terminal_texts_are_cut_and_figures_are_not() -> None:
+    lines = text_of(view(replace(RUN, agents=fleet(4))), 64)
+    assert max(map(len, lines)) <= 64
+    (row,) = (line for line in lines if line.startswith(" gpu-node-03-1a2b "))
+    assert " 42.6  74 %       2  mixed  " in row
+
+
 def test_nodes_with_trouble_come_first_where_not_all_have_room() -> None:
     run = replace(RUN, agents=fleet(60))
     assert nodes_of(run)[0].name == "gpu-node-59-1a2b"
