@@ -165,8 +165,7 @@ class AgentHost:
 
     def _take(self, agent: str, model: Model) -> str:
         """See agent/actor.py."""
-        node = list(self._agents).index(agent) // self._host.agents_per_node
-        directory = self._host.node_dirs / f"node{agent.partition('/')[0]}-{node}"
+        directory = self._host.node_dirs / agent.partition("/")[0]
         modeldir.put_model(directory, model.data, model.version)
         current = modeldir.read_current(directory)
         modeldir.read_model(directory, current)

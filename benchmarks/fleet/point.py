@@ -14,7 +14,7 @@ from time import monotonic, process_time
 from typing import TYPE_CHECKING, TypedDict
 
 from benchmarks.fleet.messages import Pace
-from benchmarks.fleet.replayed import AGENTS_PER_NODE, ReplayedFleet
+from benchmarks.fleet.replayed import ReplayedFleet
 from benchmarks.fleet.watched import Lags, Memory, Pushes, resident_mib
 from coordinator.fleet.interface import Fleet, Progress
 from coordinator.fleet.pacing import batch_s
@@ -40,6 +40,7 @@ GEMMS = 2_000
 SECOND_BOARD = 0.05
 """Share of cells that two boards measure, as by default."""
 SATURATED_BATCH = 100
+AGENTS_PER_NODE = 8
 PLAN = {
     "name": "fleet-scale",
     "devices": {"kind": "cuda", "second_board": SECOND_BOARD},

@@ -1,0 +1,217 @@
+"""From new samples to 64 nodes that answer with the retrained model, while they go on answering.
+
+    .venv/bin/python benchmarks/fleet_retrain.py          a minute; JSON on the last line
+
+A store has 20,000 rows of a recorded H100, and the registry a model of 1,000 of them. 64 replayed
+agents (benchmarks/fleet/) then send new rows; the coordinator's own scheduler, trainer, gate,
+registry and deliveries do the rest. Beside each agent a predictor answers several times a second.
+`seconds` is the time from the first new row to the last predictor's first answer with the new
+model.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from time import monotonic
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from benchmarks.fleet.answering import Answering, Query
+from benchmarks.fleet.messages import Pace
+from benchmarks.fleet.replayed import ReplayedFleet
+from coordinator.fleet.champion import ChampionWatch
+from coordinator.fleet.connection import EMBEDDED, connect
+from coordinator.fleet.interface import Event, Samples
+from coordinator.fleet.pacing import batch_s
+from coordinator.fleet.publishing import publish
+from coordinator.fleet.scheduler import Scheduler
+from coordinator.fleet.trainer import RayTrainer, fit_and_judge
+from coordinator.plan.schema import Plan, parse_plan
+from coordinator.samples.store import SampleStore
+from gemmcast import Predictor, modeldir
+from gemmcast.arrow import read_samples
+from gemmcast.cell import Cell
+from gemmcast.cli_parser import Parser
+from gemmcast.descriptions import device_of
+from gemmcast.device import Device
+from gemmcast.errors import GemmcastError
+from gemmcast.program import json_line, run_script
+from gemmcast.rows import config_of, gemm_of
+from registry.registry import Registry
+
+DATASET = Path(__file__).resolve().parent.parent / "datasets" / "h100_sxm.parquet"
+AGENTS = 64
+ROWS = 20_000
+FIRST_ROWS = 1_000
+"""Of the champion that is there before."""
+NEW_ROWS = 4_000
+ROWS_PER_S = 20.0
+"""Of each agent."""
+LIMIT_S = 300.0
+FIRST, SECOND = "1", "2"
+"""Versions of the registry."""
+
+
+class WatchedFleet(ReplayedFleet):
+    """Notes when the first row comes, and when the second version is pushed."""
+
+    first_row_s: float | None = None
+    pushed_s: float | None = None
+
+    def poll(self, timeout_s: float) -> list[Event]:
+        """See `Fleet`."""
+        events = super().poll(timeout_s)
+        if self.first_row_s is None and any(isinstance(event, Samples) for event in events):
+            self.first_row_s = monotonic()
+        return events
+
+    def push(self, model: bytes, version: str) -> None:
+        """See `Fleet`."""
+        if version == SECOND:
+            self.pushed_s = monotonic()
+        super().push(model, version)
+
+
+def main() -> int:
+    """Measure and print."""
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--agents", type=int, default=AGENTS, metavar="N")
+    parser.add_argument("--rows", type=int, default=ROWS, metavar="N", help="in the store before")
+    args = parser.parse_args()
+    with TemporaryDirectory() as folder:
+        print(json_line(measure(args.agents, args.rows, Path(folder))))
+    return 0
+
+
+def measure(agents: int, rows: int, folder: Path) -> dict[str, float | None]:
+    """The figures of one retraining.
+
+    Args:
+        folder: an empty one.
+    """
+    table = recorded(rows + NEW_ROWS)
+    device = device_of(table.slice(0, 1).to_pylist())
+    new = folder / "new.parquet"
+    pq.write_table(table.slice(rows), new)
+    registry = Registry(folder / "registry")
+    settings = _plan().train.settings()
+    publish(registry, fit_and_judge(table.slice(0, FIRST_ROWS), settings, 0, None))
+    names = {f"node{number:05}/gpu000": number for number in range(agents)}
+    boards = {name: replace(device, uuid=f"GPU-{number:08}") for name, number in names.items()}
+    directories = [folder / "nodes" / name.partition("/")[0] for name in names]
+    for directory in directories:
+        modeldir.put_model(directory, registry.load(FIRST).model, FIRST)
+    query = _query(table, device)
+    with SampleStore.writing(folder / "samples", folder) as store:
+        store.append([table.slice(0, rows)])
+        connect(EMBEDDED)
+        pace = Pace(rows_per_s=ROWS_PER_S, batch_rows=round(ROWS_PER_S * batch_s(agents)))
+        fleet = WatchedFleet(boards, new, pace, folder / "nodes")
+        answering = Answering(directories, query)
+        _run(store, fleet, registry, answering, _cells(table, device, agents))
+        answered = answering.close()
+    last_s = max(answered.first_s[SECOND].values())
+    return {
+        "agents": agents,
+        "rows": rows,
+        "seconds": last_s - _known(fleet.first_row_s),
+        "until_pushed_s": _known(fleet.pushed_s) - _known(fleet.first_row_s),
+        "predictions": answered.values.total() + answered.refused,
+        "refused": answered.refused,
+        "torn": answered.torn(_expected(registry, query, folder)),
+    }
+
+
+def recorded(rows: int) -> pa.Table:
+    """So many rows of the dataset, drawn from all that are ok."""
+    table = read_samples(DATASET)
+    table = table.filter(pc.equal(table["status"], "ok"))
+    drawn = np.random.default_rng(1).permutation(len(table))[:rows]
+    return table.take(pa.array(drawn)).combine_chunks()
+
+
+def _plan() -> Plan:
+    sweep = {"family": "cublas", "dtypes": ["fp16"], "shapes": {"sample": 1}}
+    devices = {"kind": "cuda", "second_board": 0}
+    train = {"base": "none", "at_end": False}
+    return parse_plan({"name": "retrain", "devices": devices, "train": train, "sweep": [sweep]})
+
+
+def _query(table: pa.Table, device: Device) -> Query:
+    row = table.slice(0, 1).to_pylist()[0]
+    return gemm_of(row), config_of(row), device.name
+
+
+def _cells(table: pa.Table, device: Device, agents: int) -> list[Cell]:
+    """Enough for all agents until the limit."""
+    rows = table.slice(0, FIRST_ROWS).to_pylist()
+    repeats = round(agents * ROWS_PER_S * LIMIT_S / len(rows))
+    cells = []
+    for repeat in range(repeats):
+        for row in rows:
+            gemm, config = gemm_of(row), config_of(row)
+            cells.append(Cell(gemm=gemm, config=config, device_key=device.name, repeat=repeat))
+    return cells
+
+
+def _run(
+    store: SampleStore,
+    fleet: WatchedFleet,
+    registry: Registry,
+    answering: Answering,
+    cells: Sequence[Cell],
+) -> None:
+    """Measure until every predictor has answered with the second version."""
+    plan = _plan()
+    watch = ChampionWatch(registry, lambda card, version: None)
+    watch.look()
+    watch.start()
+
+    def note_training(_card: object, _version: str | None) -> None:
+        """As a run does it."""
+        watch.look()
+
+    kept = fleet.folder / "kept"
+    trainer = RayTrainer(plan.train.settings(), registry, kept, note_training)
+    scheduler = Scheduler(plan, store, fleet, trainer, champions=watch, cells=cells)
+    until_s = monotonic() + LIMIT_S
+    agents = len(fleet.ready_agents())
+
+    def is_over() -> bool:
+        """Whether all have answered, or it takes too long."""
+        return answering.answering(SECOND) == agents or monotonic() > until_s
+
+    scheduler.run(stop=is_over)
+    watch.close()
+    fleet.close()
+
+
+def _expected(registry: Registry, query: Query, folder: Path) -> dict[str, float]:
+    """Version -> its answer to the query."""
+    gemm, config, device = query
+    expected = {}
+    for version in (FIRST, SECOND):
+        file = folder / f"model-{version}.onnx"
+        registry.export(version, file)
+        expected[version] = Predictor(file).predict(gemm, config, device).runtime_us
+    return expected
+
+
+def _known(moment_s: float | None) -> float:
+    if moment_s is None:
+        raise GemmcastError(f"no model was pushed in {LIMIT_S:.0f} s")
+    return moment_s
+
+
+if __name__ == "__main__":
+    run_script(main)
