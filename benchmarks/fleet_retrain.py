@@ -2,9 +2,11 @@
 
     .venv/bin/python benchmarks/fleet_retrain.py          a minute; JSON on the last line
 
-A store has 20,000 rows of a recorded H100, and the registry a model of 1,000 of them. 64 replayed
-agents (benchmarks/fleet/) then send new rows; the coordinator's own scheduler, trainer, gate,
-registry and deliveries do the rest. Beside each agent a predictor answers several times a second.
+A store has 20,000 rows of a recorded H100, and nodes answer from the shipped model. 64 replayed
+agents (benchmarks/fleet/) then send new rows; the coordinator's own scheduler, trainer, registry
+and deliveries do the rest. The model is trained on samples alone and meets no champion at the gate,
+so that it is published whatever it has learnt. Beside each agent a predictor answers several times
+a second.
 `seconds` is the time from the first new row to the last predictor's first answer with the new
 model.
 """
@@ -33,12 +35,11 @@ from coordinator.fleet.champion import ChampionWatch
 from coordinator.fleet.connection import EMBEDDED, connect
 from coordinator.fleet.interface import Event, Samples
 from coordinator.fleet.pacing import batch_s
-from coordinator.fleet.publishing import publish
 from coordinator.fleet.scheduler import Scheduler
-from coordinator.fleet.trainer import RayTrainer, fit_and_judge
+from coordinator.fleet.trainer import RayTrainer
 from coordinator.plan.schema import Plan, parse_plan
 from coordinator.samples.store import SampleStore
-from gemmcast import Predictor, modeldir
+from gemmcast import Predictor, modeldir, models
 from gemmcast.arrow import read_samples
 from gemmcast.cell import Cell
 from gemmcast.cli_parser import Parser
@@ -52,14 +53,14 @@ from registry.registry import Registry
 DATASET = Path(__file__).resolve().parent.parent / "datasets" / "h100_sxm.parquet"
 AGENTS = 64
 ROWS = 20_000
-FIRST_ROWS = 1_000
-"""Of the champion that is there before."""
+CELLS = 1_000
+"""Rows that cells are made of, with as many repeats as it takes."""
 NEW_ROWS = 4_000
 ROWS_PER_S = 20.0
 """Of each agent."""
 LIMIT_S = 300.0
-FIRST, SECOND = "1", "2"
-"""Versions of the registry."""
+FIRST, SECOND = "0", "1"
+"""Versions: the one before, and the first one of the registry."""
 
 
 class WatchedFleet(ReplayedFleet):
@@ -104,13 +105,11 @@ def measure(agents: int, rows: int, folder: Path) -> dict[str, float | None]:
     new = folder / "new.parquet"
     pq.write_table(table.slice(rows), new)
     registry = Registry(folder / "registry")
-    settings = _plan().train.settings()
-    publish(registry, fit_and_judge(table.slice(0, FIRST_ROWS), settings, 0, None))
     names = {f"node{number:05}/gpu000": number for number in range(agents)}
     boards = {name: replace(device, uuid=f"GPU-{number:08}") for name, number in names.items()}
     directories = [folder / "nodes" / name.partition("/")[0] for name in names]
     for directory in directories:
-        modeldir.put_model(directory, registry.load(FIRST).model, FIRST)
+        modeldir.put_model(directory, models.path().read_bytes(), FIRST)
     query = _query(table, device)
     with SampleStore.writing(folder / "samples", folder) as store:
         store.append([table.slice(0, rows)])
@@ -154,7 +153,7 @@ def _query(table: pa.Table, device: Device) -> Query:
 
 def _cells(table: pa.Table, device: Device, agents: int) -> list[Cell]:
     """Enough for all agents until the limit."""
-    rows = table.slice(0, FIRST_ROWS).to_pylist()
+    rows = table.slice(0, CELLS).to_pylist()
     repeats = round(agents * ROWS_PER_S * LIMIT_S / len(rows))
     cells = []
     for repeat in range(repeats):
@@ -173,8 +172,7 @@ def _run(
 ) -> None:
     """Measure until every predictor has answered with the second version."""
     plan = _plan()
-    watch = ChampionWatch(registry, lambda card, version: None)
-    watch.look()
+    watch = ChampionWatch(registry, note_nothing)
     watch.start()
 
     def note_training(_card: object, _version: str | None) -> None:
@@ -196,15 +194,20 @@ def _run(
     fleet.close()
 
 
+def note_nothing(_card: object, _version: str) -> None:
+    """Nobody watches."""
+
+
 def _expected(registry: Registry, query: Query, folder: Path) -> dict[str, float]:
     """Version -> its answer to the query."""
     gemm, config, device = query
-    expected = {}
-    for version in (FIRST, SECOND):
-        file = folder / f"model-{version}.onnx"
-        registry.export(version, file)
-        expected[version] = Predictor(file).predict(gemm, config, device).runtime_us
-    return expected
+    second = folder / "second.onnx"
+    registry.export(SECOND, second)
+    files = {FIRST: models.path(), SECOND: second}
+    return {
+        version: Predictor(file).predict(gemm, config, device).runtime_us
+        for version, file in files.items()
+    }
 
 
 def _known(moment_s: float | None) -> float:

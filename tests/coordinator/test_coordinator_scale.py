@@ -1,5 +1,4 @@
-"""What keeps a large fleet cheap: fewer batches, records once a second, and benchmarks/fleet_scale.py
-itself with a few agents."""
+"""What keeps a large fleet cheap, and benchmarks/fleet_scale.py itself with a few agents."""
 
 from __future__ import annotations
 
@@ -71,6 +70,6 @@ def test_a_fleet_of_replayed_agents_is_measured_to_its_last_row(tmp_path: Path) 
     cells = Counter(cell_id for cell_id, _ in answers)
     assert len(cells) == round(offer.rows / (1 + SECOND_BOARD))
     assert max(cells.values()) == 2
-    assert 0 < figures["coordinator_cpu_s"]
+    assert figures["coordinator_cpu_s"] > 0
     assert 0 < figures["p99_lag_s"] <= figures["seconds"]
     assert figures["push_last_s"] is not None
