@@ -2,11 +2,10 @@
 
     .venv/bin/python benchmarks/fleet_retrain.py          a minute; JSON on the last line
 
-A store has 20,000 rows of a recorded H100, and nodes answer from the shipped model. 64 replayed
-agents (benchmarks/fleet/) then send new rows; the coordinator's own scheduler, trainer, registry
-and deliveries do the rest. The model is trained on samples alone and meets no champion at the gate,
-so that it is published whatever it has learnt. Beside each agent a predictor answers several times
-a second.
+A store has 20,000 rows of an H100 that is 15 % slower than the recorded one, and nodes answer from
+the shipped model, which knows the recorded one. 64 replayed agents (benchmarks/fleet/) then send
+new rows; the coordinator's own scheduler, trainer, gate, registry and deliveries do the rest, as by
+default. Beside each agent a predictor answers several times a second.
 `seconds` is the time from the first new row to the last predictor's first answer with the new
 model.
 """
@@ -31,16 +30,20 @@ import pyarrow.parquet as pq
 from benchmarks.fleet.answering import Answering, Query
 from benchmarks.fleet.messages import Pace
 from benchmarks.fleet.replayed import ReplayedFleet
+from coordinator.fleet.bases import judged_base, read_bases
 from coordinator.fleet.champion import ChampionWatch
 from coordinator.fleet.connection import EMBEDDED, connect
 from coordinator.fleet.interface import Event, Samples
 from coordinator.fleet.pacing import batch_s
+from coordinator.fleet.publishing import publish
 from coordinator.fleet.scheduler import Scheduler
 from coordinator.fleet.trainer import RayTrainer
-from coordinator.plan.schema import Plan, parse_plan
+from coordinator.plan.schema import SHIPPED, Plan, parse_plan
 from coordinator.samples.store import SampleStore
+from costmodel.base import Base
 from gemmcast import Predictor, modeldir, models
-from gemmcast.arrow import read_samples
+from gemmcast.arrow import SCHEMA, read_samples
+from gemmcast.card import ModelCard
 from gemmcast.cell import Cell
 from gemmcast.cli_parser import Parser
 from gemmcast.descriptions import device_of
@@ -59,8 +62,12 @@ NEW_ROWS = 4_000
 ROWS_PER_S = 20.0
 """Of each agent."""
 LIMIT_S = 300.0
-FIRST, SECOND = "0", "1"
-"""Versions: the one before, and the first one of the registry."""
+SLOWER = 1.15
+"""Times of the boards, over the recorded ones."""
+TIMES = ("runtime_us", "sustained_runtime_us", "energy_mj")
+"""Columns that grow with them."""
+FIRST, SECOND = "1", "2"
+"""Versions: the shipped model, and the first one that is trained."""
 
 
 class WatchedFleet(ReplayedFleet):
@@ -105,6 +112,8 @@ def measure(agents: int, rows: int, folder: Path) -> dict[str, float | None]:
     new = folder / "new.parquet"
     pq.write_table(table.slice(rows), new)
     registry = Registry(folder / "registry")
+    bases = read_bases(SHIPPED)
+    publish(registry, judged_base(bases[0]))
     names = {f"node{number:05}/gpu000": number for number in range(agents)}
     boards = {name: replace(device, uuid=f"GPU-{number:08}") for name, number in names.items()}
     directories = [folder / "nodes" / name.partition("/")[0] for name in names]
@@ -117,7 +126,8 @@ def measure(agents: int, rows: int, folder: Path) -> dict[str, float | None]:
         pace = Pace(rows_per_s=ROWS_PER_S, batch_rows=round(ROWS_PER_S * batch_s(agents)))
         fleet = WatchedFleet(boards, new, pace, folder / "nodes")
         answering = Answering(directories, query)
-        _run(store, fleet, registry, answering, _cells(table, device, agents))
+        trainer = WatchedTrainer(registry, bases, folder)
+        _run(store, fleet, trainer, answering, _cells(table, device, agents))
         answered = answering.close()
     last_s = max(answered.first_s[SECOND].values())
     return {
@@ -132,17 +142,21 @@ def measure(agents: int, rows: int, folder: Path) -> dict[str, float | None]:
 
 
 def recorded(rows: int) -> pa.Table:
-    """So many rows of the dataset, drawn from all that are ok."""
+    """So many rows of the dataset, drawn from all that are ok, on boards that are slower."""
     table = read_samples(DATASET)
     table = table.filter(pc.equal(table["status"], "ok"))
     drawn = np.random.default_rng(1).permutation(len(table))[:rows]
-    return table.take(pa.array(drawn)).combine_chunks()
+    table = table.take(pa.array(drawn)).combine_chunks()
+    for name in TIMES:
+        slower = pc.multiply(table[name], SLOWER)
+        table = table.set_column(table.column_names.index(name), name, slower)
+    return table.cast(SCHEMA)
 
 
 def _plan() -> Plan:
     sweep = {"family": "cublas", "dtypes": ["fp16"], "shapes": {"sample": 1}}
     devices = {"kind": "cuda", "second_board": 0}
-    train = {"base": "none", "at_end": False}
+    train = {"at_end": False}
     return parse_plan({"name": "retrain", "devices": devices, "train": train, "sweep": [sweep]})
 
 
@@ -166,22 +180,14 @@ def _cells(table: pa.Table, device: Device, agents: int) -> list[Cell]:
 def _run(
     store: SampleStore,
     fleet: WatchedFleet,
-    registry: Registry,
+    trainer: WatchedTrainer,
     answering: Answering,
     cells: Sequence[Cell],
 ) -> None:
     """Measure until every predictor has answered with the second version."""
-    plan = _plan()
-    watch = ChampionWatch(registry, note_nothing)
+    watch = trainer.watch
     watch.start()
-
-    def note_training(_card: object, _version: str | None) -> None:
-        """As a run does it."""
-        watch.look()
-
-    kept = fleet.folder / "kept"
-    trainer = RayTrainer(plan.train.settings(), registry, kept, note_training)
-    scheduler = Scheduler(plan, store, fleet, trainer, champions=watch, cells=cells)
+    scheduler = Scheduler(_plan(), store, fleet, trainer.trainer, champions=watch, cells=cells)
     until_s = monotonic() + LIMIT_S
     agents = len(fleet.ready_agents())
 
@@ -194,8 +200,20 @@ def _run(
     fleet.close()
 
 
-def note_nothing(_card: object, _version: str) -> None:
-    """Nobody watches."""
+class WatchedTrainer:
+    """The trainer of a run, and what looks at the registry after each training."""
+
+    def __init__(self, registry: Registry, bases: Sequence[Base], folder: Path) -> None:
+        self.watch = ChampionWatch(registry, self._note_champion)
+        settings, kept = _plan().train.settings(), folder / "kept"
+        self.trainer = RayTrainer(settings, registry, kept, self._note_training, bases)
+
+    def _note_champion(self, _card: ModelCard, _version: str) -> None:
+        """Nobody watches."""
+
+    def _note_training(self, _card: ModelCard, version: str | None) -> None:
+        print(f"trained: version {version}", file=sys.stderr)
+        self.watch.look()
 
 
 def _expected(registry: Registry, query: Query, folder: Path) -> dict[str, float]:

@@ -179,7 +179,7 @@ class DeltaLog:
                 )
         except CommitFailedError as error:
             raise self._overtaken(error) from None
-        self.place.sync_log()
+        self.place.sync_log(_entry(self.version + 1))
         self.next_versions()
 
     def checkpoint(self) -> None:
@@ -220,7 +220,7 @@ class DeltaLog:
 
     def _commit_info(self) -> dict[str, Any]:
         """Delta's commit metadata of the version."""
-        name = f"{LOG_FOLDER}/{self.version:020}.json"
+        name = f"{LOG_FOLDER}/{_entry(self.version)}"
         try:
             lines = self.place.read(name).splitlines()
             actions = [json.loads(line) for line in lines]
@@ -235,6 +235,11 @@ class DeltaLog:
                 information: dict[str, Any] = action["commitInfo"]
                 return information
         return {}
+
+
+def _entry(version: int) -> str:
+    """The file of the log that a version is."""
+    return f"{version:020}.json"
 
 
 def _opened(place: StorePlace, version: int | None) -> DeltaTable:
