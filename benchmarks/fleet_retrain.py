@@ -29,6 +29,7 @@ import pyarrow.parquet as pq
 
 from benchmarks.fleet.answering import Answering, Query
 from benchmarks.fleet.messages import Pace
+from benchmarks.fleet.recording import Recording
 from benchmarks.fleet.replayed import ReplayedFleet
 from coordinator.fleet.bases import judged_base, read_bases
 from coordinator.fleet.champion import ChampionWatch
@@ -56,9 +57,8 @@ from registry.registry import Registry
 DATASET = Path(__file__).resolve().parent.parent / "datasets" / "h100_sxm.parquet"
 AGENTS = 64
 ROWS = 20_000
-CELLS = 1_000
-"""Rows that cells are made of, with as many repeats as it takes."""
 NEW_ROWS = 4_000
+"""That new cells are made of, with as many repeats as it takes."""
 ROWS_PER_S = 20.0
 """Of each agent."""
 LIMIT_S = 300.0
@@ -127,7 +127,7 @@ def measure(agents: int, rows: int, folder: Path) -> dict[str, float | None]:
         fleet = WatchedFleet(boards, new, pace, folder / "nodes")
         answering = Answering(directories, query)
         trainer = WatchedTrainer(registry, bases, folder)
-        _run(store, fleet, trainer, answering, _cells(table, device, agents))
+        _run(store, fleet, trainer, answering, _cells(new, device, agents))
         answered = answering.close()
     last_s = max(answered.first_s[SECOND].values())
     return {
@@ -165,14 +165,13 @@ def _query(table: pa.Table, device: Device) -> Query:
     return gemm_of(row), config_of(row), device.name
 
 
-def _cells(table: pa.Table, device: Device, agents: int) -> list[Cell]:
+def _cells(new: Path, device: Device, agents: int) -> list[Cell]:
     """Enough for all agents until the limit."""
-    rows = table.slice(0, CELLS).to_pylist()
-    repeats = round(agents * ROWS_PER_S * LIMIT_S / len(rows))
+    problems = Recording(new).problems
+    repeats = round(agents * ROWS_PER_S * LIMIT_S / len(problems))
     cells = []
-    for repeat in range(repeats):
-        for row in rows:
-            gemm, config = gemm_of(row), config_of(row)
+    for repeat in range(1, 1 + repeats):
+        for gemm, config in problems:
             cells.append(Cell(gemm=gemm, config=config, device_key=device.name, repeat=repeat))
     return cells
 
