@@ -140,7 +140,7 @@ def test_its_metadata_say_what_it_is_and_for_whom(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         (name,) = [name for name in archive.namelist() if name.endswith("METADATA")]
         (licence,) = [name for name in archive.namelist() if name.endswith("LICENSE")]
-        metadata = email.message_from_bytes(archive.read(name))
+        metadata = email.message_from_string(archive.read(name).decode())
         assert archive.read(licence) == (ROOT / "LICENSE").read_bytes()
     assert metadata["Author"] == "The gemmcast authors"
     assert metadata["License-Expression"] == "Apache-2.0"
