@@ -21,7 +21,7 @@ import pyarrow as pa
 
 from coordinator.fleet.claims import Expected, check_device, expected, of_other_cells, of_others
 from coordinator.fleet.interface import Ended, Ready
-from coordinator.fleet.leases import LostCell
+from coordinator.fleet.lost_cell import LostCell
 from coordinator.samples.answers import CONTENDED
 from coordinator.samples.batch_rules import Flags, broken_rows, checked_form
 from gemmcast.cell import Cell

@@ -95,6 +95,10 @@ class CommitQueue:
         """What the rows of a cell say that are in the store or wait for it."""
         return (*self._store.answers.of(cell_id), *self._waiting.of(cell_id))
 
+    def has(self, cell_id: str) -> bool:
+        """Whether the store, or what waits for it, has a row of a cell."""
+        return bool(self.known(cell_id))
+
     def is_due(self) -> bool:
         """Whether it is time for a commit, or for the next try of one that failed."""
         return self._now_s() - self._tried_s >= max(COMMIT_S, self._pause_s)

@@ -14,7 +14,6 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
 
 import pyarrow as pa
 
@@ -24,12 +23,11 @@ from coordinator.fleet.cell_queue import CellQueue, take_cells
 from coordinator.fleet.deaths import RETURN_S, Deaths
 from coordinator.fleet.due import Due
 from coordinator.fleet.interface import Ended, Ready
+from coordinator.fleet.lost_cell import LostCell
 from coordinator.fleet.sharing import Sharing
 from coordinator.samples.answers import CONTENDED
-from gemmcast.arrow import to_table
 from gemmcast.cell import Cell
 from gemmcast.device import Device
-from gemmcast.rows import failed
 
 log = logging.getLogger(__name__)
 
@@ -41,21 +39,6 @@ FEWEST_CONTENDED = {"cpu": 8, "cuda": 1}
 although its host is free."""
 MAX_DEATHS = 3
 """Deaths of agents under one cell, before it becomes a row "agent_lost"."""
-
-
-@dataclass(frozen=True, slots=True)
-class LostCell:
-    """A cell that is given up: MAX_DEATHS agents died under it, or its rows were refused."""
-
-    cell: Cell
-    device: Device
-    agent: str
-    """The last of them."""
-    reason: str
-
-    def row(self) -> pa.Table:
-        """What becomes of it in the store."""
-        return to_table([failed(self.cell, self.device, self.agent, "agent_lost", self.reason)])
 
 
 class Leases:

@@ -95,8 +95,7 @@ class Scheduler:
         self._refused: dict[str, int] = {}
         self._hopeless_since_s: float | None = None
         self._commits = CommitQueue(store, now_s)
-        of_records = plan.devices.kind == "replay"
-        self._admission = Admission(self._is_answered, of_records=of_records)
+        self._admission = Admission(self._commits.has, of_records=plan.devices.kind == "replay")
         self._leases = Leases(now_s, Due(self._commits), plan.measure.timeout_s)
         self._held_back = HeldBack(plan, self._leases)
         # Those of this run.
@@ -236,9 +235,6 @@ class Scheduler:
         if rows is not None:
             self._leases.note_rows(samples.agent, rows)
             self._commits.add(samples.agent, rows)
-
-    def _is_answered(self, cell_id: str) -> bool:
-        return bool(self._commits.known(cell_id))
 
     def _commit(self) -> None:
         committed = self._commits.commit()
