@@ -28,6 +28,7 @@ from coordinator.plan.cells import plan_cells
 from coordinator.plan.replay import recorded_cells, replay_plan
 from coordinator.plan.schema import Plan, read_plan
 from coordinator.progress import RunDisplay
+from coordinator.report.ask_page import write_beside
 from coordinator.report.html import write_report
 from coordinator.workspace import Workspace
 from costmodel.dataset import TrainingSet, split_by_shape, training_set
@@ -118,6 +119,7 @@ def run_demo(directory: Path, *, as_json: bool, recorded: Path | None = None) ->
     training, new = _training_and_new(session, plan, new_cells)
     model = session.registry.load(version)
     write_report(session.workspace.report, session.store.read(), model)
+    write_beside(session.workspace.report, model)
     summary = DemoSummary(
         cells_ok=measured.ok,
         cells_failed=measured.failed,

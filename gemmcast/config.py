@@ -7,6 +7,7 @@ family reads only its own knobs. Knows no kernel and no library.
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from functools import cache
 from typing import Final
 from urllib.parse import quote, unquote
 
@@ -46,7 +47,8 @@ _SAFE: Final = "/:@+"
 """Of a kernel's name, besides letters, digits and `_.-~`: as it is in the text form."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+# Without slots: leases are pickled in half the time.
+@dataclass(frozen=True, kw_only=True)
 class KernelConfig:
     """One way to compute a GEMM. Every knob is a whole number from 0 to 2^24 - 1; 0 is unknown."""
 
@@ -151,6 +153,7 @@ class KernelConfig:
         return KernelConfig(family=family, kernel=kernel, **numbers)
 
 
+@cache
 def library_config(dtype: str, device_kind: str) -> KernelConfig:
     """What the vendor's library launches by itself, its knobs unknown.
 

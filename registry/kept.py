@@ -72,6 +72,7 @@ def publish_kept(registry: Registry, path: Path) -> PublishedLater:
     objection = note.objection
     if objection is None and (champion.sha256 if champion else None) != note.champion:
         objection = "the champion is not the one that it was compared with"
+    objection = objection or registry.objection
     version = registry.publish(model, ModelCard.from_json(note.card))
     if objection is None:
         version = registry.promote(version.number)

@@ -42,7 +42,7 @@ class AgentState:
     waiting_at_death: set[int] = field(default_factory=set)
     """Leases that waited behind the one under which the agent died; their cells are innocent."""
     failures: int = 0
-    """Lost leases since the last sample."""
+    """Lost leases since the last row."""
     last_error: str = ""
     """Of the lost leases."""
     fault: str = ""
@@ -86,6 +86,25 @@ class AgentState:
         """Whether it has leases, and has sent no row for so long."""
         return bool(self.leases) and now_s - self.progress_s > stall_s
 
+    @property
+    def problem(self) -> str:
+        """Why it gets no leases, or hardly any; empty: it gets them."""
+        if self.fault:
+            return f"{self.fault}; others measure its cells until it does"
+        if self.has_failed:
+            return f"lost {self.failures} leases in a row: {self.last_error}"
+        return ""
+
+    def dies_under(self, lease: int) -> bool:
+        """It has lost a lease in death: it dies once, under the first of those that it loses."""
+        if any(earlier < lease for earlier in self.leases):
+            return False
+        if lease in self.waiting_at_death:
+            self.waiting_at_death.discard(lease)
+            return False
+        self.waiting_at_death |= self.leases.keys()
+        return True
+
     def note_failure(self, error: str, now_s: float) -> None:
         """It has lost a lease."""
         self.failures += 1
@@ -94,7 +113,7 @@ class AgentState:
             self._rest_s = min(max(FIRST_REST_S, 2 * self._rest_s), LONGEST_REST_S)
             self._rests_until_s = now_s + self._rest_s
 
-    def note_sample(self) -> None:
-        """A row of it was committed."""
+    def note_rows(self) -> None:
+        """Rows of it have come."""
         self.failures = 0
         self._rest_s = 0.0

@@ -3,16 +3,18 @@
     first      without an answer, in the order of the plan; contended ones come back to its end
     suspects   under which an agent died
     set aside  contended MAX_CONTENDED times; they come back when a device is, or may be, free again
-    drawn      those that two boards measure: no queue, but a list of all of them. Which of them a
-               board should measure now is what `Due` says
+    halfway    drawn for two boards and answered by one: no queue. Which of them a board should
+               measure now is what `Due` says
 
 Knows nothing of agents, nor of deaths.
 """
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Iterable, Sequence
+from functools import partial
+from itertools import islice
 
 from coordinator.fleet.due import Due
 from gemmcast.cell import Cell
@@ -43,22 +45,42 @@ class CellQueue:
         self._drawn = drawn
         self._due = due
         self._contended = Counter[str]()
+        self._halfway = OrderedDict[str, Cell]()
+        self.release(drawn)
 
     def has_first(self) -> bool:
         """Whether a cell without an answer is here that may be tried."""
         return bool(self.first) or not all(map(self._due.has_answer, self.suspects))
 
-    def seconds(self, board: str) -> list[Cell]:
-        """The cells that this board should measure after another one, with agents or not."""
-        return [
-            cell
-            for cell in self._drawn
-            if self._contended[cell.cell_id] < MAX_CONTENDED and self._due.is_second_of(cell, board)
-        ]
+    def release(self, cells: Iterable[Cell]) -> None:
+        """No agent has these cells any more: those that another board should measure can be had."""
+        for cell in filter(self._due.needs_second, cells):
+            self._halfway[cell.cell_id] = cell
+
+    def seconds(self, board: str, most: int | None = None) -> list[Cell]:
+        """The cells that this board should measure after another one, at most so many."""
+        cells = filter(partial(self._is_second_of, board), self._halfway.values())
+        return list(islice(cells, most))
+
+    def take_seconds(self, cells: Iterable[Cell]) -> None:
+        """An agent has these cells now."""
+        for cell in cells:
+            self._halfway.pop(cell.cell_id, None)
+
+    @property
+    def halfway(self) -> int:
+        """How many cells may wait for a second board."""
+        return len(self._halfway)
 
     def second_due(self) -> int:
-        """How many cells wait for a second board."""
-        return sum(map(self._due.needs_second, self._drawn))
+        """How many cells wait for a second board, without those that agents have."""
+        waiting = filter(self._due.needs_second, self._halfway.values())
+        self._halfway = OrderedDict((cell.cell_id, cell) for cell in waiting)
+        return len(self._halfway)
+
+    def _is_second_of(self, board: str, cell: Cell) -> bool:
+        is_hopeful = self._contended[cell.cell_id] < MAX_CONTENDED
+        return is_hopeful and self._due.is_second_of(cell, board)
 
     def note_contended(self, cell_id: str) -> None:
         """Others used the device while the cell was measured."""
@@ -70,7 +92,9 @@ class CellQueue:
         for cell in cells:
             tries = self._contended[cell.cell_id]
             if self._due.has_answer(cell):
-                # It waits for a second board.
+                # A second board should have measured it.
+                if cell.cell_id in self._halfway:
+                    self._halfway.move_to_end(cell.cell_id, last=False)
                 continue
             if tries >= MAX_CONTENDED:
                 self.set_aside.append(cell)

@@ -48,8 +48,8 @@ class Committed:
     """What was new."""
     cells: int
     """How many cells have their first answer in it."""
-    agents: tuple[str, ...]
-    """Whose samples it holds."""
+    waited_s: float
+    """From the arrival of its first batch to its end."""
 
 
 class CommitQueue:
@@ -62,11 +62,14 @@ class CommitQueue:
     def __init__(self, store: SampleStore, now_s: Callable[[], float]) -> None:
         self._store = store
         self._now_s = now_s
-        self._batches: list[tuple[str, pa.Table]] = []
+        self._batches: list[pa.Table] = []
         self._waiting = Answers()
         self._tried_s = now_s()
         self._pause_s = 0.0
         self._failing_since_s = 0.0
+        self._oldest_s: float | None = None
+        self.failures = 0
+        """How often the store has failed."""
 
     @property
     def is_empty(self) -> bool:
@@ -78,9 +81,11 @@ class CommitQueue:
         """Whether the store has failed and was not seen to work since."""
         return self._pause_s > 0
 
-    def add(self, agent: str, rows: pa.Table) -> None:
-        """Samples of an agent, for the next commit."""
-        self._batches.append((agent, rows))
+    def add(self, rows: pa.Table) -> None:
+        """Samples for the next commit."""
+        if self._oldest_s is None:
+            self._oldest_s = self._now_s()
+        self._batches.append(rows)
         self._waiting.add(rows)
 
     def take_each_board(self, cell_ids: Iterable[str]) -> None:
@@ -91,13 +96,13 @@ class CommitQueue:
         """Whether the answer of each board is taken for that cell."""
         return cell_id in self._store.each_board
 
+    def is_answered(self, cell_id: str) -> bool:
+        """Whether an answer of the cell is in the store or waits for it."""
+        return cell_id in self._store.committed or cell_id in self._waiting.committed
+
     def known(self, cell_id: str) -> tuple[Answer, ...]:
         """What the rows of a cell say that are in the store or wait for it."""
         return (*self._store.answers.of(cell_id), *self._waiting.of(cell_id))
-
-    def has(self, cell_id: str) -> bool:
-        """Whether the store, or what waits for it, has a row of a cell."""
-        return bool(self.known(cell_id))
 
     def is_due(self) -> bool:
         """Whether it is time for a commit, or for the next try of one that failed."""
@@ -116,15 +121,15 @@ class CommitQueue:
             return None
         cells = self._waiting.committed - self._store.committed
         try:
-            rows = self._store.append([rows for _, rows in self._batches])
+            rows = self._store.append(self._batches)
         except HICCUPS as error:
             self.hold_back(error)
             return None
-        agents = tuple(agent for agent, _ in self._batches)
-        self._batches = []
+        waited_s = self.waiting_s()
+        self._batches, self._oldest_s = [], None
         self._waiting = Answers()
         self._pause_s = 0.0
-        return Committed(rows, len(cells), agents)
+        return Committed(rows, len(cells), waited_s)
 
     def hold_back(self, error: Exception) -> None:
         """The store does not work: wait before the next try, and longer each time.
@@ -133,6 +138,7 @@ class CommitQueue:
             StoreLostError: it has failed for too long.
         """
         now_s = self._tried_s = self._now_s()
+        self.failures += 1
         if not self.is_held_back:
             self._failing_since_s = now_s
         failed_s = now_s - self._failing_since_s
@@ -144,12 +150,18 @@ class CommitQueue:
             raise StoreLostError(f"{rule}; {self.rows} rows are lost, the rest is safe: {way_out}")
         self._pause_s = min(max(FIRST_PAUSE_S, 2 * self._pause_s), LONGEST_PAUSE_S)
         text = "%s; for %.0f s now %d rows wait, agents get no cells; next try in %g s"
-        log.warning(text, reason, failed_s, self.rows, self._pause_s)
+        fields = {"reason": reason, "failed_s": failed_s, "waiting_rows": self.rows}
+        extra = {"event": "store_failed", "fields": fields}
+        log.warning(text, reason, failed_s, self.rows, self._pause_s, extra=extra)
+
+    def waiting_s(self) -> float:
+        """How long the oldest batch has waited by now; 0 where none waits."""
+        return 0.0 if self._oldest_s is None else self._now_s() - self._oldest_s
 
     @property
     def rows(self) -> int:
         """How many wait."""
-        return sum(len(rows) for _, rows in self._batches)
+        return sum(map(len, self._batches))
 
 
 def _reason(error: Exception) -> str:

@@ -19,12 +19,12 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from agent.devices.local import local_device
 from coordinator.fleet.doors import of_embedded, refuse_open
-from coordinator.fleet.placement import Node
+from coordinator.fleet.placement import Node, devices_of, why_none
 from coordinator.fleet.shipping import too_large, working_directory
-from coordinator.plan.schema import Devices
+from coordinator.plan.schema import Plan
 from coordinator.workspace import inside_job
 from gemmcast.device import Device
-from gemmcast.errors import GemmcastError
+from gemmcast.errors import GemmcastError, InputError
 
 EMBEDDED = "local"
 """Ray's address of a cluster that starts and ends with this process."""
@@ -129,23 +129,30 @@ def _refusal(target: str, error: Exception) -> GemmcastError:
     return GemmcastError(f"--address = {target!r}: {rule}; start one with `ray start --head`")
 
 
-def cluster_devices(devices: Devices) -> list[tuple[Device, int]]:
+def cluster_devices(plan: Plan) -> list[tuple[Device, int]]:
     """The devices on which a run would measure, and how many of each; measures nothing.
 
     The first GPU of a node stands for all of its GPUs.
+
+    Raises:
+        InputError: no node takes part.
     """
     counts: dict[str, int] = {}
     by_name: dict[str, Device] = {}
-    for node in _alive():
-        gpus = int(node["Resources"].get("GPU", 0))
-        if devices.kind == "cuda" and not gpus:
+    nodes = _alive()
+    reason = why_none(nodes, plan)
+    if reason is not None:
+        way_out = "change [devices] of the plan, or add such a node"
+        raise InputError("devices", plan.devices.kind, reason, way_out)
+    for node in nodes:
+        kind, count = devices_of(node, plan)
+        if not count:
             continue
-        kind = "cuda" if gpus and devices.kind != "cpu" else "cpu"
         strategy = NodeAffinitySchedulingStrategy(node_id=node["NodeID"], soft=False)
         task = ray.remote(local_device).options(num_cpus=0, scheduling_strategy=strategy)
         device: Device = ray.get(task.remote(kind))
         by_name[device.name] = device
-        counts[device.name] = counts.get(device.name, 0) + (gpus if kind == "cuda" else 1)
+        counts[device.name] = counts.get(device.name, 0) + count
     return [(device, counts[name]) for name, device in by_name.items()]
 
 

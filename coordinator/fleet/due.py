@@ -30,13 +30,13 @@ class Due:
 
     def has_answer(self, cell: Cell) -> bool:
         """Whether some board has answered."""
-        return bool(self._answers(cell))
+        return self._commits.is_answered(cell.cell_id)
 
     def needs_second(self, cell: Cell) -> bool:
         """Whether one board has answered, and another one should."""
-        answers = self._answers(cell)
-        if not answers or not self._commits.takes_each_board(cell.cell_id):
+        if not self._commits.takes_each_board(cell.cell_id) or not self.has_answer(cell):
             return False
+        answers = self._answers(cell)
         measured = {answer.board for answer in answers if answer.status == OK}
         failed = {answer.board for answer in answers if answer.status != OK}
         return len(measured) < BOARDS and len(failed) < BOARDS

@@ -22,6 +22,7 @@ from coordinator.fleet.agent_state import LEASES_PER_AGENT, STALL_MARGIN_S, Agen
 from coordinator.fleet.cell_queue import CellQueue, take_cells
 from coordinator.fleet.deaths import RETURN_S, Deaths
 from coordinator.fleet.due import Due
+from coordinator.fleet.events import agent_event
 from coordinator.fleet.interface import Ended, Ready
 from coordinator.fleet.lost_cell import LostCell
 from coordinator.fleet.sharing import Sharing
@@ -63,10 +64,14 @@ class Leases:
         """Of every agent that ever joined."""
         self._deaths = Deaths(now_s)
         self._last_lease = 0
+        self._sharers_of: dict[str, int] = {}
+        """Device key -> agents that are likely to measure its cells; counted anew when an agent
+        may have changed."""
 
     def join(self, ready: Ready) -> None:
         """An agent has started, or is back after its death."""
         awake_s = self._awake.look()
+        self._sharers_of.clear()
         if ready.agent in self.agents:
             self._deaths.came_back(ready.agent)
             return
@@ -81,6 +86,7 @@ class Leases:
 
     def leave(self, name: str) -> None:
         """An agent is gone for good."""
+        self._sharers_of.clear()
         agent = self.agents.pop(name, None)
         if agent is not None:
             self._return_leases(agent)
@@ -88,6 +94,7 @@ class Leases:
     def note_answering(self, names: Collection[str]) -> None:
         """These agents take leases now; the leases of the others go back after a while."""
         awake_s = self._awake.look()
+        self._sharers_of.clear()
         for name in names:
             if name in self.agents:
                 self._note_answer(name, self.agents[name], awake_s)
@@ -145,16 +152,17 @@ class Leases:
     def end(self, ended: Ended) -> None:
         """Take a lease back; its cells that are still due return to their queue."""
         agent = self.agents[ended.agent]
+        self._sharers_of.clear()
         if ended.error is None:
             self._note_progress(ended.agent, agent)
-        cells = agent.leases.pop(ended.lease, [])
+        cells = self._take_lease(agent, ended.lease)
         left = [cell for cell in cells if self._due.is_due(cell, agent.device.uuid)]
         if ended.error is None:
             self._note_sharing(ended.agent, agent, len(cells))
         elif left:
             self._note_failure(ended.agent, agent, ended.error)
-        if ended.error is not None and ended.is_cells_doing:
-            self._note_death(agent, ended, left)
+        if ended.error is not None and ended.is_cells_doing and agent.dies_under(ended.lease):
+            self._deaths.add(ended.agent, left[0].cell_id if left else None, ended.error)
         self._return(left)
 
     def lost_cells(self) -> list[LostCell]:
@@ -177,6 +185,7 @@ class Leases:
         if name not in self.agents:
             return
         agent = self.agents[name]
+        agent.note_rows()
         self._note_progress(name, agent)
         queue = self._queue_of(agent.device)
         statuses = rows["status"].to_pylist()
@@ -184,8 +193,14 @@ class Leases:
             if status == CONTENDED:
                 queue.note_contended(cell_id)
         if agent.sharing.saw(statuses, rows["reason"].to_pylist()):
-            log.info("agent %s: its device is free again", name)
+            log.info(
+                "agent %s: its device is free again", name, extra=agent_event("agent_free", name)
+            )
             queue.try_again()
+
+    def note_answer(self, cell: Cell) -> None:
+        """There is a row of a lost cell."""
+        self._queues[cell.device_key].release([cell])
 
     def waiting(self) -> dict[str, str]:
         """Agent that waits for other processes to leave its device -> what it says of them."""
@@ -197,13 +212,8 @@ class Leases:
 
     def faults(self) -> dict[str, str]:
         """Agent that gets no leases, or hardly any -> why."""
-        faults = {}
-        for name, agent in self.agents.items():
-            if agent.fault:
-                faults[name] = f"{agent.fault}; others measure its cells until it does"
-            elif agent.has_failed:
-                faults[name] = f"lost {agent.failures} leases in a row: {agent.last_error}"
-        return faults
+        problems = {name: agent.problem for name, agent in self.agents.items()}
+        return {name: problem for name, problem in problems.items() if problem}
 
     def second_due(self) -> int:
         """How many cells wait for a second board."""
@@ -211,9 +221,13 @@ class Leases:
 
     def is_finished(self) -> bool:
         """Whether no cell is with an agent, and none is left that one may still measure."""
-        if any(agent.leases for agent in self.agents.values()):
+        if self.is_any_leased():
             return False
         return not any(map(self._is_open, self._queues.values()))
+
+    def is_any_leased(self) -> bool:
+        """Whether cells are with an agent."""
+        return any(agent.leases for agent in self.agents.values())
 
     def has_queues(self) -> bool:
         """Whether an agent has ever joined."""
@@ -253,27 +267,28 @@ class Leases:
         queue = self._queue_of(agent.device)
         if agent.is_waited_for and not queue.first:
             queue.bring_back()
-        cells = queue.first
-        seconds = self._free_seconds(queue, agent.device.uuid)
-        if len(seconds) >= fewest or not cells:
-            cells = seconds
-        if cells:
-            share = len(cells) // (self._sharers(queue) * LEASES_PER_AGENT)
-            return take_cells(cells, min(most, max(fewest, share)))
+        leases = self._sharers(queue) * LEASES_PER_AGENT
+
+        def share(cells: int) -> int:
+            """Of so many cells."""
+            return min(most, max(fewest, cells // leases))
+
+        seconds = queue.seconds(agent.device.uuid, share(queue.halfway))
+        seconds = [cell for cell in seconds if cell not in queue.suspects]
+        if len(seconds) >= fewest or not queue.first:
+            cells = take_cells(deque(seconds), most)
+            queue.take_seconds(cells)
+            return cells or self._next_suspect(queue, agent)
+        return take_cells(queue.first, share(len(queue.first)))
+
+    def _next_suspect(self, queue: CellQueue, agent: AgentState) -> list[Cell]:
+        """A cell under which an agent has died, if it may be tried now."""
         for suspect in queue.suspects:
             if self._may_be_tried(suspect, agent.device.uuid):
                 queue.suspects.remove(suspect)
+                queue.take_seconds([suspect])
                 return [suspect]
         return []
-
-    def _free_seconds(self, queue: CellQueue, board: str) -> deque[Cell]:
-        """Cells that this board should measure after another one, and that no agent has."""
-        seconds = queue.seconds(board)
-        if not seconds:
-            return deque()
-        leased = {cell.cell_id for cells in self._all_leases() for cell in cells}
-        suspects = {cell.cell_id for cell in queue.suspects}
-        return deque(cell for cell in seconds if cell.cell_id not in leased | suspects)
 
     def _may_be_tried(self, suspect: Cell, board: str) -> bool:
         """Whether a death under it would be its own doing, and is needed to know."""
@@ -305,20 +320,31 @@ class Leases:
 
     def _sharers(self, queue: CellQueue) -> int:
         """How many agents are likely to measure the cells of a queue; one at least."""
-        return max(1, sum(agent.is_of_use for agent in self._agents_of(queue)))
+        key = queue.device_key
+        if key not in self._sharers_of:
+            usable = sum(agent.is_of_use for agent in self._agents_of(queue))
+            self._sharers_of[key] = max(1, usable)
+        return self._sharers_of[key]
+
+    def _take_lease(self, agent: AgentState, lease: int) -> list[Cell]:
+        """The cells of a lease, which are with that agent no longer."""
+        cells = agent.leases.pop(lease, [])
+        self._queue_of(agent.device).release(cells)
+        return cells
 
     def _note_answer(self, name: str, agent: AgentState, awake_s: float) -> None:
         silent_s = awake_s - agent.seen_s
         agent.seen_s = awake_s
         if agent.fault and not agent.is_stalled:
-            log.warning("agent %s answers again, after %.0f s", name, silent_s)
+            extra = agent_event("agent_back", name)
+            log.warning("agent %s answers again, after %.0f s", name, silent_s, extra=extra)
             agent.fault = ""
             agent.progress_s = awake_s
 
     def _note_progress(self, name: str, agent: AgentState) -> None:
         agent.progress_s = self._awake.look()
         if agent.is_stalled:
-            log.warning("agent %s measures again", name)
+            log.warning("agent %s measures again", name, extra=agent_event("agent_back", name))
             agent.fault, agent.is_stalled = "", False
 
     def _note_failure(self, name: str, agent: AgentState, error: str) -> None:
@@ -326,20 +352,21 @@ class Leases:
         agent.note_failure(error, self._awake.look())
         if agent.has_failed and not had_failed:
             text = "agent %s lost %d leases in a row and is tried seldom now: %s"
-            log.warning(text, name, agent.failures, error)
+            extra = agent_event("agent_fault", name, error)
+            log.warning(text, name, agent.failures, error, extra=extra)
 
     def _take_back(self, name: str, agent: AgentState, reason: str) -> None:
         """Its cells are for others; rows that it sends later count all the same."""
         agent.fault = reason
         returned = self._return_leases(agent)
         text = "agent %s gets no cells: %s; %d cells are leased again"
-        log.warning(text, name, reason, returned)
+        log.warning(text, name, reason, returned, extra=agent_event("agent_fault", name, reason))
 
     def _return_leases(self, agent: AgentState) -> int:
         """All cells of an agent that are still due; returns how many."""
         returned = 0
         for lease in reversed(list(agent.leases)):
-            cells = agent.leases.pop(lease)
+            cells = self._take_lease(agent, lease)
             left = [cell for cell in cells if self._due.is_due(cell, agent.device.uuid)]
             returned += len(left)
             self._return(left)
@@ -349,20 +376,9 @@ class Leases:
         was_shared = agent.sharing.is_shared
         agent.sharing.lease_ended(cells)
         if agent.sharing.is_shared and not was_shared:
-            log.warning("agent %s waits: %s", name, agent.sharing.reason)
-
-    def _note_death(self, agent: AgentState, ended: Ended, left: Sequence[Cell]) -> None:
-        """An agent dies once, however many leases it loses: under the first of them."""
-        assert ended.error is not None
-        has_waited = any(lease < ended.lease for lease in agent.leases)
-        if has_waited:
-            return
-        if ended.lease in agent.waiting_at_death:
-            agent.waiting_at_death.discard(ended.lease)
-            return
-        agent.waiting_at_death |= agent.leases.keys()
-        cell_id = left[0].cell_id if left else None
-        self._deaths.add(ended.agent, cell_id, ended.error)
+            reason = agent.sharing.reason
+            extra = agent_event("agent_waits", name, reason)
+            log.warning("agent %s waits: %s", name, reason, extra=extra)
 
     def _return(self, cells: Sequence[Cell]) -> None:
         """Suspects to theirs, the others to their queue."""

@@ -8,7 +8,7 @@ record. Knows nothing of files, plans or runs.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, KeysView, Sequence
 from typing import Final, NamedTuple
 
 import pyarrow as pa
@@ -31,19 +31,23 @@ class Answers:
     """The answers of all cells, and records of those that have none."""
 
     def __init__(self, rows: pa.Table | None = None) -> None:
-        self.committed: set[str] = set()
-        """The ids of the cells that have an answer."""
         self.statuses = Counter[str]()
         """Status -> rows, without the records that an answer has replaced."""
-        self._of: dict[str, tuple[Answer, ...]] = {}
-        # Many rows say the same, which is kept once.
-        self._seen: dict[Answer, Answer] = {}
+        self._answers: dict[str, tuple[Answer, ...]] = {}
+        self._records: dict[str, tuple[Answer, ...]] = {}
+        # Many cells have the same, which is kept once.
+        self._seen: dict[tuple[Answer, ...], tuple[Answer, ...]] = {}
         if rows is not None:
             self.add(rows)
 
+    @property
+    def committed(self) -> KeysView[str]:
+        """The ids of the cells that have an answer. It grows."""
+        return self._answers.keys()
+
     def of(self, cell_id: str) -> tuple[Answer, ...]:
         """The answers of a cell; where it has none, its records."""
-        return self._of.get(cell_id, ())
+        return self._answers.get(cell_id) or self._records.get(cell_id, ())
 
     def add(self, rows: pa.Table) -> None:
         """Rows that are in the store now, in any order."""
@@ -52,16 +56,15 @@ class Answers:
 
     def add_one(self, cell_id: str, answer: Answer) -> None:
         """One row."""
-        is_answer = answer.status != CONTENDED
-        is_answered = cell_id in self.committed
-        if is_answered and not is_answer:
-            return
-        known = self.of(cell_id)
-        if is_answer and not is_answered:
-            self.statuses[CONTENDED] -= len(known)
-            self.committed.add(cell_id)
-            known = ()
-        self._of[cell_id] = (*known, self._seen.setdefault(answer, answer))
+        kept = self._answers
+        if answer.status == CONTENDED:
+            if cell_id in self._answers:
+                return
+            kept = self._records
+        elif cell_id in self._records:
+            self.statuses[CONTENDED] -= len(self._records.pop(cell_id))
+        known = (*kept.get(cell_id, ()), answer)
+        kept[cell_id] = self._seen.setdefault(known, known)
         self.statuses[answer.status] += 1
 
 
@@ -70,6 +73,16 @@ def answers_in(rows: pa.Table) -> Iterator[tuple[str, Answer]]:
     columns = rows.select(list(COLUMNS)).to_pydict()
     for cell_id, status, board in zip(*columns.values(), strict=True):
         yield cell_id, Answer(status, board)
+
+
+def is_news(answer: Answer, known: Sequence[Answer], *, each_board: bool) -> bool:
+    """Whether a row says what the known ones of its cell do not."""
+    if answer.status == CONTENDED:
+        return not known
+    answers = [one for one in known if one.status != CONTENDED]
+    if each_board:
+        return all(one.board != answer.board for one in answers)
+    return not answers
 
 
 def without_replaced(rows: pa.Table) -> pa.Table:

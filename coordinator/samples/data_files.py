@@ -13,10 +13,13 @@ from collections.abc import Sequence
 from typing import Final
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from coordinator.samples.answers import COLUMNS, Answers
 from coordinator.samples.place import StorePlace
 from gemmcast.arrow import SCHEMA, conform
+from gemmcast.sample import SCHEMA_VERSION
 
 _NAME: Final = re.compile(r"samples-([0-9a-f]{64})\.parquet")
 _DELTA_PREFIX: Final = "part-"
@@ -51,6 +54,21 @@ def read_file(place: StorePlace, name: str) -> pa.Table:
     return conform(rows, f"{place.shown}/{name}")
 
 
+def read_answers(place: StorePlace, names: Sequence[str]) -> tuple[Answers, list[str]]:
+    """What the rows of all files that are whole say, and the names of the other files.
+
+    Takes the memory of one file at a time.
+    """
+    answers = Answers()
+    damaged = []
+    for name in names:
+        try:
+            answers.add(_answer_columns(place, name))
+        except DamagedFileError:
+            damaged.append(name)
+    return answers, damaged
+
+
 def read_files(place: StorePlace, names: Sequence[str]) -> tuple[pa.Table, list[str]]:
     """The rows of all files that are whole, and the names of the others."""
     tables = [SCHEMA.empty_table()]
@@ -66,6 +84,23 @@ def read_files(place: StorePlace, names: Sequence[str]) -> tuple[pa.Table, list[
 def is_data_file(name: str) -> bool:
     """Whether a file of this name was part of a table, now or earlier."""
     return name.startswith(_DELTA_PREFIX) or _NAME.fullmatch(name) is not None
+
+
+def _answer_columns(place: StorePlace, name: str) -> pa.Table:
+    """The columns of a data file that `Answers` reads; see `read_file`."""
+    if not _NAME.fullmatch(name):
+        return read_file(place, name)
+    data = pa.BufferReader(_verified(place, name))
+    try:
+        file = pq.ParquetFile(data)
+        if not file.schema_arrow.equals(SCHEMA):
+            return read_file(place, name)
+        rows = file.read(columns=[*COLUMNS, "schema_version"])
+    except (pa.ArrowException, OSError) as error:
+        raise DamagedFileError(str(error)) from None
+    is_current = pc.all(pc.equal(rows["schema_version"], SCHEMA_VERSION)).as_py()
+    # In older rows the status depends on other columns.
+    return rows if is_current else read_file(place, name)
 
 
 def _verified(place: StorePlace, name: str) -> bytes:

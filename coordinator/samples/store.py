@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, KeysView, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Final
@@ -23,8 +23,8 @@ from typing import Final
 import pyarrow as pa
 
 from coordinator.holder import Holder
-from coordinator.samples.answers import CONTENDED, Answer, Answers, answers_in, without_replaced
-from coordinator.samples.data_files import encoded, is_data_file, read_files
+from coordinator.samples.answers import Answers, answers_in, is_news, without_replaced
+from coordinator.samples.data_files import encoded, is_data_file, read_answers, read_files
 from coordinator.samples.describing import measured_devices, with_one_description
 from coordinator.samples.lock import store_lock
 from coordinator.samples.log import DamagedLogError, DataFile, DeltaLog, OvertakenError
@@ -37,8 +37,11 @@ from gemmcast.errors import InputError, UnavailableError, WorkspaceError
 log = logging.getLogger(__name__)
 
 COMPACT_FILES: Final = 50
-"""Data files that become one. Without that, a commit of 100 rows takes 30 ms at first and over 100
-ms after 400 commits."""
+"""Small data files that become one. Without that, a commit of 100 rows takes 30 ms at first and
+over 100 ms after 400 commits."""
+FULL_ROWS: Final = 50_000
+"""A data file of so many rows is not small, and stays as it is. Small ones become one, too, as soon
+as they have that many together: a fleet of a thousand GPUs fills three files with them."""
 IN_ORDER: Final = [("cell_id", "ascending"), ("device_uuid", "ascending")]
 """How rows are sorted when they are read: the same way for every order of commits."""
 RETENTION_S: Final = 24 * 3600
@@ -58,8 +61,7 @@ class SampleStore:
         self._log = opened
         self._id = uuid.uuid4().hex
         self._attempts: dict[str, pa.Table] = {}
-        rows, self._damaged = read_files(place, _names(opened))
-        self.answers = Answers(rows)
+        self.answers, self._damaged = read_answers(place, _names(opened))
         """What the table says of each cell."""
         self.each_board: set[str] = set()
         """Ids of the cells that may have an answer of each board. Whoever writes names them."""
@@ -135,8 +137,8 @@ class SampleStore:
         return self._log.version
 
     @property
-    def committed(self) -> set[str]:
-        """The ids of all cells that have an answer in the table."""
+    def committed(self) -> KeysView[str]:
+        """The ids of all cells that have an answer in the table. It grows."""
         return self.answers.committed
 
     def append(self, tables: Sequence[pa.Table]) -> pa.Table:
@@ -153,12 +155,14 @@ class SampleStore:
             OvertakenError: another process has written there.
         """
         landed = self._settle()
-        rows = pa.concat_tables([SCHEMA.empty_table(), *tables])
+        # In one piece: each of a thousand pieces would be filtered and written by itself.
+        rows = pa.concat_tables([SCHEMA.empty_table(), *tables]).combine_chunks()
         rows = rows.filter(self._is_new(rows))
         if len(rows) > 0:
             self._commit(rows)
-        if len(self._log.files()) >= COMPACT_FILES:
-            self._try_to_compact()
+        small = [file for file in self._log.files() if file.rows < FULL_ROWS]
+        if len(small) >= COMPACT_FILES or _is_enough(small):
+            self._try_to_compact(small)
         return pa.concat_tables([landed, rows])
 
     def read(self, *, version: int | None = None) -> pa.Table:
@@ -215,7 +219,7 @@ class SampleStore:
         flags = []
         for cell_id, answer in answers_in(rows):
             known = (*self.answers.of(cell_id), *earlier.of(cell_id))
-            is_new = _is_news(answer, known, each_board=cell_id in self.each_board)
+            is_new = is_news(answer, known, each_board=cell_id in self.each_board)
             flags.append(is_new)
             if is_new:
                 earlier.add_one(cell_id, answer)
@@ -295,7 +299,7 @@ class SampleStore:
         rescued = len(self.append([beside]))
         self.each_board = set()
         if set(damaged) & set(_names(self._log)):
-            self._compact()
+            self._compact(self._log.files())
         for name in damaged:
             put_aside(place, place.path / name)
         self._damaged = []
@@ -310,17 +314,20 @@ class SampleStore:
         others = [name for name in place.data_files() if name not in names and is_data_file(name)]
         return read_files(place, others)[0]
 
-    def _try_to_compact(self) -> None:
+    def _try_to_compact(self, files: Sequence[DataFile]) -> None:
         """What was committed stays committed if this fails; the next commit tries again."""
         try:
-            self._compact()
+            self._compact(files)
         except UnavailableError as error:
             log.warning("not compacted: %s", error)
 
-    def _compact(self) -> None:
-        """One data file in place of all; the old ones are kept for RETENTION_S."""
-        files = self._log.files()
-        new = self._written(self._rows())
+    def _compact(self, files: Sequence[DataFile]) -> None:
+        """One data file in place of several; the old ones are kept for RETENTION_S."""
+        rows, damaged = read_files(self._place, sorted(file.name for file in files))
+        if damaged:
+            # It says so, and takes back what they answered.
+            self._rows()
+        new = self._written(without_replaced(rows))
         replaced = [file for file in files if file.name != new.name]
         added = None if len(replaced) < len(files) else new
         try:
@@ -350,14 +357,9 @@ class SampleStore:
         return f"{len(self._damaged)} of {len(files)} data files ({rows} rows): {named}"
 
 
-def _is_news(answer: Answer, known: Sequence[Answer], *, each_board: bool) -> bool:
-    """Whether a row says what the known ones of its cell do not."""
-    if answer.status == CONTENDED:
-        return not known
-    answers = [one for one in known if one.status != CONTENDED]
-    if each_board:
-        return all(one.board != answer.board for one in answers)
-    return not answers
+def _is_enough(small: Sequence[DataFile]) -> bool:
+    """Whether these data files together fill one."""
+    return len(small) > 1 and sum(file.rows for file in small) >= FULL_ROWS
 
 
 def _names(opened: DeltaLog) -> list[str]:

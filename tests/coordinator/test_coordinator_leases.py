@@ -56,7 +56,7 @@ class Fleet:
 
     def finish(self, agent: str, lease: int, cells: Sequence[Cell]) -> None:
         rows = to_table([self._measure(cell, self.device) for cell in cells])
-        self._commits.add(agent, rows)
+        self._commits.add(rows)
         self.end(agent, lease)
 
     def measure_all_but_suspects(self) -> None:

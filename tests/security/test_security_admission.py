@@ -71,7 +71,7 @@ def test_every_row_ever_recorded_is_taken(cpu: Device) -> None:
     table = read_samples(DEMO)
     rows = table.to_pylist()
     device = device_of(rows)
-    admission = Admission(lambda _: False, of_records=True)
+    admission = Admission(lambda _: False, "replay")
     admission.join(Ready(agent=AGENT, device=device, host="h", local=False))
     cells = []
     for number, row in enumerate(rows):

@@ -1,0 +1,258 @@
+"""A run on the terminal, as `status --watch` shows it: its figures, its nodes, what is wrong.
+
+    12:00:31  run h100-sweep: measuring for 12 min
+      cells     1,234 of 20,000 (6 %), 18,766 due
+      rate      56.7 cells/s, 6 min left, lag 0.7 s
+      agents    8 measuring, 1 waiting
+      model     7 on all agents, error on fresh samples 4.1 %
+      failures  3 (2 timeout, 1 crashed)
+
+     node       devices            cells/s  busy  failed  model  agents
+     host-1a2b  8 x H100 80GB HBM3    56.7  98 %       3      7  1 waiting
+
+    host-1a2b/gpu3 waits: 2 other process(es) hold this GPU
+
+Nodes with trouble come first where not all have room. Reads nothing, and knows no file.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from coordinator.fleet.live import ENDED, FAILED, MEASURING, STOPPED, LiveAgent, LiveRun
+from coordinator.terminal import duration
+
+SILENT_S: Final = 15.0
+"""A run that has noted nothing for this time is named: it notes its state every two seconds."""
+WELL: Final = ("measuring", "idle", "starting")
+ENDS: Final = {
+    ENDED: "ended, nothing left to measure",
+    STOPPED: "stopped; start it again to go on",
+    FAILED: "ended with an error; its log says which",
+}
+FRAME_LINES: Final = 7
+"""Besides figures, nodes and what is wrong: the first line, those of the table, the cursor's."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class View:
+    """What is known at one moment."""
+
+    workspace: str
+    now: datetime
+    run: LiveRun | None
+    """The newest; None where there was none."""
+    is_held: bool
+    """Whether a process writes in the workspace."""
+    sick: dict[str, str] = field(default_factory=dict)
+    """UUID of a board -> what it has, and since when."""
+
+    @property
+    def age_s(self) -> float:
+        """How long ago the run has noted its state."""
+        return 0.0 if self.run is None else self._since(self.run.at)
+
+    @property
+    def is_measuring(self) -> bool:
+        """Whether the run goes on."""
+        return self.run is not None and self.run.state == MEASURING and self.is_held
+
+    def title(self) -> str:
+        """What the run does, or how it ended."""
+        if self.run is None:
+            state = "a run starts" if self.is_held else "no run yet"
+            return f"workspace {self.workspace}: {state}"
+        return f"run {self.run.plan}: {self._state(self.run)}"
+
+    def _state(self, run: LiveRun) -> str:
+        ago = f"{duration(self.age_s)} ago"
+        if run.state != MEASURING:
+            ending = f"{ENDS.get(run.state, run.state)} ({ago})"
+            return f"{ending}; another command writes there now" if self.is_held else ending
+        if not self.is_held:
+            return f"its process has died ({ago}); start it again to go on"
+        if self.age_s > SILENT_S:
+            return f"it has noted nothing for {duration(self.age_s)}"
+        if run.closed:
+            return f"waits {run.closed}"
+        return f"measuring for {duration(self._since(run.started_at))}"
+
+    def _since(self, moment: str) -> float:
+        return max(0.0, (self.now - datetime.fromisoformat(moment)).total_seconds())
+
+
+def render(view: View, lines: int | None = None) -> RenderableType:
+    """The view, in about so many lines; None: as many as it takes."""
+    head = _line(f"{view.now.astimezone():%H:%M:%S}  {view.title()}")
+    if view.run is None:
+        return head
+    figures = figures_of(view.run, is_measuring=view.is_measuring)
+    named = [_line(f"  {name:9} {text}") for name, text in figures.items()]
+    wrong = troubles(view.run) + [f"board {board} {text}" for board, text in view.sick.items()]
+    nodes = nodes_of(view.run)
+    if lines is None:
+        return Group(head, *named, _table(nodes), *map(_folded, wrong))
+    room = max(4, lines - len(named) - FRAME_LINES)
+    shown_wrong = _first(wrong, room // 2, "more of these")
+    shown_nodes = nodes[: max(1, room - len(shown_wrong))]
+    left_out = len(nodes) - len(shown_nodes)
+    rest = [_line(f"and {left_out} more nodes")] if left_out else []
+    return Group(head, *named, _table(shown_nodes), *rest, *map(_line, shown_wrong))
+
+
+def figures_of(run: LiveRun, *, is_measuring: bool) -> dict[str, str]:
+    """Name -> text, of the whole run."""
+    figures = {"cells": _cells(run)}
+    if is_measuring:
+        figures["rate"] = _rate(run)
+    if run.budget:
+        figures["budget"] = run.budget
+    states = [f"{count} {state}" for state, count in run.by_state().items() if count]
+    figures["agents"] = ", ".join(states) or "none yet"
+    figures["model"] = _model(run)
+    if run.failures:
+        reasons = Counter(run.statuses)
+        del reasons["ok"]
+        listed = ", ".join(f"{count} {status}" for status, count in reasons.most_common())
+        figures["failures"] = f"{run.failures} ({listed})"
+    if run.store_failures:
+        figures["store"] = f"has failed {run.store_failures} times"
+    return figures
+
+
+def _cells(run: LiveRun) -> str:
+    share = 100 * run.done // run.cells if run.cells else 0
+    words = [f"{run.done:,} of {run.cells:,} ({share} %)"]
+    if run.due:
+        words.append(f"{run.due:,} due")
+    if run.second_due:
+        words.append(f"{run.second_due:,} due on a second board")
+    return ", ".join(words)
+
+
+def _rate(run: LiveRun) -> str:
+    words = [f"{run.cells_per_s or 0.0:.1f} cells/s"]
+    if run.eta_s is not None:
+        words.append(f"{duration(run.eta_s)} left")
+    if run.lag_s is not None:
+        words.append(f"lag {run.lag_s:.1f} s")
+    return ", ".join(words)
+
+
+def _model(run: LiveRun) -> str:
+    if run.champion is None:
+        return "training the first" if run.training else "none yet"
+    count = len(run.agents)
+    lacking = run.without_champion
+    where = "on all agents" if not lacking else f"not yet on {lacking} of {count} agents"
+    words = [f"{run.champion} {where}"]
+    if run.fresh_error_ratio is not None:
+        words.append(f"error on fresh samples {100 * run.fresh_error_ratio:.1f} %")
+    if run.training:
+        words.append("training")
+    return ", ".join(words)
+
+
+@dataclass(frozen=True, slots=True)
+class NodeRow:
+    """The agents of one node, as a row of the table."""
+
+    name: str
+    agents: Sequence[LiveAgent]
+
+    @property
+    def is_well(self) -> bool:
+        """Whether every agent measures or could."""
+        return all(agent.state in WELL for agent in self.agents)
+
+    def texts(self) -> tuple[str, ...]:
+        """The columns of the row."""
+        models = {agent.model or "-" for agent in self.agents}
+        busy = sum(agent.busy_ratio for agent in self.agents) / len(self.agents)
+        return (
+            self.name,
+            _counted(short_name(agent.device) for agent in self.agents),
+            f"{sum(agent.cells_per_s for agent in self.agents):.1f}",
+            f"{100 * busy:.0f} %",
+            str(sum(agent.failed for agent in self.agents)),
+            models.pop() if len(models) == 1 else "mixed",
+            self._states(),
+        )
+
+    def _states(self) -> str:
+        """What the agents do; where some do not measure, only these."""
+        counts = Counter(agent.state for agent in self.agents)
+        if len(counts) == 1:
+            return next(iter(counts))
+        del counts["measuring"]
+        return ", ".join(f"{count} {state}" for state, count in counts.most_common())
+
+
+def nodes_of(run: LiveRun) -> list[NodeRow]:
+    """The nodes: those with trouble first, else by name."""
+    by_node: dict[str, list[LiveAgent]] = defaultdict(list)
+    for name, agent in run.agents.items():
+        # An agent's name is HOST-NODE/DEVICE.
+        by_node[name.rpartition("/")[0] or name].append(agent)
+    rows = [NodeRow(name, agents) for name, agents in sorted(by_node.items())]
+    return sorted(rows, key=lambda row: row.is_well)
+
+
+def troubles(run: LiveRun) -> list[str]:
+    """A line for each agent that waits, or gets no cells."""
+    lines: list[str] = []
+    for name, agent in sorted(run.agents.items()):
+        if agent.state == "fault":
+            lines.append(f"{name} gets no cells: {agent.reason}")
+        elif agent.state == "waiting":
+            lines.append(f"{name} waits: {agent.reason}")
+    return lines
+
+
+def short_name(device: str) -> str:
+    """`H100 80GB HBM3` of `NVIDIA H100 80GB HBM3`."""
+    return device.removeprefix("NVIDIA ") or "?"
+
+
+def _counted(names: Iterable[str]) -> str:
+    counts = Counter(names)
+    return ", ".join(f"{count} x {name}" if count > 1 else name for name, count in counts.items())
+
+
+def _first(lines: Sequence[str], count: int, rest: str) -> list[str]:
+    """The first of some lines, and how many others there are."""
+    if len(lines) <= count:
+        return list(lines)
+    kept = max(1, count - 1)
+    return [*lines[:kept], f"and {len(lines) - kept} {rest}"]
+
+
+def _line(text: str) -> Text:
+    return Text(text, no_wrap=True, overflow="ellipsis")
+
+
+def _folded(text: str) -> Text:
+    return Text(text, overflow="fold")
+
+
+def _table(nodes: Sequence[NodeRow]) -> Table:
+    """Names and figures stay whole where the terminal is narrow. Other texts are cut by Text: a
+    column that does not wrap would not shrink before the figures do."""
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("node", no_wrap=True)
+    table.add_column("devices")
+    for name in ("cells/s", "busy", "failed", "model"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("agents")
+    for node in nodes:
+        table.add_row(*map(_line, node.texts()))
+    return table
