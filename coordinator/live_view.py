@@ -84,7 +84,8 @@ class View:
             return f"it has noted nothing for {duration(self.age_s)}"
         if run.closed:
             return f"waits {run.closed}"
-        return f"measuring for {duration(self._since(run.started_at))}"
+        doing = "measuring" if run.agents else "waiting for agents"
+        return f"{doing} for {duration(self._since(run.started_at))}"
 
     def _since(self, moment: str) -> float:
         return max(0.0, (self.now - datetime.fromisoformat(moment)).total_seconds())
@@ -97,40 +98,46 @@ def render(view: View, lines: int | None = None) -> RenderableType:
         return head
     figures = figures_of(view.run, is_measuring=view.is_measuring)
     named = [_line(f"  {name:9} {text}") for name, text in figures.items()]
-    wrong = troubles(view.run) + [f"board {board} {text}" for board, text in view.sick.items()]
+    wrong = troubles(view.run) if view.is_measuring else []
+    wrong += [f"board {board} {text}" for board, text in view.sick.items()]
     nodes = nodes_of(view.run)
-    if lines is None:
-        return Group(head, *named, _table(nodes), *map(_folded, wrong))
-    room = max(4, lines - len(named) - FRAME_LINES)
-    shown_wrong = _first(wrong, room // 2, "more of these")
-    shown_nodes = nodes[: max(1, room - len(shown_wrong))]
+    shown_wrong, shown_nodes = wrong, nodes
+    if lines is not None:
+        room = max(4, lines - len(named) - FRAME_LINES)
+        shown_wrong = _first(wrong, room // 2, "more of these")
+        shown_nodes = nodes[: max(1, room - len(shown_wrong))]
     left_out = len(nodes) - len(shown_nodes)
+    table = [_table(shown_nodes, is_measuring=view.is_measuring)] if nodes else []
     rest = [_line(f"and {left_out} more nodes")] if left_out else []
-    return Group(head, *named, _table(shown_nodes), *rest, *map(_line, shown_wrong))
+    line = _folded if lines is None else _line
+    return Group(head, *named, *table, *rest, *map(line, shown_wrong))
 
 
 def figures_of(run: LiveRun, *, is_measuring: bool) -> dict[str, str]:
     """Name -> text, of the whole run."""
-    figures = {"cells": _cells(run)}
-    if is_measuring:
+    figures: dict[str, str] = {}
+    if run.cells:
+        figures["cells"] = _cells(run)
+    if run.cells and is_measuring:
         figures["rate"] = _rate(run)
     if run.budget:
         figures["budget"] = run.budget
-    states = [f"{count} {state}" for state, count in run.by_state().items() if count]
-    figures["agents"] = ", ".join(states) or "none yet"
+    figures["agents"] = _agents(run) if is_measuring else f"{len(run.agents)} took part"
     figures["model"] = _model(run)
     if run.failures:
         reasons = Counter(run.statuses)
         del reasons["ok"]
         listed = ", ".join(f"{count} {status}" for status, count in reasons.most_common())
         figures["failures"] = f"{run.failures} ({listed})"
+    if run.refused:
+        figures["refused"] = f"{run.refused} rows that agents sent"
     if run.store_failures:
         figures["store"] = f"has failed {run.store_failures} times"
     return figures
 
 
 def _cells(run: LiveRun) -> str:
-    share = 100 * run.done // run.cells if run.cells else 0
+    share = 100 * run.done // run.cells
     words = [f"{run.done:,} of {run.cells:,} ({share} %)"]
     if run.due:
         words.append(f"{run.due:,} due")
@@ -146,6 +153,11 @@ def _rate(run: LiveRun) -> str:
     if run.lag_s is not None:
         words.append(f"lag {run.lag_s:.1f} s")
     return ", ".join(words)
+
+
+def _agents(run: LiveRun) -> str:
+    states = [f"{count} {state}" for state, count in run.by_state().items() if count]
+    return ", ".join(states) or "none yet"
 
 
 def _model(run: LiveRun) -> str:
@@ -174,18 +186,19 @@ class NodeRow:
         """Whether every agent measures or could."""
         return all(agent.state in WELL for agent in self.agents)
 
-    def texts(self) -> tuple[str, ...]:
+    def texts(self, *, is_measuring: bool) -> tuple[str, ...]:
         """The columns of the row."""
         models = {agent.model or "-" for agent in self.agents}
+        cells_per_s = sum(agent.cells_per_s for agent in self.agents)
         busy = sum(agent.busy_ratio for agent in self.agents) / len(self.agents)
         return (
             self.name,
             _counted(short_name(agent.device) for agent in self.agents),
-            f"{sum(agent.cells_per_s for agent in self.agents):.1f}",
-            f"{100 * busy:.0f} %",
+            f"{cells_per_s:.1f}" if is_measuring else "-",
+            f"{100 * busy:.0f} %" if is_measuring else "-",
             str(sum(agent.failed for agent in self.agents)),
             models.pop() if len(models) == 1 else "mixed",
-            self._states(),
+            self._states() if is_measuring else "-",
         )
 
     def _states(self) -> str:
@@ -244,7 +257,7 @@ def _folded(text: str) -> Text:
     return Text(text, overflow="fold")
 
 
-def _table(nodes: Sequence[NodeRow]) -> Table:
+def _table(nodes: Sequence[NodeRow], *, is_measuring: bool) -> Table:
     """Names and figures stay whole where the terminal is narrow. Other texts are cut by Text: a
     column that does not wrap would not shrink before the figures do."""
     table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
@@ -254,5 +267,6 @@ def _table(nodes: Sequence[NodeRow]) -> Table:
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("agents")
     for node in nodes:
-        table.add_row(*map(_line, node.texts()))
+        texts = map(_line, node.texts(is_measuring=is_measuring))
+        table.add_row(*texts, style="red" if is_measuring and not node.is_well else None)
     return table

@@ -157,7 +157,9 @@ def cluster_devices(plan: Plan) -> list[tuple[Device, int]]:
 
 
 def first_line(error: BaseException) -> str:
-    """The message of an error of Ray, as one line."""
+    """The message of an error of Ray, as one line; of what an agent refused, its own."""
+    if isinstance(error, ray.exceptions.RayTaskError) and isinstance(error.cause, InputError):
+        return str(error.cause)[:400]
     lines = [line for line in str(error).strip().splitlines() if line.strip()]
     if not lines:
         return type(error).__name__

@@ -15,7 +15,6 @@ from pathlib import Path
 from time import monotonic
 from typing import Final
 
-from coordinator.fleet.delivery import write_record
 from coordinator.fleet.interface import Fleet, Progress
 from coordinator.fleet.live import (
     ENDED,
@@ -106,7 +105,7 @@ class RunWatch:
             starting=self._fleet.starting(),
         )
         run = live_run(moment, progress, self._tally, self._fleet.delivery)
-        write_record(self._run.path, run.to_json())
+        run.write(self._run.path)
         self._set_run(run)
         self._set_agents(run)
         self._set_training(run)

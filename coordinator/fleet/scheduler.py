@@ -259,7 +259,7 @@ class Scheduler:
 
     def _take_samples(self, samples: Samples) -> None:
         rows = self._admission.admit(samples.agent, samples.table)
-        self.progress.refused = self._tally.refused = self._admission.refused
+        self.progress.refused = self._admission.refused
         for lost in self._admission.lost_cells():
             self._give_up(lost)
         if rows is not None:

@@ -65,8 +65,6 @@ class Tally:
         """How a training ended -> how many."""
         self.training_s: float | None = None
         """How long the last one took."""
-        self.refused = 0
-        """Rows that agents sent and admission refused."""
         self.commits = 0
         self.store_failures = 0
         """How often the store has failed."""

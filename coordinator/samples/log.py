@@ -181,7 +181,7 @@ class DeltaLog:
                 )
         except CommitFailedError as error:
             raise self._overtaken(error) from None
-        self.place.sync_log()
+        self.place.sync_log(_entry(self.version + 1))
         self.next_versions()
 
     def checkpoint(self) -> None:
@@ -222,7 +222,7 @@ class DeltaLog:
 
     def _commit_info(self) -> dict[str, Any]:
         """Delta's commit metadata of the version."""
-        name = f"{LOG_FOLDER}/{self.version:020}.json"
+        name = f"{LOG_FOLDER}/{_entry(self.version)}"
         try:
             lines = self.place.read(name).splitlines()
             actions = [json.loads(line) for line in lines]
@@ -245,6 +245,11 @@ def _own(name: str, place: StorePlace) -> str:
         return name
     rule = f"the log of sample store {place.shown} names a file outside of it"
     raise InputError("path", name, rule, "name another --store: nothing was read or moved")
+
+
+def _entry(version: int) -> str:
+    """The file of the log that a version is."""
+    return f"{version:020}.json"
 
 
 def _opened(place: StorePlace, version: int | None) -> DeltaTable:

@@ -27,6 +27,7 @@ from coordinator.fleet.interface import (
     TableChampions,
 )
 from coordinator.fleet.scheduler import Scheduler
+from coordinator.fleet.tally import Tally
 from coordinator.plan.schema import Plan
 from coordinator.samples.store import SampleStore
 from gemmcast.arrow import to_table
@@ -245,6 +246,7 @@ def make_scheduler(
     tables: TableChampions | None = None,
     cells: Sequence[Cell] | None = None,
     trained_rows: int = 0,
+    tally: Tally | None = None,
     now_s: Callable[[], float] | None = None,
     today: Callable[[], datetime] | None = None,
 ) -> Scheduler:
@@ -259,6 +261,7 @@ def make_scheduler(
         tables=tables,
         cells=cells,
         trained_rows=trained_rows,
+        tally=tally,
         now_s=now_s or fleet.now_s,
         today=today or fleet.today,
     )

@@ -85,23 +85,12 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def environment(directory: Path, wheel: Path, *pins: str) -> Path:
-    """A fresh one with the wheel in it; its Python."""
-    call([sys.executable, "-m", "venv", directory], directory.parent)
+    """A fresh one with the wheel in it; its Python. Modules are compiled when they are imported."""
+    call([sys.executable, "-m", "venv", "--without-pip", directory], directory.parent)
     python = directory / "bin" / "python"
-    call(
-        [
-            python,
-            "-m",
-            "pip",
-            "install",
-            "--quiet",
-            "--disable-pip-version-check",
-            "--only-binary=:all:",
-            wheel,
-            *pins,
-        ],
-        directory,
-    )
+    pip = [sys.executable, "-m", "pip", "--python", python, "install", "--no-compile"]
+    quiet = ["--quiet", "--disable-pip-version-check", "--only-binary=:all:"]
+    call([*pip, *quiet, wheel, *pins], directory)
     return python
 
 
