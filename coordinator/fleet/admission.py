@@ -67,12 +67,12 @@ class Admission:
 
     Args:
         is_answered: says it of a cell that an agent was not given.
-        of_records: whether agents answer from a file, whose rows come from many boards.
+        devices: the kind that the plan names; rows of a "replay" come from many boards.
     """
 
-    def __init__(self, is_answered: IsAnswered, *, of_records: bool = False) -> None:
+    def __init__(self, is_answered: IsAnswered, devices: str = "auto") -> None:
         self._is_answered = is_answered
-        self._of_records = of_records
+        self._devices = devices
         self._senders: dict[str, Sender] = {}
         self._strangers: dict[str, str] = {}
         """Agent without a device that could be one -> why."""
@@ -178,7 +178,7 @@ class Admission:
     def _own(self, agent: str, sender: Sender) -> dict[str, set[str]]:
         """Column -> what it may say in a row of that agent."""
         own = {"agent": {agent}, "device": {device.name for device in sender.boards.values()}}
-        if not self._of_records:
+        if self._devices != "replay":
             own["device_uuid"] = set(sender.boards)
         return own
 

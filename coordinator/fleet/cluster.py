@@ -32,7 +32,7 @@ from coordinator.fleet.node_watch import NodeWatch
 from coordinator.fleet.pacing import GATHER_S, batch_s
 from coordinator.fleet.placement import Node, Placement, placements, why_none
 from coordinator.plan.schema import Plan
-from gemmcast.arrow import from_bytes
+from coordinator.samples.batch_rules import received
 from gemmcast.cell import Cell
 from gemmcast.device import Device
 from gemmcast.errors import GemmcastError
@@ -256,7 +256,7 @@ class RayFleet:
         member = self._members[name]
         streams = member.streams
         try:
-            batch: bytes = ray.get(next(streams[lease]))
+            sent: object = ray.get(next(streams[lease]))
         except StopIteration:
             member.heard()
             del streams[lease]
@@ -272,7 +272,7 @@ class RayFleet:
             is_childs = isinstance(error, ChildDied)
             return Ended(agent=name, lease=lease, error=reason, is_cells_doing=not is_childs)
         member.heard()
-        return Samples(agent=name, lease=lease, table=from_bytes(batch))
+        return Samples(agent=name, lease=lease, table=received(sent))
 
     def _list_nodes(self) -> list[Node]:
         """Called from the watch's thread.

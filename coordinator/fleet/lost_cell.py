@@ -1,4 +1,7 @@
-"""A cell that nobody can measure, and what becomes of it in the store."""
+"""A cell that is given up, and the row that says why.
+
+Agents died under it (leases.py), or its rows were refused (admission.py). Knows nothing of either.
+"""
 
 from __future__ import annotations
 
@@ -14,13 +17,14 @@ from gemmcast.rows import failed
 
 @dataclass(frozen=True, slots=True)
 class LostCell:
-    """A cell that is given up: agents died under it again and again, or its rows were refused."""
+    """See the head of this file."""
 
     cell: Cell
     device: Device
     agent: str
-    """The last of them."""
+    """The last that has tried it."""
     reason: str
+    """For people."""
 
     def row(self) -> pa.Table:
         """What becomes of it in the store."""

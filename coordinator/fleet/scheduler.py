@@ -105,8 +105,7 @@ class Scheduler:
         limit_s = MOST_PATIENCE_S if plan.politeness.only_idle else NO_AGENT_S
         self._hope = Hope(limit_s, now_s)
         self._commits = CommitQueue(store, now_s)
-        of_records = plan.devices.kind == "replay"
-        self._admission = Admission(self._is_answered, of_records=of_records)
+        self._admission = Admission(self._commits.is_answered, plan.devices.kind)
         self._leases = Leases(now_s, Due(self._commits), plan.measure.timeout_s)
         self._held_back = HeldBack(plan, self._leases)
         hours = plan.politeness.opening_hours()
@@ -229,7 +228,7 @@ class Scheduler:
             if isinstance(event, Samples):
                 self._take_samples(event)
         for event in events:
-            if isinstance(event, Ready):
+            if isinstance(event, Ready) and self._admission.join(event):
                 self._join(event)
             elif isinstance(event, Ended):
                 self._end(event)
@@ -260,9 +259,6 @@ class Scheduler:
         self._commits.add(lost.row())
         self._leases.note_answer(lost.cell)
 
-    def _is_answered(self, cell_id: str) -> bool:
-        return self._commits.is_answered(cell_id)
-
     def _commit(self) -> None:
         committed = self._commits.commit()
         if committed is None:
@@ -275,8 +271,6 @@ class Scheduler:
         self.progress.second_due = self._leases.second_due()
 
     def _join(self, ready: Ready) -> None:
-        if not self._admission.join(ready):
-            return
         device = ready.device
         device_key = self._plan.devices.key_of(device)
         if not self._leases.has_queue(device_key):

@@ -22,7 +22,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gemmcast.arrow import SCHEMA
+from gemmcast.arrow import SCHEMA, from_bytes
 from gemmcast.errors import InputError
 from gemmcast.sample import COLUMNS, REQUIRED, SCHEMA_VERSION, STATUSES
 
@@ -30,6 +30,8 @@ BATCH_ROWS: Final = 5_000
 """An agent sends 500 at most (agent/actor.py)."""
 BATCH_BYTES: Final = 16 * 2**20
 """Of 500 rows with whole compiler messages as their reason."""
+SENT_BYTES: Final = 2 * BATCH_BYTES
+"""Of a whole batch: what has more is not even opened."""
 LONGEST_TEXT: Final = {"reason": 2**14, "kernel": 1_024}
 LONGEST_OTHER_TEXT: Final = 256
 """Of every other column with text. [bytes]"""
@@ -76,6 +78,16 @@ class Broken:
     rows: Flags
     error: InputError
     """Of the first of them."""
+
+
+def received(sent: object) -> object:
+    """The table that an agent has sent as bytes; what is none stays what it is, to be refused."""
+    if not isinstance(sent, bytes) or len(sent) > SENT_BYTES:
+        return sent
+    try:
+        return from_bytes(sent)
+    except (pa.ArrowException, OSError, ValueError):
+        return sent
 
 
 def checked_form(batch: object) -> pa.RecordBatch:

@@ -16,9 +16,9 @@ from coordinator.fleet.admission import BROKEN_ROWS, MAX_REFUSALS, Admission
 from coordinator.fleet.interface import Ended, Event, Progress, Ready, Samples
 from coordinator.plan.cells import plan_cells
 from coordinator.plan.schema import Plan
-from coordinator.samples.batch_rules import BATCH_ROWS
+from coordinator.samples.batch_rules import BATCH_ROWS, SENT_BYTES, received
 from coordinator.samples.store import SampleStore
-from gemmcast.arrow import SCHEMA, read_samples, to_table
+from gemmcast.arrow import SCHEMA, read_samples, to_bytes, to_table
 from gemmcast.cell import Cell
 from gemmcast.descriptions import device_of
 from gemmcast.device import Device
@@ -71,7 +71,7 @@ def test_every_row_ever_recorded_is_taken(cpu: Device) -> None:
     table = read_samples(DEMO)
     rows = table.to_pylist()
     device = device_of(rows)
-    admission = Admission(lambda _: False, of_records=True)
+    admission = Admission(lambda _: False, "replay")
     admission.join(Ready(agent=AGENT, device=device, host="h", local=False))
     cells = []
     for number, row in enumerate(rows):
@@ -154,6 +154,34 @@ def test_a_batch_of_another_form_is_refused_whole(
     assert rule in line
     assert len(line) < 700
     assert rule in admission.faults()[AGENT]
+
+
+def _cut(data: bytes) -> bytes:
+    return data[: len(data) // 2]
+
+
+def _flipped(data: bytes) -> bytes:
+    """The lengths in its first kilobyte are others."""
+    return bytes(byte ^ 0xFF for byte in data[:1024]) + data[1024:]
+
+
+BYTES: dict[str, Callable[[bytes], object]] = {
+    "cut short": _cut,
+    "flipped": _flipped,
+    "empty": lambda _: b"",
+    "a pickle": lambda _: b"\x80\x04.",
+    "no bytes": lambda _: 7,
+    "too large": lambda data: data + bytes(SENT_BYTES),
+}
+
+
+@pytest.mark.parametrize("case", BYTES)
+def test_bytes_that_are_no_batch_are_refused(bench: Bench, case: str) -> None:
+    sent = to_bytes(to_table(bench.rows))
+    admission: Any = bench.admission
+    assert admission.admit(AGENT, received(BYTES[case](sent))) is None
+    assert "is no table of samples" in admission.faults()[AGENT]
+    assert admission.admit(AGENT, received(sent)).equals(to_table(bench.rows))
 
 
 VALUES: dict[str, dict[str, object]] = {
