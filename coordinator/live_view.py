@@ -77,13 +77,14 @@ class View:
         ago = f"{duration(self.age_s)} ago"
         if run.state != MEASURING:
             ending = f"{ENDS.get(run.state, run.state)} ({ago})"
-            return f"{ending}; another command writes there now" if self.is_held else ending
+            # The run itself holds the workspace for seconds more.
+            is_another = self.is_held and self.age_s > SILENT_S
+            return f"{ending}; another command writes there now" if is_another else ending
         if not self.is_held:
             return f"its process has died ({ago}); start it again to go on"
         if self.age_s > SILENT_S:
             return f"it has noted nothing for {duration(self.age_s)}"
-        doing = "measuring" if run.agents else "waiting for agents"
-        return f"{doing} for {duration(self._since(run.started_at))}"
+        return f"{_doing(run)} for {duration(self._since(run.started_at))}"
 
     def _since(self, moment: str) -> float:
         return max(0.0, (self.now - datetime.fromisoformat(moment)).total_seconds())
@@ -116,7 +117,7 @@ def figures_of(run: LiveRun, *, is_measuring: bool) -> dict[str, str]:
     figures: dict[str, str] = {}
     if run.cells:
         figures["cells"] = _cells(run)
-    if run.cells and is_measuring:
+    if is_measuring and (run.due or run.second_due):
         figures["rate"] = _rate(run)
     if run.budget:
         figures["budget"] = run.budget
@@ -132,6 +133,13 @@ def figures_of(run: LiveRun, *, is_measuring: bool) -> dict[str, str]:
     if run.store_failures:
         figures["store"] = f"has failed {run.store_failures} times"
     return figures
+
+
+def _doing(run: LiveRun) -> str:
+    if not run.agents:
+        return "waiting for agents"
+    is_done = not (run.due or run.second_due)
+    return "all measured, training" if is_done and run.training else "measuring"
 
 
 def _cells(run: LiveRun) -> str:
