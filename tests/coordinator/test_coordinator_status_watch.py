@@ -18,7 +18,8 @@ from rich.console import Console
 
 from coordinator import cli_status, terminal
 from coordinator.fleet.live import ENDED, MEASURING, STOPPED, LiveAgent, LiveRun
-from coordinator.live_view import View, nodes_of, render
+from coordinator.live_nodes import nodes_of
+from coordinator.live_view import View, render
 
 Ended = subprocess.CompletedProcess[str]
 NOW = datetime(2026, 1, 1, 12, 0, 0, tzinfo=UTC)
