@@ -16,6 +16,7 @@ from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
 
+import pyarrow as pa
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -214,7 +215,7 @@ class RayFleet:
         member = self._members[name]
         streams = member.streams
         try:
-            batch: bytes = ray.get(next(streams[lease]))
+            batch: object = ray.get(next(streams[lease]))
         except StopIteration:
             member.heard()
             del streams[lease]
@@ -228,7 +229,7 @@ class RayFleet:
             is_childs = isinstance(error, ChildDied)
             return Ended(agent=name, lease=lease, error=reason, is_cells_doing=not is_childs)
         member.heard()
-        return Samples(agent=name, lease=lease, table=from_bytes(batch))
+        return Samples(agent=name, lease=lease, table=_unpacked(batch))
 
     def _list_nodes(self) -> list[Node]:
         """Called from the watch's thread.
@@ -312,6 +313,14 @@ def _done(references: list[Stream], timeout_s: float) -> list[Stream]:
         gather_s = GATHER_S if timeout_s else 0.0
         done, _ = ray.wait(references, num_returns=count, timeout=gather_s, fetch_local=False)
     return done
+
+
+def _unpacked(batch: Any) -> pa.Table:
+    """The rows that an agent has sent. What can't be read stays as it is: it is no table."""
+    try:
+        return from_bytes(batch)
+    except (pa.ArrowException, TypeError):
+        return batch
 
 
 def _reason(error: ray.exceptions.RayError) -> str:
