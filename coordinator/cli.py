@@ -45,6 +45,7 @@ from coordinator.options import (
     TokenCounts,
     Verbose,
     Version,
+    WithoutToken,
     WithTraining,
     WorkspacePath,
 )
@@ -84,6 +85,7 @@ def run(
     plan: PlanPath,
     workspace: WorkspacePath = WORKSPACE,
     address: Address = None,
+    without_token: WithoutToken = False,
     store: StoreUri = None,
     registry: RegistryUri = None,
     signing_key: SigningKey = None,
@@ -107,7 +109,7 @@ def run(
     places = Places(store=store, registry=registry, model_dir=model_dir, signing_key=signing_key)
     display = RunDisplay()
     session = RunSession(resolved, place, places, display)
-    with session.open(address) as stop:
+    with session.open(address, without_token=without_token) as stop:
         terminal.echo_plan(resolved.model_dump(exclude_defaults=not verbose), verbose=verbose)
         summary = session.run(stop, train=train)
 
@@ -130,6 +132,7 @@ def plan(
     plan: PlanPath,
     device: KnownDevices = None,
     address: PlanAddress = None,
+    without_token: WithoutToken = False,
     verbose: Verbose = False,
     json: AsJson = False,
 ) -> None:
@@ -141,7 +144,7 @@ def plan(
     from coordinator.sizes import sizes_of
 
     resolved = read_plan(plan)
-    sizes = sizes_of(resolved, device or (), address)
+    sizes = sizes_of(resolved, device or (), address, without_token=without_token)
 
     def text() -> None:
         """The result for people."""

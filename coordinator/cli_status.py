@@ -139,7 +139,7 @@ def _show(see: Callable[[], View], every_s: float) -> None:
 
 
 def _print_json(view: View) -> None:
-    run = None if view.run is None else asdict(view.run)
+    run = None if view.run is None else view.run.values()
     is_running = view.is_measuring
     values = {"workspace": view.workspace, "running": is_running, "run": run, "sick": view.sick}
     sys.stdout.write(json_line(values) + "\n")

@@ -17,8 +17,8 @@ Nodes with trouble come first where not all have room. Reads nothing, and knows 
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
@@ -28,12 +28,12 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from coordinator.fleet.live import ENDED, FAILED, MEASURING, STOPPED, LiveAgent, LiveRun
+from coordinator.fleet.live import ENDED, FAILED, MEASURING, STOPPED, LiveRun
+from coordinator.live_nodes import NodeRow, nodes_of
 from coordinator.terminal import duration
 
 SILENT_S: Final = 15.0
 """A run that has noted nothing for this time is named: it notes its state every two seconds."""
-WELL: Final = ("measuring", "idle", "starting")
 ENDS: Final = {
     ENDED: "ended, nothing left to measure",
     STOPPED: "stopped; start it again to go on",
@@ -77,14 +77,16 @@ class View:
         ago = f"{duration(self.age_s)} ago"
         if run.state != MEASURING:
             ending = f"{ENDS.get(run.state, run.state)} ({ago})"
-            return f"{ending}; another command writes there now" if self.is_held else ending
+            # The run itself holds the workspace for seconds more.
+            is_another = self.is_held and self.age_s > SILENT_S
+            return f"{ending}; another command writes there now" if is_another else ending
         if not self.is_held:
             return f"its process has died ({ago}); start it again to go on"
         if self.age_s > SILENT_S:
             return f"it has noted nothing for {duration(self.age_s)}"
         if run.closed:
             return f"waits {run.closed}"
-        return f"measuring for {duration(self._since(run.started_at))}"
+        return f"{_doing(run)} for {duration(self._since(run.started_at))}"
 
     def _since(self, moment: str) -> float:
         return max(0.0, (self.now - datetime.fromisoformat(moment)).total_seconds())
@@ -97,40 +99,53 @@ def render(view: View, lines: int | None = None) -> RenderableType:
         return head
     figures = figures_of(view.run, is_measuring=view.is_measuring)
     named = [_line(f"  {name:9} {text}") for name, text in figures.items()]
-    wrong = troubles(view.run) + [f"board {board} {text}" for board, text in view.sick.items()]
+    wrong = troubles(view.run) if view.is_measuring else []
+    wrong += [f"board {board} {text}" for board, text in view.sick.items()]
     nodes = nodes_of(view.run)
-    if lines is None:
-        return Group(head, *named, _table(nodes), *map(_folded, wrong))
-    room = max(4, lines - len(named) - FRAME_LINES)
-    shown_wrong = _first(wrong, room // 2, "more of these")
-    shown_nodes = nodes[: max(1, room - len(shown_wrong))]
+    shown_wrong, shown_nodes = wrong, nodes
+    if lines is not None:
+        room = max(4, lines - len(named) - FRAME_LINES)
+        shown_wrong = _first(wrong, room // 2, "more of these")
+        shown_nodes = nodes[: max(1, room - len(shown_wrong))]
     left_out = len(nodes) - len(shown_nodes)
+    table = [_table(shown_nodes, is_measuring=view.is_measuring)] if nodes else []
     rest = [_line(f"and {left_out} more nodes")] if left_out else []
-    return Group(head, *named, _table(shown_nodes), *rest, *map(_line, shown_wrong))
+    line = _folded if lines is None else _line
+    return Group(head, *named, *table, *rest, *map(line, shown_wrong))
 
 
 def figures_of(run: LiveRun, *, is_measuring: bool) -> dict[str, str]:
     """Name -> text, of the whole run."""
-    figures = {"cells": _cells(run)}
-    if is_measuring:
+    figures: dict[str, str] = {}
+    if run.cells:
+        figures["cells"] = _cells(run)
+    if is_measuring and (run.due or run.second_due):
         figures["rate"] = _rate(run)
     if run.budget:
         figures["budget"] = run.budget
-    states = [f"{count} {state}" for state, count in run.by_state().items() if count]
-    figures["agents"] = ", ".join(states) or "none yet"
+    figures["agents"] = _agents(run) if is_measuring else f"{len(run.agents)} took part"
     figures["model"] = _model(run)
     if run.failures:
         reasons = Counter(run.statuses)
         del reasons["ok"]
         listed = ", ".join(f"{count} {status}" for status, count in reasons.most_common())
         figures["failures"] = f"{run.failures} ({listed})"
+    if run.refused:
+        figures["refused"] = f"{run.refused} rows that agents sent"
     if run.store_failures:
         figures["store"] = f"has failed {run.store_failures} times"
     return figures
 
 
+def _doing(run: LiveRun) -> str:
+    if not run.agents:
+        return "waiting for agents"
+    is_done = not (run.due or run.second_due)
+    return "all measured, training" if is_done and run.training else "measuring"
+
+
 def _cells(run: LiveRun) -> str:
-    share = 100 * run.done // run.cells if run.cells else 0
+    share = 100 * run.done // run.cells
     words = [f"{run.done:,} of {run.cells:,} ({share} %)"]
     if run.due:
         words.append(f"{run.due:,} due")
@@ -148,6 +163,11 @@ def _rate(run: LiveRun) -> str:
     return ", ".join(words)
 
 
+def _agents(run: LiveRun) -> str:
+    states = [f"{count} {state}" for state, count in run.by_state().items() if count]
+    return ", ".join(states) or "none yet"
+
+
 def _model(run: LiveRun) -> str:
     if run.champion is None:
         return "training the first" if run.training else "none yet"
@@ -162,51 +182,6 @@ def _model(run: LiveRun) -> str:
     return ", ".join(words)
 
 
-@dataclass(frozen=True, slots=True)
-class NodeRow:
-    """The agents of one node, as a row of the table."""
-
-    name: str
-    agents: Sequence[LiveAgent]
-
-    @property
-    def is_well(self) -> bool:
-        """Whether every agent measures or could."""
-        return all(agent.state in WELL for agent in self.agents)
-
-    def texts(self) -> tuple[str, ...]:
-        """The columns of the row."""
-        models = {agent.model or "-" for agent in self.agents}
-        busy = sum(agent.busy_ratio for agent in self.agents) / len(self.agents)
-        return (
-            self.name,
-            _counted(short_name(agent.device) for agent in self.agents),
-            f"{sum(agent.cells_per_s for agent in self.agents):.1f}",
-            f"{100 * busy:.0f} %",
-            str(sum(agent.failed for agent in self.agents)),
-            models.pop() if len(models) == 1 else "mixed",
-            self._states(),
-        )
-
-    def _states(self) -> str:
-        """What the agents do; where some do not measure, only these."""
-        counts = Counter(agent.state for agent in self.agents)
-        if len(counts) == 1:
-            return next(iter(counts))
-        del counts["measuring"]
-        return ", ".join(f"{count} {state}" for state, count in counts.most_common())
-
-
-def nodes_of(run: LiveRun) -> list[NodeRow]:
-    """The nodes: those with trouble first, else by name."""
-    by_node: dict[str, list[LiveAgent]] = defaultdict(list)
-    for name, agent in run.agents.items():
-        # An agent's name is HOST-NODE/DEVICE.
-        by_node[name.rpartition("/")[0] or name].append(agent)
-    rows = [NodeRow(name, agents) for name, agents in sorted(by_node.items())]
-    return sorted(rows, key=lambda row: row.is_well)
-
-
 def troubles(run: LiveRun) -> list[str]:
     """A line for each agent that waits, or gets no cells."""
     lines: list[str] = []
@@ -216,16 +191,6 @@ def troubles(run: LiveRun) -> list[str]:
         elif agent.state == "waiting":
             lines.append(f"{name} waits: {agent.reason}")
     return lines
-
-
-def short_name(device: str) -> str:
-    """`H100 80GB HBM3` of `NVIDIA H100 80GB HBM3`."""
-    return device.removeprefix("NVIDIA ") or "?"
-
-
-def _counted(names: Iterable[str]) -> str:
-    counts = Counter(names)
-    return ", ".join(f"{count} x {name}" if count > 1 else name for name, count in counts.items())
 
 
 def _first(lines: Sequence[str], count: int, rest: str) -> list[str]:
@@ -244,7 +209,7 @@ def _folded(text: str) -> Text:
     return Text(text, overflow="fold")
 
 
-def _table(nodes: Sequence[NodeRow]) -> Table:
+def _table(nodes: Sequence[NodeRow], *, is_measuring: bool) -> Table:
     """Names and figures stay whole where the terminal is narrow. Other texts are cut by Text: a
     column that does not wrap would not shrink before the figures do."""
     table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
@@ -254,5 +219,6 @@ def _table(nodes: Sequence[NodeRow]) -> Table:
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("agents")
     for node in nodes:
-        table.add_row(*map(_line, node.texts()))
+        texts = map(_line, node.texts(is_measuring=is_measuring))
+        table.add_row(*texts, style="red" if is_measuring and not node.is_well else None)
     return table

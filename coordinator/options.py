@@ -87,6 +87,14 @@ SigningKey = Annotated[
 Address = Annotated[
     str | None, typer.Option(help="a Ray cluster to join; without it, one is started here")
 ]
+WithoutToken = Annotated[
+    bool,
+    typer.Option(
+        "--without-token",
+        help="join several nodes that ask for no token, though whoever reaches them runs "
+        "programs there (docs/security.md)",
+    ),
+]
 PlanAddress = Annotated[
     str | None,
     typer.Option("--address", help="size it for the devices of this Ray cluster; `auto`: of ours"),

@@ -17,15 +17,19 @@ from gemmcast.device import Device
 from gemmcast.errors import InputError
 
 
-def sizes_of(plan: Plan, named: Sequence[str], address: str | None) -> list[PlanSize]:
+def sizes_of(
+    plan: Plan, named: Sequence[str], address: str | None, *, without_token: bool = False
+) -> list[PlanSize]:
     """The size of a plan on each type of device.
 
     Args:
         named: devices in place of these: words of a known one, or a file with its description.
         address: of a Ray cluster.
+        without_token: ask its nodes though it asks for no token itself.
 
     Raises:
-        InputError: both are given, no such device, or a shape that does not fit into its memory.
+        InputError: both are given, no such device, or a shape that does not fit into its memory;
+            or several nodes without a token.
         GemmcastError: no cluster answers.
     """
     if named and address:
@@ -33,7 +37,7 @@ def sizes_of(plan: Plan, named: Sequence[str], address: str | None) -> list[Plan
     if named:
         return [size_of(plan, known_device(text)) for text in named]
     if address and plan.devices.kind != "replay":
-        return _of_cluster(plan, address)
+        return _of_cluster(plan, address, without_token)
     if plan.devices.kind == "replay":
         return [size_of(plan, device, agents) for device, agents in _recorded(plan.devices)]
     return [size_of(plan, local_device(plan.devices.kind))]
@@ -45,9 +49,9 @@ def _recorded(devices: Devices) -> list[tuple[Device, int]]:
     return [(local_device("replay", *recorded), agents) for recorded, agents in counted.items()]
 
 
-def _of_cluster(plan: Plan, address: str) -> list[PlanSize]:
+def _of_cluster(plan: Plan, address: str, without_token: bool) -> list[PlanSize]:
     # Ray takes a second to import.
     from coordinator.fleet.connection import cluster_devices, connect
 
-    connect(address)
+    connect(address, without_token=without_token)
     return [size_of(plan, device, count) for device, count in cluster_devices(plan)]

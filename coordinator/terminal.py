@@ -88,6 +88,14 @@ def show_line(line: str) -> None:
     out.print(line, soft_wrap=True)
 
 
+def note(text: str, style: str | None = None) -> None:
+    """Say on stderr what a command does now."""
+    if is_json():
+        log.info(text.strip(), extra=event("note"))
+        return
+    console.print(text, style=style)
+
+
 def echo_plan(plan: Mapping[str, object], *, verbose: bool) -> None:
     """Show a resolved plan on stderr: a line for each table, or all of it."""
     if is_json():

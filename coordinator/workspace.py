@@ -117,7 +117,7 @@ class Workspace:
             return None
         try:
             settings: Mapping[str, object] = json.loads(self.plan.read_bytes())["measure"]
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             rule = "was not written by a run"
             raise InputError("plan.json", str(self.plan), rule, "delete it") from None
         return settings

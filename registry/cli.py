@@ -22,7 +22,7 @@ import typer
 from rich.table import Table
 from typer.main import get_command
 
-from gemmcast import __version__, modeldir
+from gemmcast import __version__, modeldir, models
 from gemmcast.card import ModelCard, Scores
 from gemmcast.errors import InputError
 from gemmcast.program import run_click
@@ -63,6 +63,8 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 PROGRAM = "python -m registry"
+SHIPPED = "shipped"
+"""The model that comes with gemmcast, which is in no registry."""
 app.add_typer(tables, name="tables")
 app.add_typer(keys, name="keys")
 _table = partial(new_table, numbers=SCORE_COLUMNS[2:])
@@ -75,7 +77,19 @@ def _show_version(is_wanted: bool) -> None:
 
 
 Target = Annotated[
-    Path, typer.Argument(metavar="FILE", help="the .onnx file to write", show_default=False)
+    Path, typer.Argument(metavar="FILE", help="the .onnx or .c file to write", show_default=False)
+]
+Exported = Annotated[
+    str,
+    typer.Argument(
+        metavar="REF",
+        help="champion, challenger, a version's number, or shipped: the wheel's model",
+        show_default=False,
+    ),
+]
+Format = Annotated[
+    str,
+    typer.Option("--format", metavar="FORMAT", help="onnx, or c: a source, its header beside it"),
 ]
 KeptModel = Annotated[
     Path,
@@ -213,15 +227,24 @@ def sign(
 
 @app.command()
 def export(
-    ref: Ref,
+    ref: Exported,
     file: Target,
+    kind: Format = "onnx",
     workspace: Workspace = WORKSPACE,
     registry: Where = "",
     as_json: AsJson = False,
 ) -> None:
-    """Write a version's .onnx file."""
-    version = _open(workspace, registry).export(ref, file)
-    _answer_version(as_json, version, f"version {version.number} is in {file}", path=str(file))
+    """Write a version as an .onnx file or as C, with test vectors beside it."""
+    from registry.exporting import export_files
+
+    version = None
+    model, source = models.path().read_bytes(), "the shipped model"
+    if ref != SHIPPED:
+        model, _, version = _open(workspace, registry).load(ref)
+        source = f"version {version.number}"
+    files = [str(path) for path in export_files(model, file, kind, source)]
+    values = {"version": version and asdict(version), "path": str(file), "files": files}
+    answer(as_json, values, f"{source} is in {', '.join(files)}")
 
 
 @app.command()

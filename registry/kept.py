@@ -90,7 +90,7 @@ def _read(path: Path) -> tuple[bytes, _Note]:
         note = _Note(**json.loads(path.with_suffix(".json").read_text()))
     except OSError as error:
         raise InputError("FILE", str(path), str(error.strerror), way_out) from None
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         rule = "the .json beside it is not what a training kept"
         raise InputError("FILE", str(path), rule, way_out) from None
     return model, note

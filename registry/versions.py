@@ -65,6 +65,7 @@ def _number(record: VersionRecord) -> int:
 
 
 def find(ref: str, snapshot: RegistrySnapshot) -> VersionRecord:
+    """The version of an alias or a number. Raises InputError without one."""
     number = snapshot.aliases.get(ref, ref)
     for record in published(snapshot):
         if record.number == number:
@@ -102,6 +103,7 @@ def earlier_champions(snapshot: RegistrySnapshot) -> list[str]:
 
 
 def to_version(record: VersionRecord, snapshot: RegistrySnapshot) -> Version:
+    """A version as it is shown."""
     aliases = [name for name, number in snapshot.aliases.items() if number == record.number]
     created = datetime.fromtimestamp(record.created_ms / 1000, UTC)
     return Version(

@@ -28,7 +28,7 @@ BUNDLE_TYPE: Final = "application/vnd.dev.sigstore.bundle.v0.3+json"
 PAYLOAD_TYPE: Final = "application/vnd.in-toto+json"
 STATEMENT_TYPE: Final = "https://in-toto.io/Statement/v1"
 PREDICATE_TYPE: Final = "https://model_signing/signature/v1.0"
-SIGN_IT: Final = "if you trust it, sign it on the head: python -m registry sign"
+SIGN_IT: Final = "if you trust it, sign it on the head: python -m registry sign REF"
 _AGAIN: Final = "it was altered: fetch it again, or publish another version"
 
 
@@ -70,7 +70,7 @@ def stated(text: str | None) -> Statement | None:
     """What a signature says, unchecked; None without one, or where it can't be read."""
     try:
         return None if text is None else Statement.from_json(json.loads(text)["statement"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None
 
 
@@ -88,7 +88,7 @@ def check(text: str | None, files: Mapping[str, bytes], keys: PublicKeys, source
     if text is None:
         rule = f"is missing, and {PUBLIC_KEYS} is set"
         raise ModelFileError("signature", source, rule, SIGN_IT)
-    statement_text, bundle = _parts(text, source)
+    statement, bundle = _parts(text, source)
     key = keys.get(bundle.hint)
     if key is None:
         rule = f"is of key {bundle.hint[:12]!r}, not of {keys.names}"
@@ -97,17 +97,17 @@ def check(text: str | None, files: Mapping[str, bytes], keys: PublicKeys, source
     if not key.verifies(_signed_text(bundle.payload), bundle.signature):
         raise ModelFileError("signature", source, f"is not of key {key.name}", _AGAIN)
     hashes = _hashes(bundle.payload, source)
-    for name, data in {**files, STATEMENT_FILE: statement_text.encode()}.items():
+    for name, data in {**files, STATEMENT_FILE: statement}.items():
         if hashes.get(name) != sha256(data).hexdigest():
             rule = f"does not fit: {name} is not what was signed"
             raise ModelFileError("signature", source, rule, _AGAIN)
-    return Signed(_statement(statement_text, source), key)
+    return Signed(_statement(statement, source), key)
 
 
-def _parts(text: str, source: str) -> tuple[str, _Bundle]:
+def _parts(text: str, source: str) -> tuple[bytes, _Bundle]:
     try:
         values = json.loads(text)
-        return str(values["statement"]), _bundle(values["bundle"])
+        return str(values["statement"]).encode(), _bundle(values["bundle"])
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise _unreadable(source, error) from None
 
@@ -120,17 +120,9 @@ def _bundle(values: Mapping[str, Any]) -> _Bundle:
         raise ValueError("another type of bundle")
     return _Bundle(
         hint=str(values["verificationMaterial"]["publicKey"]["hint"]),
-        payload=_decoded(envelope["payload"]),
-        signature=_decoded(signature["sig"]),
+        payload=base64.b64decode(envelope["payload"], validate=True),
+        signature=base64.b64decode(signature["sig"], validate=True),
     )
-
-
-def _decoded(text: str) -> bytes:
-    """Bytes of base64 that has one spelling only."""
-    data = base64.b64decode(text, validate=True)
-    if base64.b64encode(data).decode() != text:
-        raise ValueError("base64 with another spelling")
-    return data
 
 
 def _signed_text(payload: bytes) -> bytes:
@@ -155,9 +147,9 @@ def _hashes(payload: bytes, source: str) -> dict[str, str]:
     return hashes
 
 
-def _statement(text: str, source: str) -> Statement:
+def _statement(data: bytes, source: str) -> Statement:
     try:
-        return Statement.from_json(text)
+        return Statement.from_json(data.decode())
     except ValueError as error:
         raise _unreadable(source, error) from None
 

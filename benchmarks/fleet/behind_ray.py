@@ -15,7 +15,7 @@ import ray
 
 from agent.spec import Hello
 from benchmarks.fleet.messages import Pace
-from benchmarks.fleet.recording import Recording, own_columns
+from benchmarks.fleet.recording import Recording
 from coordinator.fleet.cluster import Handle, RayFleet
 from coordinator.fleet.connection import EMBEDDED, connect
 from coordinator.fleet.interface import Event, Samples
@@ -62,8 +62,9 @@ class PacedAgent:
             batch = cells[start : start + rows]
             self._next_s = max(self._next_s, monotonic()) + len(batch) / self._pace.rows_per_s
             sleep(max(0.0, self._next_s - monotonic()))
-            own = own_columns(batch, self._name, self._device, self._sample_ids, self._pace)
-            yield self._recording.batch(own)
+            yield self._recording.batch(
+                batch, self._name, self._device, self._sample_ids, self._pace
+            )
 
     @ray.method(concurrency_group="control")
     def take_model(self, model: ShippedModel, version: str) -> str:

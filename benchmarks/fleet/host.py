@@ -17,7 +17,7 @@ from time import monotonic
 from typing import TypeVar
 
 from benchmarks.fleet.messages import Batch, Done, Host, Lease, Model, Pipe, Take, Taken
-from benchmarks.fleet.recording import Recording, own_columns
+from benchmarks.fleet.recording import Recording
 from gemmcast import modeldir
 from gemmcast.cell import Cell
 from gemmcast.device import Device
@@ -97,8 +97,8 @@ class AgentHost:
         while not self._is_over.is_set():
             self._accept()
             sent: list[Sent] = self._batches()
-            taken = _all_of(self._taken)
-            sent += taken
+            taken: list[Taken] = _all_of(self._taken)
+            sent.extend(taken)
             if sent:
                 self._outgoing.put(sent)
             self._is_over.wait(self._pause_s())
@@ -151,8 +151,7 @@ class AgentHost:
         return [batch, Done(agent.name, number)] if is_over else [batch]
 
     def _rows(self, agent: ReplayedAgent, cells: list[Cell]) -> bytes:
-        own = own_columns(cells, agent.name, agent.device, self._sample_ids, self._pace)
-        return self._recording.batch(own)
+        return self._recording.batch(cells, agent.name, agent.device, self._sample_ids, self._pace)
 
     def _take_models(self) -> None:
         model = Model(b"", "")
@@ -166,8 +165,7 @@ class AgentHost:
 
     def _take(self, agent: str, model: Model) -> str:
         """See agent/actor.py."""
-        node = list(self._agents).index(agent) // self._host.agents_per_node
-        directory = self._host.node_dirs / f"node{agent.partition('/')[0]}-{node}"
+        directory = self._host.node_dirs / agent.partition("/")[0]
         modeldir.put_model(directory, model.data, model.version)
         current = modeldir.read_current(directory)
         modeldir.read_model(directory, current)

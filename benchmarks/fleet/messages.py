@@ -32,8 +32,7 @@ class Host:
     """Parquet file of samples: what the rows hold."""
     pace: Pace
     node_dirs: Path
-    """Folder of the nodes' model directories."""
-    agents_per_node: int
+    """Folder of the nodes' model directories; an agent's name begins with its node."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,8 @@ from time import monotonic, process_time
 from typing import TYPE_CHECKING, TypedDict
 
 from benchmarks.fleet.messages import Pace
-from benchmarks.fleet.replayed import AGENTS_PER_NODE, ReplayedFleet
+from benchmarks.fleet.recording import Recording
+from benchmarks.fleet.replayed import ReplayedFleet
 from benchmarks.fleet.watched import Lags, Memory, Pushes, resident_mib
 from coordinator.fleet.interface import Fleet, Progress
 from coordinator.fleet.pacing import batch_s
@@ -29,17 +30,15 @@ from gemmcast.arrow import read_samples
 from gemmcast.cell import Cell
 from gemmcast.descriptions import device_of
 from gemmcast.device import Device
-from gemmcast.rows import config_of, gemm_of
 
 if TYPE_CHECKING:
     from benchmarks.fleet.behind_ray import FleetBehindRay
 
 RECORDING = Path(__file__).resolve().parents[2] / "datasets" / "h200_demo_tuning.parquet"
-GEMMS = 2_000
-"""Rows of the recording that cells are made of."""
 SECOND_BOARD = 0.05
 """Share of cells that two boards measure, as by default."""
 SATURATED_BATCH = 100
+AGENTS_PER_NODE = 8
 PLAN = {
     "name": "fleet-scale",
     "devices": {"kind": "cuda", "second_board": SECOND_BOARD},
@@ -183,11 +182,11 @@ class _Run:
 
 
 def _device() -> Device:
-    return device_of(read_samples(RECORDING).slice(0, GEMMS).to_pylist())
+    return device_of(read_samples(RECORDING).to_pylist())
 
 
 def _agents(device: Device, count: int) -> dict[str, Device]:
-    """Boards of one type; names and UUIDs of equal length (recording.py)."""
+    """Boards of one type."""
     agents = {}
     for number in range(count):
         name = f"node{number // AGENTS_PER_NODE:05}/gpu{number % AGENTS_PER_NODE:03}"
@@ -197,8 +196,7 @@ def _agents(device: Device, count: int) -> dict[str, Device]:
 
 def _cells(device: Device, rows: int) -> list[Cell]:
     """As many as make so many rows, some of them measured by two boards."""
-    recorded = read_samples(RECORDING).slice(0, GEMMS).to_pylist()
-    problems = list(dict.fromkeys((gemm_of(row), config_of(row)) for row in recorded))
+    problems = Recording(RECORDING).problems
     count = round(rows / (1 + SECOND_BOARD))
     cells: list[Cell] = []
     for repeat in range(math.ceil(count / len(problems))):

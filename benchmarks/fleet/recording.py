@@ -1,14 +1,13 @@
-"""Batches of recorded rows, made beforehand: an agent's own columns are written over their bytes.
+"""A recorded device that answers a whole batch at once: for each cell its recorded row.
 
-To make a batch anew takes the processor longer than the coordinator needs to store it. All columns
-but those of WIDTHS are as they were recorded.
+agent/devices/replay.py answers row by row, which takes the processor longer than the coordinator
+needs to store the row. All columns but OWN are as they were recorded.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
-from functools import cache
 from itertools import islice
 from pathlib import Path
 from time import time
@@ -20,77 +19,62 @@ import pyarrow.compute as pc
 from benchmarks.fleet.messages import Pace
 from gemmcast.arrow import SCHEMA, read_samples, to_bytes
 from gemmcast.cell import Cell
+from gemmcast.config import KernelConfig
 from gemmcast.device import Device
+from gemmcast.gemm import Gemm
+from gemmcast.rows import config_of, gemm_of
 
-WIDTHS: Final = {
-    "cell_id": 16,
-    "sample_id": 32,
-    "device_uuid": 12,
-    "agent": 16,
-    "measured_at": 29,
-}
-"""Columns that are an agent's own, and how many characters each value of them has."""
-WINDOWS: Final = 64
-"""Places of the recording that batches begin at."""
-_MARKS: Final = "abcdefgh"
-
-
-def own_columns(
-    cells: Sequence[Cell], agent: str, device: Device, sample_ids: Iterator[str], pace: Pace
-) -> list[list[str]]:
-    """The values of each column of WIDTHS: the cells were measured one after the other, the last
-    one just now."""
-    count = len(cells)
-    now_s = time()
-    moments_s = [now_s - (count - 1 - place) / pace.rows_per_s for place in range(count)]
-    moments = [datetime.fromtimestamp(moment_s, UTC) for moment_s in moments_s]
-    return [
-        [cell.cell_id for cell in cells],
-        list(islice(sample_ids, count)),
-        [device.uuid] * count,
-        [agent] * count,
-        [moment.isoformat(timespec="milliseconds") for moment in moments],
-    ]
+OWN: Final = ("cell_id", "sample_id", "device_uuid", "agent", "measured_at")
+"""Columns that are an agent's own."""
+Problem = tuple[Gemm, KernelConfig]
 
 
 class Recording:
-    """The batches of a file of samples.
+    """The rows of a file of samples that are ok, cold, and the first of their problem.
 
     Args:
-        path: Parquet; only rows that are ok are used.
+        path: Parquet.
     """
 
     def __init__(self, path: Path) -> None:
         table = read_samples(path)
-        self._rows = table.filter(pc.equal(table["status"], "ok")).combine_chunks()
-        self._made = cache(self._make)
-        self._window = 0
+        is_used = pc.and_(pc.equal(table["status"], "ok"), pc.equal(table["cache"], "cold"))
+        self._rows = table.filter(is_used).combine_chunks().to_batches()[0]
+        self._places: dict[Problem, int] = {}
+        for place, row in enumerate(self._rows.to_pylist()):
+            self._places.setdefault((gemm_of(row), config_of(row)), place)
 
-    def batch(self, own: Sequence[Sequence[str]]) -> bytes:
-        """One batch, as an agent sends it.
+    @property
+    def problems(self) -> list[Problem]:
+        """What cells can be made of."""
+        return list(self._places)
 
-        Args:
-            own: the values of each column of WIDTHS, in that order.
-        """
-        rows = len(own[0])
-        self._window = (self._window + 1) % WINDOWS
-        data, offsets = self._made(rows, self._window)
-        changed = bytearray(data)
-        for offset, values, width in zip(offsets, own, WIDTHS.values(), strict=True):
-            text = "".join(values).encode()
-            assert len(text) == width * rows
-            changed[offset : offset + len(text)] = text
-        return bytes(changed)
+    def batch(
+        self,
+        cells: Sequence[Cell],
+        agent: str,
+        device: Device,
+        sample_ids: Iterator[str],
+        pace: Pace,
+    ) -> bytes:
+        """The rows of cells that an agent has measured one after the other, the last just now."""
+        count = len(cells)
+        places = [self._places[cell.gemm, cell.config] for cell in cells]
+        own = (
+            [cell.cell_id for cell in cells],
+            list(islice(sample_ids, count)),
+            [device.uuid] * count,
+            [agent] * count,
+            _moments(count, pace),
+        )
+        columns = self._rows.take(pa.array(places)).columns
+        for name, values in zip(OWN, own, strict=True):
+            columns[SCHEMA.get_field_index(name)] = pa.array(values, pa.string())
+        return to_bytes(pa.Table.from_arrays(columns, schema=SCHEMA))
 
-    def _make(self, rows: int, window: int) -> tuple[bytes, list[int]]:
-        """A batch with marks in the columns of WIDTHS, and where each of them begins."""
-        start = window * (len(self._rows) - rows) // WINDOWS
-        table = self._rows.slice(start, rows)
-        marks = []
-        for mark, (name, width) in zip(_MARKS, WIDTHS.items(), strict=False):
-            text = mark * width
-            column = pa.array([text] * rows, pa.string())
-            table = table.set_column(SCHEMA.get_field_index(name), SCHEMA.field(name), column)
-            marks.append((text * rows).encode())
-        data = to_bytes(table)
-        return data, [data.index(mark) for mark in marks]
+
+def _moments(count: int, pace: Pace) -> list[str]:
+    now_s = time()
+    moments_s = [now_s - (count - 1 - place) / pace.rows_per_s for place in range(count)]
+    moments = [datetime.fromtimestamp(moment_s, UTC) for moment_s in moments_s]
+    return [moment.isoformat(timespec="milliseconds") for moment in moments]

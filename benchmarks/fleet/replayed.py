@@ -26,7 +26,6 @@ from gemmcast.device import Device
 from gemmcast.modeldir import ShippedModel
 from gemmcast.tabledir import Shipped
 
-AGENTS_PER_NODE = 8
 MOST_EVENTS = 2_000
 """Of one poll."""
 
@@ -49,6 +48,7 @@ class ReplayedFleet:
         folder: Path,
         processes: int = 1,
     ) -> None:
+        self.folder = folder
         self.delivery = Delivery()
         self.tables_delivery = Delivery(what="table set")
         self.offered_rows = 0
@@ -68,7 +68,6 @@ class ReplayedFleet:
                 recording=recording,
                 pace=pace,
                 node_dirs=folder,
-                agents_per_node=AGENTS_PER_NODE,
             )
             pipe = _start(host)
             self._pipes |= dict.fromkeys(part, pipe)

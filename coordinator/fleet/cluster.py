@@ -32,7 +32,7 @@ from coordinator.fleet.node_watch import NodeWatch
 from coordinator.fleet.pacing import GATHER_S, batch_s
 from coordinator.fleet.placement import Node, Placement, placements, why_none
 from coordinator.plan.schema import Plan
-from gemmcast.arrow import from_bytes
+from coordinator.samples.batch_rules import received
 from gemmcast.cell import Cell
 from gemmcast.device import Device
 from gemmcast.errors import GemmcastError
@@ -62,10 +62,15 @@ class ClusterLostError(GemmcastError):
 
 
 class RayFleet:
-    """Agents on every node of the cluster that this process is connected to."""
+    """Agents on every node of the cluster that this process is connected to.
 
-    def __init__(self, plan: Plan, model_dir: Path) -> None:
+    Args:
+        only_here: or on its own node alone: whoever likes could join the others.
+    """
+
+    def __init__(self, plan: Plan, model_dir: Path, *, only_here: bool = False) -> None:
         self._plan = plan
+        self._only_here = only_here
         self._model_dir = model_dir
         self._members: dict[str, Member] = {}
         self.delivery = Delivery()
@@ -251,7 +256,7 @@ class RayFleet:
         member = self._members[name]
         streams = member.streams
         try:
-            batch: bytes = ray.get(next(streams[lease]))
+            sent: object = ray.get(next(streams[lease]))
         except StopIteration:
             member.heard()
             del streams[lease]
@@ -267,7 +272,7 @@ class RayFleet:
             is_childs = isinstance(error, ChildDied)
             return Ended(agent=name, lease=lease, error=reason, is_cells_doing=not is_childs)
         member.heard()
-        return Samples(agent=name, lease=lease, table=from_bytes(batch))
+        return Samples(agent=name, lease=lease, table=received(sent))
 
     def _list_nodes(self) -> list[Node]:
         """Called from the watch's thread.
@@ -279,6 +284,8 @@ class RayFleet:
         alive = [node for node in nodes if node["Alive"]]
         if all(node["NodeID"] != self._here for node in alive):
             raise ClusterLostError("the head does not know this node")
+        if self._only_here:
+            return [node for node in alive if node["NodeID"] == self._here]
         return alive
 
     def _follow_nodes(self) -> list[Event]:

@@ -227,5 +227,5 @@ def read_receipts(path: Path) -> list[Receipt]:
     try:
         agents = json.loads(path.read_text())["agents"]
         return [Receipt(**values) for values in agents]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return []

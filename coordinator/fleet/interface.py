@@ -102,6 +102,8 @@ class Progress:
     """What the oldest row of the last commit had waited, or waits by now."""
     champion: str | None = None
     """The model version that every agent should have."""
+    refused: int = 0
+    """Rows that agents have sent and that were not taken (docs/security.md)."""
 
 
 class Fleet(Protocol):

@@ -14,7 +14,6 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
 
 import pyarrow as pa
 
@@ -25,6 +24,7 @@ from coordinator.fleet.deaths import RETURN_S, Deaths
 from coordinator.fleet.due import Due
 from coordinator.fleet.events import agent_event
 from coordinator.fleet.interface import Ended, Ready
+from coordinator.fleet.lost_cell import LostCell
 from coordinator.fleet.sharing import Sharing
 from coordinator.samples.answers import CONTENDED
 from gemmcast.cell import Cell
@@ -40,17 +40,6 @@ FEWEST_CONTENDED = {"cpu": 8, "cuda": 1}
 although its host is free."""
 MAX_DEATHS = 3
 """Deaths of agents under one cell, before it becomes a row "agent_lost"."""
-
-
-@dataclass(frozen=True, slots=True)
-class LostCell:
-    """A cell under which MAX_DEATHS agents died."""
-
-    cell: Cell
-    device: Device
-    agent: str
-    """The last of them."""
-    reason: str
 
 
 class Leases:

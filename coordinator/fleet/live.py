@@ -9,14 +9,17 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from coordinator.fleet.delivery import Delivery
-from coordinator.fleet.interface import Progress
-from coordinator.fleet.tally import Tally
+if TYPE_CHECKING:
+    # Who reads a file needs none of them, nor what they import.
+    from coordinator.fleet.delivery import Delivery
+    from coordinator.fleet.interface import Progress
+    from coordinator.fleet.tally import Tally
 
 MEASURING, ENDED, STOPPED, FAILED = "measuring", "ended", "stopped", "failed"
 """What a run does, or how it ended: with nothing left, by a signal, by an error."""
@@ -114,9 +117,18 @@ class LiveRun:
         counts["starting"] += self.starting
         return {state: counts[state] for state in STATES}
 
-    def to_json(self) -> bytes:
-        """What `read` reads."""
-        return json.dumps(asdict(self)).encode()
+    def values(self) -> dict[str, Any]:
+        """As JSON has it."""
+        agents = {name: _values(agent) for name, agent in self.agents.items()}
+        return _values(self) | {"agents": agents}
+
+    def write(self, path: Path) -> None:
+        """Replace the file, without waiting for the disk: it is worth nothing after a crash."""
+        written = path.with_name(f".{path.name}")
+        # Of a disk that is full or gone the store says more.
+        with suppress(OSError):
+            written.write_text(json.dumps(self.values()))
+            written.replace(path)
 
     @staticmethod
     def read(path: Path) -> LiveRun | None:
@@ -159,7 +171,7 @@ def live_run(moment: Moment, progress: Progress, tally: Tally, delivery: Deliver
         loop_s=tally.loop_s,
         rows=progress.committed_now,
         statuses=dict(progress.statuses),
-        refused=tally.refused,
+        refused=progress.refused,
         commits=tally.commits,
         store_failures=tally.store_failures,
         training=progress.training,
@@ -171,6 +183,11 @@ def live_run(moment: Moment, progress: Progress, tally: Tally, delivery: Deliver
         starting=moment.starting,
         agents=_agents(progress, tally, versions),
     )
+
+
+def _values(one: LiveRun | LiveAgent) -> dict[str, Any]:
+    """What `asdict` gives, without copies: there may be a thousand agents."""
+    return {field.name: getattr(one, field.name) for field in fields(one)}
 
 
 def utc_now() -> str:

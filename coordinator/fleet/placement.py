@@ -96,7 +96,9 @@ def has_labels(node: Node, devices: Devices) -> bool:
 
 def why_none(nodes: Sequence[Node], plan: Plan) -> str | None:
     """Why none of the nodes takes part, for people; None: one does, or there is none."""
-    if not nodes or any(devices_of(node, plan)[1] for node in nodes):
+    if not nodes or plan.devices.kind == "replay":
+        return None
+    if any(devices_of(node, plan)[1] for node in nodes):
         return None
     fitting = [node for node in nodes if has_labels(node, plan.devices)]
     if fitting:

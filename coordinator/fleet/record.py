@@ -64,7 +64,7 @@ class RunRecord:
         """That of the last run; an empty one where none has left any, or none that can be read."""
         try:
             return RunRecord(**json.loads(path.read_bytes()))
-        except (OSError, ValueError, TypeError):
+        except (OSError, ValueError, TypeError, RecursionError):
             return RunRecord()
 
     def lines(self) -> list[str]:

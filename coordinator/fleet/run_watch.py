@@ -15,7 +15,6 @@ from pathlib import Path
 from time import monotonic
 from typing import Final
 
-from coordinator.fleet.delivery import write_record
 from coordinator.fleet.interface import Fleet, Progress
 from coordinator.fleet.live import (
     ENDED,
@@ -98,15 +97,17 @@ class RunWatch:
             raise
 
     def _note(self, progress: Progress, state: str) -> None:
+        # Until an agent has joined no time counts.
+        rate = self._rate.of(progress.committed_now) if progress.agents else None
         moment = Moment(
             plan=self._run.plan,
             started_at=self._run.started_at,
             state=state,
-            cells_per_s=self._rate.of(progress.committed_now),
+            cells_per_s=rate,
             starting=self._fleet.starting(),
         )
         run = live_run(moment, progress, self._tally, self._fleet.delivery)
-        write_record(self._run.path, run.to_json())
+        run.write(self._run.path)
         self._set_run(run)
         self._set_agents(run)
         self._set_training(run)

@@ -94,6 +94,8 @@ class RunSummary:
     """Cells that it left, because others used the devices."""
     second_due: int
     """Cells that wait for a second board of their type."""
+    refused: int
+    """Rows that agents have sent and that were not taken (docs/security.md)."""
     store_version: int
     model: Delivered
     """How far the champion has come."""
@@ -115,6 +117,8 @@ class RunSummary:
         line = f"{self.done} of {self.cells} cells: {state}. This run: {counts}."
         if self.left_out:
             line += f" Beyond the budget: {self.left_out} cells of the plan."
+        if self.refused:
+            line += f" Refused: {self.refused} rows of agents, see the log."
         return [line, *self.left.lines()]
 
     @property
@@ -141,11 +145,12 @@ class RunSession:
         self._signatures = Signatures(places.signing_key)
 
     @contextmanager
-    def open(self, address: str | None = None) -> Iterator[Stop]:
+    def open(self, address: str | None = None, *, without_token: bool = False) -> Iterator[Stop]:
         """Lock the workspace, connect to Ray, catch signals.
 
         Args:
             address: of a Ray cluster; None: that of the environment, or a cluster of our own.
+            without_token: use all of its nodes though it asks for no token.
 
         Raises:
             InputError: a key or a base can't be used, or this machine can't measure the plan.
@@ -157,9 +162,9 @@ class RunSession:
             check_temporary_directory()
             self._refuse_unmeasurable()
         with stopping() as stop, self.workspace.locked(), self._places_open():
-            connect(target, stop.end_at_once)
+            only_here = connect(target, stop.end_at_once, without_token=without_token)
             stop.listen()
-            self.fleet = RayFleet(self.plan, self.model_dir)
+            self.fleet = RayFleet(self.plan, self.model_dir, only_here=only_here)
             self._meters = ExportedMeters(metrics.Gauge, metrics.Counter)
             self._read_boards()
             self._fresh = FreshErrors()
@@ -242,6 +247,7 @@ class RunSession:
             complete=complete,
             contended_due=left.contended_due,
             second_due=left.second_due,
+            refused=progress.refused,
             store_version=self.store.version,
             model=self.fleet.delivery.state(),
             tables=self.fleet.tables_delivery.state(),

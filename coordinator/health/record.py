@@ -80,7 +80,7 @@ class HealthRecord:
             spells = tuple(Spell(**one) for one in values["spells"])
         except FileNotFoundError:
             return HealthRecord()
-        except (OSError, ValueError, TypeError, KeyError) as error:
+        except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
             rule = f"can't be read ({error}), so the boards that are sick are not known"
             way_out = "delete it and run `python -m coordinator health` again"
             raise InputError("health.json", str(path), rule, way_out) from None

@@ -240,7 +240,8 @@ def read_plan(path: Path) -> Plan:
     except (OSError, UnicodeDecodeError) as error:
         way_out = "name a plan in TOML, such as examples/demo.toml"
         raise InputError("PLAN", str(path), f"can't be read ({error})", way_out) from None
-    except tomllib.TOMLDecodeError as error:
+    # ValueError, too: a number of thousands of digits. RecursionError: thousands of brackets.
+    except (ValueError, RecursionError) as error:
         raise InputError("PLAN", str(path), f"not TOML ({error})", "correct that line") from None
     plan = parse_plan(values)
     changes: dict[str, PlanTable] = {}

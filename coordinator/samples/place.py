@@ -72,8 +72,8 @@ class StorePlace(ABC):
         """Write a file, so that it survives a power cut."""
 
     @abstractmethod
-    def sync_log(self) -> None:
-        """Make the newest files of the log survive a power cut."""
+    def sync_log(self, *names: str) -> None:
+        """Make these files of the log survive a power cut; without names its newest ones."""
 
     @abstractmethod
     def retire(self, names: Sequence[str]) -> None:
@@ -113,15 +113,18 @@ class FolderPlace(StorePlace):
         with translated(self.shown):
             write_atomically(self.path / name, data)
 
-    def sync_log(self) -> None:
-        """Make the newest files of the log survive a power cut: entry, checkpoint, hint."""
+    def sync_log(self, *names: str) -> None:
+        """Make files of the log survive a power cut; by default the newest entry and checkpoint,
+        and the hint. To find these takes longer the longer the log is."""
         with translated(self.shown):
-            for pattern in ("*.json", "*.parquet"):
-                _sync(max(self.log.glob(pattern), default=self.log))
-            with suppress(FileNotFoundError):
-                _sync(self.log / "_last_checkpoint")
+            for path in [self.log / name for name in names] or self._newest_of_log():
+                _sync(path)
             _sync(self.log)
             _sync(self.path)
+
+    def _newest_of_log(self) -> Iterator[Path]:
+        for pattern in ("*.json", "*.parquet", "_last_checkpoint"):
+            yield max(self.log.glob(pattern), default=self.log)
 
     def retire(self, names: Sequence[str]) -> None:
         """From now on their age counts. A damaged one may be missing."""
@@ -208,7 +211,7 @@ class ObjectPlace(StorePlace):
             for start in range(0, len(data), _CHUNK):
                 file.write(data[start : start + _CHUNK])
 
-    def sync_log(self) -> None:
+    def sync_log(self, *names: str) -> None:
         """An object that was written is safe."""
 
     def retire(self, names: Sequence[str]) -> None:

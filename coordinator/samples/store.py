@@ -61,6 +61,8 @@ class SampleStore:
         self._log = opened
         self._id = uuid.uuid4().hex
         self._attempts: dict[str, pa.Table] = {}
+        self._tidy_at = 0
+        """The version from which on log and folder may be tidied."""
         self.answers, self._damaged = read_answers(place, _names(opened))
         """What the table says of each cell."""
         self.each_board: set[str] = set()
@@ -336,8 +338,11 @@ class SampleStore:
             self._go_to_own_newest(error)
             return
         self._place.retire([file.name for file in replaced])
-        self._log.checkpoint()
-        self._log.sweep(RETENTION_S)
+        if self.version >= self._tidy_at:
+            # Seldom: both look at all files of the last day.
+            self._tidy_at = self.version + COMPACT_FILES - 1
+            self._log.checkpoint()
+            self._log.sweep(RETENTION_S)
 
     def _note_damage(self, rows: pa.Table, damaged: list[str]) -> None:
         """Some files have changed since the store was opened: their cells are to be measured."""

@@ -27,6 +27,8 @@ RAY = Path(sys.executable).parent / "ray"
 PLAN = """
 name = "killed"
 seed = 11
+[devices]
+DEVICES
 [measure]
 burst_s = BURST
 [[sweep]]
@@ -98,8 +100,17 @@ def start(tmp_path: Path, workspace: Path) -> Iterator[object]:
     plan = tmp_path / "plan.toml"
     started: list[subprocess.Popen[str]] = []
 
-    def start_run(*options: str, env: dict[str, str] | None = None, cells: int = CELLS) -> Run:
-        plan.write_text(PLAN.replace("BURST", str(BURST_S)).replace("CELLS", str(cells)))
+    def start_run(
+        *options: str,
+        env: dict[str, str] | None = None,
+        cells: int = CELLS,
+        devices: str = "",
+    ) -> Run:
+        values = {"BURST": str(BURST_S), "CELLS": str(cells), "DEVICES": devices}
+        text = PLAN
+        for name, value in values.items():
+            text = text.replace(name, value)
+        plan.write_text(text)
         command = [
             sys.executable,
             "-m",

@@ -27,6 +27,7 @@ from coordinator.fleet.interface import (
     TableChampions,
 )
 from coordinator.fleet.scheduler import Scheduler
+from coordinator.fleet.tally import Tally
 from coordinator.plan.schema import Plan
 from coordinator.samples.store import SampleStore
 from gemmcast.arrow import to_table
@@ -174,7 +175,7 @@ class FakeFleet:
                 self.deaths[cell.cell_id] += 1
                 return self._die(name, agent, rows)
             self.measured[cell.cell_id] += 1
-            rows.append(self._measure(cell, agent.device))
+            rows.append({**self._measure(cell, agent.device), "agent": name})
         del cells[: self._batch]
         events: list[Event] = [Samples(agent=name, lease=lease, table=to_table(rows))]
         if not cells:
@@ -245,6 +246,7 @@ def make_scheduler(
     tables: TableChampions | None = None,
     cells: Sequence[Cell] | None = None,
     trained_rows: int = 0,
+    tally: Tally | None = None,
     now_s: Callable[[], float] | None = None,
     today: Callable[[], datetime] | None = None,
 ) -> Scheduler:
@@ -259,6 +261,7 @@ def make_scheduler(
         tables=tables,
         cells=cells,
         trained_rows=trained_rows,
+        tally=tally,
         now_s=now_s or fleet.now_s,
         today=today or fleet.today,
     )

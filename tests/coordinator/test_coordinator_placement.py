@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from time import monotonic
 from typing import Any
 
 import pytest
 
-from coordinator.fleet.placement import Node, placements, why_none
+from coordinator.fleet.cluster import RayFleet
+from coordinator.fleet.interface import Ready
+from coordinator.fleet.member import Member
+from coordinator.fleet.placement import Node, Placement, placements, why_none
 from coordinator.plan.schema import Plan
+from gemmcast.device import Device
 from gemmcast.errors import InputError
 
 MakePlan = Callable[..., Plan]
@@ -109,8 +115,33 @@ def test_it_is_said_why_no_node_takes_part(make_plan: MakePlan) -> None:
     assert why_none(nodes, make_plan(devices={"labels": {"zone": "a"}})) == (
         "no node has the labels zone = 'a' (the nodes have no zone)"
     )
+    replay = make_plan(devices={"kind": "replay", "dataset": "h100.parquet"})
+    assert why_none(nodes, replay) is None
     kind = why_none([node()], make_plan(devices={"kind": "cuda"}))
     assert kind == "none of 1 nodes has a device of kind cuda"
+
+
+def member(agent: str, uuid: str | None, gpu: Device, kind: str = "cuda") -> Member:
+    """One that is ready, or has just been made."""
+    made = Member.of(Placement(agent, "1", kind, gpus=1), object(), monotonic)
+    if uuid is not None:
+        device = replace(gpu, uuid=uuid)
+        made.started(Ready(agent=agent, device=device, host="host", local=False))
+    return made
+
+
+@pytest.mark.parametrize(
+    ("kind", "uuid", "twin"),
+    [("cuda", "GPU-a", "a"), ("cuda", "GPU-b", None), ("replay", "GPU-a", None)],
+)
+def test_two_agents_never_measure_one_gpu(
+    kind: str, uuid: str, twin: str | None, gpu: Device
+) -> None:
+    """Two nodes of Ray on one host both count all of its GPUs. Recorded boards may be shared."""
+    fleet = RayFleet.__new__(RayFleet)
+    new = member("b", None, gpu, kind)
+    fleet._members = {"a": member("a", "GPU-a", gpu, kind), "b": new}
+    assert fleet._twin_of(new, replace(gpu, uuid=uuid)) == twin
 
 
 def test_a_number_of_gpus_is_positive(make_plan: MakePlan) -> None:

@@ -26,7 +26,8 @@ from gemmcast.arrow import to_table
 from gemmcast.cell import Cell
 from gemmcast.device import Device
 from gemmcast.errors import GemmcastError, UnavailableError
-from tests.coordinator.fake_fleet import FakeAgent, FakeFleet, Measure, never
+from gemmcast.modeldir import ShippedModel
+from tests.coordinator.fake_fleet import FakeAgent, FakeFleet, Measure, never, run_all
 from tests.made_up_clock import Clock
 
 SICK = ({"board": "GPU-1", "device": "H100", "reason": ""}, True)
@@ -87,18 +88,21 @@ def watched(
 
 def test_a_run_gives_its_figures_to_the_metrics(watched: Watched) -> None:
     seen: list[float] = []
+    due: list[float] = []
 
     def show(progress: Progress) -> None:
         if progress.done and not watched.fleet.pushed:
             watched.fleet.push(b"model", "7")
         watched.watch.look(progress)
         seen.append(watched.meters.values["gemmcast_agent_busy_ratio", "node0/agent"])
+        due.append(watched.meters.values["gemmcast_cells_due",])
 
     assert watched.scheduler.run(stop=never, show=show)
     watched.watch.end(watched.scheduler.progress, is_complete=True)
     values = watched.meters.values
     cells = watched.scheduler.progress.cells
     assert values["gemmcast_cells",] == cells > 0
+    assert max(due) > 0
     assert values["gemmcast_cells_due",] == 0
     assert values["gemmcast_rows_total", "ok"] == watched.live().rows >= cells
     assert values["gemmcast_commits_total",] == watched.tally.commits > 1
@@ -147,12 +151,13 @@ def test_a_run_that_fails_says_so(watched: Watched) -> None:
 
 
 def test_counters_grow_by_what_is_new_and_never_shrink(watched: Watched) -> None:
-    progress = Progress()
+    progress = Progress(refused=7)
     for ok, failed in [(5, 2), (9, 1), (9, 3)]:
         progress.statuses.update(ok=ok - progress.statuses["ok"])
         progress.statuses["timeout"] = failed
         watched.watch.end(progress, is_complete=True)
     assert watched.meters.values["gemmcast_rows_total", "ok"] == 9
+    assert watched.meters.values["gemmcast_rows_refused_total",] == 7
     assert watched.meters.values["gemmcast_rows_total", "timeout"] == 3
 
 
@@ -219,7 +224,35 @@ def test_the_champion_is_compared_with_rows_that_came_after_it(
     assert (fresh.newest.version, fresh.newest.rows) == ("3", 60)
     assert 0.4 < fresh.newest.error_ratio < 0.6
     fresh.note_model(candidate.model, "4")
-    assert fresh.newest is None
+    clock.now += 61
+    fresh.look()
+    fresh.wait()
+    assert fresh.newest is None, "version 4 may have been trained on them"
+
+
+def test_a_run_gives_each_champion_and_each_commit_to_the_comparison(
+    make_plan: Callable[..., Plan], store: SampleStore, fleet: Callable[..., FakeFleet]
+) -> None:
+    models: list[str] = []
+    rows: list[int] = []
+    champions = [(ShippedModel(data=b"model"), "9")]
+
+    class Recorded(FreshErrors):
+        def note_model(self, model: bytes, version: str) -> None:
+            models.append(version)
+
+        def note_rows(self, new: pa.Table) -> None:
+            rows.append(len(new))
+
+    class Registry:
+        def newest(self) -> tuple[ShippedModel, str] | None:
+            return champions.pop() if champions else None
+
+    measuring = fleet()
+    tally = Tally(measuring.now_s, Recorded(measuring.now_s))
+    run_all(make_plan(), store, measuring, champions=Registry(), tally=tally)
+    assert models == ["9"]
+    assert sum(rows) == len(store.read()) > 0
 
 
 def test_a_champion_that_cannot_be_read_costs_only_its_figure(

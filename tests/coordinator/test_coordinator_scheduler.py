@@ -19,6 +19,7 @@ from fake_fleet import (
 )
 
 from coordinator.fleet.cell_queue import POWER_CELL, take_cells
+from coordinator.fleet.commits import COMMIT_S
 from coordinator.fleet.interface import Progress
 from coordinator.plan.cells import plan_cells
 from coordinator.plan.schema import Plan
@@ -48,6 +49,16 @@ def test_every_cell_is_measured_once(
     assert last.statuses["ok"] == 90
     done = [progress.done for progress in shown]
     assert done == sorted(done)
+
+
+def test_there_is_one_commit_a_second_however_many_leases_end(
+    store: SampleStore, fleet: MakeFleet, make_plan: MakePlan, cpu: Device
+) -> None:
+    plan, agents = make_plan({"sample": 600, "max": 4096}), fleet(30, batch=1)
+    run_all(plan, store, agents)
+    assert rows_by_status(store, plan_cells(plan, cpu).cells) == {"ok": 600}
+    assert len(agents.leased) > 60
+    assert 2 <= store.version <= agents.time_s / COMMIT_S + 1
 
 
 def test_an_agent_has_two_leases_and_they_shrink_at_the_end(

@@ -18,7 +18,8 @@ from rich.console import Console
 
 from coordinator import cli_status, terminal
 from coordinator.fleet.live import ENDED, MEASURING, STOPPED, LiveAgent, LiveRun
-from coordinator.live_view import View, nodes_of, render
+from coordinator.live_nodes import nodes_of
+from coordinator.live_view import View, render
 
 Ended = subprocess.CompletedProcess[str]
 NOW = datetime(2026, 1, 1, 12, 0, 0, tzinfo=UTC)
@@ -96,6 +97,13 @@ def test_it_fits_the_terminal_and_keeps_figures_whole(width: int) -> None:
     assert "mixed  1 waiting" in row
 
 
+def test_on_a_very_narrow_terminal_texts_are_cut_and_figures_are_not() -> None:
+    lines = text_of(view(replace(RUN, agents=fleet(4))), 64)
+    assert max(map(len, lines)) <= 64
+    (row,) = (line for line in lines if line.startswith(" gpu-node-03-1a2b "))
+    assert " 42.6  74 %       2  mixed  " in row
+
+
 def test_nodes_with_trouble_come_first_where_not_all_have_room() -> None:
     run = replace(RUN, agents=fleet(60))
     assert nodes_of(run)[0].name == "gpu-node-59-1a2b"
@@ -112,7 +120,19 @@ def test_nodes_with_trouble_come_first_where_not_all_have_room() -> None:
         (None, False, "workspace /ws: no run yet"),
         (replace(RUN, closed="until 22:00 (UTC)"), True, "run paper: waits until 22:00 (UTC)"),
         (None, True, "workspace /ws: a run starts"),
-        (RUN, True, "measuring for 12 min"),
+        (RUN, True, "waiting for agents for 12 min"),
+        (replace(RUN, agents=fleet(1)), True, "measuring for 12 min"),
+        (
+            replace(RUN, agents=fleet(1), done=RUN.cells, second_due=0),
+            True,
+            "all measured, training for 12 min",
+        ),
+        (replace(RUN, state=ENDED), True, "ended, nothing left to measure (1 s ago)"),
+        (
+            replace(RUN, state=ENDED, at="2026-01-01T11:59:00Z"),
+            True,
+            "(60 s ago); another command writes there now",
+        ),
         (RUN, False, "its process has died (1 s ago); start it again to go on"),
         (replace(RUN, at="2026-01-01T11:59:00Z"), True, "it has noted nothing for 60 s"),
         (replace(RUN, state=ENDED), False, "ended, nothing left to measure (1 s ago)"),
@@ -123,9 +143,15 @@ def test_the_first_line_says_what_the_run_does(run: LiveRun | None, held: bool, 
     assert words in text_of(view(run, is_held=held), 100)[0]
 
 
-def test_a_rate_is_shown_only_while_it_measures() -> None:
-    assert "cells/s, " in "\n".join(text_of(view(RUN), 80))
-    assert "cells/s, " not in "\n".join(text_of(view(replace(RUN, state=ENDED)), 80))
+def test_what_agents_do_is_shown_only_while_it_measures() -> None:
+    run = replace(RUN, agents=fleet(1))
+    now = "\n".join(text_of(view(run), 80))
+    afterwards = "\n".join(text_of(view(replace(run, state=ENDED)), 80))
+    for words in ("56.7 cells/s", "6 measuring", "waits: 2 other"):
+        assert words in now
+        assert words not in afterwards
+    assert "8 took part" in afterwards
+    assert "mixed" in afterwards
 
 
 def test_sick_boards_are_named() -> None:
@@ -160,7 +186,7 @@ def started(workspace: Path) -> None:
     now = datetime.now(UTC)
     began = (now - timedelta(minutes=5)).isoformat()
     run = replace(RUN, started_at=began, at=now.isoformat(), agents=fleet(1))
-    (workspace / "live.json").write_bytes(run.to_json())
+    run.write(workspace / "live.json")
 
 
 def test_in_a_pipe_it_prints_a_block_each_time_and_sees_a_run_start(

@@ -19,6 +19,7 @@ from deltalake import DeltaTable, write_deltalake
 
 from coordinator.plan.cells import plan_cells
 from coordinator.plan.schema import Plan
+from coordinator.samples import store as store_module
 from coordinator.samples.store import COMPACT_FILES as COMPACT_EVERY
 from coordinator.samples.store import SampleStore
 from gemmcast.arrow import SCHEMA, read_samples, to_table
@@ -208,6 +209,27 @@ def test_compaction_and_checkpoints_change_nothing_that_is_read(
     again = SampleStore.open(place, create=False)
     assert _ids(store.read()) == _ids(again.read()) == expected
     assert len(again.append([samples([2, 401])])) == 1
+
+
+def test_large_data_files_stay_as_they_are(
+    place: Path, samples: SampleTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A table that grows for days is not written anew for every hundred rows."""
+    monkeypatch.setattr(store_module, "FULL_ROWS", 10)
+    store = SampleStore.open(place, create=True)
+    store.append([samples(range(6))])
+    store.append([samples(range(6, 12))])
+    (full,) = DeltaTable(place).file_uris()
+    for first in range(12, 20, 4):
+        store.append([samples(range(first, first + 4))])
+        assert full in DeltaTable(place).file_uris()
+    assert len(DeltaTable(place).file_uris()) == 3
+    store.append([samples(range(20, 24))])
+    assert len(DeltaTable(place).file_uris()) == 2
+    assert full in DeltaTable(place).file_uris()
+    again = SampleStore.open(place, create=False)
+    assert _ids(store.read()) == _ids(again.read()) == _ids(samples(range(24)))
+    assert again.committed == store.committed
 
 
 def test_what_compaction_replaced_is_removed_when_its_time_is_up(

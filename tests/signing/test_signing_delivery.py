@@ -7,8 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from ray.exceptions import RayTaskError
 
 from coordinator.fleet.champion import ChampionWatch
+from coordinator.fleet.connection import first_line
 from coordinator.fleet.delivery import Delivery, read_receipts, write_record
 from gemmcast import modeldir
 from gemmcast.errors import ModelFileError
@@ -144,3 +146,10 @@ def test_an_old_signature_in_the_registry_takes_no_node_back(
     assert "is older than that of version 2 here" in state.missing["one/gpu0"]
     assert modeldir.read_current(nodes.directory("one/gpu0")).version == "2"
     assert modeldir.read_current(nodes.directory("two/gpu0")).version == "1"
+
+
+def test_what_an_agent_refuses_is_said_in_its_own_words() -> None:
+    """Ray's error begins with a traceback and the name of a class."""
+    refused = ModelFileError("signature", "model 7", "is missing", "sign it")
+    remote = RayTaskError("take_model", "Traceback ...", refused).as_instanceof_cause()
+    assert first_line(remote) == "signature = 'model 7': is missing; sign it"

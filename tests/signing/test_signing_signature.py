@@ -123,7 +123,18 @@ def test_no_word_of_the_statement_can_be_changed(
         check(text, FILES, pair.trusted, "model 7")
 
 
-@pytest.mark.parametrize("text", ["", "{}", "[]", "null", '{"statement": "{}", "bundle": []}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[" * 100_000,
+        '{"statement": "\\ud800", "bundle": {}}',
+        "",
+        "{}",
+        "[]",
+        "null",
+        '{"statement": "{}", "bundle": []}',
+    ],
+)
 def test_what_is_no_signature_is_refused(pair: Pair, text: str) -> None:
     with pytest.raises(ModelFileError, match="can't be read"):
         check(text, FILES, pair.trusted, "model 7")
