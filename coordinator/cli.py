@@ -271,7 +271,7 @@ def report(
     with stages("report") as step:
         step(f"computing, from {sum(samples.counts().values()):,} samples", 0, 1)
         # matplotlib, scikit-learn and SciPy, which take seconds
-                from coordinator.report.html import write_report
+        from coordinator.report.html import write_report
         from coordinator.report.language_model import LanguageModelCase
         from coordinator.report_facts import around_report
 

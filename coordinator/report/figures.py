@@ -127,9 +127,9 @@ def _plot_family_errors(axes: Axes, errors: ErrorsBySize, family: str) -> None:
             decades.append(decade)
             medians.append(by_family[family].median)
             p90s.append(by_family[family].p90)
-    look = {"color": FAMILY_COLOURS[family], "marker": FAMILY_MARKERS[family], "markersize": 5}
-    axes.plot(decades, medians, linestyle="-", label=family, **look)
-    axes.plot(decades, p90s, linestyle=":", **look)
+    colour, marker = FAMILY_COLOURS[family], FAMILY_MARKERS[family]
+    axes.plot(decades, medians, "-", color=colour, marker=marker, label=family)
+    axes.plot(decades, p90s, ":", color=colour, marker=marker)
 
 
 def decade_name(decade: int) -> str:

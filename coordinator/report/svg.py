@@ -13,11 +13,12 @@ from contextlib import contextmanager
 from html import escape
 from itertools import count, groupby
 from operator import itemgetter
-from typing import Final
+from typing import Any, Final
 
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.typing import RcKeyType
 
 from coordinator.report.drawing import DARK_TEXT, GREY, SERIES_COLOURS
 
@@ -25,7 +26,7 @@ TEXT_PX: Final = 12
 UNITS_PER_INCH: Final = 72
 MARGIN: Final = 0.06
 """Around a panel, in inches."""
-STYLE: Final = {
+STYLE: Final[dict[RcKeyType, Any]] = {
     "font.size": TEXT_PX,
     "axes.titlesize": TEXT_PX,
     "axes.labelsize": TEXT_PX,
