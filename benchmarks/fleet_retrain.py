@@ -130,7 +130,11 @@ def measure(agents: int, rows: int, folder: Path) -> dict[str, float | None]:
         trainer = WatchedTrainer(registry, bases, folder)
         _run(store, fleet, trainer, answering, _cells(new, device, agents))
         answered = answering.close()
-    last_s = max(answered.first_s[SECOND].values())
+    first_s = answered.first_s.get(SECOND, {})
+    if len(first_s) < agents:
+        rule = f"{len(first_s)} of {agents} nodes answer with a new model after {LIMIT_S:.0f} s"
+        raise GemmcastError(rule)
+    last_s = max(first_s.values())
     return {
         "agents": agents,
         "rows": rows,

@@ -17,8 +17,8 @@ Nodes with trouble come first where not all have room. Reads nothing, and knows 
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
@@ -28,12 +28,12 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from coordinator.fleet.live import ENDED, FAILED, MEASURING, STOPPED, LiveAgent, LiveRun
+from coordinator.fleet.live import ENDED, FAILED, MEASURING, STOPPED, LiveRun
+from coordinator.live_nodes import NodeRow, nodes_of
 from coordinator.terminal import duration
 
 SILENT_S: Final = 15.0
 """A run that has noted nothing for this time is named: it notes its state every two seconds."""
-WELL: Final = ("measuring", "idle", "starting")
 ENDS: Final = {
     ENDED: "ended, nothing left to measure",
     STOPPED: "stopped; start it again to go on",
@@ -77,15 +77,16 @@ class View:
         ago = f"{duration(self.age_s)} ago"
         if run.state != MEASURING:
             ending = f"{ENDS.get(run.state, run.state)} ({ago})"
-            return f"{ending}; another command writes there now" if self.is_held else ending
+            # The run itself holds the workspace for seconds more.
+            is_another = self.is_held and self.age_s > SILENT_S
+            return f"{ending}; another command writes there now" if is_another else ending
         if not self.is_held:
             return f"its process has died ({ago}); start it again to go on"
         if self.age_s > SILENT_S:
             return f"it has noted nothing for {duration(self.age_s)}"
         if run.closed:
             return f"waits {run.closed}"
-        doing = "measuring" if run.agents else "waiting for agents"
-        return f"{doing} for {duration(self._since(run.started_at))}"
+        return f"{_doing(run)} for {duration(self._since(run.started_at))}"
 
     def _since(self, moment: str) -> float:
         return max(0.0, (self.now - datetime.fromisoformat(moment)).total_seconds())
@@ -118,7 +119,7 @@ def figures_of(run: LiveRun, *, is_measuring: bool) -> dict[str, str]:
     figures: dict[str, str] = {}
     if run.cells:
         figures["cells"] = _cells(run)
-    if run.cells and is_measuring:
+    if is_measuring and (run.due or run.second_due):
         figures["rate"] = _rate(run)
     if run.budget:
         figures["budget"] = run.budget
@@ -134,6 +135,13 @@ def figures_of(run: LiveRun, *, is_measuring: bool) -> dict[str, str]:
     if run.store_failures:
         figures["store"] = f"has failed {run.store_failures} times"
     return figures
+
+
+def _doing(run: LiveRun) -> str:
+    if not run.agents:
+        return "waiting for agents"
+    is_done = not (run.due or run.second_due)
+    return "all measured, training" if is_done and run.training else "measuring"
 
 
 def _cells(run: LiveRun) -> str:
@@ -174,52 +182,6 @@ def _model(run: LiveRun) -> str:
     return ", ".join(words)
 
 
-@dataclass(frozen=True, slots=True)
-class NodeRow:
-    """The agents of one node, as a row of the table."""
-
-    name: str
-    agents: Sequence[LiveAgent]
-
-    @property
-    def is_well(self) -> bool:
-        """Whether every agent measures or could."""
-        return all(agent.state in WELL for agent in self.agents)
-
-    def texts(self, *, is_measuring: bool) -> tuple[str, ...]:
-        """The columns of the row."""
-        models = {agent.model or "-" for agent in self.agents}
-        cells_per_s = sum(agent.cells_per_s for agent in self.agents)
-        busy = sum(agent.busy_ratio for agent in self.agents) / len(self.agents)
-        return (
-            self.name,
-            _counted(short_name(agent.device) for agent in self.agents),
-            f"{cells_per_s:.1f}" if is_measuring else "-",
-            f"{100 * busy:.0f} %" if is_measuring else "-",
-            str(sum(agent.failed for agent in self.agents)),
-            models.pop() if len(models) == 1 else "mixed",
-            self._states() if is_measuring else "-",
-        )
-
-    def _states(self) -> str:
-        """What the agents do; where some do not measure, only these."""
-        counts = Counter(agent.state for agent in self.agents)
-        if len(counts) == 1:
-            return next(iter(counts))
-        del counts["measuring"]
-        return ", ".join(f"{count} {state}" for state, count in counts.most_common())
-
-
-def nodes_of(run: LiveRun) -> list[NodeRow]:
-    """The nodes: those with trouble first, else by name."""
-    by_node: dict[str, list[LiveAgent]] = defaultdict(list)
-    for name, agent in run.agents.items():
-        # An agent's name is HOST-NODE/DEVICE.
-        by_node[name.rpartition("/")[0] or name].append(agent)
-    rows = [NodeRow(name, agents) for name, agents in sorted(by_node.items())]
-    return sorted(rows, key=lambda row: row.is_well)
-
-
 def troubles(run: LiveRun) -> list[str]:
     """A line for each agent that waits, or gets no cells."""
     lines: list[str] = []
@@ -229,16 +191,6 @@ def troubles(run: LiveRun) -> list[str]:
         elif agent.state == "waiting":
             lines.append(f"{name} waits: {agent.reason}")
     return lines
-
-
-def short_name(device: str) -> str:
-    """`H100 80GB HBM3` of `NVIDIA H100 80GB HBM3`."""
-    return device.removeprefix("NVIDIA ") or "?"
-
-
-def _counted(names: Iterable[str]) -> str:
-    counts = Counter(names)
-    return ", ".join(f"{count} x {name}" if count > 1 else name for name, count in counts.items())
 
 
 def _first(lines: Sequence[str], count: int, rest: str) -> list[str]:

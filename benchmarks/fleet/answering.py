@@ -94,6 +94,8 @@ def _serve(directories: Sequence[Path], query: Query, pipe: Pipe) -> None:
             if version is not None:
                 pipe.send(version)
         sleep(PAUSE_S)
+    for predictor in predictors:
+        predictor.close()
     pipe.send(answered)
 
 

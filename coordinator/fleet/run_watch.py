@@ -97,11 +97,13 @@ class RunWatch:
             raise
 
     def _note(self, progress: Progress, state: str) -> None:
+        # Until an agent has joined no time counts.
+        rate = self._rate.of(progress.committed_now) if progress.agents else None
         moment = Moment(
             plan=self._run.plan,
             started_at=self._run.started_at,
             state=state,
-            cells_per_s=self._rate.of(progress.committed_now),
+            cells_per_s=rate,
             starting=self._fleet.starting(),
         )
         run = live_run(moment, progress, self._tally, self._fleet.delivery)

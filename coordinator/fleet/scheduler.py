@@ -21,6 +21,7 @@ from coordinator.fleet.admission import Admission
 from coordinator.fleet.commits import HICCUPS, CommitQueue
 from coordinator.fleet.due import Due
 from coordinator.fleet.events import agent_event
+from coordinator.fleet.hope import NO_AGENT_S, Hope
 from coordinator.fleet.interface import (
     NO_LEASE,
     Champions,
@@ -56,9 +57,6 @@ log = logging.getLogger(__name__)
 POLL_S = 0.2
 MAX_FAILED_STARTS = 3
 """Of an agent, where no other one has started."""
-NO_AGENT_S = 300.0
-"""A run that has cells left ends after this time without any agent that is likely to measure them.
-Ray restarts agents in seconds; a node may need minutes to come back."""
 
 Stopped = Callable[[], bool]
 
@@ -104,7 +102,8 @@ class Scheduler:
         self._tally = tally or Tally(now_s)
         self._failed_starts = Counter[str]()
         self._refused: dict[str, int] = {}
-        self._hopeless_since_s: float | None = None
+        limit_s = MOST_PATIENCE_S if plan.politeness.only_idle else NO_AGENT_S
+        self._hope = Hope(limit_s, now_s)
         self._commits = CommitQueue(store, now_s)
         self._admission = Admission(self._commits.is_answered, plan.devices.kind)
         self._leases = Leases(now_s, Due(self._commits), plan.measure.timeout_s)
@@ -198,10 +197,10 @@ class Scheduler:
             GemmcastError: something is left, and no agent is likely to measure it.
         """
         if self.progress.closed:
-            self._hopeless_since_s = None
+            self._hope.renew()
             return self._is_all_answered()
         if self._fleet.starting():
-            self._hopeless_since_s = None
+            self._hope.renew()
             return False
         is_finished = self._leases.has_queues() and self._leases.is_finished()
         if is_finished and self._commits.is_empty:
@@ -219,21 +218,10 @@ class Scheduler:
     def _check_hope(self) -> None:
         """Raise GemmcastError where no agent was of use for too long."""
         is_hopeless = not self._leases.has_queues() or self._leases.is_hopeless()
-        if not is_hopeless or self._commits.is_held_back:
-            self._hopeless_since_s = None
-            return
-        now_s = self._now_s()
-        if self._hopeless_since_s is None:
-            self._hopeless_since_s = now_s
-        limit_s = MOST_PATIENCE_S if self._plan.politeness.only_idle else NO_AGENT_S
-        if now_s - self._hopeless_since_s <= limit_s:
-            return
-        reasons = [f"{agent}: {reason}" for agent, reason in self.progress.faults.items()]
-        reason = reasons[-1] if reasons else "no node has a device that the plan measures"
-        raise GemmcastError(
-            f"no agent has measured for {limit_s:.0f} s ({reason}); what was measured is "
-            "committed: mend the nodes, and start the same command again to go on"
-        )
+        if is_hopeless and not self._commits.is_held_back:
+            self._hope.check(self.progress.faults)
+        else:
+            self._hope.renew()
 
     def _take(self, events: Sequence[Event]) -> None:
         for event in events:

@@ -122,7 +122,7 @@ class Tally:
         self._looked_s = now_s
         self.loop_s, self._longest_pass_s = self._longest_pass_s, 0.0
         self.store_failures = store_failures
-        if self.lag_s is not None or waiting_s > LOOK_S:
+        if waiting_s:
             self.lag_s = max(self.lag_s or 0.0, waiting_s)
         self._note_agents(agents, passed_s)
         if self.fresh is not None:

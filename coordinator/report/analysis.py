@@ -68,8 +68,10 @@ def held_out_rows(data: TrainingSet, predict: Predict, card: ModelCard) -> HeldO
     moments = data.table["measured_at"].to_pylist()
     later = np.array([moment > card.created_at for moment in moments], dtype=bool)
     never_trained = held_out(data.shapes, card.holdout)
-    first_measured_later = later & ~np.isin(data.shapes, data.shapes[~later])
-    chosen = never_trained | first_measured_later
+    # a set: np.isin compares texts pair by pair, which took 90 s of 100,000 rows
+    known_before = set(data.shapes[~later].tolist())
+    is_new_shape = np.array([shape not in known_before for shape in data.shapes], dtype=bool)
+    chosen = never_trained | (later & is_new_shape)
     rows = data.take(chosen)
     return HeldOutRows(
         data=rows,
@@ -161,7 +163,7 @@ def interval_coverage(held: HeldOutRows) -> dict[str, IntervalCoverage]:
     """Target -> coverage of its intervals. Empty for a model without intervals."""
     if not set(INTERVALS) <= set(held.predictions):
         return {}
-    flagged = _is_flagged(held)
+    flagged = flagged_rows(held)
     coverage = {}
     for column, target in enumerate(held.targets):
         if held.has(target).any():
@@ -170,7 +172,8 @@ def interval_coverage(held: HeldOutRows) -> dict[str, IntervalCoverage]:
     return coverage
 
 
-def _is_flagged(held: HeldOutRows) -> Mask:
+def flagged_rows(held: HeldOutRows) -> Mask:
+    """[n_rows] True where the model says that a query is outside its training range."""
     if EXTRAPOLATING not in held.predictions:
         return np.zeros(len(held.data), dtype=bool)
     flags: Mask = np.asarray(held.predictions[EXTRAPOLATING]) > 0

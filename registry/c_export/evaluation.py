@@ -11,7 +11,7 @@ from registry.c_export.graph import Graph
 from registry.c_export.operators import statements
 
 TEMPLATES: Final = Path(__file__).parent / "templates"
-HELPERS: Final = ("larger", "largerf", "smaller", "smallerf", "sigmoidf", "multiply")
+HELPERS: Final = ("larger", "largerf", "smaller", "smallerf", "sigmoidf", "multiply", "walk_trees")
 """Functions that the lines of a node may call; each is in a file of its name."""
 
 

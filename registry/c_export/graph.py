@@ -10,16 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from gemmcast.errors import InputError
-
 Constant = npt.NDArray[Any]
 Shape = tuple[int, ...]
-TREES: Final = "TreeEnsembleRegressor"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,23 +62,11 @@ class Graph:
     """Names of the answers."""
 
 
-def read_graph(model: bytes, source: str) -> Graph:
-    """The graph of a model file.
-
-    Args:
-        model: the bytes of the file.
-        source: what it is, for messages.
-
-    Raises:
-        InputError: it has trees.
-    """
+def read_graph(model: bytes) -> Graph:
+    """The graph of a model file."""
     import onnx
 
     proto = onnx.load_model_from_string(model)
-    if any(node.op_type == TREES for node in proto.graph.node):
-        rule = f"{source} has boosted trees, which are not written as C"
-        way_out = "export it as onnx, or a model without trees"
-        raise InputError("--format", "c", rule, way_out)
     for value in (*proto.graph.input, *proto.graph.output):
         value.type.tensor_type.shape.dim[0].dim_value = 1
     inferred = onnx.shape_inference.infer_shapes(proto, strict_mode=True, data_prop=True).graph

@@ -15,7 +15,7 @@ from typing import Final
 import numpy as np
 
 from gemmcast.errors import InputError
-from registry.c_export import matrices
+from registry.c_export import matrices, trees
 from registry.c_export.arrays import Arrays, loops, place
 from registry.c_export.graph import Node, Shape
 
@@ -217,4 +217,5 @@ OPERATORS: Final[dict[str, Writer]] = {
     "Gather": _gather,
     "Gemm": matrices.product,
     "MatMul": matrices.product,
+    "TreeEnsembleRegressor": trees.ensemble,
 }

@@ -42,13 +42,13 @@ def c_text(model: bytes, name: str, version: str) -> CText:
 
     Raises:
         ModelFileError: a damaged file, or one of an earlier contract.
-        InputError: a model with trees.
+        InputError: a model with an operator that is not written as C.
     """
     loaded = LoadedModel(model, version, sha256(model)[:12])
     if loaded.contract != query.CONTRACT:
         rule = f"is of contract {loaded.contract}, C is written of contract {query.CONTRACT}"
         raise ModelFileError("model", version, rule, "train and publish the model again")
-    graph = read_graph(model, version)
+    graph = read_graph(model)
     words = {
         **_of_contract(),
         **_of_file(loaded, model, name),

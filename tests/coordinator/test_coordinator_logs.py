@@ -25,6 +25,8 @@ from gemmcast.device import Device
 from tests.made_up_clock import Clock
 
 Ended = subprocess.CompletedProcess[str]
+Logged = Callable[[], list[dict[str, Any]]]
+"""What was logged so far."""
 RFC_3339 = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"
 
 
@@ -43,7 +45,7 @@ def as_before() -> Iterator[None]:
 
 
 @pytest.fixture
-def lines(as_before: None, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[dict[str, Any]]]:
+def lines(as_before: None, monkeypatch: pytest.MonkeyPatch) -> Logged:
     """What was logged as JSON so far."""
     text = StringIO()
     with monkeypatch.context() as patch:
@@ -53,7 +55,7 @@ def lines(as_before: None, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list
 
 
 def test_a_line_has_time_level_event_and_fields(
-    lines: Callable[[], list[dict[str, Any]]],
+    lines: Logged,
 ) -> None:
     log = logging.getLogger("coordinator.test")
     log.warning("%d\nlines", 2, extra=logs.event("made_up", share=float("nan"), path=Path("a")))
@@ -70,7 +72,7 @@ def test_a_line_has_time_level_event_and_fields(
 
 
 def test_a_fault_of_an_agent_has_its_node_device_and_reason(
-    lines: Callable[[], list[dict[str, Any]]], clock: Clock, store: SampleStore, cpu: Device
+    lines: Logged, clock: Clock, store: SampleStore, cpu: Device
 ) -> None:
     leases = Leases(clock, Due(CommitQueue(store, clock)))
     leases.join(Ready(agent="host-1a2b/gpu3", device=cpu, host="host", local=False))
@@ -86,9 +88,7 @@ def test_a_fault_of_an_agent_has_its_node_device_and_reason(
     assert back["event"] == "agent_back"
 
 
-def test_a_run_logs_a_line_a_minute(
-    lines: Callable[[], list[dict[str, Any]]], clock: Clock
-) -> None:
+def test_a_run_logs_a_line_a_minute(lines: Logged, clock: Clock) -> None:
     statuses = Counter(ok=20, timeout=1)
     progress = Progress(cells=900, done=21, committed_now=21, statuses=statuses, agents=2)
     progress.lag_s, progress.champion = 0.7, "3"
@@ -105,7 +105,7 @@ def test_a_run_logs_a_line_a_minute(
     assert (fields["failed"], fields["failures"]) == (1, {"timeout": 1})
 
 
-def test_stages_and_plans_are_events(lines: Callable[[], list[dict[str, Any]]]) -> None:
+def test_stages_and_plans_are_events(lines: Logged) -> None:
     terminal.echo_plan({"name": "paper", "event": 1}, verbose=False)
     with stages("training") as step:
         step("networks", 1, 2)

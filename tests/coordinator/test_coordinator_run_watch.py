@@ -26,6 +26,7 @@ from gemmcast.arrow import to_table
 from gemmcast.cell import Cell
 from gemmcast.device import Device
 from gemmcast.errors import GemmcastError, UnavailableError
+from gemmcast.modeldir import ShippedModel
 from tests.coordinator.fake_fleet import FakeAgent, FakeFleet, Measure, never, run_all
 from tests.made_up_clock import Clock
 
@@ -234,7 +235,7 @@ def test_a_run_gives_each_champion_and_each_commit_to_the_comparison(
 ) -> None:
     models: list[str] = []
     rows: list[int] = []
-    champions = [(b"model", "9")]
+    champions = [(ShippedModel(data=b"model"), "9")]
 
     class Recorded(FreshErrors):
         def note_model(self, model: bytes, version: str) -> None:
@@ -244,7 +245,7 @@ def test_a_run_gives_each_champion_and_each_commit_to_the_comparison(
             rows.append(len(new))
 
     class Registry:
-        def newest(self) -> tuple[bytes, str] | None:
+        def newest(self) -> tuple[ShippedModel, str] | None:
             return champions.pop() if champions else None
 
     measuring = fleet()

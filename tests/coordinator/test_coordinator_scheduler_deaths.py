@@ -17,9 +17,9 @@ from fake_fleet import (
     run_all,
 )
 
+from coordinator.fleet.hope import NO_AGENT_S
 from coordinator.fleet.interface import NO_LEASE, Ended, Event, Samples
 from coordinator.fleet.leases import MAX_DEATHS
-from coordinator.fleet.scheduler import NO_AGENT_S
 from coordinator.plan.cells import plan_cells
 from coordinator.plan.schema import Plan
 from coordinator.samples.store import SampleStore

@@ -18,7 +18,8 @@ from rich.console import Console
 
 from coordinator import cli_status, terminal
 from coordinator.fleet.live import ENDED, MEASURING, STOPPED, LiveAgent, LiveRun
-from coordinator.live_view import View, nodes_of, render
+from coordinator.live_nodes import nodes_of
+from coordinator.live_view import View, render
 
 Ended = subprocess.CompletedProcess[str]
 NOW = datetime(2026, 1, 1, 12, 0, 0, tzinfo=UTC)
@@ -121,6 +122,17 @@ def test_nodes_with_trouble_come_first_where_not_all_have_room() -> None:
         (None, True, "workspace /ws: a run starts"),
         (RUN, True, "waiting for agents for 12 min"),
         (replace(RUN, agents=fleet(1)), True, "measuring for 12 min"),
+        (
+            replace(RUN, agents=fleet(1), done=RUN.cells, second_due=0),
+            True,
+            "all measured, training for 12 min",
+        ),
+        (replace(RUN, state=ENDED), True, "ended, nothing left to measure (1 s ago)"),
+        (
+            replace(RUN, state=ENDED, at="2026-01-01T11:59:00Z"),
+            True,
+            "(60 s ago); another command writes there now",
+        ),
         (RUN, False, "its process has died (1 s ago); start it again to go on"),
         (replace(RUN, at="2026-01-01T11:59:00Z"), True, "it has noted nothing for 60 s"),
         (replace(RUN, state=ENDED), False, "ended, nothing left to measure (1 s ago)"),

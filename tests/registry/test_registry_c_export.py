@@ -18,10 +18,12 @@ from gemmcast import Predictor, models, query
 from gemmcast.candidates import candidates
 from gemmcast.config import KNOBS, KernelConfig
 from gemmcast.device import Device
+from gemmcast.errors import ModelFileError
 from gemmcast.gemm import LAYOUTS, Gemm
 from gemmcast.modelfile import Answers
 from gemmcast.query import AT, Rows
 from registry.cli import main
+from registry.exporting import export_files
 from registry.vectors import RELATIVE
 from tests.registry.c_library import FLAGS, CModel
 
@@ -298,6 +300,16 @@ def test_onnx_comes_with_vectors_too(
     assert path.read_bytes() == models.path().read_bytes()
     vectors = (tmp_path / "model.vectors.json").read_bytes()
     assert vectors == exported.with_suffix(".vectors.json").read_bytes()
+
+
+def test_a_file_that_nothing_here_can_run_has_no_vectors(
+    make_model: Callable[..., bytes], tmp_path: Path
+) -> None:
+    model, path = make_model(1), tmp_path / "model.onnx"
+    assert export_files(model, path, "onnx", "version 1") == [path]
+    with pytest.raises(ModelFileError, match="model = 'version 1'"):
+        export_files(model, tmp_path / "model.c", "c", "version 1")
+    assert list(tmp_path.iterdir()) == [path]
 
 
 REFUSED = [

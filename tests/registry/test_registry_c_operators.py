@@ -66,6 +66,11 @@ NODES = [
     ("Where", ["Greater", "x", "three"], {}),
     ("Max", ["x", "three", "Neg"], {}),
     ("Min", ["x", "three", "Neg"], {}),
+    # NaN on one side only
+    ("Max:left", ["x", "three"], {}),
+    ("Max:right", ["three", "x"], {}),
+    ("Min:left", ["x", "three"], {}),
+    ("Min:right", ["three", "x"], {}),
     # Without NaN, whose place in a reduction ONNX leaves open.
     ("Unsqueeze", ["Where", "last"], {}),
     ("Div:cube", ["Unsqueeze", "sevens"], {}),
@@ -122,6 +127,8 @@ def _every_operator() -> bytes:
     for name, inputs, attributes in NODES:
         nodes.append(helper.make_node(name.partition(":")[0], inputs, [name], **attributes))
         names.append(name)
+    nodes.append(_trees("Trees"))
+    names.append("Trees")
     model = onnx.load_model_from_string(_model(nodes, []))
     inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
     by_name = {value.name: value for value in inferred.graph.value_info}
@@ -137,6 +144,29 @@ def _every_operator() -> bytes:
     return _model([*nodes, *renamed], outputs)
 
 
+def _trees(output: str, branch: str = "BRANCH_LEQ") -> onnx.NodeProto:
+    """Two trees: x[2] <= 4 ? (x[5] <= -4 ? 1 : 2) : 4, and x[0] <= 0 ? 8 : 16; and 100."""
+    return helper.make_node(
+        "TreeEnsembleRegressor",
+        [INPUT],
+        [output],
+        domain="ai.onnx.ml",
+        n_targets=1,
+        base_values=[100.0],
+        nodes_treeids=[0, 0, 0, 0, 0, 1, 1, 1],
+        nodes_nodeids=[0, 1, 2, 3, 4, 0, 1, 2],
+        nodes_featureids=[2, 5, 0, 0, 0, 0, 0, 0],
+        nodes_values=[4.0, -4.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0],
+        nodes_modes=[branch, branch, "LEAF", "LEAF", "LEAF", branch, "LEAF", "LEAF"],
+        nodes_truenodeids=[1, 2, 0, 0, 0, 1, 0, 0],
+        nodes_falsenodeids=[4, 3, 0, 0, 0, 2, 0, 0],
+        target_treeids=[0, 0, 0, 1, 1],
+        target_nodeids=[2, 3, 4, 1, 2],
+        target_ids=[0, 0, 0, 0, 0],
+        target_weights=[1.0, 2.0, 4.0, 8.0, 16.0],
+    )
+
+
 def _c_name(name: str) -> str:
     return f"of_{name.replace(':', '_')}"
 
@@ -146,7 +176,7 @@ def test_every_operator_is_that_of_onnx_runtime(tmp_path: Path) -> None:
     model = _every_operator()
     session = ort.InferenceSession(model, providers=["CPUExecutionProvider"])
     expected = session.run(None, {INPUT: ROW})
-    graph = read_graph(model, "operators")
+    graph = read_graph(model)
     written = {node.operator for node in graph.nodes}
     assert written == set(OPERATORS)
     answers = _run_as_c(model, tmp_path)
@@ -156,7 +186,7 @@ def test_every_operator_is_that_of_onnx_runtime(tmp_path: Path) -> None:
 
 
 def _run_as_c(model: bytes, folder: Path) -> dict[str, Array]:
-    graph = read_graph(model, "operators")
+    graph = read_graph(model)
     text = evaluation(graph)
     members = []
     fields = []
@@ -190,14 +220,14 @@ def test_an_operator_beyond_them_is_refused() -> None:
     node = helper.make_node("Tanh", [INPUT], ["y"])
     output = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", WIDTH])
     with pytest.raises(InputError, match="an operator Tanh, which is not written as C"):
-        evaluation(read_graph(_model([node], [output]), "it"))
+        evaluation(read_graph(_model([node], [output])))
 
 
-def test_trees_are_refused() -> None:
-    node = helper.make_node("TreeEnsembleRegressor", [INPUT], ["y"], domain="ai.onnx.ml")
+def test_trees_of_another_kind_are_refused() -> None:
     output = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 1])
-    with pytest.raises(InputError, match="version 3 has boosted trees"):
-        read_graph(_model([node], [output]), "version 3")
+    model = _model([_trees("y", "BRANCH_GT")], [output])
+    with pytest.raises(InputError, match="has trees of a kind that is not written as C"):
+        evaluation(read_graph(model))
 
 
 @pytest.mark.parametrize(

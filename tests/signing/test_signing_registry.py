@@ -13,6 +13,7 @@ from coordinator.fleet.publishing import publish
 from gemmcast import modeldir
 from gemmcast.errors import InputError, ModelFileError
 from registry.cli import main
+from registry.kept import keep, publish_kept
 from registry.registry import Registry
 from registry.signatures import SIGNATURE_TAG, Signatures
 from registry.tables import TableRegistry
@@ -146,7 +147,7 @@ def test_a_key_that_cannot_be_used_is_refused_before_anything_is_written(
     assert len(registry.list()) == 4
 
 
-def test_with_public_keys_alone_nothing_is_promoted(reader: Registry) -> None:
+def test_with_public_keys_alone_nothing_is_promoted(reader: Registry, tmp_path: Path) -> None:
     """Whoever holds the signing key does that; a training leaves a challenger."""
     for use in (lambda: reader.promote("3"), reader.rollback):
         with pytest.raises(InputError, match="PUBLIC_KEYS is set here, and .*SIGNING_KEY is not"):
@@ -155,6 +156,9 @@ def test_with_public_keys_alone_nothing_is_promoted(reader: Registry) -> None:
     assert publish(reader, (model.model, model.card, None)) is None
     newest = reader.list()[0]
     assert (newest.number, newest.status, newest.signed) == ("5", "challenger", None)
+    champion = reader.load("champion").model
+    later = publish_kept(reader, keep(tmp_path, model.model, model.card, None, champion))
+    assert (later.version.status, later.objection) == ("challenger", reader.objection)
     assert reader.champion_number() == "2"
 
 
