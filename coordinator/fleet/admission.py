@@ -19,7 +19,7 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 
-from coordinator.fleet.claims import Expected, check_device, expected, of_other_cells, of_others
+from coordinator.fleet.claims import check_device, of_other_cells, of_others
 from coordinator.fleet.events import agent_event
 from coordinator.fleet.interface import Ended, Ready
 from coordinator.fleet.lost_cell import LostCell
@@ -46,7 +46,7 @@ class Sender:
 
     boards: dict[str, Device] = field(default_factory=dict)
     """UUID -> what it said of its device. A restarted agent may have another one."""
-    expected: dict[str, Expected] = field(default_factory=dict)
+    expected: dict[str, Cell] = field(default_factory=dict)
     """Cells that it had and has not answered, also those that were taken back."""
     refused: int = 0
     """Rows of this run."""
@@ -104,9 +104,7 @@ class Admission:
     def expect(self, agent: str, cells: Iterable[Cell]) -> None:
         """These cells are leased to an agent."""
         leased = self._sender(agent).expected
-        for cell in cells:
-            if cell.cell_id not in leased:
-                leased[cell.cell_id] = expected(cell)
+        leased.update((cell.cell_id, cell) for cell in cells)
 
     def admit(self, agent: str, batch: pa.Table) -> pa.Table | None:
         """The rows that are taken; None: there is none.
@@ -152,7 +150,9 @@ class Admission:
         return faults
 
     def _sender(self, agent: str) -> Sender:
-        return self._senders.setdefault(agent, Sender())
+        if agent not in self._senders:
+            self._senders[agent] = Sender()
+        return self._senders[agent]
 
     def _admitted(self, agent: str, sender: Sender, rows: pa.RecordBatch) -> pa.RecordBatch:
         """The rows that break no rule, without those of cells that have an answer."""
@@ -193,7 +193,7 @@ class Admission:
         agent: str,
         sender: Sender,
         is_refused: Flags,
-        cells: Sequence[Expected | None],
+        cells: Sequence[Cell | None],
         error: InputError,
     ) -> None:
         count = int(is_refused.sum())
@@ -201,9 +201,9 @@ class Admission:
         if sender.is_broken:
             return
         for place in np.flatnonzero(is_refused).tolist():
-            one = cells[place]
-            if one is not None:
-                self._note_refusal(agent, sender, one.cell, error)
+            cell = cells[place]
+            if cell is not None:
+                self._note_refusal(agent, sender, cell, error)
 
     def _note(self, agent: str, sender: Sender, count: int, what: str, error: InputError) -> None:
         self.refused += count

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Final, NamedTuple
+from typing import Final
 
 import numpy as np
 import pyarrow as pa
@@ -23,35 +23,20 @@ REPEATED: Final = ("m", "n", "k", "batch", "alpha", "beta", "dtype", "layout", "
 """Columns in which a row is equal to its cell."""
 
 
-class Expected(NamedTuple):
-    """A cell that was leased to an agent, and what its row must say."""
-
-    cell: Cell
-    claim: tuple[object, ...]
-    """REPEATED of the cell."""
-
-
-def expected(cell: Cell) -> Expected:
-    """What the row of a cell must say."""
-    gemm = cell.gemm
-    sizes = (gemm.m, gemm.n, gemm.k, gemm.batch, gemm.alpha, gemm.beta)
-    words = (gemm.dtype, gemm.layout, cell.config.family, cell.cache)
-    return Expected(cell, (*sizes, *words))
-
-
-def of_other_cells(rows: pa.RecordBatch, cells: Sequence[Expected | None]) -> Iterator[Broken]:
+def of_other_cells(rows: pa.RecordBatch, cells: Sequence[Cell | None]) -> Iterator[Broken]:
     """Rows of cells that the agent was not given, or that say something else than their cell.
 
     Args:
         cells: of each row; None: the agent was not given it.
     """
-    if None in cells:
+    # By identity: cells compare field by field.
+    is_unknown = [cell is None for cell in cells]
+    if any(is_unknown):
         ids = rows.column("cell_id").to_pylist()
-        is_unknown = np.array([one is None for one in cells])
-        yield _broken("cell_id", ids, is_unknown, "was not leased to the agent")
+        yield _broken("cell_id", ids, np.array(is_unknown), "was not leased to the agent")
     columns = [rows.column(place).to_pylist() for place in _PLACES]
     claims = list(zip(*columns, strict=True))
-    wanted = [one.claim if one else None for one in cells]
+    wanted = [None if cell is None else _claim(cell) for cell in cells]
     if claims != wanted:
         differs = [claim != cell for claim, cell in zip(claims, wanted, strict=True)]
         yield _broken(", ".join(REPEATED), claims, np.array(differs), "are not those of its cell")
@@ -86,6 +71,13 @@ def check_device(device: Device) -> None:
             raise InputError("device", text, rule, LOOK)
         if not text.isprintable():
             raise InputError("device", text, "has characters that can't be shown", LOOK)
+
+
+def _claim(cell: Cell) -> tuple[object, ...]:
+    """REPEATED of a cell."""
+    gemm = cell.gemm
+    sizes = (gemm.m, gemm.n, gemm.k, gemm.batch, gemm.alpha, gemm.beta)
+    return (*sizes, gemm.dtype, gemm.layout, cell.config.family, cell.cache)
 
 
 def _broken(name: str, values: Sequence[object], is_broken: Flags, rule: str) -> Broken:
