@@ -16,7 +16,7 @@ PYTHON := .venv/bin/python
 ENV := .venv/.ready-$(LOCK)
 endif
 
-.PHONY: env demo demo-h100 models test soak check format lock clean
+.PHONY: env demo demo-h100 models test soak check docs format lock clean
 
 demo: $(ENV)
 	$(PYTHON) -m coordinator demo
@@ -38,11 +38,19 @@ COUNT := 1
 soak: $(ENV)
 	for round in $$(seq $(COUNT)); do $(PYTHON) -m pytest -q -x -m soak tests/cluster || exit 1; done
 
+SITE := $(PYTHON) -m sphinx --quiet --builder html --fail-on-warning --keep-going docs
+
 check: $(ENV)
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m mypy
 	$(PYTHON) -m pytest -q tests/test_imports.py
+	$(SITE) build/site
+
+# The site, docs/site/index.html, and the page that asks the model, docs/site/ask.html (needs npm)
+docs: $(ENV)
+	$(SITE) docs/site
+	$(PYTHON) docs/build_ask.py
 
 format: $(ENV)
 	$(PYTHON) -m ruff check --fix .
@@ -59,11 +67,11 @@ format: $(ENV)
 # The locks: one for everybody, the CUDA ones on top of it. No index address in them.
 UV = uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate --no-emit-index-url
 lock:
-	$(UV) --extra fleet --extra dev pyproject.toml -o requirements.lock
+	$(UV) --extra fleet --extra signing --extra dev pyproject.toml -o requirements.lock
 	$(UV) --extra cuda13 --extra triton -c requirements.lock pyproject.toml -o requirements-cuda13.lock
 	$(UV) --extra cuda12 --extra triton -c requirements.lock pyproject.toml -o requirements-cuda12.lock
 
 env: $(ENV)
 
 clean:
-	rm -rf .venv demo dist build .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv demo dist build docs/site page/build page/node_modules .mypy_cache .ruff_cache .pytest_cache

@@ -28,6 +28,8 @@ class AgentSpec:
     """Replay only: the Parquet file that answers."""
     device_name: str | None = None
     """Replay only: which device of the dataset, where it holds several."""
+    only_idle: bool = False
+    """Whether a GPU is left alone while others use it."""
     depth: int | None = None
     """Cells under way at once, where fewer than the device's own number are wanted."""
 

@@ -50,6 +50,7 @@ from gemmcast.cli_parser import Parser
 from gemmcast.descriptions import device_of
 from gemmcast.device import Device
 from gemmcast.errors import GemmcastError
+from gemmcast.modeldir import ShippedModel
 from gemmcast.program import json_line, run_script
 from gemmcast.rows import config_of, gemm_of
 from registry.registry import Registry
@@ -83,7 +84,7 @@ class WatchedFleet(ReplayedFleet):
             self.first_row_s = monotonic()
         return events
 
-    def push(self, model: bytes, version: str) -> None:
+    def push(self, model: ShippedModel, version: str) -> None:
         """See `Fleet`."""
         if version == SECOND:
             self.pushed_s = monotonic()

@@ -247,12 +247,13 @@ def _on_every(gpus: Sequence[str], words: Sequence[str]) -> int:
 
 def _spec(plan: Plan, kind: str) -> AgentSpec:
     devices = plan.devices
+    datasets = devices.datasets()
     return AgentSpec(
         kind=kind,
         agent="record",
         model_dir=NODE,
         procedure=plan.measure.procedure(),
-        dataset=Path(devices.dataset) if devices.dataset else None,
+        dataset=Path(datasets[0]) if datasets else None,
         device_name=devices.device_name,
     )
 

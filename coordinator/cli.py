@@ -19,6 +19,8 @@ from typer.main import get_command
 
 from coordinator.cli_health import health
 from coordinator.cli_samples import export, import_, open_samples
+from coordinator.cli_status import status
+from coordinator.logs import log_as, say_end
 from coordinator.options import (
     WORKSPACE,
     Address,
@@ -28,19 +30,22 @@ from coordinator.options import (
     DemoDirectory,
     ExamFile,
     Holdout,
-    KnownDevice,
+    KnownDevices,
     LanguageModelFile,
+    LogFormat,
     MinRows,
     ModelDirectory,
     PlanAddress,
     PlanPath,
     RegistryUri,
     ReportFile,
+    SigningKey,
     StoreUri,
     TensorParallel,
     TokenCounts,
     Verbose,
     Version,
+    WithoutToken,
     WithTraining,
     WorkspacePath,
 )
@@ -60,15 +65,19 @@ DEMO = Path("demo")
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Returns the exit code."""
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     # It warns of a home directory that it can't write to, and works without.
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
-    return run_click(get_command(app), PROGRAM, argv)
+    return run_click(get_command(app), PROGRAM, argv, say_end)
 
 
 @app.callback()
-def program(version: Version = False) -> None:
+def program(
+    # Its callback has shown it and ended the program.
+    version: Version = False,  # noqa: ARG001
+    log_format: LogFormat = None,
+) -> None:
     """Measure GEMMs on a fleet, train, publish, push."""
+    log_as(log_format)
 
 
 @app.command()
@@ -76,8 +85,10 @@ def run(
     plan: PlanPath,
     workspace: WorkspacePath = WORKSPACE,
     address: Address = None,
+    without_token: WithoutToken = False,
     store: StoreUri = None,
     registry: RegistryUri = None,
+    signing_key: SigningKey = None,
     model_dir: ModelDirectory = None,
     train: WithTraining = True,
     verbose: Verbose = False,
@@ -95,10 +106,10 @@ def run(
 
     resolved = read_plan(plan)
     place = Workspace(workspace)
-    places = Places(store=store, registry=registry, model_dir=model_dir)
+    places = Places(store=store, registry=registry, model_dir=model_dir, signing_key=signing_key)
     display = RunDisplay()
     session = RunSession(resolved, place, places, display)
-    with session.open(address) as stop:
+    with session.open(address, without_token=without_token) as stop:
         terminal.echo_plan(resolved.model_dump(exclude_defaults=not verbose), verbose=verbose)
         summary = session.run(stop, train=train)
 
@@ -119,8 +130,9 @@ def run(
 @app.command()
 def plan(
     plan: PlanPath,
-    device: KnownDevice = None,
+    device: KnownDevices = None,
     address: PlanAddress = None,
+    without_token: WithoutToken = False,
     verbose: Verbose = False,
     json: AsJson = False,
 ) -> None:
@@ -132,7 +144,7 @@ def plan(
     from coordinator.sizes import sizes_of
 
     resolved = read_plan(plan)
-    sizes = sizes_of(resolved, device, address)
+    sizes = sizes_of(resolved, device or (), address, without_token=without_token)
 
     def text() -> None:
         """The result for people."""
@@ -147,7 +159,8 @@ def plan(
             terminal.show_line("size it for other devices with --device h100, or with --address")
 
     devices = [asdict(size) for size in sizes]
-    values = {"devices": devices} if address else devices[0]
+    is_list = address or len(devices) > 1
+    values = {"devices": devices} if is_list else devices[0]
     terminal.result(values, as_json=json, text=text)
 
 
@@ -159,6 +172,7 @@ def train(
     workspace: WorkspacePath = WORKSPACE,
     store: StoreUri = None,
     registry: RegistryUri = None,
+    signing_key: SigningKey = None,
     min_rows: MinRows = 100,
     holdout: Holdout = 0.15,
     exam: ExamFile = None,
@@ -178,7 +192,7 @@ def train(
     settings = TrainSettings(min_rows=min_rows, holdout=holdout)
     tested_with = None if exam is None else read_exam(exam)
     bases = named_bases(base)
-    places = Places(store=store, registry=registry)
+    places = Places(store=store, registry=registry, signing_key=signing_key)
     with stages("training") as step:
         version, judged = train_workspace(
             Workspace(workspace), places, settings, bases, tested_with, step
@@ -230,48 +244,7 @@ def compare(
     terminal.result(comparison, as_json=json, text=text)
 
 
-@app.command()
-def status(
-    workspace: WorkspacePath = WORKSPACE,
-    store: StoreUri = None,
-    registry: RegistryUri = None,
-    json: AsJson = False,
-) -> None:
-    """Show what a workspace holds and how its run is doing: samples, rate, model versions."""
-    from dataclasses import asdict
-
-    from coordinator import terminal
-    from coordinator.fleet.delivery import read_receipts
-    from coordinator.fleet.record import RunRecord
-    from coordinator.health.record import HealthRecord
-    from coordinator.samples.activity import activity
-    from registry.registry import Registry
-
-    place, samples = open_samples(workspace, store)
-    versions = Registry(registry or place.registry)
-    champion = versions.champion()
-    counts = samples.counts()
-    nodes = {receipt.agent: receipt.text() for receipt in read_receipts(place.nodes)}
-    record = RunRecord.read(place.run)
-    sick = HealthRecord.read(place.health).sick()
-    values: dict[str, object] = {
-        "workspace": str(place.path),
-        "store_version": samples.version,
-        "samples": counts,
-        "total": sum(counts.values()),
-        **asdict(activity(samples)),
-        "champion": champion.number if champion else None,
-        "versions": len(versions.list()) if champion else 0,
-        "nodes": nodes,
-        "waiting": record.waiting if place.is_held() else {},
-        "faults": record.faults if place.is_held() else {},
-        "contended_due": record.contended_due,
-        "second_due": record.second_due,
-        "sick": {board.board: board.text for board in sick},
-    }
-    terminal.result(values, as_json=json, text=lambda: terminal.show_status(values))
-
-
+app.command()(status)
 app.command()(health)
 
 
@@ -288,18 +261,28 @@ def report(
 ) -> None:
     """Write one HTML file: predicted against measured, errors by size, the samples."""
     from coordinator import terminal
-    from coordinator.report.html import write_report
-    from coordinator.report.language_model import LanguageModelCase
+    from coordinator.progress import stages
+    from coordinator.report.ask_page import NOT_BUILT, write_beside
     from registry.registry import Registry
 
     place, samples = open_samples(workspace, store)
     versions = Registry(registry or place.registry)
-    champion = versions.load("champion") if versions.champion() else None
     path = out or place.report
-    case = LanguageModelCase.read(model, tokens, tp) if model else None
-    write_report(path, samples.read(), champion, case)
+    with stages("report") as step:
+        step(f"computing, from {sum(samples.counts().values()):,} samples", 0, 1)
+        # matplotlib, scikit-learn and SciPy, which take seconds
+        from coordinator.report.html import write_report
+        from coordinator.report.language_model import LanguageModelCase
+
+        champion = versions.load("champion") if versions.champion() else None
+        case = LanguageModelCase.read(model, tokens, tp) if model else None
+        write_report(path, samples.read(), champion, case)
+        page = write_beside(path, champion)
     line = f"report: {path}"
-    terminal.result({"report": str(path)}, as_json=json, text=lambda: terminal.show_line(line))
+    if champion:
+        line += f"\npage:   {page or NOT_BUILT}"
+    values = {"report": str(path), "page": str(page) if page else None}
+    terminal.result(values, as_json=json, text=lambda: terminal.show_line(line))
 
 
 app.command("import")(import_)

@@ -20,6 +20,7 @@ from coordinator.options import (
     OfSamples,
     Seconds,
     StoreUri,
+    WithoutToken,
     WorkspacePath,
 )
 from gemmcast.errors import InputError
@@ -33,6 +34,7 @@ def health(
     seconds: Seconds = 60.0,
     workspace: WorkspacePath = WORKSPACE,
     address: Address = None,
+    without_token: WithoutToken = False,
     samples: OfSamples = False,
     store: StoreUri = None,
     dataset: HealthDataset = None,
@@ -56,7 +58,9 @@ def health(
     if samples:
         check = check_samples(place, store)
     else:
-        measured = check_boards(place, seconds, RunDisplay(), address, dataset)
+        measured = check_boards(
+            place, seconds, RunDisplay(), address, dataset, without_token=without_token
+        )
         if isinstance(measured, Interrupted):
             leave_interrupted()
         check = measured

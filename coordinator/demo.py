@@ -28,6 +28,7 @@ from coordinator.plan.cells import plan_cells
 from coordinator.plan.replay import recorded_cells, replay_plan
 from coordinator.plan.schema import Plan, read_plan
 from coordinator.progress import RunDisplay
+from coordinator.report.ask_page import write_beside
 from coordinator.report.html import write_report
 from coordinator.workspace import Workspace
 from costmodel.dataset import TrainingSet, split_by_shape, training_set
@@ -110,7 +111,7 @@ def run_demo(directory: Path, *, as_json: bool, recorded: Path | None = None) ->
         measured = session.run(stop, cells=first)
         _leave_if_stopped(stop)
         version = _pushed_version(session, measured)
-        terminal.console.print(f"  {display.model_line}")
+        terminal.note(f"  {display.model_line}")
         _show_step(3, "predict new shapes, then measure them")
         predicted = predict_pushed(session.model_dir, new_cells, version)
         measured_new = session.run(stop, cells=new_cells, train=False, label="new shapes")
@@ -118,6 +119,7 @@ def run_demo(directory: Path, *, as_json: bool, recorded: Path | None = None) ->
     training, new = _training_and_new(session, plan, new_cells)
     model = session.registry.load(version)
     write_report(session.workspace.report, session.store.read(), model)
+    write_beside(session.workspace.report, model)
     summary = DemoSummary(
         cells_ok=measured.ok,
         cells_failed=measured.failed,
@@ -150,7 +152,7 @@ def _recreate(directory: Path) -> None:
 
 
 def _show_step(number: int, what: str) -> None:
-    terminal.console.print(f"{number} {what}", style="bold")
+    terminal.note(f"{number} {what}", style="bold")
 
 
 def _leave_if_stopped(stop: Stop) -> None:
@@ -181,11 +183,11 @@ def _ask_base(session: RunSession, started: RunSummary, cells: Sequence[Cell]) -
     """What the node's model says before anything is measured; nothing where there is none."""
     version = started.model.version
     if version is None:
-        terminal.console.print("  nothing: no model of this kind of device comes with gemmcast")
+        terminal.note("  nothing: no model of this kind of device comes with gemmcast")
         return {}
     predicted = predict_pushed(session.model_dir, cells, version)
     card = session.registry.load(version).card
-    terminal.console.print(f"  {card.base} answers for {len(cells)} cells")
+    terminal.note(f"  {card.base} answers for {len(cells)} cells")
     return predicted
 
 

@@ -21,13 +21,13 @@ import pyarrow.parquet as pq
 
 from coordinator.fleet.interface import Display
 from coordinator.fleet.session import Places, RunSession
+from coordinator.fleet.signals import Stop
 from coordinator.health.cells import check_plan
 from coordinator.health.findings import Verdict
 from coordinator.health.judge import judge
 from coordinator.health.record import HealthRecord
 from coordinator.health.reference import read_reference
 from coordinator.health.screen import newest_of_each, predictor_of
-from coordinator.plan.schema import Plan
 from coordinator.samples.export import write_files
 from coordinator.samples.store import SampleStore
 from coordinator.workspace import Workspace
@@ -69,6 +69,8 @@ def check_boards(
     display: Display,
     address: str | None = None,
     dataset: Path | None = None,
+    *,
+    without_token: bool = False,
 ) -> HealthCheck | Interrupted:
     """Check every board of a cluster, or this machine's.
 
@@ -76,6 +78,7 @@ def check_boards(
         seconds: the check ends after this time, with what was measured by then.
         address: of a Ray cluster; None: that of the environment, or a cluster of our own.
         dataset: a recorded dataset that answers in place of boards.
+        without_token: use all nodes of a cluster though it asks for no token.
 
     Raises:
         InputError: health.json or the dataset can't be read.
@@ -84,7 +87,11 @@ def check_boards(
     record = HealthRecord.read(place.health)
     plan = check_plan("auto") if dataset is None else check_plan("replay", str(dataset))
     with TemporaryDirectory(prefix="gemmcast-health-") as folder:
-        measured = _measured(plan, place, Path(folder), seconds, display, address)
+        # The nodes keep the descriptions of their devices where runs do.
+        places = Places(model_dir=place.node)
+        session = RunSession(plan, Workspace(Path(folder)), places, display)
+        with session.open(address, without_token=without_token) as stop:
+            measured = _measured(session, seconds, stop)
     if isinstance(measured, Interrupted):
         return measured
     if not len(measured.rows):
@@ -131,29 +138,18 @@ def clear_board(place: Workspace, board: str) -> HealthRecord:
     return record
 
 
-def _measured(
-    plan: Plan,
-    place: Workspace,
-    folder: Path,
-    seconds: float,
-    display: Display,
-    address: str | None,
-) -> Measured | Interrupted:
-    # The nodes keep the descriptions of their devices where runs do.
-    places = Places(model_dir=place.node)
-    session = RunSession(plan, Workspace(folder), places, display)
-    with session.open(address) as stop:
-        until_s = monotonic() + seconds
+def _measured(session: RunSession, seconds: float, stop: Stop) -> Measured | Interrupted:
+    until_s = monotonic() + seconds
 
-        def is_over() -> bool:
-            """Whether the time has run out, or a signal has come."""
-            return stop() or monotonic() > until_s
+    def is_over() -> bool:
+        """Whether the time has run out, or a signal has come."""
+        return stop() or monotonic() > until_s
 
-        summary = session.run(is_over, train=False, label="checking")
-        if stop():
-            return Interrupted()
-        left = summary.cells - summary.done
-        return Measured(rows=session.store.read(), left=left, silent=session.fleet.starting())
+    summary = session.run(is_over, train=False, label="checking")
+    if stop():
+        return Interrupted()
+    left = summary.cells - summary.done
+    return Measured(rows=session.store.read(), left=left, silent=session.fleet.starting())
 
 
 def _parquet(table: pa.Table) -> bytes:

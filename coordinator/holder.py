@@ -18,6 +18,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from gemmcast.errors import WorkspaceError
+from gemmcast.modeldir import write_atomically
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +41,7 @@ class Holder:
         try:
             values = json.loads(text)
             return Holder(host=values["host"], pid=values["pid"], workspace=values["workspace"])
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             return None
 
     def to_json(self) -> str:
@@ -106,7 +107,8 @@ def _named(note: Path) -> Holder | None:
 
 def _write(note: Path, holder: Holder) -> None:
     try:
-        note.write_text(holder.to_json())
+        # It replaces a link that somebody has put there, and does not follow it.
+        write_atomically(note, holder.to_json().encode())
     except OSError as error:
         rule = f"{note} can't be written ({error.strerror})"
         raise WorkspaceError(f"{rule}: free some space, or name another directory") from None

@@ -28,13 +28,23 @@ Version = Annotated[
         "--version", callback=show_version, is_eager=True, help="print the version and exit"
     ),
 ]
-Verbose = Annotated[bool, typer.Option("--verbose", help="echo the whole plan, not ten lines")]
-KnownDevice = Annotated[
+LogFormat = Annotated[
     str | None,
+    typer.Option(
+        "--log-format",
+        metavar="text|json",
+        envvar="GEMMCAST_LOG",
+        help="json: one object a line on stderr (docs/watching.md); stands before the command",
+        show_default="text",
+    ),
+]
+Verbose = Annotated[bool, typer.Option("--verbose", help="echo the whole plan, not ten lines")]
+KnownDevices = Annotated[
+    list[str] | None,
     typer.Option(
         "--device",
         help="size it for this device, not for those of this machine: words of a known name, "
-        "such as h100 or h100-sxm, or a JSON file with its description",
+        "such as h100 or h100-sxm, or a JSON file with its description; repeat it for others",
     ),
 ]
 PlanPath = Annotated[
@@ -46,6 +56,10 @@ WorkspacePath = Annotated[
         "--workspace",
         help="directory of samples, registry and models; absolute inside a Ray job",
     ),
+]
+Watch = Annotated[bool, typer.Option("--watch", help="show the run again and again, until Ctrl-C")]
+Every = Annotated[
+    float, typer.Option("--every", metavar="SECONDS", help="with --watch: time between two looks")
 ]
 AsJson = Annotated[
     bool, typer.Option("--json", help="the result as one JSON object on the last line")
@@ -62,8 +76,24 @@ RegistryUri = Annotated[
         show_default="WORKSPACE/registry",
     ),
 ]
+SigningKey = Annotated[
+    Path | None,
+    typer.Option(
+        help="private key that signs champions (docs/signing.md)",
+        envvar="GEMMCAST_SIGNING_KEY",
+        show_default=False,
+    ),
+]
 Address = Annotated[
     str | None, typer.Option(help="a Ray cluster to join; without it, one is started here")
+]
+WithoutToken = Annotated[
+    bool,
+    typer.Option(
+        "--without-token",
+        help="join several nodes that ask for no token, though whoever reaches them runs "
+        "programs there (docs/security.md)",
+    ),
 ]
 PlanAddress = Annotated[
     str | None,

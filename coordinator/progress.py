@@ -10,8 +10,9 @@ Does not know what is measured or trained.
 
 from __future__ import annotations
 
+import logging
 import math
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
@@ -28,9 +29,13 @@ from rich.progress import (
 
 from coordinator.fleet.interface import Progress as RunProgress
 from coordinator.fleet.interface import Show
+from coordinator.fleet.rate import Rate
+from coordinator.logs import event, is_json
 from coordinator.terminal import console
 from costmodel.progress import Step
 from gemmcast.card import ModelCard
+
+log = logging.getLogger(__name__)
 
 LINE_S = 60.0
 """A line comes after this time at the latest."""
@@ -38,8 +43,6 @@ PART_S = 2.0
 """Parts that are done sooner after a line get none."""
 PARTS = 20
 """Lines from none to all of the cells, at most."""
-RATE_S = 60.0
-"""A rate is that of the last minute."""
 Clock = Callable[[], float]
 """A clock that only grows. [s]"""
 
@@ -71,25 +74,6 @@ class LinePace:
         return True
 
 
-class Rate:
-    """How many a second, over the last minute."""
-
-    def __init__(self, now_s: Clock) -> None:
-        self._now_s = now_s
-        self._counts: deque[tuple[float, int]] = deque()
-
-    def of(self, count: int) -> float | None:
-        """The rate, when the count is this one now; None before there is any."""
-        now_s = self._now_s()
-        self._counts.append((now_s, count))
-        while len(self._counts) > 2 and self._counts[1][0] <= now_s - RATE_S:
-            self._counts.popleft()
-        first_s, first = self._counts[0]
-        if count == first or now_s <= first_s:
-            return None
-        return (count - first) / (now_s - first_s)
-
-
 class RunDisplay:
     """The display of a run: cells, rate, agents, failures and the newest model's error."""
 
@@ -111,7 +95,7 @@ class RunDisplay:
     def progress(self, label: str) -> Iterator[Show]:
         """A bar or lines, and the function that updates them."""
         rate = Rate(self._now_s)
-        if not console.is_terminal:
+        if not console.is_terminal or is_json():
             yield self._lines(label, rate)
             return
         with _bar() as bar:
@@ -127,12 +111,16 @@ class RunDisplay:
     def details(self, run: RunProgress, rate: float | None) -> str:
         """Rate, agents, failures by reason, and the model."""
         if not run.agents:
-            return "starting agents"
+            return _without_agents(run)
         words = [f"{run.agents} agent{'s' if run.agents > 1 else ''}"]
         if rate is not None:
             words.insert(0, f"{rate:.1f} cells/s")
+        if run.lag_s is not None:
+            words.append(f"lag {run.lag_s:.1f} s")
         if run.budget:
             words.append(f"budget {run.budget}")
+        if run.closed:
+            words.append(f"gives its devices back, waits {run.closed}")
         if run.waiting:
             words.append(waiting_text(run.waiting))
         if run.faults:
@@ -145,6 +133,8 @@ class RunDisplay:
         if run.training:
             words.append("training")
         words.append(self.model_line)
+        if run.champion is not None and run.champion not in self.model_line.split(":")[0].split():
+            words.append(f"champion {run.champion}")
         return ", ".join(words)
 
     def _lines(self, label: str, rate: Rate) -> Show:
@@ -154,16 +144,47 @@ class RunDisplay:
             """Print a line, if one is due."""
             a_second = rate.of(run.committed_now)
             named = [*run.waiting, *run.faults]
-            stage = f"{bool(run.agents)} {run.training} {named} {self.model_line}"
+            stage = f"{bool(run.agents)} {run.closed} {run.training} {named} {self.model_line}"
             if not pace.is_due(stage, run.done, run.cells):
                 return
+            if is_json():
+                text = f"{label}: {run.done} of {run.cells} cells"
+                log.info(text, extra=event("progress", **fields_of(run, a_second)))
+                return
             details = self.details(run, a_second)
-            if run.agents:
+            if run.agents or run.cells:
                 share = 100 * run.done // run.cells if run.cells else 0
                 details = f"{run.done} of {run.cells} cells ({share} %), {details}"
             log_line(f"{label}: {details}")
 
         return show
+
+
+def _without_agents(run: RunProgress) -> str:
+    if run.closed:
+        return f"waits {run.closed}"
+    if run.faults:
+        return f"starting agents, {faults_text(run.faults)}"
+    return "starting agents"
+
+
+def fields_of(run: RunProgress, rate: float | None) -> dict[str, object]:
+    """What a line of progress says, as fields."""
+    failed = run.statuses.copy()
+    del failed["ok"]
+    return {
+        "cells": run.cells,
+        "done": run.done,
+        "cells_per_s": rate,
+        "lag_s": run.lag_s,
+        "agents": run.agents,
+        "champion": run.champion,
+        "training": run.training,
+        "failed": failed.total(),
+        "failures": dict(failed),
+        "waiting": run.waiting,
+        "faults": run.faults,
+    }
 
 
 def faults_text(faults: Mapping[str, str]) -> str:
@@ -195,13 +216,13 @@ def failures_text(statuses: Counter[str]) -> str:
 @contextmanager
 def stages(label: str, now_s: Clock = monotonic) -> Iterator[Step]:
     """A bar or lines for work in stages, and the function that reports a part."""
-    if not console.is_terminal:
+    if not console.is_terminal or is_json():
         pace = LinePace(now_s, parts=0)
 
         def say(stage: str, done: int, total: int) -> None:
             """Print a line, if one is due."""
             if pace.is_due(stage, done, total):
-                log_line(f"{label}: {stage}{f' {done} of {total}' if total > 1 else ''}")
+                _say_stage(label, stage, done, total)
 
         yield say
         return
@@ -213,6 +234,14 @@ def stages(label: str, now_s: Clock = monotonic) -> Iterator[Step]:
             bar.update(task, total=total, completed=done, details=stage)
 
         yield move
+
+
+def _say_stage(label: str, stage: str, done: int, total: int) -> None:
+    if is_json():
+        fields = event("stage", work=label, stage=stage, done=done, total=total)
+        log.info("%s: %s", label, stage, extra=fields)
+        return
+    log_line(f"{label}: {stage}{f' {done} of {total}' if total > 1 else ''}")
 
 
 def log_line(text: str) -> None:

@@ -8,6 +8,7 @@ nothing of how results are computed; progress is in coordinator/progress.py.
 from __future__ import annotations
 
 import json
+import logging
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypedDict
@@ -16,6 +17,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from coordinator.logs import event, is_json
 from gemmcast.card import ModelCard, Scores
 from gemmcast.program import json_line
 from gemmcast.score_table import (
@@ -27,6 +29,8 @@ from gemmcast.score_table import (
     split_rows,
     summary_rows,
 )
+
+log = logging.getLogger(__name__)
 
 console = Console(stderr=True, markup=False, highlight=False, emoji=False)
 """For progress and what is echoed."""
@@ -84,8 +88,19 @@ def show_line(line: str) -> None:
     out.print(line, soft_wrap=True)
 
 
+def note(text: str, style: str | None = None) -> None:
+    """Say on stderr what a command does now."""
+    if is_json():
+        log.info(text.strip(), extra=event("note"))
+        return
+    console.print(text, style=style)
+
+
 def echo_plan(plan: Mapping[str, object], *, verbose: bool) -> None:
     """Show a resolved plan on stderr: a line for each table, or all of it."""
+    if is_json():
+        log.info("the plan as it is carried out", extra=event("plan", **plan))
+        return
     if verbose:
         console.print(json.dumps(plan, indent=1, ensure_ascii=False), soft_wrap=True)
         return
@@ -113,6 +128,8 @@ def show_status(values: Mapping[str, Any]) -> None:
         "champion": values["champion"] or "none",
         "versions": values["versions"],
     }
+    if values.get("closed"):
+        shown["waits"] = values["closed"]
     for agent, reason in values["waiting"].items():
         shown[f"{agent} waits"] = reason
     for agent, reason in values.get("faults", {}).items():

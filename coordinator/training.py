@@ -20,8 +20,9 @@ from costmodel.base import Base
 from costmodel.exam import Exam
 from costmodel.progress import Step
 from costmodel.settings import TrainSettings
-from gemmcast import modeldir
 from registry.registry import Registry
+from registry.signatures import Signatures
+from signing import node
 
 
 def train_workspace(
@@ -51,7 +52,8 @@ def train_workspace(
         SampleStore.open(places.store, create=False)
     with place.locked():
         samples = SampleStore.open(places.store or place.samples, create=False)
-        versions = Registry(places.registry or place.registry)
+        signatures = Signatures(places.signing_key)
+        versions = Registry(places.registry or place.registry, signatures)
         versions.check()
         champion = champion_model(versions)
         table = HealthRecord.read(place.health).without_sick(samples.read())
@@ -59,5 +61,5 @@ def train_workspace(
         judged = fit_and_judge(table, settings, samples.version, champion, step, exam, base)
         version = publish_or_keep(versions, judged, champion, place.kept)
         if version is not None:
-            modeldir.put_model(place.node, judged[0], version)
+            node.take_model(place.node, versions.ship(version), version)
     return version, judged

@@ -9,9 +9,11 @@ node/        this node's model directory, which predictors follow
 plan.json    the plan as it was resolved at the last run
 nodes.json   which agent took which model version, in the last run
 run.json     which agents wait, and what the last run left
+live.json    the run as it is now, or as it ended (coordinator/fleet/live.py)
 health.json  which boards are not well, and were not (coordinator/health/record.py)
 health/      the rows of each health check
 report.html  what `report` made
+ask.html     the page that asks its model, beside it
 """
 
 from __future__ import annotations
@@ -85,6 +87,11 @@ class Workspace:
         return self.path / "run.json"
 
     @property
+    def live(self) -> Path:
+        """The run as it is now (coordinator/fleet/live.py)."""
+        return self.path / "live.json"
+
+    @property
     def health(self) -> Path:
         """What is known of the boards (coordinator/health/record.py)."""
         return self.path / "health.json"
@@ -110,7 +117,7 @@ class Workspace:
             return None
         try:
             settings: Mapping[str, object] = json.loads(self.plan.read_bytes())["measure"]
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             rule = "was not written by a run"
             raise InputError("plan.json", str(self.plan), rule, "delete it") from None
         return settings

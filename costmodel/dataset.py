@@ -24,7 +24,7 @@ from gemmcast.descriptions import Descriptions
 from gemmcast.device import Device
 from gemmcast.draw import is_drawn
 from gemmcast.query import CONTRACT, OUTPUTS
-from gemmcast.rows import gemm_of
+from gemmcast.rows import GEMM_COLUMNS, gemm_of
 
 Values = npt.NDArray[np.float64]
 """[n_rows] of one target; NaN where it was not measured."""
@@ -103,7 +103,7 @@ def training_set(table: pa.Table, contract: int = CONTRACT) -> TrainingSet:
     columns = usable.to_pydict()
     flops: list[float] = []
     shapes: list[str] = []
-    for row in usable.to_pylist():
+    for row in usable.select(GEMM_COLUMNS).to_pylist():
         gemm = gemm_of(row)
         flops.append(gemm.flops)
         shapes.append(gemm.shape_key)

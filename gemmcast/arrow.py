@@ -1,7 +1,7 @@
 """Samples as Arrow: the schema of batches, store and datasets, and the reader of any schema.
 
-The only file of gemmcast that needs pyarrow; the embedded predictor does not import it. Columns of
-schemas 1 to 3 are read through gemmcast/renames.py, and nothing is written in them.
+Columns of schemas 1 to 3 are read through gemmcast/renames.py, and nothing is written in them. The
+embedded predictor imports neither this nor the other files of gemmcast that need pyarrow.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from typing import Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from gemmcast import renames, warm_windows
 from gemmcast.errors import InputError
+from gemmcast.parquet_file import read_parquet
 from gemmcast.sample import COLUMNS, DEFAULTS, REQUIRED, SCHEMA_VERSION, check_version
 
 _TYPES: Final = {
@@ -40,7 +40,7 @@ SCHEMA: Final = _schema()
 
 def read_samples(path: str | Path, columns: Sequence[str] | None = None) -> pa.Table:
     """A Parquet file of samples, of any schema, with the columns of SCHEMA or only some of them."""
-    table = conform(pq.read_table(path), str(path))
+    table = conform(read_parquet(path, str(path)), str(path))
     return table if columns is None else table.select(list(columns))
 
 

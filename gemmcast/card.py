@@ -118,6 +118,6 @@ class ModelCard:
             names = {field.name for field in fields(ModelCard)}
             card = {name: value for name, value in values.items() if name in names}
             return ModelCard(**{**card, "targets": tuple(card["targets"])})
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             rule = f"not a model card ({error})"
             raise ModelFileError("card", text, rule, "publish the model again") from None

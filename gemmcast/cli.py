@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from gemmcast.cli_inputs import device_of, gemm_of, open_model
+from gemmcast.carbon import energy_of
+from gemmcast.cli_inputs import device_of, gemm_of, open_model, rates_of
 from gemmcast.cli_parser import parse_arguments
 from gemmcast.cli_text import rounded, show
 from gemmcast.config import KernelConfig, library_config
@@ -51,7 +52,7 @@ def _run(argv: Sequence[str] | None) -> None:
 
 def predict(args: argparse.Namespace) -> Shown:
     """The cost of one GEMM with one configuration."""
-    gemm = gemm_of(args)
+    gemm, rates = gemm_of(args), rates_of(args)
     named = None if args.config is None else KernelConfig.parse(args.config)
     with open_model(args.model) as predictor:
         device = predictor.device(device_of(args.device))
@@ -62,8 +63,10 @@ def predict(args: argparse.Namespace) -> Shown:
         "config": asdict(config),
         "device": device.name,
         "prediction": asdict(cost),
+        **rates.values(energy_of(cost)),
     }
-    return values, prediction_text(gemm, config, device, cost)
+    text = prediction_text(gemm, config, device, cost)
+    return values, "\n".join([text, *rates.lines(energy_of(cost), "launches")])
 
 
 def rank(args: argparse.Namespace) -> Shown:

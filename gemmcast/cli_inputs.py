@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gemmcast.carbon import Rates
 from gemmcast.config import KNOBS, KernelConfig
 from gemmcast.device import Device
 from gemmcast.errors import InputError
@@ -35,6 +36,11 @@ def gemm_of(args: argparse.Namespace) -> Gemm:
         layout=args.layout,
         beta=args.beta,
     )
+
+
+def rates_of(args: argparse.Namespace) -> Rates:
+    """What a kilowatt-hour costs and emits, by the options."""
+    return Rates(kwh_price=args.kwh_price, gco2_per_kwh=args.gco2_per_kwh)
 
 
 def device_of(text: str | None) -> Device | str | None:

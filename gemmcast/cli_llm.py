@@ -13,7 +13,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Final
 
-from gemmcast.cli_inputs import device_of, open_model
+from gemmcast.carbon import Rates, energy_of
+from gemmcast.cli_inputs import device_of, open_model, rates_of
 from gemmcast.cli_text import rounded
 from gemmcast.device import Device
 from gemmcast.forward_pass import SUMMED, Cost, PassCost, by_tokens, costs_on_devices, pareto
@@ -37,7 +38,7 @@ _GIB: Final = 2**30
 
 def llm(args: argparse.Namespace) -> Shown:
     """The GEMMs of a language model, or what they cost."""
-    models = _models(args)
+    models, rates = _models(args), rates_of(args)
     steps = _steps(args)
     if args.list:
         return _listed(models, steps)
@@ -48,11 +49,16 @@ def llm(args: argparse.Namespace) -> Shown:
     front = _fronts(passes)
     values = {
         "architecture": models[0].architecture,
-        "passes": [{**asdict(one), "pareto": id(one) in front} for one in passes],
+        "passes": [_pass(one, id(one) in front, rates) for one in passes],
         "left_out": reasons,
         "note": note_on(models[0]),
     }
-    return values, "\n".join(_lines(models[0], passes, front, reasons))
+    lines = _lines(models[0], passes, front, reasons, rates)
+    return values, "\n".join(lines)
+
+
+def _pass(one: PassCost, is_on_front: bool, rates: Rates) -> dict[str, object]:
+    return {**asdict(one), "pareto": is_on_front, **rates.values(energy_of(one.total))}
 
 
 def note_on(model: LanguageModel) -> str:
@@ -111,7 +117,11 @@ def _fronts(passes: Sequence[PassCost]) -> set[int]:
 
 
 def _lines(
-    model: LanguageModel, passes: Sequence[PassCost], front: set[int], reasons: Mapping[str, str]
+    model: LanguageModel,
+    passes: Sequence[PassCost],
+    front: set[int],
+    reasons: Mapping[str, str],
+    rates: Rates,
 ) -> Iterator[str]:
     yield f"{model.architecture}. {note_on(model)}"
     for tokens, group in by_tokens(passes).items():
@@ -120,6 +130,8 @@ def _lines(
         rows: list[Sequence[str]] = [_COLUMNS]
         for one in group:
             rows += _rows(one, id(one) in front)
+            for line in rates.lines(energy_of(one.total), "passes"):
+                rows.append((f"  {line}",))
         yield from _aligned(rows)
     yield ""
     yield "* no other device and tp has less time and less energy"

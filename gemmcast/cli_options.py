@@ -63,6 +63,7 @@ def _predict(command: argparse.ArgumentParser) -> None:
     _add_gemm(command)
     _add_device(command)
     command.add_argument("--config", metavar=_CONFIG, help=_FAMILIES)
+    _add_rates(command)
 
 
 def _rank(command: argparse.ArgumentParser) -> None:
@@ -79,6 +80,7 @@ def _pick(command: argparse.ArgumentParser) -> None:
     _add_device(command)
     _add_choice(command)
     _add_default(command)
+    _add_rates(command)
 
 
 def _lookup(command: argparse.ArgumentParser) -> None:
@@ -140,6 +142,13 @@ def _add_default(command: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_rates(command: argparse.ArgumentParser) -> None:
+    price = "price of a kilowatt-hour, in any currency: adds what the boards' energy costs"
+    command.add_argument("--kwh-price", type=float, metavar="PRICE", help=price)
+    grams = "gCO2e of a kilowatt-hour of the grid: adds what the boards' energy emits"
+    command.add_argument("--gco2-per-kwh", type=float, metavar="GRAMS", help=grams)
+
+
 def _words(text: str) -> list[str]:
     return [word.strip() for word in text.split(",")]
 
@@ -164,6 +173,7 @@ def _llm(command: argparse.ArgumentParser) -> None:
     command.add_argument("--device", action="append", help=device)
     list_ = "print the GEMMs as CSV instead of their cost"
     command.add_argument("--list", action="store_true", help=list_)
+    _add_rates(command)
 
 
 def _export(command: argparse.ArgumentParser) -> None:

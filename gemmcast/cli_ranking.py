@@ -11,7 +11,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any, Final
 
-from gemmcast.cli_inputs import configs_of, device_of, gemm_of, open_model
+from gemmcast.carbon import Interval, Rates, energy_of, energy_of_list
+from gemmcast.cli_inputs import configs_of, device_of, gemm_of, open_model, rates_of
 from gemmcast.cli_text import rounded, saved, show
 from gemmcast.config import KernelConfig
 from gemmcast.device import Device
@@ -26,6 +27,7 @@ from gemmcast.list_pick import (
     rank_list,
 )
 from gemmcast.objective import Objective
+from gemmcast.prediction import Prediction
 from gemmcast.ranking import Choice, RankedConfig
 
 TOP_CANDIDATES: Final = 8
@@ -58,6 +60,7 @@ def pick(args: argparse.Namespace) -> Shown:
     configs = configs_of(args)
     default = None if args.default is None else KernelConfig.parse(args.default)
     options = {"cache": args.cache, "families": args.families, "bold": args.bold}
+    rates = rates_of(args)
     with open_model(args.model) as predictor:
         on = predictor.device(device_of(args.device))
         if args.gemms is not None:
@@ -65,7 +68,9 @@ def pick(args: argparse.Namespace) -> Shown:
             picked = pick_list(
                 predictor, gemms, configs, args.objective, on, default=default, **options
             )
-            return _list_values(picked, on, args), _list_text(picked, on, args.objective)
+            values = {**_list_values(picked, on, args), **rates.values(_energy(picked))}
+            lines = [_list_text(picked, on, args.objective), *_bill(picked, rates)]
+            return values, "\n".join(lines)
         gemm = gemm_of(args)
         choice = predictor.pick(gemm, configs, args.objective, on, default=default, **options)
     values = {
@@ -73,11 +78,30 @@ def pick(args: argparse.Namespace) -> Shown:
         "device": on.name,
         "objective": args.objective,
         **asdict(choice),
+        **rates.values(energy_of(choice.prediction)),
     }
     first = f"{gemm} on {on.name}, lowest {args.objective}:  {choice.config}"
     gain = _gain_lines(choice, args.objective)
-    lines = [first, *_ties(choice), show(choice.prediction), *gain]
+    bill = rates.lines(energy_of(choice.prediction), "launches")
+    lines = [first, *_ties(choice), show(choice.prediction), *gain, *bill]
     return values, "\n".join(lines)
+
+
+def _energy(picked: ListPick) -> Interval | None:
+    """Of the GEMMs with a choice, as chosen."""
+    chosen = [(one.listed.weight, one.choice.prediction) for one in picked.choices if one.choice]
+    return energy_of_list(chosen)
+
+
+def _bill(picked: ListPick, rates: Rates) -> Iterator[str]:
+    yield from rates.lines(_energy(picked), "lists")
+    # Where every GEMM has a default: what the list costs without tuning.
+    defaults: list[tuple[float, Prediction]] = []
+    for one in picked.choices:
+        if one.choice is not None and one.choice.default is not None:
+            defaults.append((one.listed.weight, one.choice.default.prediction))
+    if len(defaults) == sum(one.choice is not None for one in picked.choices):
+        yield from rates.lines(energy_of_list(defaults), "lists with the defaults")
 
 
 def _gemms(args: argparse.Namespace) -> list[ListedGemm]:

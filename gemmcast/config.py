@@ -7,6 +7,7 @@ family reads only its own knobs. Knows no kernel and no library.
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from functools import cache
 from typing import Final
 from urllib.parse import quote, unquote
 
@@ -152,6 +153,7 @@ class KernelConfig:
         return KernelConfig(family=family, kernel=kernel, **numbers)
 
 
+@cache
 def library_config(dtype: str, device_kind: str) -> KernelConfig:
     """What the vendor's library launches by itself, its knobs unknown.
 

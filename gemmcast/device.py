@@ -90,6 +90,10 @@ class Device:
         for dtype, peak in self.peak_tflops.items():
             _check(f"peak_tflops[{dtype!r}]", peak)
 
+    def __hash__(self) -> int:
+        # `peak_tflops` has none; boards that are equal have one UUID.
+        return hash(self.uuid)
+
     @property
     def has_power(self) -> bool:
         """Whether power can be read."""

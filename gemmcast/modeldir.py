@@ -2,10 +2,11 @@
 
     DIR/model-<sha12>.onnx   named by its content, written whole, then renamed
     DIR/device-<key>.json    one device of this node
-    DIR/current.json         {"file", "sha256", "version"}; replaced by a rename, last
+    DIR/current.json         {"file", "sha256", "version", "signature"}; replaced by a rename, last
 
 Several agents may write at once, because renames are atomic and names are content. Readers need no
-lock. The directory outlives agent and coordinator. Does not know what a model is.
+lock. The directory outlives agent and coordinator. Does not know what a model is, nor how a
+signature is checked: agents do that before they write here (signing/node.py).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import hashlib
 import json
 import os
 import tempfile
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -41,6 +43,20 @@ class CurrentModel:
     """SHA-256 of that file, in hexadecimal digits."""
     version: str
     """Version of the model in the registry."""
+    signature: str | None = None
+    """What was signed with the model, and the signature (docs/signing.md); None: unsigned."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShippedModel:
+    """A model on its way to the nodes."""
+
+    data: bytes
+    """The .onnx file."""
+    card: bytes = b""
+    """The card as it was published; a signature is over both."""
+    signature: str | None = None
+    """None: unsigned."""
 
 
 def sha256(data: bytes) -> str:
@@ -78,17 +94,26 @@ def _sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def put_model(directory: Path, model: bytes, version: str) -> CurrentModel:
+def put_model(
+    directory: Path, model: bytes, version: str, signature: str | None = None
+) -> CurrentModel:
     """Make `model` the current one of this node."""
     digest = sha256(model)
-    current = CurrentModel(file=f"model-{digest[:12]}.onnx", sha256=digest, version=version)
+    name = f"model-{digest[:12]}.onnx"
+    current = CurrentModel(file=name, sha256=digest, version=version, signature=signature)
     target = directory / current.file
-    if not target.exists() or sha256(target.read_bytes()) != digest:
+    # A symbolic link is replaced: what it points at may change later.
+    if target.is_symlink() or not target.exists() or sha256(target.read_bytes()) != digest:
         write_atomically(target, model)
     os.utime(target)
-    write_atomically(directory / CURRENT, json.dumps(asdict(current)).encode())
+    write_atomically(directory / CURRENT, json.dumps(without_none(asdict(current))).encode())
     _delete_old_models(directory, newest=target)
     return current
+
+
+def without_none(values: Mapping[str, object]) -> dict[str, object]:
+    """What unsigned models and tables leave out, as programs did that knew no signatures."""
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def check_writable(directory: Path) -> None:
@@ -121,7 +146,14 @@ def read_current(directory: Path) -> CurrentModel:
     """Raises ModelFileError when the directory has no current.json, or a damaged one."""
     try:
         values = json.loads((directory / CURRENT).read_text("utf-8"))
-        return CurrentModel(file=values["file"], sha256=values["sha256"], version=values["version"])
+        current = CurrentModel(
+            file=values["file"],
+            sha256=values["sha256"],
+            version=values["version"],
+            signature=values.get("signature"),
+        )
+        check_text(asdict(current))
+        return current
     except FileNotFoundError:
         way_out = "run an agent that pushes here, or name an .onnx file"
         rule = f"has no {CURRENT}"
@@ -139,10 +171,26 @@ def read_model(directory: Path, current: CurrentModel) -> bytes:
         ModelFileError: the file is damaged.
     """
     path = directory / current.file
+    if leads_out(directory, current.file):
+        raise ModelFileError(CURRENT, current.file, "leads out of the directory", _DELETE)
     data = path.read_bytes()
     if sha256(data) != current.sha256:
         raise ModelFileError("model", str(path), "does not match its SHA-256", _DELETE)
     return data
+
+
+def check_text(values: Mapping[str, object]) -> None:
+    """Raise TypeError for a value that is no text; None is an absent signature."""
+    for name, value in without_none(values).items():
+        if not isinstance(value, str):
+            raise TypeError(f"{name} is no text")
+
+
+def leads_out(directory: Path, name: str) -> bool:
+    """Whether a file that somebody names lies elsewhere, by its name or by a symbolic link."""
+    if not name.isprintable() or name != Path(name).name:
+        return True
+    return (directory / name).resolve().parent != directory.resolve()
 
 
 def _delete_old_models(directory: Path, newest: Path) -> None:

@@ -23,6 +23,7 @@ from gemmcast import forks, query
 from gemmcast.descriptions import Descriptions
 from gemmcast.device import Device
 from gemmcast.errors import ModelFileError
+from gemmcast.model_graph import check_graph
 from gemmcast.renames import METADATA_KEYS, QUERY_FIELDS, renamed
 
 METADATA_PREFIX: Final = "gemmcast."
@@ -183,6 +184,7 @@ def _open(
 
 
 def _session(data: bytes, source: str) -> ort.InferenceSession:
+    check_graph(data, source)
     options = ort.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     # 4 is "fatal only": whatever it would log is raised as an exception too.
@@ -273,7 +275,7 @@ def _devices(metadata: dict[str, str], source: str) -> list[Device]:
 def _json_list(metadata: dict[str, str], key: str, source: str) -> list[Any]:
     try:
         values = json.loads(metadata[key])
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise _unreadable(source, error) from None
     if not isinstance(values, list):
         raise _unreadable(source, TypeError(f"{key} is not a list"))

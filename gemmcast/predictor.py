@@ -26,6 +26,7 @@ from gemmcast.device import Device
 from gemmcast.errors import InputError, ModelFileError
 from gemmcast.following import ModelFollower
 from gemmcast.gemm import Gemm
+from gemmcast.memo import Asked, Memo
 from gemmcast.modelfile import Answers, LoadedModel
 from gemmcast.objective import Objective
 from gemmcast.prediction import Prediction, known
@@ -59,6 +60,7 @@ class Predictor:
     def __init__(self, source: str | Path | None = None, *, refresh_s: float = 0.2) -> None:
         self.source = models.path() if source is None else Path(source)
         self._refresh_s = refresh_s
+        self._memo: Memo | None = None
         self._follower: ModelFollower | None = None
         if self.source.is_dir():
             self._follower = ModelFollower(self.source, refresh_s)
@@ -112,7 +114,8 @@ class Predictor:
     ) -> Prediction:
         """The cost of one GEMM with one configuration.
 
-        A configuration that no such device can run (gemmcast/feasible.py) is `extrapolating`.
+        A configuration that no such device can run (gemmcast/feasible.py) is `extrapolating`. A
+        query that came before is answered with the same object (gemmcast/memo.py).
 
         Args:
             gemm: the problem.
@@ -126,14 +129,13 @@ class Predictor:
                 on another kind; or the model cannot know what the configuration's name means
                 (gemmcast/ties.py).
         """
-        model = self._model
-        on = _device(model, device)
-        config = config or library_config(gemm.dtype, on.kind)
-        ties.check_names((config,))
-        feasible.check_family(config, on)
-        row = query.encode(gemm, config, on, cache=cache)
-        prediction = Prediction.of(model.outputs, model.run_one(row), model.version)
-        return _doubted(prediction, feasible.impossible(gemm, config, on.arch))
+        memo = self._current_memo()
+        asked = Asked(gemm, config, device, cache)
+        prediction = memo.get(asked)
+        if prediction is None:
+            prediction = _predicted(memo.model, asked)
+            memo.keep(asked, prediction)
+        return prediction
 
     def predict_encoded(self, row: Sequence[query.Number] | query.Rows) -> dict[str, float]:
         """The values of one encoded row[len(FIELDS)] by output name, without intervals.
@@ -291,6 +293,15 @@ class Predictor:
     ) -> None:
         self.close()
 
+    def _current_memo(self) -> Memo:
+        """That of the model in use."""
+        model = self._model
+        memo = self._memo
+        if memo is None or memo.model is not model:
+            # Two threads may both make one: each uses its own, and the last one stays.
+            memo = self._memo = Memo(model)
+        return memo
+
     @property
     def _model(self) -> LoadedModel:
         """The model in use. Read it once per call: a follower may replace it at any time."""
@@ -305,6 +316,17 @@ def _load_file(path: Path) -> LoadedModel:
         way_out = "name an .onnx file or a model directory"
         raise ModelFileError("model", str(path), rule, way_out) from None
     return LoadedModel(data, str(path), version=modeldir.sha256(data)[:12])
+
+
+def _predicted(model: LoadedModel, asked: Asked) -> Prediction:
+    gemm = asked.gemm
+    on = _device(model, asked.device)
+    config = asked.config or library_config(gemm.dtype, on.kind)
+    ties.check_names((config,))
+    feasible.check_family(config, on)
+    row = query.encode(gemm, config, on, cache=asked.cache)
+    prediction = Prediction.of(model.outputs, model.run_one(row), model.version)
+    return _doubted(prediction, feasible.impossible(gemm, config, on.arch))
 
 
 def _device(model: LoadedModel, device: Device | str | None) -> Device:

@@ -38,6 +38,8 @@ _LONGEST_PLACE: Final = 300
 _SHOW_CURSOR: Final = b"\x1b[?25h"
 
 Context = TypeVar("Context")
+Say = Callable[[str, int], None]
+"""Writes the last line of a program that did not succeed, and gets the exit code."""
 
 
 class OutputError(OSError):
@@ -74,28 +76,38 @@ def run_script(main: Callable[[], int | None]) -> NoReturn:
     sys.exit(code)
 
 
-def run_command(command: Callable[[], int | None]) -> int:
-    """Run a command; an error becomes one line on stderr. Returns the exit code."""
+def say_on_stderr(line: str, _code: int) -> None:
+    """The line for people."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def run_command(command: Callable[[], int | None], say: Say = say_on_stderr) -> int:
+    """Run a command; an error becomes one line. Returns the exit code."""
     try:
         code = _code_of(command)
         sys.stdout.flush()
         return code
     except KeyboardInterrupt:
-        return _end("interrupted", INTERRUPTED)
+        return _end("interrupted", INTERRUPTED, say)
     except (InputError, WorkspaceError) as error:
-        return _end(f"error: {error}", BAD_INPUT)
+        return _end(f"error: {error}", BAD_INPUT, say)
     except GemmcastError as error:
-        return _end(f"error: {error}", FAILED)
+        return _end(f"error: {error}", FAILED, say)
     except OutputError as error:
         if error.errno == errno.EPIPE:
             return NO_READER
         rule = f"standard output can't be written ({error.strerror})"
-        return _end(f"error: {rule}; the command was carried out", BAD_INPUT)
+        return _end(f"error: {rule}; the command was carried out", BAD_INPUT, say)
     except OSError as error:
-        return _end(f"error: {_text_of(error)}", BAD_INPUT)
+        return _end(f"error: {_text_of(error)}", BAD_INPUT, say)
 
 
-def run_click(command: ClickCommand[Context], name: str, argv: Sequence[str] | None) -> int:
+def run_click(
+    command: ClickCommand[Context],
+    name: str,
+    argv: Sequence[str] | None,
+    say: Say = say_on_stderr,
+) -> int:
     """`run_command` for click and typer.
 
     Their own `main` swallows interrupts and closed pipes, so it is not called here.
@@ -103,6 +115,7 @@ def run_click(command: ClickCommand[Context], name: str, argv: Sequence[str] | N
     Args:
         name: of the program, in its help.
         argv: the arguments; None: those of the process.
+        say: writes the line of an error.
     """
     words = list(sys.argv[1:] if argv is None else argv)
 
@@ -117,10 +130,11 @@ def run_click(command: ClickCommand[Context], name: str, argv: Sequence[str] | N
             if code is None:
                 raise
             message = getattr(error, "format_message", str)()
-            return _end(f"error: {message} (see {name} --help)", code) if message else int(code)
+            line = f"error: {message} (see {name} --help)"
+            return _end(line, code, say) if message else int(code)
         return DONE
 
-    return run_command(invoke)
+    return run_command(invoke, say)
 
 
 def catch_signals() -> None:
@@ -242,13 +256,13 @@ def _has_children() -> bool:
     return True
 
 
-def _end(message: str, code: int) -> int:
-    """Print one line on stderr."""
+def _end(message: str, code: int, say: Say) -> int:
+    """Say it in one line."""
     line = " ".join(message.split())
     if len(line) > _LONGEST_LINE:
         line = f"{line[: _LONGEST_LINE - 3]}..."
     try:
-        print(line, file=sys.stderr, flush=True)
+        say(line, code)
     except OSError:
         # stderr is full or closed, too: the exit code remains.
         return code

@@ -27,13 +27,14 @@ Row = dict[str, Any]
 """Column -> int, float, str, bool or None, as `gemmcast.sample.COLUMNS` says."""
 ReadRow = Mapping[str, Any]
 """The same, where it is only read."""
-_GEMM_COLUMNS = ("m", "n", "k", "batch", "dtype", "layout", "alpha", "beta")
+GEMM_COLUMNS = ("m", "n", "k", "batch", "dtype", "layout", "alpha", "beta")
+"""Columns of a sample that name its problem."""
 _CONFIG_COLUMNS = ("family", "kernel", *KNOBS)
 
 
 def gemm_of(row: ReadRow) -> Gemm:
     """The problem of a row."""
-    return Gemm(**{name: row[name] for name in _GEMM_COLUMNS})
+    return Gemm(**{name: row[name] for name in GEMM_COLUMNS})
 
 
 def config_of(row: ReadRow) -> KernelConfig:

@@ -24,7 +24,7 @@ STATUSES: Final = {
     "timeout": "The cell ran longer than its limit; its process was killed.",
     "cuda_error": "The CUDA runtime or a library returned an error.",
     "crashed": "The measuring process died twice on this cell.",
-    "agent_lost": "The agent itself died three times on this cell.",
+    "agent_lost": "The agent itself died three times on this cell, or its rows were refused.",
     "out_of_memory": "The operands do not fit.",
     "unsupported": "The device, family and dtype do not go together.",
     "not_recorded": "A replayed dataset has no such cell.",

@@ -1,7 +1,7 @@
 """The tuned tables of a node, in its model directory, replaced so that no reader sees half of them.
 
     DIR/table-<sha12>.json   one table, named by its content, written whole, then renamed
-    DIR/tables.json          {"version", "tables": [{"file", "sha256", "version"}]}; renamed last
+    DIR/tables.json          {"version", "tables": [...]}; renamed last
 
 A set of tables is replaced as a whole: the champions of one registry. Several agents may write at
 once, and readers need no lock (gemmcast/modeldir.py). Does not know what a table says.
@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
+from gemmcast import modeldir
 from gemmcast.errors import InputError
 from gemmcast.modeldir import GRACE_S, sha256, write_atomically
 
@@ -35,6 +36,8 @@ class PlacedTable:
     """SHA-256 of that file, in hexadecimal digits."""
     version: str
     """Its version in the registry."""
+    signature: str | None = None
+    """What was signed with the table, and the signature (docs/signing.md); None: unsigned."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +58,8 @@ class Shipped:
     """The table as JSON."""
     version: str
     """Its version in the registry."""
+    signature: str | None = None
+    """None: unsigned."""
 
 
 def version_of(tables: Sequence[Shipped]) -> str:
@@ -63,11 +68,13 @@ def version_of(tables: Sequence[Shipped]) -> str:
     return sha256("\n".join(parts).encode())[:12]
 
 
-def put_tables(directory: Path, tables: Sequence[Shipped]) -> PlacedTables:
+def put_tables(directory: Path, shipped: Sequence[Shipped]) -> PlacedTables:
     """Make these the tables of this node, in place of those that it has."""
-    placed = tuple(_put(directory, table) for table in tables)
-    current = PlacedTables(version=version_of(tables), tables=placed)
-    write_atomically(directory / CURRENT, json.dumps(asdict(current)).encode())
+    placed = tuple(_put(directory, table) for table in shipped)
+    current = PlacedTables(version=version_of(shipped), tables=placed)
+    tables = [modeldir.without_none(asdict(table)) for table in placed]
+    values = {"version": current.version, "tables": tables}
+    write_atomically(directory / CURRENT, json.dumps(values).encode())
     _delete_others(directory, {table.file for table in placed})
     return current
 
@@ -77,6 +84,8 @@ def read_current(directory: Path) -> PlacedTables:
     try:
         values = json.loads((directory / CURRENT).read_text("utf-8"))
         tables = tuple(PlacedTable(**table) for table in values["tables"])
+        for table in tables:
+            modeldir.check_text(asdict(table))
         return PlacedTables(version=values["version"], tables=tables)
     except FileNotFoundError:
         rule = f"has no tuned tables ({CURRENT})"
@@ -95,6 +104,8 @@ def read_table(directory: Path, table: PlacedTable) -> bytes:
         InputError: the file is damaged.
     """
     path = directory / table.file
+    if modeldir.leads_out(directory, table.file):
+        raise InputError(CURRENT, table.file, "leads out of the directory", _PUSH)
     data = path.read_bytes()
     if sha256(data) != table.sha256:
         raise InputError("table", str(path), "does not match its SHA-256", _PUSH)
@@ -104,10 +115,13 @@ def read_table(directory: Path, table: PlacedTable) -> bytes:
 def _put(directory: Path, table: Shipped) -> PlacedTable:
     digest = sha256(table.data)
     path = directory / f"table-{digest[:12]}.json"
-    if not path.exists() or sha256(path.read_bytes()) != digest:
+    # A symbolic link is replaced: what it points at may change later.
+    if path.is_symlink() or not path.exists() or sha256(path.read_bytes()) != digest:
         write_atomically(path, table.data)
     os.utime(path)
-    return PlacedTable(file=path.name, sha256=digest, version=table.version)
+    return PlacedTable(
+        file=path.name, sha256=digest, version=table.version, signature=table.signature
+    )
 
 
 def _delete_others(directory: Path, kept: set[str]) -> None:

@@ -1,8 +1,7 @@
 """Tuned tables as Parquet, for Polars, DuckDB and pandas: one row for each entry.
 
 The columns are the fields of TunedEntry, nested as in the JSON; `key` is the table's key, the same
-in every row. A knob that is unknown is null. With gemmcast/arrow.py the only file of gemmcast that
-needs pyarrow; nothing of the wheel imports it.
+in every row. A knob that is unknown is null. Needs pyarrow; nothing of the wheel imports it.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from typing import Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from gemmcast import modeldir, tuned_json
+from gemmcast import modeldir, parquet_file, tuned_json
 from gemmcast.config import KernelConfig
 from gemmcast.errors import InputError
 from gemmcast.gemm import Gemm
@@ -75,7 +74,7 @@ def read_parquet(path: str | Path) -> TunedTable:
     """
     source = str(path)
     try:
-        arrow = pq.read_table(path)
+        arrow = parquet_file.read_parquet(path, source, "table", nested=True)
     except (OSError, pa.ArrowException) as error:
         raise InputError("table", source, f"can't be read ({error})", _ANOTHER) from None
     _check_schema(arrow.schema, source)

@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 from gemmcast.card import ModelCard
 from gemmcast.errors import ModelFileError
 from gemmcast.modeldir import sha256
-from registry.lineage import ROWS_TAG, SHA256_TAG
+from registry.versions import ROWS_TAG, SHA256_TAG
+from signing.statement import CARD_FILE, MODEL_FILE
 
-MODEL_FILE, CARD_FILE = "model.onnx", "card.json"
 CONTRACT_KEY = "gemmcast.contract"
 PROMOTE_ANOTHER = "promote another version, or publish the model again"
 

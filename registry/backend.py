@@ -1,4 +1,4 @@
-"""MLflow, behind the few calls that the registry makes. The only file that imports it.
+"""MLflow, behind the few calls that the registry makes (registry/mlflow_calls.py).
 
 A registry is a registered model named gemmcast, and one more for each line of tuned tables, in a
 directory (SQLite and files) or on a tracking server. A version's files and tags are written before
@@ -8,42 +8,25 @@ of ONNX, cards, tables or champions; whatever MLflow raises leaves here as a Gem
 
 from __future__ import annotations
 
-import logging
-import os
 import re
 import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import copy
 from pathlib import Path
-from types import ModuleType
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import TYPE_CHECKING, Self
 
 from gemmcast.errors import InputError, ModelFileError, WorkspaceError
+from registry import mlflow_calls
 from registry.directory import RegistryDirectory
-from registry.records import RegistrySnapshot, VersionRecord
+from registry.records import RegistrySnapshot, RegistryState, VersionRecord
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Experiment
-    from mlflow.entities.model_registry import ModelVersion, RegisteredModel
-
-T = TypeVar("T")
 
 NAME = "gemmcast"
 """Of the registered model of models, and of the experiment."""
-VERSIONS_PER_PAGE = 200
-"""Versions of one request to MLflow."""
-_NOT_THERE, _THERE_ALREADY = "RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS"
-_NO_TELEMETRY = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
-_QUIET = {
-    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
-}
-"""MLflow's own defaults keep a caller waiting for minutes on a server that is down."""
 
 
 class RegistryBackend(ABC):
@@ -80,60 +63,51 @@ class RegistryBackend(ABC):
         other.name = name
         return other
 
-    def aliases_of(self, prefix: str) -> dict[str, dict[str, str]]:
-        """Registered model whose name starts so -> alias -> number of its version."""
+    def states_of(self, prefix: str) -> dict[str, RegistryState]:
+        """Every registered model whose name starts so, by its name."""
         client = self._client()
-        found: dict[str, dict[str, str]] = {}
         with self._translated():
-            for model in _models(client, prefix):
-                found[model.name] = {alias: str(number) for alias, number in model.aliases.items()}
-        return found
+            return {
+                model.name: mlflow_calls.state(model)
+                for model in mlflow_calls.models(client, prefix)
+            }
 
     def exists(self) -> bool:
         """Whether a version was ever published here."""
         client = self._client()
         with self._translated():
-            return _or_none(lambda: client.get_registered_model(self.name)) is not None
+            return mlflow_calls.or_none(lambda: client.get_registered_model(self.name)) is not None
 
-    def alias(self, name: str) -> str | None:
-        """The number of the version that an alias points at, in one cheap question to MLflow."""
+    def state(self) -> RegistryState | None:
+        """Aliases and tags in one cheap question to MLflow; None: nothing was published."""
         client = self._client()
         with self._translated():
-            model = _or_none(lambda: client.get_registered_model(self.name))
-        number = model.aliases.get(name) if model else None
-        return None if number is None else str(number)
+            model = mlflow_calls.or_none(lambda: client.get_registered_model(self.name))
+        return None if model is None else mlflow_calls.state(model)
 
     def snapshot(self) -> RegistrySnapshot:
         """All versions, aliases and tags. Raises InputError where nothing was published."""
         client = self._client()
         with self._translated():
-            model = _or_none(lambda: client.get_registered_model(self.name))
+            model = mlflow_calls.or_none(lambda: client.get_registered_model(self.name))
             if model is None:
-                way_out = "publish one first, or name another registry"
-                raise InputError(
-                    "registry", self.shown, f"holds no model named {self.name}", way_out
-                )
-            versions = [
-                version for version in _versions(client, self.name) if version.status == "READY"
-            ]
-        return RegistrySnapshot(
-            records=tuple(_record(version) for version in versions),
-            aliases={alias: str(number) for alias, number in model.aliases.items()},
-            tags=dict(model.tags),
-        )
+                raise self._nothing_published()
+            records = [mlflow_calls.record(one) for one in mlflow_calls.versions(client, self.name)]
+        state = mlflow_calls.state(model)
+        return RegistrySnapshot(records=tuple(records), aliases=state.aliases, tags=state.tags)
 
     def add(self, files: Mapping[str, bytes], tags: Mapping[str, str]) -> VersionRecord:
         """Write a new version. It appears last, when its files are whole."""
         client = self._client(create=True)
         with self._translated(), self.exclusive():
-            _unless_there(lambda: client.create_registered_model(self.name))
+            mlflow_calls.unless_there(lambda: client.create_registered_model(self.name))
             run = client.create_run(self._experiment(client))
-            _upload(client, run.info.run_id, files)
+            mlflow_calls.upload(client, run.info.run_id, files)
             client.set_terminated(run.info.run_id)
             version = client.create_model_version(
                 self.name, source=run.info.artifact_uri, run_id=run.info.run_id, tags=dict(tags)
             )
-            return _record(version)
+            return mlflow_calls.record(version)
 
     def check(self) -> None:
         """Raise WorkspaceError if `add` is bound to be refused; creates nothing."""
@@ -143,7 +117,7 @@ class RegistryBackend(ABC):
             for name in self._experiment_names():
                 experiment = client.get_experiment_by_name(name)
                 if experiment and self._location() in (None, experiment.artifact_location):
-                    _refuse_deleted(experiment)
+                    mlflow_calls.refuse_deleted(experiment)
 
     def read(self, record: VersionRecord, name: str) -> bytes:
         """One file of a version. Raises ModelFileError when it is gone."""
@@ -171,6 +145,12 @@ class RegistryBackend(ABC):
             else:
                 client.set_model_version_tag(self.name, number, key, value)
 
+    def _nothing_published(self) -> InputError:
+        rule = f"holds no model named {self.name}"
+        return InputError(
+            "registry", self.shown, rule, "publish one first, or name another registry"
+        )
+
     def _client(self, *, create: bool = False) -> MlflowClient:
         if self._connected is None:
             self._connected = self._open(create=create)
@@ -189,7 +169,7 @@ class RegistryBackend(ABC):
         location = self._location()
         experiment_id = None
         for name in self._experiment_names():
-            experiment = client.get_experiment_by_name(name) or _create_experiment(
+            experiment = client.get_experiment_by_name(name) or mlflow_calls.create_experiment(
                 client, name, location
             )
             experiment_id = str(experiment.experiment_id)
@@ -202,13 +182,16 @@ class RegistryBackend(ABC):
         """MLflow's errors as WorkspaceError, without a password."""
         try:
             yield
-        except (_mlflow().MlflowException, OSError) as error:
+        except (mlflow_calls.library().MlflowException, OSError) as error:
             reason = without_password(" ".join(str(error).split()))
             raise WorkspaceError(f"registry {self.shown}: {reason[:400]}") from None
 
 
 class DirectoryBackend(RegistryBackend):
-    """A registry in a directory, which many processes may use at once."""
+    """A registry in a directory, which many processes may use at once.
+
+    It is read without MLflow (registry/database.py) and written with it.
+    """
 
     def __init__(self, root: Path) -> None:
         super().__init__(str(root))
@@ -216,15 +199,31 @@ class DirectoryBackend(RegistryBackend):
 
     def exists(self) -> bool:
         """Whether a version was ever published here."""
-        return self._directory.exists() and super().exists()
+        if not self._directory.exists():
+            return False
+        with self._directory.viewed() as view:
+            return view.holds(self.name)
 
-    def aliases_of(self, prefix: str) -> dict[str, dict[str, str]]:
-        """Registered model whose name starts so -> alias -> number of its version."""
-        return super().aliases_of(prefix) if self._directory.exists() else {}
+    def states_of(self, prefix: str) -> dict[str, RegistryState]:
+        """Every registered model whose name starts so, by its name."""
+        if not self._directory.exists():
+            return {}
+        with self._directory.viewed() as view:
+            return {name: view.state(name) for name in view.names(prefix)}
 
-    def alias(self, name: str) -> str | None:
-        """The number of the version that an alias points at."""
-        return super().alias(name) if self._directory.exists() else None
+    def state(self) -> RegistryState | None:
+        """Aliases and tags; None: nothing was published."""
+        if not self._directory.exists():
+            return None
+        with self._directory.viewed() as view:
+            return view.state(self.name) if view.holds(self.name) else None
+
+    def snapshot(self) -> RegistrySnapshot:
+        """All versions, aliases and tags. Raises InputError where nothing was published."""
+        with self._directory.viewed() as view:
+            if not view.holds(self.name):
+                raise self._nothing_published()
+            return view.snapshot(self.name)
 
     def exclusive(self) -> AbstractContextManager[None]:
         """A lock on the directory."""
@@ -240,10 +239,10 @@ class DirectoryBackend(RegistryBackend):
     def _open(self, *, create: bool) -> MlflowClient:
         if create and not self._directory.exists():
             with self._translated():
-                self._directory.create(_fill)
+                self._directory.create(mlflow_calls.fill)
         self._directory.check()
         with self._translated():
-            return _connect(self._directory.uri)
+            return mlflow_calls.connect(self._directory.uri)
 
     def _read_file(self, record: VersionRecord, name: str) -> bytes | None:
         try:
@@ -270,13 +269,13 @@ class ServerBackend(RegistryBackend):
 
     def _open(self, *, create: bool) -> MlflowClient:
         with self._translated():
-            return _connect(self._uri)
+            return mlflow_calls.connect(self._uri)
 
     def _read_file(self, record: VersionRecord, name: str) -> bytes | None:
         client = self._client()
         with self._translated(), tempfile.TemporaryDirectory(prefix="gemmcast-read-") as scratch:
             download = client.download_artifacts
-            path = _or_none(lambda: download(record.run_id, name, scratch))
+            path = mlflow_calls.or_none(lambda: download(record.run_id, name, scratch))
             return None if path is None else Path(path).read_bytes()
 
 
@@ -295,99 +294,3 @@ def open_backend(uri: str | Path) -> RegistryBackend:
 def without_password(text: str) -> str:
     """The text without the user and password of its URIs."""
     return re.sub(r"//[^/@\s]*@", "//", text)
-
-
-def _mlflow() -> ModuleType:
-    """MLflow, quiet and without telemetry. Its import takes over a second, hence here."""
-    os.environ.update(_NO_TELEMETRY)
-    for name, value in _QUIET.items():
-        os.environ.setdefault(name, value)
-    import mlflow
-
-    logging.getLogger("mlflow").setLevel(logging.WARNING)
-    return mlflow
-
-
-def _connect(uri: str) -> MlflowClient:
-    client: MlflowClient = _mlflow().MlflowClient(tracking_uri=uri, registry_uri=uri)
-    return client
-
-
-def _fill(uri: str) -> None:
-    """Write MLflow's tables: opening an empty database does."""
-    _connect(uri).search_registered_models(max_results=1)
-
-
-def _create_experiment(client: MlflowClient, name: str, location: str | None) -> Experiment:
-    _unless_there(lambda: client.create_experiment(name, artifact_location=location))
-    experiment = client.get_experiment_by_name(name)
-    if experiment is None:
-        raise WorkspaceError(f"experiment {name!r} was deleted from the registry: restore it")
-    return experiment
-
-
-def _refuse_deleted(experiment: Experiment) -> None:
-    """MLflow makes no run in an experiment that somebody has deleted, and no second one."""
-    if experiment.lifecycle_stage == "active":
-        return
-    number = experiment.experiment_id
-    way_out = f"restore it: mlflow experiments restore --experiment-id {number}"
-    raise WorkspaceError(f"registry: experiment {experiment.name!r} was deleted; {way_out}")
-
-
-def _upload(client: MlflowClient, run_id: str, files: Mapping[str, bytes]) -> None:
-    with tempfile.TemporaryDirectory(prefix="gemmcast-publish-") as scratch:
-        for name, data in files.items():
-            path = Path(scratch, name)
-            path.write_bytes(data)
-            client.log_artifact(run_id, str(path))
-
-
-def _models(client: MlflowClient, prefix: str) -> Iterator[RegisteredModel]:
-    token = None
-    while True:
-        page = client.search_registered_models(f"name LIKE '{prefix}%'", page_token=token)
-        yield from page
-        token = page.token
-        if not token:
-            return
-
-
-def _versions(client: MlflowClient, name: str) -> Iterator[ModelVersion]:
-    token = None
-    while True:
-        page = client.search_model_versions(
-            f"name='{name}'", max_results=VERSIONS_PER_PAGE, page_token=token
-        )
-        yield from page
-        token = page.token
-        if not token:
-            return
-
-
-def _or_none(call: Callable[[], T]) -> T | None:
-    """The result of a call, or None where MLflow has no such thing."""
-    try:
-        return call()
-    except _mlflow().MlflowException as error:
-        if error.error_code == _NOT_THERE:
-            return None
-        raise
-
-
-def _unless_there(create: Callable[[], object]) -> None:
-    """Create something that another process may create at the same time."""
-    try:
-        create()
-    except _mlflow().MlflowException as error:
-        if error.error_code != _THERE_ALREADY:
-            raise
-
-
-def _record(version: ModelVersion) -> VersionRecord:
-    return VersionRecord(
-        number=str(version.version),
-        run_id=version.run_id or "",
-        created_ms=int(version.creation_timestamp),
-        tags=dict(version.tags),
-    )

@@ -1,11 +1,11 @@
-"""`python -m registry list | show | promote | rollback | verify | export | publish | tables`.
+"""`python -m registry list | show | promote | rollback | verify | sign | export | publish | ...`.
 
 The registry is WORKSPACE/registry, or what --registry names. REF is champion, challenger, or the
 number of a version. With --json, a command prints one JSON object as its last line. Bad input ends
 with one line `error: ...` on stderr and exit code 2 (gemmcast/program.py). Tables fit into 80
 columns. A run that is in progress pushes a version that is promoted or rolled back to
 (coordinator/fleet/champion.py); --push writes it to a node here. Tuned tables have commands of
-their own (registry/cli_tables.py).
+their own (registry/cli_tables.py), and so have keys (registry/cli_keys.py).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import typer
 from rich.table import Table
 from typer.main import get_command
 
-from gemmcast import __version__, modeldir
+from gemmcast import __version__, modeldir, models
 from gemmcast.card import ModelCard, Scores
 from gemmcast.errors import InputError
 from gemmcast.program import run_click
@@ -33,6 +33,7 @@ from gemmcast.score_table import (
     score_rows,
     split_rows,
 )
+from registry.cli_keys import keys, verify_node
 from registry.cli_shared import (
     COLUMNS,
     WORKSPACE,
@@ -40,14 +41,20 @@ from registry.cli_shared import (
     OptionalRef,
     Push,
     Ref,
+    SigningKey,
+    TrustedKeys,
     Where,
     Workspace,
     answer,
+    key_name,
     new_table,
+    signature_text,
 )
 from registry.cli_tables import tables
 from registry.kept import publish_kept
 from registry.registry import PublishedModel, Registry, Version
+from registry.signatures import Signatures
+from signing.node import take_model
 
 app = typer.Typer(
     help="Model versions and tuned tables: list them, choose which one runs.",
@@ -56,7 +63,10 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 PROGRAM = "python -m registry"
+SHIPPED = "shipped"
+"""The model that comes with gemmcast, which is in no registry."""
 app.add_typer(tables, name="tables")
+app.add_typer(keys, name="keys")
 _table = partial(new_table, numbers=SCORE_COLUMNS[2:])
 
 
@@ -67,13 +77,34 @@ def _show_version(is_wanted: bool) -> None:
 
 
 Target = Annotated[
-    Path, typer.Argument(metavar="FILE", help="the .onnx file to write", show_default=False)
+    Path, typer.Argument(metavar="FILE", help="the .onnx or .c file to write", show_default=False)
+]
+Exported = Annotated[
+    str,
+    typer.Argument(
+        metavar="REF",
+        help="champion, challenger, a version's number, or shipped: the wheel's model",
+        show_default=False,
+    ),
+]
+Format = Annotated[
+    str,
+    typer.Option("--format", metavar="FORMAT", help="onnx, or c: a source, its header beside it"),
 ]
 KeptModel = Annotated[
     Path,
     typer.Argument(
         metavar="FILE",
         help="WORKSPACE/kept/model-....onnx, as the training said",
+        show_default=False,
+    ),
+]
+NodeDirectory = Annotated[
+    Path | None,
+    typer.Option(
+        "--node",
+        metavar="NODE_DIR",
+        help="check what this model directory of a node holds instead",
         show_default=False,
     ),
 ]
@@ -100,10 +131,12 @@ def program(version: ShowVersion = False) -> None:
 def list_(workspace: Workspace = WORKSPACE, registry: Where = "", as_json: AsJson = False) -> None:
     """Every version, newest first."""
     versions = _open(workspace, registry).list()
-    table = _table("version", "status", "created", "rows", "sha256")
+    signed = ["signed"] if any(version.signed for version in versions) else []
+    table = _table("version", "status", "created", "rows", "sha256", *signed)
     for version in versions:
         created, digest = version.created_at[:19], version.sha256[:12]
-        table.add_row(version.number, version.status, created, str(version.rows), digest)
+        says = ["as " + version.signed if version.signed else "no"] if signed else []
+        table.add_row(version.number, version.status, created, str(version.rows), digest, *says)
     answer(as_json, {"versions": [asdict(version) for version in versions]}, table)
 
 
@@ -129,10 +162,11 @@ def promote(
     workspace: Workspace = WORKSPACE,
     registry: Where = "",
     push: Push = None,
+    signing_key: SigningKey = None,
     as_json: AsJson = False,
 ) -> None:
     """Verify a version and make it the champion; a run in progress pushes it to its nodes."""
-    versions = _open(workspace, registry)
+    versions = _open(workspace, registry, signing_key)
     if push:
         modeldir.check_writable(push)
     version = versions.promote(ref)
@@ -145,10 +179,11 @@ def rollback(
     workspace: Workspace = WORKSPACE,
     registry: Where = "",
     push: Push = None,
+    signing_key: SigningKey = None,
     as_json: AsJson = False,
 ) -> None:
     """Make the champion before this one the champion again; repeated, it goes further back."""
-    versions = _open(workspace, registry)
+    versions = _open(workspace, registry, signing_key)
     if push:
         modeldir.check_writable(push)
     version = versions.rollback()
@@ -161,41 +196,81 @@ def verify(
     ref: OptionalRef = "champion",
     workspace: Workspace = WORKSPACE,
     registry: Where = "",
+    public_keys: TrustedKeys = None,
+    node: NodeDirectory = None,
     as_json: AsJson = False,
 ) -> None:
-    """Read a version and compare it with its hash."""
-    version = _open(workspace, registry).verify(ref)
-    text = f"version {version.number} is whole (SHA-256 {version.sha256})"
-    _answer_version(as_json, version, text, verified=True)
+    """Compare a version with its hash and, where a key is set, check its signature."""
+    if node:
+        verify_node(node, public_keys, as_json)
+        return
+    versions = _open(workspace, registry, public_keys=public_keys)
+    version, signed = versions.resolve(ref), versions.signed(ref)
+    whole = f"version {version.number} is whole (SHA-256 {version.sha256})"
+    text = f"{whole}; {signature_text(signed, version.signed)}"
+    _answer_version(as_json, version, text, verified=True, key=key_name(signed))
+
+
+@app.command()
+def sign(
+    ref: Ref,
+    workspace: Workspace = WORKSPACE,
+    registry: Where = "",
+    signing_key: SigningKey = None,
+    as_json: AsJson = False,
+) -> None:
+    """Sign a version that you trust: one of before there was a key, or of an older key."""
+    version = _open(workspace, registry, signing_key).sign(ref)
+    text = f"version {version.number} is signed as {version.signed}"
+    _answer_version(as_json, version, text)
 
 
 @app.command()
 def export(
-    ref: Ref,
+    ref: Exported,
     file: Target,
+    kind: Format = "onnx",
     workspace: Workspace = WORKSPACE,
     registry: Where = "",
     as_json: AsJson = False,
 ) -> None:
-    """Write a version's .onnx file."""
-    version = _open(workspace, registry).export(ref, file)
-    _answer_version(as_json, version, f"version {version.number} is in {file}", path=str(file))
+    """Write a version as an .onnx file or as C, with test vectors beside it."""
+    from registry.exporting import export_files
+
+    version = None
+    model, source = models.path().read_bytes(), "the shipped model"
+    if ref != SHIPPED:
+        model, _, version = _open(workspace, registry).load(ref)
+        source = f"version {version.number}"
+    files = [str(path) for path in export_files(model, file, kind, source)]
+    values = {"version": version and asdict(version), "path": str(file), "files": files}
+    answer(as_json, values, f"{source} is in {', '.join(files)}")
 
 
 @app.command()
 def publish(
-    file: KeptModel, workspace: Workspace = WORKSPACE, registry: Where = "", as_json: AsJson = False
+    file: KeptModel,
+    workspace: Workspace = WORKSPACE,
+    registry: Where = "",
+    signing_key: SigningKey = None,
+    as_json: AsJson = False,
 ) -> None:
     """Publish a model that a training kept, because the registry refused it then."""
-    version, objection = publish_kept(_open(workspace, registry), file)
+    version, objection = publish_kept(_open(workspace, registry, signing_key), file)
     text = f"version {version.number} is the {version.status}"
     if objection:
         text += f": {objection}; registry promote {version.number} makes it champion"
     _answer_version(as_json, version, text, objection=objection)
 
 
-def _open(workspace: Path, registry: str) -> Registry:
-    return Registry(registry or workspace / "registry")
+def _open(
+    workspace: Path,
+    registry: str,
+    signing_key: Path | None = None,
+    public_keys: Path | None = None,
+) -> Registry:
+    signatures = Signatures(signing_key, public_keys)
+    return Registry(registry or workspace / "registry", signatures)
 
 
 def _answer_champion(
@@ -215,12 +290,11 @@ def _answer_champion(
 def _push(versions: Registry, version: Version, directory: Path) -> str:
     """Returns the version that a reader of the directory gets now."""
     try:
-        modeldir.put_model(directory, versions.load(version.number).model, version.number)
+        return take_model(directory, versions.ship(version.number), version.number)
     except OSError as error:
         rule = f"version {version.number} is the champion, but can't be written there"
         way_out = "run the command again, or let the next run push it"
         raise InputError("--push", str(directory), f"{rule} ({error.strerror})", way_out) from None
-    return modeldir.read_current(directory).version
 
 
 def _answer_version(as_json: bool, version: Version, text: str, **more: object) -> None:

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from gemmcast.program import json_line
+from signing.signature import Signed
 
 _REF_HELP = "champion, challenger, or a version's number"
 Ref = Annotated[str, typer.Argument(metavar="REF", help=_REF_HELP, show_default=False)]
@@ -39,6 +40,26 @@ Push = Annotated[
         show_default=False,
     ),
 ]
+SigningKey = Annotated[
+    Path | None,
+    typer.Option(
+        "--signing-key",
+        metavar="FILE",
+        help="private key that signs it",
+        envvar="GEMMCAST_SIGNING_KEY",
+        show_default=False,
+    ),
+]
+TrustedKeys = Annotated[
+    Path | None,
+    typer.Option(
+        "--public-keys",
+        metavar="FILE_OR_DIR",
+        help="accept signatures of these keys only",
+        envvar="GEMMCAST_PUBLIC_KEYS",
+        show_default=False,
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="print one JSON object as the last line")]
 WORKSPACE = Path("workspace")
 COLUMNS = 80
@@ -53,6 +74,23 @@ def answer(as_json: bool, values: Mapping[str, object], *shown: Table | str) -> 
     console = Console(highlight=False, markup=False, emoji=False)
     for part in shown:
         console.print(part, soft_wrap=isinstance(part, str))
+
+
+def signature_text(signed: Signed | None, said: str | None) -> str:
+    """What is known of a version's signature, for people.
+
+    Args:
+        signed: a signature that holds.
+        said: what the signature says, unchecked; None without one.
+    """
+    if signed:
+        return signed.text()
+    return f"says it is signed as {said}: no key is set to check it" if said else "not signed"
+
+
+def key_name(signed: Signed | None) -> str | None:
+    """The name of the key whose signature holds."""
+    return signed.key.name if signed else None
 
 
 def new_table(*columns: str, numbers: Collection[str] = ()) -> Table:

@@ -1,4 +1,4 @@
-"""`python -m registry tables publish | list | show | promote | rollback | verify | export | push`.
+"""`python -m registry tables publish | list | show | promote | rollback | verify | sign | ...`.
 
 A registry has one champion for each type of device and objective. --device and --objective say
 which is meant; they may be left out where there is only one. A run in progress pushes a table that
@@ -23,19 +23,25 @@ from registry.cli_shared import (
     OptionalRef,
     Push,
     Ref,
+    SigningKey,
+    TrustedKeys,
     Where,
     Workspace,
     answer,
+    key_name,
     new_table,
+    signature_text,
 )
+from registry.signatures import Signatures
+from signing.node import take_tables
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from gemmcast.tuned_entry import TunedEntry
     from gemmcast.tuned_table import TunedTable
-    from registry.lineage import Version
     from registry.tables import TableLineage, TableRegistry
+    from registry.versions import Version
 
 tables = typer.Typer(help="Tuned tables: which kernel runs for each GEMM.", rich_markup_mode=None)
 Files = Annotated[
@@ -71,11 +77,12 @@ def publish(
     promote_it: Promote = False,
     workspace: Workspace = WORKSPACE,
     registry: Where = "",
+    signing_key: SigningKey = None,
     as_json: AsJson = False,
 ) -> None:
     """Add a table as a new version; the champion stays, unless --promote."""
     first, *others = [_read(path) for path in files]
-    lineage, version = _open(workspace, registry).publish(first.merged_with(*others))
+    lineage, version = _open(workspace, registry, signing_key).publish(first.merged_with(*others))
     way_out = f"python -m registry tables promote {version.number} makes it the champion"
     if promote_it:
         version = lineage.promote(version.number)
@@ -112,7 +119,8 @@ def show(
 ) -> None:
     """What a table was tuned on, and its entries."""
     lineage = _open(workspace, registry).lineage(device, objective)
-    table, _, version = lineage.load(ref)
+    published = lineage.load(ref)
+    table, version = published.table, published.version
     head = f"version {version.number} {version.status} of {_name(lineage)}"
     values = {**_values(lineage, version), "table": table.values()}
     answer(as_json, values, head, *_lines(table))
@@ -126,10 +134,11 @@ def promote(
     workspace: Workspace = WORKSPACE,
     registry: Where = "",
     push_to: Push = None,
+    signing_key: SigningKey = None,
     as_json: AsJson = False,
 ) -> None:
     """Verify a version and make it the champion; a run in progress pushes it to its nodes."""
-    opened = _open(workspace, registry)
+    opened = _open(workspace, registry, signing_key)
     lineage = opened.lineage(device, objective)
     if push_to:
         modeldir.check_writable(push_to)
@@ -144,10 +153,11 @@ def rollback(
     workspace: Workspace = WORKSPACE,
     registry: Where = "",
     push_to: Push = None,
+    signing_key: SigningKey = None,
     as_json: AsJson = False,
 ) -> None:
     """Make the champion before this one the champion again; repeated, it goes further back."""
-    opened = _open(workspace, registry)
+    opened = _open(workspace, registry, signing_key)
     lineage = opened.lineage(device, objective)
     if push_to:
         modeldir.check_writable(push_to)
@@ -162,13 +172,32 @@ def verify(
     objective: For = None,
     workspace: Workspace = WORKSPACE,
     registry: Where = "",
+    public_keys: TrustedKeys = None,
     as_json: AsJson = False,
 ) -> None:
     """Read a version and compare it with its hash."""
-    lineage = _open(workspace, registry).lineage(device, objective)
-    version = lineage.verify(ref)
-    text = f"version {version.number} of {_name(lineage)} is whole (SHA-256 {version.sha256})"
-    _answer_version(as_json, lineage, version, text, verified=True)
+    lineage = _open(workspace, registry, public_keys=public_keys).lineage(device, objective)
+    version, signed = lineage.resolve(ref), lineage.signed(ref)
+    whole = f"version {version.number} of {_name(lineage)} is whole (SHA-256 {version.sha256})"
+    text = f"{whole}; {signature_text(signed, version.signed)}"
+    _answer_version(as_json, lineage, version, text, verified=True, key=key_name(signed))
+
+
+@tables.command()
+def sign(
+    ref: Ref,
+    device: OnDevice = None,
+    objective: For = None,
+    workspace: Workspace = WORKSPACE,
+    registry: Where = "",
+    signing_key: SigningKey = None,
+    as_json: AsJson = False,
+) -> None:
+    """Sign a version that you trust: one of before there was a key, or of an older key."""
+    lineage = _open(workspace, registry, signing_key).lineage(device, objective)
+    version = lineage.sign(ref)
+    text = f"version {version.number} of {_name(lineage)} is signed as {version.signed}"
+    _answer_version(as_json, lineage, version, text)
 
 
 @tables.command()
@@ -204,11 +233,17 @@ def push(
     answer(as_json, asdict(placed), text)
 
 
-def _open(workspace: Path, registry: str) -> TableRegistry:
+def _open(
+    workspace: Path,
+    registry: str,
+    signing_key: Path | None = None,
+    public_keys: Path | None = None,
+) -> TableRegistry:
     # Reading tables takes a while to import; --help needs none of it.
     from registry.tables import TableRegistry
 
-    return TableRegistry(registry or workspace / "registry")
+    signatures = Signatures(signing_key, public_keys)
+    return TableRegistry(registry or workspace / "registry", signatures)
 
 
 def _read(path: Path) -> TunedTable:
@@ -247,7 +282,7 @@ def _push(opened: TableRegistry, node: Path) -> tabledir.PlacedTables:
     if not shipped:
         way_out = "promote one: python -m registry tables promote REF"
         raise InputError("registry", "tables", "no table is champion", way_out)
-    return tabledir.put_tables(node, shipped)
+    return take_tables(node, shipped)
 
 
 def _lines(table: TunedTable) -> Iterator[str]:

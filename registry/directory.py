@@ -11,10 +11,9 @@ database. MLflow retries for 104 s on a database that it cannot open, so `check`
 from __future__ import annotations
 
 import os
-import sqlite3
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 
@@ -22,10 +21,7 @@ from filelock import FileLock
 
 from gemmcast.errors import InputError, WorkspaceError
 from gemmcast.plainpath import is_plain, link_to, resolved
-
-BUSY_S = 20.0
-"""How long SQLite waits for another writer. [s]"""
-_TABLES = "SELECT count(*) FROM sqlite_master WHERE name IN ('registered_models', 'model_versions')"
+from registry.database import RegistryView, viewed
 
 
 class RegistryDirectory:
@@ -51,7 +47,13 @@ class RegistryDirectory:
         return self.database.is_file()
 
     def check(self) -> None:
-        """Open the database; creates nothing.
+        """Open the database; creates nothing. Raises as `viewed`."""
+        with self.viewed():
+            return
+
+    @contextmanager
+    def viewed(self) -> Iterator[RegistryView]:
+        """Look into the database; creates nothing.
 
         Raises:
             InputError: there is no registry here.
@@ -61,17 +63,11 @@ class RegistryDirectory:
             way_out = "publish a model first, or name another directory"
             rule = "holds no registry (no mlflow.db)"
             raise InputError("registry", str(self.root), rule, way_out)
-        try:
-            uri = f"{self.database.as_uri()}?mode=rw"
-            with closing(sqlite3.connect(uri, uri=True, timeout=BUSY_S)) as database:
-                tables = database.execute(_TABLES).fetchone()
-        except sqlite3.Error as error:
-            way_out = _way_out(error)
-            message = f"registry {self.database} can't be read ({error}): {way_out}"
-            raise WorkspaceError(message) from None
-        if tables != (2,):
-            rule = "mlflow.db is not MLflow's"
-            raise InputError("registry", str(self.root), rule, "name another directory")
+        with viewed(self.database) as view:
+            if not view.is_registry():
+                rule = "mlflow.db is not MLflow's"
+                raise InputError("registry", str(self.root), rule, "name another directory")
+            yield view
 
     def check_writable(self) -> None:
         """Whether a version could be written; creates nothing. Raises WorkspaceError if not."""
@@ -128,16 +124,6 @@ class RegistryDirectory:
     def file(self, run_id: str, name: str) -> Path:
         """Where MLflow put a file of a run, relative to where the directory is now."""
         return self.artifacts / run_id / "artifacts" / name
-
-
-def _way_out(error: sqlite3.Error) -> str:
-    """What to do about a database that SQLite refuses."""
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-        return "another program holds it: wait, or end that program"
-    if code in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_READONLY):
-        return "run as a user who may read and write it"
-    return "restore it from a copy, or publish into another directory"
 
 
 def _sqlite_uri(database: Path) -> str:

@@ -72,6 +72,7 @@ def publish_kept(registry: Registry, path: Path) -> PublishedLater:
     objection = note.objection
     if objection is None and (champion.sha256 if champion else None) != note.champion:
         objection = "the champion is not the one that it was compared with"
+    objection = objection or registry.objection
     version = registry.publish(model, ModelCard.from_json(note.card))
     if objection is None:
         version = registry.promote(version.number)
@@ -89,7 +90,7 @@ def _read(path: Path) -> tuple[bytes, _Note]:
         note = _Note(**json.loads(path.with_suffix(".json").read_text()))
     except OSError as error:
         raise InputError("FILE", str(path), str(error.strerror), way_out) from None
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         rule = "the .json beside it is not what a training kept"
         raise InputError("FILE", str(path), rule, way_out) from None
     return model, note

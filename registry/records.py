@@ -21,6 +21,16 @@ class VersionRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RegistryState:
+    """What MLflow holds about a registered model itself."""
+
+    aliases: Mapping[str, str]
+    """Alias -> number of its version."""
+    tags: Mapping[str, str]
+    """Tags of the registered model."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RegistrySnapshot:
     """All that MLflow holds about the registered model, at one moment."""
 

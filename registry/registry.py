@@ -10,11 +10,14 @@ from typing import NamedTuple
 
 from gemmcast.card import ModelCard
 from gemmcast.errors import InputError
-from gemmcast.modeldir import write_atomically
+from gemmcast.modeldir import ShippedModel, write_atomically
 from registry import artifact
 from registry.backend import open_backend
-from registry.lineage import CHALLENGER, CHAMPION, SHA256_TAG, Lineage, Version, Versions
+from registry.lineage import Lineage, Versions
 from registry.records import VersionRecord
+from registry.signatures import SIGNATURE_TAG, Files, Signatures
+from registry.versions import CHALLENGER, CHAMPION, SHA256_TAG, Version
+from signing.statement import CARD_FILE, MODEL_FILE
 
 __all__ = ["CHALLENGER", "CHAMPION", "PublishedModel", "Registry", "Version", "Versions"]
 
@@ -39,10 +42,11 @@ class Registry(Lineage):
 
     Args:
         uri: a directory, or the http(s):// URI of a tracking server.
+        signatures: which keys sign and check; None: those of the environment, if it names any.
     """
 
-    def __init__(self, uri: str | Path) -> None:
-        super().__init__(open_backend(uri))
+    def __init__(self, uri: str | Path, signatures: Signatures | None = None) -> None:
+        super().__init__(open_backend(uri), signatures)
 
     def publish(self, model: bytes, card: ModelCard) -> Version:
         """Add a version without an alias.
@@ -51,17 +55,31 @@ class Registry(Lineage):
             ModelFileError: the model is not a gemmcast model; nothing is written.
         """
         packed = artifact.pack(model, card)
-        return self._added(self._backend.add(packed.files, packed.tags))
+        return self._add(packed.files, packed.tags)
 
     def check(self) -> None:
         """Before a model is trained: raise GemmcastError if it could not be published."""
+        self._signatures.load()
         self._backend.check()
 
     def load(self, ref: str) -> PublishedModel:
         """A version with its content. Raises ModelFileError when that is damaged or foreign."""
         record, version = self._found(ref)
-        model, card = self._read(record)
-        return PublishedModel(model, card, version)
+        files = self._whole(record)
+        card = ModelCard.from_json(files[CARD_FILE].decode())
+        return PublishedModel(files[MODEL_FILE], card, version)
+
+    def ship(self, ref: str) -> ShippedModel:
+        """A champion for the nodes.
+
+        Raises:
+            ModelFileError: it is damaged or foreign; or a key is set, and it is not signed as a
+                champion.
+        """
+        record, _ = self._found(ref)
+        files = self._checked(record, "champion")
+        signature = record.tags.get(SIGNATURE_TAG)
+        return ShippedModel(data=files[MODEL_FILE], card=files[CARD_FILE], signature=signature)
 
     def export(self, ref: str, path: str | Path) -> Version:
         """Write a version's .onnx file, whole or not at all."""
@@ -74,11 +92,8 @@ class Registry(Lineage):
             raise InputError("path", str(path), rule, way_out) from None
         return published.version
 
-    def _check_whole(self, record: VersionRecord) -> None:
-        self._read(record)
-
-    def _read(self, record: VersionRecord) -> tuple[bytes, ModelCard]:
-        model = self._backend.read(record, artifact.MODEL_FILE)
-        card = self._backend.read(record, artifact.CARD_FILE)
-        source = f"version {record.number} in {self._backend.shown}"
-        return model, artifact.unpack(model, card, record.tags[SHA256_TAG], source)
+    def _whole(self, record: VersionRecord) -> Files:
+        model = self._backend.read(record, MODEL_FILE)
+        card = self._backend.read(record, CARD_FILE)
+        artifact.unpack(model, card, record.tags[SHA256_TAG], self._source(record))
+        return {MODEL_FILE: model, CARD_FILE: card}

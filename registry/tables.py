@@ -26,12 +26,14 @@ from gemmcast.tabledir import Shipped
 from gemmcast.tuned_json import read_key
 from gemmcast.tuned_table import TunedTable
 from registry.backend import RegistryBackend, open_backend
-from registry.lineage import CHAMPION, ROWS_TAG, SHA256_TAG, Lineage, Version
+from registry.lineage import Lineage
 from registry.records import VersionRecord
+from registry.signatures import SIGNATURE_TAG, Files, Signatures
+from registry.versions import CHAMPION, ROWS_TAG, SHA256_TAG, Version, champion_stamp
+from signing.statement import TABLE_FILE
 
 PREFIX: Final = "gemmcast-table-"
 """Of the registered models' names."""
-TABLE_FILE: Final = "table.json"
 KEY_TAG: Final = "gemmcast.table_key"
 """The key as JSON, at every version."""
 _LONGEST_SLUG: Final = 80
@@ -52,10 +54,13 @@ class TableLineage(Lineage):
     Args:
         backend: of its registered model.
         key: of its newest version.
+        signatures: which keys sign and check.
     """
 
-    def __init__(self, backend: RegistryBackend, key: TableKey) -> None:
-        super().__init__(backend)
+    def __init__(
+        self, backend: RegistryBackend, key: TableKey, signatures: Signatures | None = None
+    ) -> None:
+        super().__init__(backend, signatures)
         self.key = key
 
     @property
@@ -71,18 +76,30 @@ class TableLineage(Lineage):
             ROWS_TAG: str(len(table)),
             KEY_TAG: json.dumps(asdict(table.key)),
         }
-        return self._added(self._backend.add({TABLE_FILE: data}, tags))
+        return self._add({TABLE_FILE: data}, tags)
 
     def load(self, ref: str) -> PublishedTable:
         """A version with its content. Raises InputError when that is damaged."""
         record, version = self._found(ref)
         data = self._read(record)
-        source = f"version {record.number} in {self._backend.shown}"
-        return PublishedTable(TunedTable.from_json(data, source), data, version)
+        table = TunedTable.from_json(data, self._source(record))
+        return PublishedTable(table, data, version)
 
-    def _check_whole(self, record: VersionRecord) -> None:
-        source = f"version {record.number} in {self._backend.shown}"
-        TunedTable.from_json(self._read(record), source)
+    def ship(self, ref: str) -> Shipped:
+        """A champion for the nodes.
+
+        Raises:
+            InputError: it is damaged; or a key is set, and it is not signed as a champion.
+        """
+        record, _ = self._found(ref)
+        files = self._checked(record, "champion")
+        signature = record.tags.get(SIGNATURE_TAG)
+        return Shipped(data=files[TABLE_FILE], version=record.number, signature=signature)
+
+    def _whole(self, record: VersionRecord) -> Files:
+        data = self._read(record)
+        TunedTable.from_json(data, self._source(record))
+        return {TABLE_FILE: data}
 
     def _read(self, record: VersionRecord) -> bytes:
         data = self._backend.read(record, TABLE_FILE)
@@ -90,8 +107,7 @@ class TableLineage(Lineage):
         if actual != published:
             rule = f"damaged: SHA-256 {actual[:12]}, published with {published[:12]}"
             way_out = "promote another version, or publish the table again"
-            source = f"version {record.number} in {self._backend.shown}"
-            raise InputError("table", source, rule, way_out)
+            raise InputError("table", self._source(record), rule, way_out)
         return data
 
 
@@ -100,26 +116,29 @@ class TableRegistry:
 
     Args:
         uri: a directory, or the http(s):// URI of a tracking server; that of the models.
+        signatures: which keys sign and check; None: those of the environment, if it names any.
     """
 
-    def __init__(self, uri: str | Path) -> None:
+    def __init__(self, uri: str | Path, signatures: Signatures | None = None) -> None:
         self._backend = open_backend(uri)
+        self._signatures = signatures or Signatures()
 
     def publish(self, table: TunedTable) -> tuple[TableLineage, Version]:
         """Add a version to the lineage of the table's key, without an alias."""
-        lineage = TableLineage(self._backend.named(_name_of(table.key)), table.key)
+        backend = self._backend.named(_name_of(table.key))
+        lineage = TableLineage(backend, table.key, self._signatures)
         return lineage, lineage.publish(table)
 
     def lineages(self) -> list[TableLineage]:
         """Every lineage, by device and objective. A crash in `publish` leaves one without versions,
         which is left out."""
         found: list[TableLineage] = []
-        for name in self._backend.aliases_of(PREFIX):
+        for name in self._backend.states_of(PREFIX):
             backend = self._backend.named(name)
             published = [one for one in backend.snapshot().records if KEY_TAG in one.tags]
             if published:
                 newest = max(published, key=lambda one: int(one.number))
-                found.append(TableLineage(backend, _key_of(newest)))
+                found.append(TableLineage(backend, _key_of(newest), self._signatures))
         return sorted(found, key=lambda lineage: (lineage.device, lineage.key.objective))
 
     def lineage(self, device: str | None = None, objective: str | None = None) -> TableLineage:
@@ -143,17 +162,20 @@ class TableRegistry:
         return lineage
 
     def champions(self) -> dict[str, str]:
-        """Lineage -> number of its champion, in one cheap question to MLflow."""
-        aliases = self._backend.aliases_of(PREFIX)
-        return {name: of[CHAMPION] for name, of in sorted(aliases.items()) if CHAMPION in of}
+        """Lineage -> stamp of its champion (`champion_stamp`), in one cheap question to MLflow."""
+        stamps: dict[str, str] = {}
+        for name, state in sorted(self._backend.states_of(PREFIX).items()):
+            stamp = champion_stamp(state)
+            if stamp is not None:
+                stamps[name] = stamp
+        return stamps
 
     def shipped(self) -> list[Shipped]:
         """Every champion, for the nodes. Raises InputError when one is damaged."""
         shipped: list[Shipped] = []
         for lineage in self.lineages():
             if lineage.champion_number() is not None:
-                published = lineage.load(CHAMPION)
-                shipped.append(Shipped(data=published.data, version=published.version.number))
+                shipped.append(lineage.ship(CHAMPION))
         return shipped
 
 

@@ -6,6 +6,7 @@ Two devices on paper, a law of nature for each, some 300 samples drawn from it, 
 from __future__ import annotations
 
 import os
+import pickle
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr, redirect_stdout
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from filelock import FileLock
 from threadpoolctl import threadpool_limits
 
 from coordinator import terminal
@@ -29,9 +31,13 @@ from costmodel.train import TrainedModel, train
 from gemmcast.arrow import to_table
 from gemmcast.cell import Cell
 from gemmcast.device import Device
+from gemmcast.modeldir import write_atomically
 from gemmcast.rows import Row, blank
+from registry import mlflow_calls
 from tests.made_up_clock import Clock
 
+MadeOnce = Callable[[str, Callable[[], Any]], Any]
+"""Called with a name and what makes it."""
 Ended = subprocess.CompletedProcess[str]
 MEASURED_AT = "2026-01-01T12:00:00.000+00:00"
 NOISE = 0.02
@@ -105,7 +111,7 @@ GPU_PLAN = {
 os.environ.update(RAY_worker_niceness="0")
 WIDTH = 200
 """Columns of a terminal that no table is too wide for."""
-PLAN_TABLES = ("name", "seed", "devices", "measure", "train")
+PLAN_TABLES = ("name", "seed", "devices", "politeness", "measure", "train")
 
 
 @pytest.fixture
@@ -118,6 +124,46 @@ def one_process_a_fit() -> Iterator[None]:
     """Networks are fitted one after another: the cores have tests enough to run."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ensemble, "_cores", lambda: 1)
+        yield
+
+
+@pytest.fixture(scope="session")
+def made_once(tmp_path_factory: pytest.TempPathFactory) -> MadeOnce:
+    """What takes seconds, made by the first worker that needs it and read by the others."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+
+    def once(name: str, make: Callable[[], Any]) -> Any:
+        path = folder / f"{name}.pickle"
+        with FileLock(f"{path}.lock"):
+            if not path.exists():
+                write_atomically(path, pickle.dumps(make()))
+            return pickle.loads(path.read_bytes())
+
+    return once
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _copied_registries(
+    made_once: MadeOnce, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[None]:
+    """MLflow writes the same tables into every new registry, in over a second: once is enough.
+
+    The processes of test_registry_processes.py fill theirs themselves.
+    """
+    fill = mlflow_calls.fill
+
+    def filled() -> bytes:
+        path = tmp_path_factory.mktemp("filled") / "mlflow.db"
+        fill(f"sqlite:///{path}")
+        return path.read_bytes()
+
+    def copy(uri: str) -> None:
+        Path(uri.removeprefix("sqlite:///")).write_bytes(made_once("empty registry", filled))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mlflow_calls, "fill", copy)
         yield
 
 
@@ -235,17 +281,31 @@ def power_samples() -> pa.Table:
 
 
 @pytest.fixture(scope="session")
-def training_steps() -> list[tuple[str, int, int]]:
-    """What the training of `candidate` reported."""
-    return []
+def _trained(
+    made_once: MadeOnce, cpu_samples: pa.Table
+) -> tuple[TrainedModel, list[tuple[str, int, int]]]:
+    def make() -> tuple[TrainedModel, list[tuple[str, int, int]]]:
+        steps: list[tuple[str, int, int]] = []
+        trained = train(
+            cpu_samples, TrainSettings(), store_version=7, step=lambda *done: steps.append(done)
+        )
+        return trained, steps
+
+    trained: tuple[TrainedModel, list[tuple[str, int, int]]] = made_once("candidate", make)
+    return trained
 
 
 @pytest.fixture(scope="session")
-def candidate(cpu_samples: pa.Table, training_steps: list[tuple[str, int, int]]) -> TrainedModel:
-    def step(*reported: Any) -> None:
-        training_steps.append(reported)
+def candidate(_trained: tuple[TrainedModel, list[tuple[str, int, int]]]) -> TrainedModel:
+    return _trained[0]
 
-    return train(cpu_samples, TrainSettings(), store_version=7, step=step)
+
+@pytest.fixture(scope="session")
+def training_steps(
+    _trained: tuple[TrainedModel, list[tuple[str, int, int]]],
+) -> list[tuple[str, int, int]]:
+    """What the training of `candidate` reported."""
+    return _trained[1]
 
 
 def exam_of(samples: pa.Table) -> Exam:
@@ -257,9 +317,14 @@ def exam_of(samples: pa.Table) -> Exam:
 
 
 @pytest.fixture(scope="session")
-def power_candidate(power_samples: pa.Table) -> TrainedModel:
+def power_candidate(made_once: MadeOnce, power_samples: pa.Table) -> TrainedModel:
     """With an exam in its card."""
-    return train(power_samples, TrainSettings(), exam=exam_of(power_samples))
+
+    def make() -> TrainedModel:
+        return train(power_samples, TrainSettings(), exam=exam_of(power_samples))
+
+    trained: TrainedModel = made_once("power candidate", make)
+    return trained
 
 
 @pytest.fixture(scope="session")

@@ -25,6 +25,7 @@ from agent.devices.cuda_stream import SPIN_CYCLES, CudaStream, elapsed_us
 from agent.devices.neighbours import Neighbours
 from agent.devices.nvml import NvmlBoard, module_energy
 from agent.devices.rotation import COLD, MAX_LAUNCHES, MAX_SETS, Round, cold_round, sets_needed
+from agent.devices.visible import name_of_slice
 from agent.kernels import Prepared, load
 from agent.operands import Array, ArrayModule, Carved, Operands, input_elements, output_elements
 from agent.power import PowerReading, heat, meter
@@ -91,22 +92,25 @@ class CudaBackend:
         """See `DeviceBackend`."""
         properties = self._properties
         runtime = cupy.cuda.runtime.runtimeGetVersion()
+        name = properties["name"].decode()
+        memory_bytes = int(properties["totalGlobalMem"])
+        is_slice = self.board.mig()
         return Device(
-            name=properties["name"].decode(),
+            name=name_of_slice(name, memory_bytes) if is_slice else name,
             kind="cuda",
             uuid=self.board.uuid,
             compute_units=self._sm_count,
             arch=f"sm_{properties['major']}{properties['minor']}",
             clock_max_mhz=self.board.clock_max_mhz(),
             power_limit_w=self.board.power_limit_w(),
-            memory_bytes=int(properties["totalGlobalMem"]),
+            memory_bytes=memory_bytes,
             l2_bytes=self._l2_bytes,
             dram_gbps=0.0,
             empty_launch_us=0.0,
             driver=self.board.driver(),
             cuda=f"{runtime // 1000}.{runtime % 1000 // 10}",
             library=_library_version(),
-            mig=self.board.mig(),
+            mig=is_slice,
         )
 
     def characterise(self) -> Device:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pynvml
 
 from agent.devices.nvml import module_energy
-from agent.devices.visible import VARIABLE, VisibleGpu, first_visible, optional
+from agent.devices.visible import VARIABLE, VisibleGpu, first_visible, name_of_slice, optional
 from gemmcast.device import Device
 from gemmcast.errors import InputError
 
@@ -59,6 +59,9 @@ def _described(gpu: VisibleGpu) -> Device:
     # Some drivers name boards only.
     name = optional(lambda: pynvml.nvmlDeviceGetName(used))
     name = name or pynvml.nvmlDeviceGetName(gpu.board)
+    memory_bytes = int(pynvml.nvmlDeviceGetMemoryInfo(used).total)
+    if gpu.slice is not None:
+        name = name_of_slice(name, memory_bytes)
     # Slices share the counter of the board, so their power cannot be metered.
     is_metered = gpu.slice is None and module_energy(name) is None
     return Device(
@@ -68,7 +71,7 @@ def _described(gpu: VisibleGpu) -> Device:
         compute_units=0,
         idle_power_w=_power_w(gpu.board) if is_metered else None,
         arch=f"sm_{major}{minor}",
-        memory_bytes=int(pynvml.nvmlDeviceGetMemoryInfo(used).total),
+        memory_bytes=memory_bytes,
         l2_bytes=0,
         dram_gbps=0.0,
         mig=gpu.slice is not None,

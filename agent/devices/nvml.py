@@ -4,6 +4,8 @@ Found by PCI bus id, never by index: Ray sets CUDA_VISIBLE_DEVICES, which NVML i
 UUID of CuPy's device properties: CuPy 14 cuts those 16 bytes off at the first zero among them. The
 UUID is NVML's.)
 A reading that this board or driver does not have is None.
+Of a MIG slice the UUID and the processes are its own; all else is the board's, which the slices
+share.
 
 On a Grace superchip the energy counter is that of the whole module, with the CPU and its memory
 (seen on GH200: github.com/ml-energy/zeus/pull/172). NVML has no counter of the GPU alone: only its
@@ -18,6 +20,7 @@ from typing import Final, TypeVar
 
 import pynvml
 
+from agent.devices.visible import used_slice
 from gemmcast.errors import MeasurementError
 
 T = TypeVar("T")
@@ -51,7 +54,8 @@ class NvmlBoard:
         try:
             pynvml.nvmlInit()
             self._handle = pynvml.nvmlDeviceGetHandleByPciBusId(bus_id)
-            self.uuid = str(pynvml.nvmlDeviceGetUUID(self._handle))
+            self._used = (used_slice() if self.mig() else None) or self._handle
+            self.uuid = str(pynvml.nvmlDeviceGetUUID(self._used))
         except pynvml.NVMLError as error:
             reason = f"NVML can't open the GPU at {bus_id}: {error}"
             raise MeasurementError("unsupported", reason) from None
@@ -121,7 +125,7 @@ class NvmlBoard:
 
         A container has other process ids than NVML.
         """
-        processes = _or_none(lambda: pynvml.nvmlDeviceGetComputeRunningProcesses(self._handle))
+        processes = _or_none(lambda: pynvml.nvmlDeviceGetComputeRunningProcesses(self._used))
         if processes is None:
             return None
         return [process.pid for process in processes]

@@ -18,6 +18,8 @@ from typing import TypeVar
 
 import pynvml
 
+from gemmcast.device_names import SLICE, words
+
 VARIABLE = "CUDA_VISIBLE_DEVICES"
 
 Handle = object
@@ -62,6 +64,20 @@ def first_visible(environment: Mapping[str, str] = os.environ) -> VisibleGpu | N
         return _named(entries.split(",")[0].strip(), boards)
     except pynvml.NVMLError:
         return None
+
+
+def used_slice(environment: Mapping[str, str] = os.environ) -> Handle | None:
+    """The MIG slice that CUDA would use; None where it would use a whole board, or none."""
+    gpu = first_visible(environment)
+    return None if gpu is None else gpu.slice
+
+
+def name_of_slice(name: str, memory_bytes: int) -> str:
+    """The name of a MIG slice, where the driver may give that of its board.
+
+    Its cells would count as the whole board's.
+    """
+    return name if SLICE in words(name) else f"{name} MIG {memory_bytes / 2**30:.0f}gb"
 
 
 def optional(call: Callable[[], T]) -> T | None:

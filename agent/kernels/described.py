@@ -79,10 +79,13 @@ def parse_description(
     """
     try:
         return model.model_validate(tomllib.loads(decoded("kernel", path, raw)))
-    except tomllib.TOMLDecodeError as error:
-        raise InputError("kernel", path, f"not TOML ({error})", "correct that line") from None
     except ValidationError as error:
         raise _input_error(error, model, page) from None
+    # ValueError, too: a number of thousands of digits. RecursionError: thousands of brackets.
+    except InputError:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise InputError("kernel", path, f"not TOML ({error})", "correct that line") from None
 
 
 def _input_error(error: ValidationError, model: type[BaseModel], page: str) -> InputError:

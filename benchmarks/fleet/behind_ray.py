@@ -21,9 +21,10 @@ from coordinator.fleet.connection import EMBEDDED, connect
 from coordinator.fleet.interface import Event, Samples
 from coordinator.fleet.placement import Placement
 from coordinator.plan.schema import Plan, parse_plan
-from gemmcast import modeldir
 from gemmcast.cell import Cell
 from gemmcast.device import Device
+from gemmcast.modeldir import ShippedModel
+from signing import node
 
 CONCURRENCY = {"measure": 1, "control": 1, "pulse": 1}
 """As in agent/actor.py."""
@@ -66,12 +67,9 @@ class PacedAgent:
             )
 
     @ray.method(concurrency_group="control")
-    def take_model(self, model: bytes, version: str) -> str:
+    def take_model(self, model: ShippedModel, version: str) -> str:
         """See `Agent`."""
-        modeldir.put_model(self._model_dir, model, version)
-        current = modeldir.read_current(self._model_dir)
-        modeldir.read_model(self._model_dir, current)
-        return current.version
+        return node.take_model(self._model_dir, model, version)
 
 
 class FleetBehindRay(RayFleet):

@@ -23,6 +23,7 @@ from coordinator.fleet.pacing import GATHER_S
 from gemmcast.arrow import from_bytes
 from gemmcast.cell import Cell
 from gemmcast.device import Device
+from gemmcast.modeldir import ShippedModel
 from gemmcast.tabledir import Shipped
 
 MOST_EVENTS = 2_000
@@ -103,15 +104,18 @@ class ReplayedFleet:
         """Send cells to an agent."""
         self._send(self._pipes[agent], Lease(agent, lease, list(cells)))
 
-    def push(self, model: bytes, version: str) -> None:
+    def push(self, model: ShippedModel, version: str) -> None:
         """Send a model to every agent."""
-        self._newest = Model(model, version)
+        self._newest = Model(model.data, version)
         for pipe in set(self._pipes.values()):
             self._send(pipe, self._newest)
         self.delivery.want(version)
 
     def push_tables(self, tables: Sequence[Shipped], version: str) -> None:
         """There are none."""
+
+    def rest(self, *, now: bool) -> None:
+        """The plan has no hours."""
 
     def close(self) -> None:
         """The processes of the agents end with their pipes."""

@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 
 from coordinator.fleet.delivery import Delivery
 from coordinator.samples.store import SampleStore
+from gemmcast.modeldir import ShippedModel
 
 PART = 0.25
 """Share of a run, by rows: the lags of its first and its last part are compared."""
@@ -75,16 +76,16 @@ class Pushes:
         self.last_s: float | None = None
         """Time until the last agent had taken the second model."""
 
-    def newest(self) -> tuple[bytes, str] | None:
+    def newest(self) -> tuple[ShippedModel, str] | None:
         """See `Champions`."""
         now_s = monotonic()
         if self._begun_s is None:
             self._begun_s = now_s
-            return self._model, FIRST
+            return ShippedModel(data=self._model), FIRST
         if self._delivery.wanted == FIRST and now_s - self._begun_s > self._wait_s:
             self._pushed_s = now_s
             # Other bytes, so that every node writes another file.
-            return self._model + b"\0", SECOND
+            return ShippedModel(data=self._model + b"\0"), SECOND
         return None
 
     def look(self) -> None:

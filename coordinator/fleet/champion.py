@@ -18,6 +18,7 @@ from typing import Generic, TypeVar
 from gemmcast import tabledir
 from gemmcast.card import ModelCard
 from gemmcast.errors import GemmcastError
+from gemmcast.modeldir import ShippedModel
 from registry.registry import Registry
 from registry.tables import TableRegistry
 
@@ -85,7 +86,7 @@ class _Watch(ABC, Generic[T]):
         self._is_silent = True
 
 
-class ChampionWatch(_Watch[bytes]):
+class ChampionWatch(_Watch[ShippedModel]):
     """Notices each new champion among the models of a registry.
 
     Args:
@@ -102,6 +103,7 @@ class ChampionWatch(_Watch[bytes]):
         self._registry = registry
         self._on_new = on_new
         self._seen: str | None = None
+        self._number: str | None = None
 
     def look(self) -> None:
         """Look now, in the caller's thread.
@@ -110,13 +112,19 @@ class ChampionWatch(_Watch[bytes]):
             GemmcastError: the registry does not answer, or the champion can't be read.
         """
         with self._looking:
-            number = self._registry.champion_number()
-            if number is None or number == self._seen:
+            stamp = self._registry.champion_stamp()
+            if stamp is None or stamp == self._seen:
                 return
-            model, card, version = self._registry.load(number)
-            self._newest.append((model, version.number))
-            self._seen = version.number
-        self._on_new(card, version.number)
+            # The stamp begins with the number.
+            number = stamp.partition(" ")[0]
+            model = self._registry.ship(number)
+            card = ModelCard.from_json(model.card.decode())
+            self._newest.append((model, number))
+            self._seen = stamp
+            is_new = number != self._number
+            self._number = number
+        if is_new:
+            self._on_new(card, number)
 
 
 class TableWatch(_Watch[Sequence[tabledir.Shipped]]):

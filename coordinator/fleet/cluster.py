@@ -16,29 +16,34 @@ from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
 
-import pyarrow as pa
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from agent.actor import Agent
 from agent.child_process import ChildDied
+from agent.idle import NotIdleError
 from agent.spec import AgentSpec, Hello
 from coordinator.fleet.connection import first_line
 from coordinator.fleet.delivery import Delivery
+from coordinator.fleet.events import agent_event
 from coordinator.fleet.interface import NO_LEASE, Ended, Event, Left, Ready, Samples
 from coordinator.fleet.member import Member
 from coordinator.fleet.node_watch import NodeWatch
 from coordinator.fleet.pacing import GATHER_S, batch_s
-from coordinator.fleet.placement import Node, Placement, placements
+from coordinator.fleet.placement import Node, Placement, placements, why_none
 from coordinator.plan.schema import Plan
-from gemmcast.arrow import from_bytes
+from coordinator.samples.batch_rules import received
 from gemmcast.cell import Cell
+from gemmcast.device import Device
 from gemmcast.errors import GemmcastError
+from gemmcast.modeldir import ShippedModel
 from gemmcast.tabledir import Shipped
 
 log = logging.getLogger(__name__)
 
 BACKPRESSURE = 8
+CLUSTER = "the cluster"
+"""In the place of an agent's name, where no node takes part."""
 RECONNECT_VARIABLE = "RAY_gcs_rpc_server_reconnect_timeout_s"
 """Ray ends a process, with a stack trace, that has not reached the head for this time."""
 RECONNECT_S = 60
@@ -57,10 +62,15 @@ class ClusterLostError(GemmcastError):
 
 
 class RayFleet:
-    """Agents on every node of the cluster that this process is connected to."""
+    """Agents on every node of the cluster that this process is connected to.
 
-    def __init__(self, plan: Plan, model_dir: Path) -> None:
+    Args:
+        only_here: or on its own node alone: whoever likes could join the others.
+    """
+
+    def __init__(self, plan: Plan, model_dir: Path, *, only_here: bool = False) -> None:
         self._plan = plan
+        self._only_here = only_here
         self._model_dir = model_dir
         self._members: dict[str, Member] = {}
         self.delivery = Delivery()
@@ -71,6 +81,9 @@ class RayFleet:
         """Method -> what is taken, and its version."""
         self._pushes: dict[Reference, tuple[str, str]] = {}
         """Calls that are not answered -> method and agent."""
+        self._is_resting = False
+        self._why_none: str | None = None
+        """Why no node takes part."""
         self.is_lost = False
         """Whether the head of the cluster is gone."""
         self._here = ray.get_runtime_context().get_node_id()
@@ -89,6 +102,8 @@ class RayFleet:
     def faults(self) -> dict[str, str]:
         """Agent that has not started, or was lost -> why."""
         faults = {name: member.fault() for name, member in self._members.items()}
+        if self._why_none is not None:
+            faults[CLUSTER] = self._why_none
         return {name: fault for name, fault in faults.items() if fault}
 
     def poll(self, timeout_s: float) -> list[Event]:
@@ -105,7 +120,9 @@ class RayFleet:
             sleep(timeout_s)
         for reference in _done(list(pending), 0.0 if events else timeout_s):
             name, lease = pending[reference]
-            events.append(self._started(name) if lease == NO_LEASE else self._next(name, lease))
+            event = self._started(name) if lease == NO_LEASE else self._next(name, lease)
+            if event is not None:
+                events.append(event)
         for member in self._members.values():
             member.look()
         return events
@@ -118,13 +135,17 @@ class RayFleet:
         )
         member.streams[lease] = call.remote(list(cells), batch_s(len(self._members)))
 
-    def push(self, model: bytes, version: str) -> None:
+    def push(self, model: ShippedModel, version: str) -> None:
         """Send a model to every agent, and to those that start later."""
         self._send("take_model", model, version)
 
     def push_tables(self, tables: Sequence[Shipped], version: str) -> None:
         """Send all tuned tables to every agent, and to those that start later."""
         self._send("take_tables", list(tables), version)
+
+    def rest(self, *, now: bool) -> None:
+        """Give the devices back: end every agent, and start none until `rest(now=False)`."""
+        self._is_resting = now
 
     def close(self) -> None:
         """Kill the agents."""
@@ -188,7 +209,8 @@ class RayFleet:
         except ray.exceptions.RayError as error:
             delivery.failed(name, first_line(error))
 
-    def _started(self, name: str) -> Event:
+    def _started(self, name: str) -> Event | None:
+        """What an agent's answer to `hello` means; None: its GPU is left to others."""
         member = self._members[name]
         assert member.hello is not None
         try:
@@ -196,12 +218,22 @@ class RayFleet:
             hello: Hello = ray.get(call)
         except ray.exceptions.RayError as error:
             reason = _reason(error)
-            log.warning("agent %s can't start: %s", name, first_line(error))
+            if isinstance(error, NotIdleError):
+                member.found_in_use(reason, monotonic())
+                return None
+            fields = agent_event("agent_fault", name, reason)
+            log.warning("agent %s can't start: %s", name, first_line(error), extra=fields)
             member.start_failed(reason, monotonic())
             if isinstance(error, ray.exceptions.ActorDiedError):
                 # Ray does not restart it any more.
                 member.actor = self._actor(member.placement)
             return Ended(agent=name, lease=NO_LEASE, error=reason)
+        twin = self._twin_of(member, hello.device)
+        if twin is not None:
+            log.warning("agent %s ends: %s measures the same GPU", name, twin)
+            member.found_twin(twin)
+            ray.kill(member.actor)
+            return None
         # An agent's name is HOST-NODE/DEVICE.
         for delivery in self._deliveries.values():
             delivery.join(name, name.rpartition("/")[0])
@@ -210,12 +242,21 @@ class RayFleet:
         member.started(ready)
         return ready
 
+    def _twin_of(self, member: Member, device: Device) -> str | None:
+        """Another agent that measures this GPU, as where two nodes of Ray are on one host."""
+        if member.placement.kind != "cuda":
+            return None
+        for name, other in self._members.items():
+            if other is not member and other.ready and other.ready.device.uuid == device.uuid:
+                return name
+        return None
+
     def _next(self, name: str, lease: int) -> Event:
         """The next batch of a lease, or its end."""
         member = self._members[name]
         streams = member.streams
         try:
-            batch: object = ray.get(next(streams[lease]))
+            sent: object = ray.get(next(streams[lease]))
         except StopIteration:
             member.heard()
             del streams[lease]
@@ -223,13 +264,15 @@ class RayFleet:
         except ray.exceptions.RayError as error:
             del streams[lease]
             reason = _reason(error)
-            log.warning("agent %s lost lease %d: %s", name, lease, first_line(error))
+            fields = agent_event("agent_fault", name, reason)
+            text = "agent %s lost lease %d: %s"
+            log.warning(text, name, lease, first_line(error), extra=fields)
             member.lost(reason, monotonic())
             # The actor lives then; what it could not start was its child.
             is_childs = isinstance(error, ChildDied)
             return Ended(agent=name, lease=lease, error=reason, is_cells_doing=not is_childs)
         member.heard()
-        return Samples(agent=name, lease=lease, table=_unpacked(batch))
+        return Samples(agent=name, lease=lease, table=received(sent))
 
     def _list_nodes(self) -> list[Node]:
         """Called from the watch's thread.
@@ -241,27 +284,42 @@ class RayFleet:
         alive = [node for node in nodes if node["Alive"]]
         if all(node["NodeID"] != self._here for node in alive):
             raise ClusterLostError("the head does not know this node")
+        if self._only_here:
+            return [node for node in alive if node["NodeID"] == self._here]
         return alive
 
     def _follow_nodes(self) -> list[Event]:
         """Start agents on new nodes; give those up whose node has left."""
         nodes = self._nodes.newest()
         self._check_head()
+        events: list[Event] = []
+        if self._is_resting:
+            for name, member in list(self._members.items()):
+                events += self._give_up(name, member, "it rests")
+            return events
         if nodes is None:
             return []
-        events: list[Event] = []
         alive = {node["NodeID"] for node in nodes}
         for name, member in list(self._members.items()):
             if member.placement.node_id not in alive:
-                events += self._give_up(name, member)
+                events += self._give_up(name, member, "its node has left the cluster")
+        for name, member in list(self._members.items()):
+            if member.twin and member.twin not in self._members:
+                # Its GPU is free now: it starts again below.
+                del self._members[name]
+        self._place(nodes)
+        return events
+
+    def _place(self, nodes: Sequence[Node]) -> None:
+        """Start the agents that nodes should have and have not."""
+        self._why_none = why_none(nodes, self._plan)
         for node in nodes:
-            for placement in placements(node, self._plan.devices, self._here):
+            for placement in placements(node, self._plan, self._here):
                 if placement.agent not in self._members:
                     actor = self._actor(placement)
                     member = Member.of(placement, actor, monotonic)
                     member.hello = actor.hello.remote()
                     self._members[placement.agent] = member
-        return events
 
     def _check_head(self) -> None:
         limit_s = float(os.environ.get(RECONNECT_VARIABLE, RECONNECT_S)) - BEFORE_RAY_S
@@ -273,11 +331,11 @@ class RayFleet:
                 "arrived is committed: start the head, and the same command again to go on"
             )
 
-    def _give_up(self, name: str, member: Member) -> Iterator[Event]:
-        """An agent whose node has left; should it come back, it has another id."""
+    def _give_up(self, name: str, member: Member, reason: str) -> Iterator[Event]:
+        """An agent that ends; should its node come back, it has another id."""
         del self._members[name]
-        reason = "its node has left the cluster"
-        log.warning("agent %s is given up: %s", name, reason)
+        fields = agent_event("agent_left", name, reason)
+        log.warning("agent %s is given up: %s", name, reason, extra=fields)
         for delivery in self._deliveries.values():
             delivery.leave(name)
         ray.kill(member.actor)
@@ -295,6 +353,7 @@ class RayFleet:
             procedure=self._plan.measure.procedure(),
             dataset=Path(recorded.dataset) if recorded else None,
             device_name=recorded.device_name if recorded else None,
+            only_idle=self._plan.politeness.only_idle,
         )
         strategy = NodeAffinitySchedulingStrategy(node_id=placement.node_id, soft=False)
         options = Agent.options(  # type: ignore[attr-defined]
@@ -313,14 +372,6 @@ def _done(references: list[Stream], timeout_s: float) -> list[Stream]:
         gather_s = GATHER_S if timeout_s else 0.0
         done, _ = ray.wait(references, num_returns=count, timeout=gather_s, fetch_local=False)
     return done
-
-
-def _unpacked(batch: Any) -> pa.Table:
-    """The rows that an agent has sent. What can't be read stays as it is: it is no table."""
-    try:
-        return from_bytes(batch)
-    except (pa.ArrowException, TypeError):
-        return batch
 
 
 def _reason(error: ray.exceptions.RayError) -> str:

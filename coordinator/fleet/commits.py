@@ -48,6 +48,8 @@ class Committed:
     """What was new."""
     cells: int
     """How many cells have their first answer in it."""
+    waited_s: float
+    """From the arrival of its first batch to its end."""
 
 
 class CommitQueue:
@@ -65,6 +67,9 @@ class CommitQueue:
         self._tried_s = now_s()
         self._pause_s = 0.0
         self._failing_since_s = 0.0
+        self._oldest_s: float | None = None
+        self.failures = 0
+        """How often the store has failed."""
 
     @property
     def is_empty(self) -> bool:
@@ -78,6 +83,8 @@ class CommitQueue:
 
     def add(self, rows: pa.Table) -> None:
         """Samples for the next commit."""
+        if self._oldest_s is None:
+            self._oldest_s = self._now_s()
         self._batches.append(rows)
         self._waiting.add(rows)
 
@@ -118,10 +125,11 @@ class CommitQueue:
         except HICCUPS as error:
             self.hold_back(error)
             return None
-        self._batches = []
+        waited_s = self.waiting_s()
+        self._batches, self._oldest_s = [], None
         self._waiting = Answers()
         self._pause_s = 0.0
-        return Committed(rows, len(cells))
+        return Committed(rows, len(cells), waited_s)
 
     def hold_back(self, error: Exception) -> None:
         """The store does not work: wait before the next try, and longer each time.
@@ -130,6 +138,7 @@ class CommitQueue:
             StoreLostError: it has failed for too long.
         """
         now_s = self._tried_s = self._now_s()
+        self.failures += 1
         if not self.is_held_back:
             self._failing_since_s = now_s
         failed_s = now_s - self._failing_since_s
@@ -141,7 +150,13 @@ class CommitQueue:
             raise StoreLostError(f"{rule}; {self.rows} rows are lost, the rest is safe: {way_out}")
         self._pause_s = min(max(FIRST_PAUSE_S, 2 * self._pause_s), LONGEST_PAUSE_S)
         text = "%s; for %.0f s now %d rows wait, agents get no cells; next try in %g s"
-        log.warning(text, reason, failed_s, self.rows, self._pause_s)
+        fields = {"reason": reason, "failed_s": failed_s, "waiting_rows": self.rows}
+        extra = {"event": "store_failed", "fields": fields}
+        log.warning(text, reason, failed_s, self.rows, self._pause_s, extra=extra)
+
+    def waiting_s(self) -> float:
+        """How long the oldest batch has waited by now; 0 where none waits."""
+        return 0.0 if self._oldest_s is None else self._now_s() - self._oldest_s
 
     @property
     def rows(self) -> int:

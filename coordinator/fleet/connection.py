@@ -14,15 +14,17 @@ from functools import partial
 
 import ray
 import ray._raylet
+from ray._private import ray_constants
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from agent.devices.local import local_device
-from coordinator.fleet.placement import Node
+from coordinator.fleet.doors import of_embedded, refuse_open
+from coordinator.fleet.placement import Node, devices_of, why_none
 from coordinator.fleet.shipping import too_large, working_directory
-from coordinator.plan.schema import Devices
+from coordinator.plan.schema import Plan
 from coordinator.workspace import inside_job
 from gemmcast.device import Device
-from gemmcast.errors import GemmcastError
+from gemmcast.errors import GemmcastError, InputError
 
 EMBEDDED = "local"
 """Ray's address of a cluster that starts and ends with this process."""
@@ -41,18 +43,31 @@ def cluster_address(address: str | None) -> str:
     return os.environ.get("RAY_ADDRESS") or ("auto" if inside_job() else EMBEDDED)
 
 
-def connect(target: str, catch_signals: Callable[[], None] = lambda: None) -> None:
-    """Join the cluster at `target`, or start one in this process.
+def connect(
+    target: str,
+    catch_signals: Callable[[], None] = lambda: None,
+    *,
+    without_token: bool = False,
+) -> bool:
+    """Join the cluster at `target`, or start one in this process, on the loopback only.
 
     Args:
         target: an address, "auto" for the cluster that this machine belongs to, or EMBEDDED.
         catch_signals: sets the caller's signal handlers; called again and again meanwhile.
+        without_token: join a cluster of several nodes, too, that asks for no token.
+
+    Returns:
+        Whether only this node may be used, because others could join without a token.
 
     Raises:
         GemmcastError: no cluster answers there.
-        InputError: the project's folder is larger than Ray ships.
+        InputError: several nodes and no token; or the project's folder is larger than Ray ships.
     """
     environment = None
+    if target == EMBEDDED:
+        # Ray has read its variable when it was imported; its processes read it when they start.
+        ray_constants.ENABLE_RAY_CLUSTER = False
+        os.environ.update(of_embedded())
     if target != EMBEDDED and not inside_job():
         environment = working_directory()
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -77,6 +92,15 @@ def connect(target: str, catch_signals: Callable[[], None] = lambda: None) -> No
     except Exception as error:  # noqa: BLE001
         # A process of Ray that does not start is a plain Exception.
         raise _refusal(target, error) from None
+    if target == EMBEDDED:
+        return False
+    head = ray.get_runtime_context().gcs_address
+    return refuse_open(target, head, len(_alive()), without_token=without_token)
+
+
+def _alive() -> list[Node]:
+    nodes: list[Node] = ray.nodes()  # type: ignore[no-untyped-call]
+    return [node for node in nodes if node["Alive"]]
 
 
 def _take_rays_handler_first() -> None:
@@ -105,30 +129,37 @@ def _refusal(target: str, error: Exception) -> GemmcastError:
     return GemmcastError(f"--address = {target!r}: {rule}; start one with `ray start --head`")
 
 
-def cluster_devices(devices: Devices) -> list[tuple[Device, int]]:
+def cluster_devices(plan: Plan) -> list[tuple[Device, int]]:
     """The devices on which a run would measure, and how many of each; measures nothing.
 
     The first GPU of a node stands for all of its GPUs.
+
+    Raises:
+        InputError: no node takes part.
     """
     counts: dict[str, int] = {}
     by_name: dict[str, Device] = {}
-    nodes: list[Node] = ray.nodes()  # type: ignore[no-untyped-call]
+    nodes = _alive()
+    reason = why_none(nodes, plan)
+    if reason is not None:
+        way_out = "change [devices] of the plan, or add such a node"
+        raise InputError("devices", plan.devices.kind, reason, way_out)
     for node in nodes:
-        gpus = int(node["Resources"].get("GPU", 0)) if node["Alive"] else 0
-        is_without = devices.kind == "cuda" and not gpus
-        if not node["Alive"] or is_without:
+        kind, count = devices_of(node, plan)
+        if not count:
             continue
-        kind = "cuda" if gpus and devices.kind != "cpu" else "cpu"
         strategy = NodeAffinitySchedulingStrategy(node_id=node["NodeID"], soft=False)
         task = ray.remote(local_device).options(num_cpus=0, scheduling_strategy=strategy)
         device: Device = ray.get(task.remote(kind))
         by_name[device.name] = device
-        counts[device.name] = counts.get(device.name, 0) + (gpus if kind == "cuda" else 1)
+        counts[device.name] = counts.get(device.name, 0) + count
     return [(device, counts[name]) for name, device in by_name.items()]
 
 
 def first_line(error: BaseException) -> str:
-    """The message of an error of Ray, as one line."""
+    """The message of an error of Ray, as one line; of what an agent refused, its own."""
+    if isinstance(error, ray.exceptions.RayTaskError) and isinstance(error.cause, InputError):
+        return str(error.cause)[:400]
     lines = [line for line in str(error).strip().splitlines() if line.strip()]
     if not lines:
         return type(error).__name__

@@ -16,6 +16,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from time import monotonic
 
+from coordinator.fleet.events import agent_event
 from gemmcast.modeldir import write_atomically
 
 log = logging.getLogger(__name__)
@@ -155,6 +156,10 @@ class Delivery:
         """Whether every agent has the wanted version."""
         return not self._without()
 
+    def versions(self) -> dict[str, str | None]:
+        """Agent -> the version that it read last; None: it has not answered yet."""
+        return {agent: receipt.version for agent, receipt in self._receipts.items()}
+
     def state(self) -> Delivered:
         """How far the wanted version has come."""
         nodes = {receipt.node for receipt in self._receipts.values()}
@@ -194,7 +199,8 @@ class Delivery:
         receipt = self._receipts[agent]
         if receipt.problem != problem:
             sent = f"{self._what} {self.wanted}"
-            log.warning("agent %s has not taken %s: %s", agent, sent, problem)
+            fields = agent_event("model_not_taken", agent, problem)
+            log.warning("agent %s has not taken %s: %s", agent, sent, problem, extra=fields)
         receipt.problem = problem
         self._retry_s[agent] = self._now_s() + RETRY_S
 
@@ -203,7 +209,9 @@ class Delivery:
             receipt = self._receipts[agent]
             if receipt.problem is None and self._now_s() - call.sent_s > LATE_S:
                 receipt.problem = f"no answer for {LATE_S:.0f} s"
-                log.warning("agent %s has not taken %s %s yet", agent, self._what, call.version)
+                fields = agent_event("model_not_taken", agent, receipt.problem)
+                text = "agent %s has not taken %s %s yet"
+                log.warning(text, agent, self._what, call.version, extra=fields)
 
 
 def write_record(path: Path, record: bytes) -> None:
@@ -219,5 +227,5 @@ def read_receipts(path: Path) -> list[Receipt]:
     try:
         agents = json.loads(path.read_text())["agents"]
         return [Receipt(**values) for values in agents]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return []

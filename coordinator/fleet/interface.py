@@ -20,6 +20,7 @@ from coordinator.fleet.delivery import Delivery
 from gemmcast.card import ModelCard
 from gemmcast.cell import Cell
 from gemmcast.device import Device
+from gemmcast.modeldir import ShippedModel
 from gemmcast.tabledir import Shipped
 
 NO_LEASE = -1
@@ -95,6 +96,14 @@ class Progress:
     """Agent that gets no cells, or hardly any -> why."""
     second_due: int = 0
     """Cells that wait for a second board of their type."""
+    closed: str = ""
+    """Outside the plan's hours: `until 22:00 (Europe/Berlin)`."""
+    lag_s: float | None = None
+    """What the oldest row of the last commit had waited, or waits by now."""
+    champion: str | None = None
+    """The model version that every agent should have."""
+    refused: int = 0
+    """Rows that agents have sent and that were not taken (docs/security.md)."""
 
 
 class Fleet(Protocol):
@@ -130,11 +139,15 @@ class Fleet(Protocol):
     def lease(self, agent: str, lease: int, cells: Sequence[Cell]) -> None:
         """Send cells to an agent. `lease` is a number that was not used before."""
 
-    def push(self, model: bytes, version: str) -> None:
+    def push(self, model: ShippedModel, version: str) -> None:
         """Send a model to every agent, and to those that start later; again where it fails."""
 
     def push_tables(self, tables: Sequence[Shipped], version: str) -> None:
         """Send all tuned tables in the same way; `version` is `tabledir.version_of(tables)`."""
+
+    def rest(self, *, now: bool) -> None:
+        """Give the devices back: `Left` of every agent comes next, and none starts before
+        `rest(now=False)`."""
 
     def close(self) -> None:
         """Kill the agents."""
@@ -157,8 +170,8 @@ class Trainer(Protocol):
 class Champions(Protocol):
     """Whichever model version is champion. What a training made is here when it is not busy."""
 
-    def newest(self) -> tuple[bytes, str] | None:
-        """The champion's file and version, once after each change. Never waits."""
+    def newest(self) -> tuple[ShippedModel, str] | None:
+        """The champion and its version, once after each change. Never waits."""
 
 
 class TableChampions(Protocol):

@@ -14,7 +14,6 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
 
 import pyarrow as pa
 
@@ -23,7 +22,9 @@ from coordinator.fleet.agent_state import LEASES_PER_AGENT, STALL_MARGIN_S, Agen
 from coordinator.fleet.cell_queue import CellQueue, take_cells
 from coordinator.fleet.deaths import RETURN_S, Deaths
 from coordinator.fleet.due import Due
+from coordinator.fleet.events import agent_event
 from coordinator.fleet.interface import Ended, Ready
+from coordinator.fleet.lost_cell import LostCell
 from coordinator.fleet.sharing import Sharing
 from coordinator.samples.answers import CONTENDED
 from gemmcast.cell import Cell
@@ -39,17 +40,6 @@ FEWEST_CONTENDED = {"cpu": 8, "cuda": 1}
 although its host is free."""
 MAX_DEATHS = 3
 """Deaths of agents under one cell, before it becomes a row "agent_lost"."""
-
-
-@dataclass(frozen=True, slots=True)
-class LostCell:
-    """A cell under which MAX_DEATHS agents died."""
-
-    cell: Cell
-    device: Device
-    agent: str
-    """The last of them."""
-    reason: str
 
 
 class Leases:
@@ -203,7 +193,9 @@ class Leases:
             if status == CONTENDED:
                 queue.note_contended(cell_id)
         if agent.sharing.saw(statuses, rows["reason"].to_pylist()):
-            log.info("agent %s: its device is free again", name)
+            log.info(
+                "agent %s: its device is free again", name, extra=agent_event("agent_free", name)
+            )
             queue.try_again()
 
     def note_answer(self, cell: Cell) -> None:
@@ -229,9 +221,13 @@ class Leases:
 
     def is_finished(self) -> bool:
         """Whether no cell is with an agent, and none is left that one may still measure."""
-        if any(agent.leases for agent in self.agents.values()):
+        if self.is_any_leased():
             return False
         return not any(map(self._is_open, self._queues.values()))
+
+    def is_any_leased(self) -> bool:
+        """Whether cells are with an agent."""
+        return any(agent.leases for agent in self.agents.values())
 
     def has_queues(self) -> bool:
         """Whether an agent has ever joined."""
@@ -340,14 +336,15 @@ class Leases:
         silent_s = awake_s - agent.seen_s
         agent.seen_s = awake_s
         if agent.fault and not agent.is_stalled:
-            log.warning("agent %s answers again, after %.0f s", name, silent_s)
+            extra = agent_event("agent_back", name)
+            log.warning("agent %s answers again, after %.0f s", name, silent_s, extra=extra)
             agent.fault = ""
             agent.progress_s = awake_s
 
     def _note_progress(self, name: str, agent: AgentState) -> None:
         agent.progress_s = self._awake.look()
         if agent.is_stalled:
-            log.warning("agent %s measures again", name)
+            log.warning("agent %s measures again", name, extra=agent_event("agent_back", name))
             agent.fault, agent.is_stalled = "", False
 
     def _note_failure(self, name: str, agent: AgentState, error: str) -> None:
@@ -355,14 +352,15 @@ class Leases:
         agent.note_failure(error, self._awake.look())
         if agent.has_failed and not had_failed:
             text = "agent %s lost %d leases in a row and is tried seldom now: %s"
-            log.warning(text, name, agent.failures, error)
+            extra = agent_event("agent_fault", name, error)
+            log.warning(text, name, agent.failures, error, extra=extra)
 
     def _take_back(self, name: str, agent: AgentState, reason: str) -> None:
         """Its cells are for others; rows that it sends later count all the same."""
         agent.fault = reason
         returned = self._return_leases(agent)
         text = "agent %s gets no cells: %s; %d cells are leased again"
-        log.warning(text, name, reason, returned)
+        log.warning(text, name, reason, returned, extra=agent_event("agent_fault", name, reason))
 
     def _return_leases(self, agent: AgentState) -> int:
         """All cells of an agent that are still due; returns how many."""
@@ -378,7 +376,9 @@ class Leases:
         was_shared = agent.sharing.is_shared
         agent.sharing.lease_ended(cells)
         if agent.sharing.is_shared and not was_shared:
-            log.warning("agent %s waits: %s", name, agent.sharing.reason)
+            reason = agent.sharing.reason
+            extra = agent_event("agent_waits", name, reason)
+            log.warning("agent %s waits: %s", name, reason, extra=extra)
 
     def _return(self, cells: Sequence[Cell]) -> None:
         """Suspects to theirs, the others to their queue."""

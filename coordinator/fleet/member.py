@@ -29,6 +29,9 @@ MAX_STARTS = 3
 """Tries to start an agent at once; then it is tried every RETRY_S, and not waited for."""
 RETRY_S = 30.0
 
+IDLE_LOOK_S = 5.0
+"""Time between two looks at a GPU that others use, before an agent's first child."""
+
 Call = Any
 """A reference to the answer of a call."""
 
@@ -55,6 +58,10 @@ class Member:
     is_placed: bool = False
     error: str = ""
     """Why it has not started, or was lost."""
+    in_use: str = ""
+    """Who uses its GPU, which is left to them."""
+    twin: str = ""
+    """Another agent that measures the same GPU: this one has ended."""
     failed_starts: int = 0
     """Since it was ready."""
     silent_s: float = 0.0
@@ -79,7 +86,9 @@ class Member:
 
     def needs_pulse(self) -> bool:
         """Whether it should be called now."""
-        return self.pulse is None and (not self.is_placed or self.silent_s > PULSE_S)
+        if self.pulse is not None or self.twin:
+            return False
+        return not self.is_placed or self.silent_s > PULSE_S
 
     @property
     def is_silent(self) -> bool:
@@ -96,6 +105,8 @@ class Member:
         """Whether it is waited for, because it may add cells."""
         if self.ready is not None or self.failed_starts >= MAX_STARTS:
             return False
+        if self.in_use or self.twin:
+            return False
         return not self.is_silent if self.is_placed else self.silent_s <= PLACED_S
 
     def start_failed(self, reason: str, now_s: float) -> None:
@@ -106,9 +117,23 @@ class Member:
         is_last = self.failed_starts >= MAX_STARTS
         self.hello_in_s = now_s + RETRY_S if is_last else now_s
 
+    def found_in_use(self, reason: str, now_s: float) -> None:
+        """It has answered `hello`: others use its GPU."""
+        self.heard()
+        self.hello = None
+        self.in_use = reason
+        self.hello_in_s = now_s + IDLE_LOOK_S
+
+    def found_twin(self, twin: str) -> None:
+        """It has answered `hello`: another agent measures its GPU."""
+        self.heard()
+        self.hello = None
+        self.twin = twin
+
     def started(self, ready: Ready) -> None:
         """It has answered `hello`."""
         self.hello, self.hello_in_s = None, None
+        self.in_use = ""
         self.failed_starts, self.is_lost = 0, False
         self.ready = ready
         self.heard()
@@ -124,6 +149,10 @@ class Member:
         """Why it takes no leases, for people; empty: it does, or is about to."""
         if not self.is_placed:
             return "" if self.silent_s <= PLACED_S else self._not_placed()
+        if self.twin:
+            return f"{self.twin} measures the same GPU"
+        if self.in_use:
+            return f"it waits for its GPU: {self.in_use}"
         if self.is_lost or (self.ready is None and self.failed_starts >= MAX_STARTS):
             return f"it starts again: {self.error}"
         is_mute = self.ready is None and self.is_silent

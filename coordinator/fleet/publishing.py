@@ -47,6 +47,7 @@ def publish(registry: Registry, judged: Judged) -> str | None:
         The version, if it is champion now.
     """
     model, card, reason = judged
+    reason = reason or registry.objection
     version = registry.publish(model, card)
     if reason is None:
         registry.promote(version.number)

@@ -29,6 +29,8 @@ class RunRecord:
     """Agent that waits for other processes to leave its device -> what it says of them."""
     faults: dict[str, str] = field(default_factory=dict)
     """Agent that gets no cells, or hardly any -> why."""
+    closed: str = ""
+    """Outside the plan's hours: `until 22:00 (Europe/Berlin)`."""
     contended_due: int = 0
     """Cells that the run left, because others used the devices."""
     second_due: int = 0
@@ -37,7 +39,11 @@ class RunRecord:
     @staticmethod
     def waiting_in(progress: Progress) -> RunRecord:
         """Of a run that measures."""
-        return RunRecord(waiting=dict(progress.waiting), faults=dict(progress.faults))
+        return RunRecord(
+            waiting=dict(progress.waiting),
+            faults=dict(progress.faults),
+            closed=progress.closed,
+        )
 
     @staticmethod
     def of(progress: Progress, *, is_at_end: bool) -> RunRecord:
@@ -58,7 +64,7 @@ class RunRecord:
         """That of the last run; an empty one where none has left any, or none that can be read."""
         try:
             return RunRecord(**json.loads(path.read_bytes()))
-        except (OSError, ValueError, TypeError):
+        except (OSError, ValueError, TypeError, RecursionError):
             return RunRecord()
 
     def lines(self) -> list[str]:

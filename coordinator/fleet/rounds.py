@@ -54,7 +54,7 @@ class Rounds:
     """See the head of this file.
 
     Args:
-        plan: with `budget` in its [measure].
+        plan: with a budget for this type of device.
         device: one of the type that measures the cells.
         cells: all that the plan has for it.
         answered: the ids of cells that have an answer; others may be among them. It grows.
@@ -63,11 +63,12 @@ class Rounds:
     def __init__(
         self, plan: Plan, device: Device, cells: Sequence[Cell], answered: Collection[str]
     ) -> None:
-        assert plan.measure.budget is not None
+        budget = plan.measure.budget_of(device)
+        assert budget is not None
         self._cells = cells
         self._seed = plan.seed
         self._target = plan.measure.target_interval
-        self._budget = Budget.of(plan.measure.budget, len(cells))
+        self._budget = Budget.of(budget, len(cells))
         self._queries = queries_of(cells, device)
         self._seconds = np.array([seconds_of(plan, cell, device) for cell in cells])
         self._units = self._budget.units(self._seconds)
@@ -208,7 +209,10 @@ class HeldBack:
 
     def text(self) -> str:
         """What is spent of each budget, for people; empty without one."""
-        return ", ".join(rounds.text() for rounds in self._rounds.values())
+        spent = {key: rounds.text() for key, rounds in self._rounds.items()}
+        if len(spent) < 2:
+            return "".join(spent.values())
+        return ", ".join(f"{key}: {text}" for key, text in spent.items())
 
 
 def queries_of(cells: Sequence[Cell], device: Device) -> Rows:

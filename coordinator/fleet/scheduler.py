@@ -12,12 +12,16 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from time import monotonic
 
 import pyarrow.compute as pc
 
+from coordinator.fleet.admission import Admission
 from coordinator.fleet.commits import HICCUPS, CommitQueue
 from coordinator.fleet.due import Due
+from coordinator.fleet.events import agent_event
+from coordinator.fleet.hope import NO_AGENT_S, Hope
 from coordinator.fleet.interface import (
     NO_LEASE,
     Champions,
@@ -34,26 +38,25 @@ from coordinator.fleet.interface import (
     show_nothing,
 )
 from coordinator.fleet.leases import Leases
+from coordinator.fleet.lost_cell import LostCell
+from coordinator.fleet.opening import Opening, utc_now
 from coordinator.fleet.rounds import HeldBack
+from coordinator.fleet.sharing import MOST_PATIENCE_S
+from coordinator.fleet.tally import Tally
 from coordinator.plan.cells import plan_cells
 from coordinator.plan.schema import Plan
 from coordinator.plan.sizing import refuse_empty
 from coordinator.samples.answers import Answers
 from coordinator.samples.store import SampleStore
-from gemmcast.arrow import to_table
 from gemmcast.cell import Cell
 from gemmcast.device import Device
 from gemmcast.errors import GemmcastError
-from gemmcast.rows import failed
 
 log = logging.getLogger(__name__)
 
 POLL_S = 0.2
 MAX_FAILED_STARTS = 3
 """Of an agent, where no other one has started."""
-NO_AGENT_S = 300.0
-"""A run that has cells left ends after this time without any agent that is likely to measure them.
-Ray restarts agents in seconds; a node may need minutes to come back."""
 
 Stopped = Callable[[], bool]
 
@@ -67,7 +70,9 @@ class Scheduler:
         tables: None: no tuned table is pushed.
         cells: measured in place of the plan's own cells.
         trained_rows: rows with status ok that the newest model version was made from.
+        tally: counts what the run does, for those who watch it.
         now_s: a clock that only grows.
+        today: the time of day, in whatever time zone; the plan's hours are read on it.
     """
 
     def __init__(
@@ -81,7 +86,9 @@ class Scheduler:
         tables: TableChampions | None = None,
         cells: Sequence[Cell] | None = None,
         trained_rows: int = 0,
+        tally: Tally | None = None,
         now_s: Callable[[], float] = monotonic,
+        today: Callable[[], datetime] = utc_now,
     ) -> None:
         self._plan = plan
         self._store = store
@@ -92,12 +99,17 @@ class Scheduler:
         self._given_cells = cells
         self._trained_rows = trained_rows
         self._now_s = now_s
+        self._tally = tally or Tally(now_s)
         self._failed_starts = Counter[str]()
         self._refused: dict[str, int] = {}
-        self._hopeless_since_s: float | None = None
+        limit_s = MOST_PATIENCE_S if plan.politeness.only_idle else NO_AGENT_S
+        self._hope = Hope(limit_s, now_s)
         self._commits = CommitQueue(store, now_s)
+        self._admission = Admission(self._commits.is_answered, plan.devices.kind)
         self._leases = Leases(now_s, Due(self._commits), plan.measure.timeout_s)
         self._held_back = HeldBack(plan, self._leases)
+        hours = plan.politeness.opening_hours()
+        self._opening = Opening(hours, fleet, self._leases, today)
         # Those of this run.
         self._answers = Answers()
         self._trained_at = 0
@@ -125,10 +137,13 @@ class Scheduler:
                 self._commit_lost_cells()
                 self._push_champion()
                 self._begin_rounds()
+                self.progress.closed = self._opening.look()
                 if self._training_is_due():
                     self._start_training()
                 self.progress.waiting = self._leases.waiting()
                 self.progress.faults = {**self._leases.faults(), **self._fleet.faults()}
+                self.progress.faults |= self._admission.faults()
+                self._look()
                 show(self.progress)
                 if self._is_over():
                     return True
@@ -156,6 +171,7 @@ class Scheduler:
                 is_started = self._start_training()
                 if not is_started and not self._commits.is_held_back:
                     return
+            self._look()
             show(self.progress)
             self._fleet.poll(POLL_S)
 
@@ -166,6 +182,7 @@ class Scheduler:
             self._push_champion()
             if self._is_delivered() or self._now_s() > until_s:
                 return
+            self._look()
             show(self.progress)
             self._fleet.poll(POLL_S)
 
@@ -179,8 +196,11 @@ class Scheduler:
         Raises:
             GemmcastError: something is left, and no agent is likely to measure it.
         """
+        if self.progress.closed:
+            self._hope.renew()
+            return self._is_all_answered()
         if self._fleet.starting():
-            self._hopeless_since_s = None
+            self._hope.renew()
             return False
         is_finished = self._leases.has_queues() and self._leases.is_finished()
         if is_finished and self._commits.is_empty:
@@ -190,46 +210,60 @@ class Scheduler:
         self._check_hope()
         return False
 
+    def _is_all_answered(self) -> bool:
+        """Whether no agent need come back for anything but second boards."""
+        is_done = self.progress.done >= self.progress.cells and self._commits.is_empty
+        return is_done and self._leases.has_queues() and not self._leases.is_any_leased()
+
     def _check_hope(self) -> None:
         """Raise GemmcastError where no agent was of use for too long."""
         is_hopeless = not self._leases.has_queues() or self._leases.is_hopeless()
-        if not is_hopeless or self._commits.is_held_back:
-            self._hopeless_since_s = None
-            return
-        now_s = self._now_s()
-        if self._hopeless_since_s is None:
-            self._hopeless_since_s = now_s
-        if now_s - self._hopeless_since_s <= NO_AGENT_S:
-            return
-        reasons = [f"{agent}: {reason}" for agent, reason in self.progress.faults.items()]
-        reason = reasons[-1] if reasons else "no node has a device that the plan measures"
-        raise GemmcastError(
-            f"no agent has measured for {NO_AGENT_S:.0f} s ({reason}); what was measured is "
-            "committed: mend the nodes, and start the same command again to go on"
-        )
+        if is_hopeless and not self._commits.is_held_back:
+            self._hope.check(self.progress.faults)
+        else:
+            self._hope.renew()
 
     def _take(self, events: Sequence[Event]) -> None:
         for event in events:
             if isinstance(event, Samples):
-                self._commits.add(event.table)
-                self._leases.note_rows(event.agent, event.table)
+                self._take_samples(event)
         for event in events:
-            if isinstance(event, Ready):
+            if isinstance(event, Ready) and self._admission.join(event):
                 self._join(event)
             elif isinstance(event, Ended):
                 self._end(event)
             elif isinstance(event, Left):
                 self._leases.leave(event.agent)
+                self._admission.leave(event.agent)
                 self.progress.agents = len(self._leases.agents)
         # Nothing else will come: the last commit need not wait for its time.
         is_last = self._leases.is_finished() and not self._commits.is_held_back
         if is_last or self._commits.is_due():
             self._commit()
 
+    def _look(self) -> None:
+        commits = self._commits
+        self._tally.look(self._leases.agents, commits.waiting_s(), commits.failures)
+
+    def _take_samples(self, samples: Samples) -> None:
+        rows = self._admission.admit(samples.agent, samples.table)
+        self.progress.refused = self._admission.refused
+        for lost in self._admission.lost_cells():
+            self._give_up(lost)
+        if rows is not None:
+            self._commits.add(rows)
+            self._leases.note_rows(samples.agent, rows)
+
+    def _give_up(self, lost: LostCell) -> None:
+        """The answer of a cell that nobody can measure."""
+        self._commits.add(lost.row())
+        self._leases.note_answer(lost.cell)
+
     def _commit(self) -> None:
         committed = self._commits.commit()
         if committed is None:
             return
+        self._tally.note_commit(committed.rows, committed.waited_s)
         self._answers.add(committed.rows)
         self.progress.statuses = +self._answers.statuses
         self.progress.committed_now = self.progress.statuses.total()
@@ -244,7 +278,8 @@ class Scheduler:
             todo = [cell for cell in cells if cell.cell_id not in self._store.committed]
             self.progress.in_plan += len(cells)
             self.progress.done += len(cells) - len(todo)
-            if self._plan.measure.budget is not None and self._given_cells is None:
+            has_budget = self._plan.measure.budget_of(device) is not None
+            if has_budget and self._given_cells is None:
                 self._held_back.add(device_key, device, cells, self._store.committed)
                 todo = []
             drawn = [cell for cell in cells if self._plan.devices.has_second_board(cell)]
@@ -253,10 +288,13 @@ class Scheduler:
             self._note_budget()
             self.progress.second_due = self._leases.second_due()
         self._leases.join(ready)
+        self._tally.join(ready.agent, device.name)
         if self._trainer is not None:
             self._trainer.join(device)
         self.progress.agents = len(self._leases.agents)
-        log.info("agent %s measures %s (%s)", ready.agent, device.name, device.uuid)
+        fields = agent_event("agent_joined", ready.agent)
+        text = "agent %s measures %s (%s)"
+        log.info(text, ready.agent, device.name, device.uuid, extra=fields)
 
     def _begin_rounds(self) -> None:
         self._held_back.begin_rounds()
@@ -279,22 +317,21 @@ class Scheduler:
             return
         if ended.lease == NO_LEASE:
             return
-        self._leases.end(ended)
+        self._leases.end(self._admission.end(ended))
 
     def _commit_lost_cells(self) -> None:
         for lost in self._leases.lost_cells():
-            row = failed(lost.cell, lost.device, lost.agent, "agent_lost", lost.reason)
-            self._commits.add(to_table([row]))
-            self._leases.note_answer(lost.cell)
+            self._give_up(lost)
 
     def _count_failed_start(self, ended: Ended) -> None:
         self._failed_starts[ended.agent] += 1
         is_last = self._failed_starts[ended.agent] >= MAX_FAILED_STARTS
-        if is_last and not self._leases.has_queues():
+        others = self._fleet.starting() or self._fleet.ready_agents()
+        if is_last and not others and not self._leases.has_queues():
             raise GemmcastError(f"agent {ended.agent} can't start: {ended.error}")
 
     def _hand_out(self) -> None:
-        if self._commits.is_held_back:
+        if self._commits.is_held_back or self.progress.closed:
             return
         cpu_is_taken = self._training_is_due() or self._is_training()
         answering = {ready.agent for ready in self._fleet.ready_agents()}
@@ -303,6 +340,7 @@ class Scheduler:
                 continue
             while lease := self._leases.next_lease(name):
                 number, cells = lease
+                self._admission.expect(name, cells)
                 self._fleet.lease(name, number, cells)
 
     def _is_training(self) -> bool:
@@ -345,4 +383,5 @@ class Scheduler:
         if newest is not None:
             model, version = newest
             self._fleet.push(model, version)
-            self._held_back.note_model(model, version)
+            self._tally.note_model(model.data, version)
+            self._held_back.note_model(model.data, version)

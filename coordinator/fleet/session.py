@@ -15,7 +15,7 @@ from time import sleep
 
 import pyarrow as pa
 import ray
-from ray.util.metrics import Gauge
+from ray.util import metrics
 
 from agent.devices.local import local_device
 from coordinator.fleet.bases import read_bases
@@ -23,14 +23,20 @@ from coordinator.fleet.champion import ChampionWatch, TableWatch
 from coordinator.fleet.cluster import ClusterLostError, RayFleet
 from coordinator.fleet.connection import EMBEDDED, cluster_address, connect
 from coordinator.fleet.delivery import Delivered, write_record
+from coordinator.fleet.fresh_errors import FreshErrors
 from coordinator.fleet.interface import Display, Progress
+from coordinator.fleet.live import utc_now
+from coordinator.fleet.meters import ExportedMeters
 from coordinator.fleet.record import Recorder, RunRecord
+from coordinator.fleet.run_watch import RunNote, RunWatch
 from coordinator.fleet.scheduler import Scheduler, Stopped
 from coordinator.fleet.shipping import check_temporary_directory
 from coordinator.fleet.signals import Stop, stopping
+from coordinator.fleet.tally import Tally
 from coordinator.fleet.trainer import RayTrainer
 from coordinator.health.record import HealthRecord
 from coordinator.health.screen import screened
+from coordinator.plan.cells import plan_cells
 from coordinator.plan.schema import Plan
 from coordinator.plan.sizing import measurable
 from coordinator.samples.store import SampleStore
@@ -41,6 +47,7 @@ from gemmcast.errors import GemmcastError, WorkspaceError
 from gemmcast.modeldir import write_atomically
 from gemmcast.program import FAILED, leave
 from registry.registry import Registry
+from registry.signatures import Signatures
 from registry.tables import TableRegistry
 
 PUSH_LIMIT_S = 30.0
@@ -48,9 +55,6 @@ PUSH_LIMIT_S = 30.0
 takes on a busy host."""
 LOOK_PAUSES_S = (0.5, 1.0, 2.0, 4.0)
 """After a model was published and the registry does not give it; then the watch goes on trying."""
-
-SICK_GAUGE = "gemmcast_board_sick"
-SICK_MEANING = "1 while a board is sick: its samples are not trained on"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +67,8 @@ class Places:
     """Directory or URI of the registry."""
     model_dir: Path | None = None
     """The model directory of each node."""
+    signing_key: Path | None = None
+    """The private key that signs champions; None: that of the environment, if it names one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +94,8 @@ class RunSummary:
     """Cells that it left, because others used the devices."""
     second_due: int
     """Cells that wait for a second board of their type."""
+    refused: int
+    """Rows that agents have sent and that were not taken (docs/security.md)."""
     store_version: int
     model: Delivered
     """How far the champion has come."""
@@ -109,6 +117,8 @@ class RunSummary:
         line = f"{self.done} of {self.cells} cells: {state}. This run: {counts}."
         if self.left_out:
             line += f" Beyond the budget: {self.left_out} cells of the plan."
+        if self.refused:
+            line += f" Refused: {self.refused} rows of agents, see the log."
         return [line, *self.left.lines()]
 
     @property
@@ -132,24 +142,33 @@ class RunSession:
         self._places = places
         self._display = display
         self._registry_uri = places.registry or workspace.registry
+        self._signatures = Signatures(places.signing_key)
 
     @contextmanager
-    def open(self, address: str | None = None) -> Iterator[Stop]:
+    def open(self, address: str | None = None, *, without_token: bool = False) -> Iterator[Stop]:
         """Lock the workspace, connect to Ray, catch signals.
 
         Args:
             address: of a Ray cluster; None: that of the environment, or a cluster of our own.
+            without_token: use all of its nodes though it asks for no token.
+
+        Raises:
+            InputError: a key or a base can't be used, or this machine can't measure the plan.
         """
+        self._signatures.load()
         self._bases = read_bases(self.plan.train.base)
         target = cluster_address(address)
         if target == EMBEDDED:
             check_temporary_directory()
             self._refuse_unmeasurable()
         with stopping() as stop, self.workspace.locked(), self._places_open():
-            connect(target, stop.end_at_once)
+            only_here = connect(target, stop.end_at_once, without_token=without_token)
             stop.listen()
-            self.fleet = RayFleet(self.plan, self.model_dir)
-            self._sick_gauge = Gauge(SICK_GAUGE, SICK_MEANING, ("board", "device"))
+            self.fleet = RayFleet(self.plan, self.model_dir, only_here=only_here)
+            self._meters = ExportedMeters(metrics.Gauge, metrics.Counter)
+            self._read_boards()
+            self._fresh = FreshErrors()
+            self._opened_at = utc_now()
             self._trained_rows = self._watch_champion()
             try:
                 yield stop
@@ -182,12 +201,8 @@ class RunSession:
         label: str = "measuring",
     ) -> RunSummary:
         """Measure the plan's cells, or the given ones, and train as the plan says."""
-        trainer = None
-        if train:
-            self.registry.check()
-            settings = self.plan.train.settings()
-            kept, note = self.workspace.kept, self._note_training
-            trainer = RayTrainer(settings, self.registry, kept, note, self._bases, self._screened)
+        tally = Tally(fresh=self._fresh)
+        trainer = self._trainer(tally) if train else None
         scheduler = Scheduler(
             self.plan,
             self.store,
@@ -197,22 +212,28 @@ class RunSession:
             tables=self._tables,
             cells=cells,
             trained_rows=self._trained_rows,
+            tally=tally,
         )
+        note = RunNote(self.plan.name, self._opened_at, self.workspace.live)
+        watch = RunWatch(note, self.fleet, self._meters, tally, lambda: self._boards)
         with self._display.progress(label) as show_progress:
             recorder = Recorder(self.fleet, self.workspace)
 
             def show(progress: Progress) -> None:
-                """Show how far the run is, and keep it for `status`."""
+                """Show how far the run is, and keep it for `status` and the metrics."""
                 recorder.note(progress)
+                watch.look(progress)
                 show_progress(progress)
 
-            complete = scheduler.run(stop=stop, show=show)
-            if complete:
-                scheduler.train_once_more(stop=stop, show=show)
-                scheduler.deliver(PUSH_LIMIT_S, stop=stop, show=show)
-            show(scheduler.progress)
-            recorder.keep(scheduler.progress)
-        progress = scheduler.progress
+            with watch.noting_failure(scheduler.progress):
+                complete = scheduler.run(stop=stop, show=show)
+                if complete:
+                    scheduler.train_once_more(stop=stop, show=show)
+                    scheduler.deliver(PUSH_LIMIT_S, stop=stop, show=show)
+            progress = scheduler.progress
+            show(progress)
+            recorder.keep(progress)
+            watch.end(progress, is_complete=complete)
         left = RunRecord.of(progress, is_at_end=complete)
         write_record(self.workspace.run, left.to_json())
         return RunSummary(
@@ -226,21 +247,40 @@ class RunSession:
             complete=complete,
             contended_due=left.contended_due,
             second_due=left.second_due,
+            refused=progress.refused,
             store_version=self.store.version,
             model=self.fleet.delivery.state(),
             tables=self.fleet.tables_delivery.state(),
         )
 
+    def _trainer(self, tally: Tally) -> RayTrainer:
+        self.registry.check()
+        return RayTrainer(
+            self.plan.train.settings(),
+            self.registry,
+            self.workspace.kept,
+            self._note_training,
+            self._bases,
+            self._screened,
+            tally.note_training,
+        )
+
     def _refuse_unmeasurable(self) -> None:
         """Raise InputError for a plan that this machine can't measure; nothing is written yet."""
         devices = self.plan.devices
-        device = local_device(devices.kind, devices.dataset, devices.device_name)
-        measurable(self.plan, device)
+        if devices.kind != "replay":
+            measurable(self.plan, local_device(devices.kind))
+            return
+        different = list(dict.fromkeys(devices.recordings()))
+        for recorded in different[:-1]:
+            if plan_cells(self.plan, local_device("replay", *recorded)).cells:
+                return
+        measurable(self.plan, local_device("replay", *different[-1]))
 
     @contextmanager
     def _places_open(self) -> Iterator[None]:
         """The registry, and the store under its lock; the plan is noted last."""
-        self.registry = Registry(self._registry_uri)
+        self.registry = Registry(self._registry_uri, self._signatures)
         uri = self._places.store or self.workspace.samples
         with SampleStore.writing(uri, self.workspace.path) as self.store:
             self._note_plan()
@@ -257,7 +297,7 @@ class RunSession:
     def _watch_champion(self) -> int:
         """Begin to follow the champion; returns the rows of the newest version trained here."""
         self._champions = ChampionWatch(self.registry, self._display.show_model)
-        self._tables = TableWatch(TableRegistry(self._registry_uri))
+        self._tables = TableWatch(TableRegistry(self._registry_uri, self._signatures))
         self._tables.look_or_warn()
         self._tables.start()
         try:
@@ -291,11 +331,15 @@ class RunSession:
                 sleep(pause_s)
 
     def _screened(self, table: pa.Table) -> pa.Table:
-        """The samples to train on: those of boards while they were well. From the trainer's thread.
-
-        Ray's exporter shows which boards are not well (docs/health.md).
-        """
+        """The samples to train on: of boards while they were well. From the trainer's thread."""
         healthy = screened(table, self.workspace)
-        for labels, is_sick in HealthRecord.read(self.workspace.health).labels():
-            self._sick_gauge.set(float(is_sick), tags=labels)
+        self._read_boards()
         return healthy
+
+    def _read_boards(self) -> None:
+        """Which boards are not well, for the metrics."""
+        try:
+            self._boards = HealthRecord.read(self.workspace.health).labels()
+        except GemmcastError:
+            # The next training refuses the record, and says so.
+            self._boards = []

@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from time import monotonic
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -67,6 +68,14 @@ def fit_and_judge(
     return trained.model, trained.card, reason
 
 
+OnEnd = Callable[[str, float], None]
+"""Called with how a training ended (champion, challenger, kept, failed) and what it took. [s]"""
+
+
+def not_counted(_outcome: str, _training_s: float) -> None:
+    """Of trainings that nobody counts."""
+
+
 def whole(table: pa.Table) -> pa.Table:
     """All samples."""
     return table
@@ -87,6 +96,7 @@ class RayTrainer:
         on_trained: called from the thread with each card, and the version if it is champion.
         bases: what models may start from; the device that joins decides.
         screen: the samples that may be trained on, of all.
+        on_end: called from the thread when a training has ended.
     """
 
     def __init__(
@@ -97,8 +107,10 @@ class RayTrainer:
         on_trained: OnTrained,
         bases: Sequence[Base] = (),
         screen: Callable[[pa.Table], pa.Table] = whole,
+        on_end: OnEnd = not_counted,
     ) -> None:
         self._screen = screen
+        self._on_end = on_end
         self._settings = settings
         self._registry = registry
         self._kept = kept
@@ -152,18 +164,25 @@ class RayTrainer:
             self._publish(judged_base(base), None)
 
     def _train(self, table: pa.Table, store_version: int) -> None:
-        champion = self._known_champion()
-        judged = self._fit_in_task(self._screen(table), store_version, champion)
-        self._publish(judged, champion)
+        began_s = monotonic()
+        outcome = "failed"
+        try:
+            champion = self._known_champion()
+            judged = self._fit_in_task(self._screen(table), store_version, champion)
+            outcome = self._publish(judged, champion)
+        finally:
+            self._on_end(outcome, monotonic() - began_s)
 
-    def _publish(self, judged: Judged, champion: bytes | None) -> None:
+    def _publish(self, judged: Judged, champion: bytes | None) -> str:
+        """Returns what became of the model."""
         try:
             version = publish_or_keep(self._registry, judged, champion, self._kept)
         except KeptError as error:
             log.warning("%s; this run tries it again", error)
             self._late.start(error.path, judged[1])
-            return
+            return "kept"
         self._on_trained(judged[1], version)
+        return "challenger" if version is None else "champion"
 
     def _known_champion(self) -> bytes | None:
         """The champion, or the last one that the registry gave while it answered."""

@@ -19,7 +19,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from coordinator.health.findings import Finding, Verdict
+from coordinator.health.findings import SICK, Finding, Verdict
 from gemmcast.errors import InputError
 from gemmcast.modeldir import write_atomically
 
@@ -80,7 +80,7 @@ class HealthRecord:
             spells = tuple(Spell(**one) for one in values["spells"])
         except FileNotFoundError:
             return HealthRecord()
-        except (OSError, ValueError, TypeError, KeyError) as error:
+        except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
             rule = f"can't be read ({error}), so the boards that are sick are not known"
             way_out = "delete it and run `python -m coordinator health` again"
             raise InputError("health.json", str(path), rule, way_out) from None
@@ -99,11 +99,18 @@ class HealthRecord:
         return [board for uuid, board in self.boards.items() if uuid in ill]
 
     def labels(self) -> list[tuple[dict[str, str], bool]]:
-        """For a metric: the labels of each board, and whether it is sick."""
-        sick = self.sick()
+        """For a metric: labels of each board, and whether it is sick, for that reason.
+
+        The empty reason stands for any. A board that was never sick has this one alone.
+        """
+        sick, ever_sick = self.sick(), {spell.board for spell in self.spells}
         labelled: list[tuple[dict[str, str], bool]] = []
         for board in self.boards.values():
-            labelled.append(({"board": board.board, "device": board.device}, board in sick))
+            found = {finding.sort for finding in board.findings}
+            for reason in ("", *SICK) if board.board in ever_sick else ("",):
+                labels = {"board": board.board, "device": board.device, "reason": reason}
+                is_so = board in sick and (not reason or reason in found)
+                labelled.append((labels, is_so))
         return labelled
 
     def after_check(self, verdicts: Sequence[Verdict]) -> HealthRecord:

@@ -103,6 +103,8 @@ def _gemms(sweep: Sweep, seed: int) -> Iterator[Gemm]:
 
 
 def _refusal(sweep: Sweep, gemm: Gemm, device: Device) -> str | None:
+    if not sweep.is_for(device.name):
+        return f"{sweep.family} for {', '.join(sweep.devices or ())}; this is {device.name}"
     facts = FAMILIES[sweep.family]
     if device.kind != facts.device_kind:
         return f"family {sweep.family} needs a {facts.device_kind} device; this is {device.kind}"

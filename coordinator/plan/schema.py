@@ -16,6 +16,8 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
 
 from coordinator.plan.budget import RULE, Budget
+from coordinator.plan.device_types import check_type, closest
+from coordinator.plan.politeness import Politeness
 from coordinator.plan.renames import current_plan
 from coordinator.plan.sweep import PlanTable, Seed, Shapes, Sweep
 from costmodel.settings import TrainSettings
@@ -29,6 +31,7 @@ __all__ = [
     "Devices",
     "Measure",
     "Plan",
+    "Politeness",
     "Recorded",
     "Shapes",
     "Sweep",
@@ -57,14 +60,18 @@ class Devices(PlanTable):
     kind: Literal["auto", "cuda", "cpu", "replay"] = "auto"
     """`"cuda"`: GPUs. `"cpu"`: CPUs. `"auto"`: the GPUs of every node that has some, else its CPU.
     `"replay"`: a recorded dataset answers."""
-    dataset: str | None = None
+    dataset: str | tuple[str, ...] | None = None
     """replay only, and required there: a Parquet file of samples, beneath the plan's folder or the
-    current directory."""
+    current directory; a list of files for a fleet of several types."""
     device_name: str | None = None
     """replay only: which device, if the dataset holds several; its name or words of it, such as
     `"h100-sxm"`."""
     agents: Annotated[int, Field(ge=1, le=64)] = 1
-    """replay only: how many agents, 1 to 64, share the dataset."""
+    """replay only: how many agents, 1 to 64, share each dataset."""
+    labels: dict[str, str | tuple[str, ...]] = Field(default_factory=dict)
+    """Table: label of Ray's nodes to the value, or a list of values, of which a node must have one:
+    `"ray.io/accelerator-type" = "H100"`, or a label of yours (`ray start --labels`). `"!VALUE"`: a
+    node must not have that. Only nodes that fit all labels take part; without the table all do."""
     replicate: Literal["per_type", "per_gpu"] = "per_type"
     """`"per_type"`: each cell once per type of device, so that equal GPUs divide the work.
     `"per_gpu"`: each cell once on every single GPU, to compare them."""
@@ -76,14 +83,22 @@ class Devices(PlanTable):
 
     @model_validator(mode="after")
     def _dataset_for_replay(self) -> Self:
-        if (self.kind == "replay") != (self.dataset is not None):
+        if (self.kind == "replay") != bool(self.datasets()):
             raise ValueError('kind = "replay" and dataset = "FILE.parquet" go together')
         return self
 
     def recordings(self) -> tuple[Recorded, ...]:
         """What each agent of a replay answers from."""
-        assert self.dataset is not None
-        return (Recorded(self.dataset, self.device_name),) * self.agents
+        datasets = self.datasets()
+        return tuple(
+            Recorded(one, self.device_name) for one in datasets for _ in range(self.agents)
+        )
+
+    def datasets(self) -> tuple[str, ...]:
+        """The files of a replay; none of other kinds."""
+        if self.dataset is None:
+            return ()
+        return (self.dataset,) if isinstance(self.dataset, str) else self.dataset
 
     def key_of(self, device: Device) -> str:
         """What the cells of a device carry as `device_key`: its UUID or the name of its type."""
@@ -122,6 +137,11 @@ class Measure(PlanTable):
     of them (`0.1`), or a time of one device (`"90s"`, `"10m"`, `"2h"`, by the estimates of `plan`).
     Cells that have an answer count. The cells that say most of the others are chosen. Without it
     every cell is measured."""
+    budgets: dict[str, int | float | str] = Field(default_factory=dict)
+    """Table: type of device to its budget, in place of `budget`: `h100 = 2000`. A type is a short
+    name, such as `h100` (every H100) or `h100-pcie`, or a pattern for whole names, such as
+    `"*A100*"`. Of several that fit, the one with the most words counts. Types that none fits have
+    `budget`."""
     target_interval: Annotated[float, Field(gt=0, lt=1)] | None = None
     """With `budget`: cells are not measured of whose runtime the newest model's 90 % interval is
     within this of the value, `0.05` is 5 %. A run ends when no others are left."""
@@ -129,22 +149,32 @@ class Measure(PlanTable):
     @field_validator("budget", mode="before")
     @classmethod
     def _is_budget(cls, value: object) -> object:
-        if value is None:
-            return value
-        if isinstance(value, bool) or not isinstance(value, int | float | str):
-            raise ValueError(RULE)
-        Budget.of(value, cells=1)
-        return value
+        return value if value is None else _checked_budget(value)
+
+    @field_validator("budgets", mode="before")
+    @classmethod
+    def _are_budgets(cls, values: object) -> object:
+        if isinstance(values, dict):
+            for name, value in values.items():
+                check_type(name)
+                _checked_budget(value)
+        return values
 
     @model_validator(mode="after")
     def _target_has_budget(self) -> Self:
-        if self.target_interval is not None and self.budget is None:
+        if self.target_interval is not None and self.budget is None and not self.budgets:
             raise ValueError("target_interval ends a budget earlier: give budget too")
         return self
 
+    def budget_of(self, device: Device) -> int | float | str | None:
+        """That of a device's type; None: all of its cells are measured."""
+        name = closest(self.budgets, device.name)
+        return self.budget if name is None else self.budgets[name]
+
     def procedure(self) -> Procedure:
         """The same bounds as a value, for agents."""
-        return Procedure(**self.model_dump(exclude={"cache", "budget", "target_interval"}))
+        others = {"cache", "budget", "budgets", "target_interval"}
+        return Procedure(**self.model_dump(exclude=others))
 
 
 class Train(PlanTable):
@@ -189,6 +219,8 @@ class Plan(PlanTable):
     """Seed of the sampled shapes, from 0. The same seed gives the same shapes."""
     devices: Devices = Devices()
     """Table: which devices measure."""
+    politeness: Politeness = Politeness()
+    """Table: what is left to others."""
     measure: Measure = Measure()
     """Table: how cells are measured."""
     train: Train = Train()
@@ -208,12 +240,15 @@ def read_plan(path: Path) -> Plan:
     except (OSError, UnicodeDecodeError) as error:
         way_out = "name a plan in TOML, such as examples/demo.toml"
         raise InputError("PLAN", str(path), f"can't be read ({error})", way_out) from None
-    except tomllib.TOMLDecodeError as error:
+    # ValueError, too: a number of thousands of digits. RecursionError: thousands of brackets.
+    except (ValueError, RecursionError) as error:
         raise InputError("PLAN", str(path), f"not TOML ({error})", "correct that line") from None
     plan = parse_plan(values)
     changes: dict[str, PlanTable] = {}
     if plan.devices.dataset is not None:
-        dataset = str(_beneath(path, "devices.dataset", plan.devices.dataset))
+        named = plan.devices.datasets()
+        datasets = tuple(str(_beneath(path, "devices.dataset", one)) for one in named)
+        dataset = datasets[0] if len(datasets) == 1 else datasets
         changes["devices"] = plan.devices.model_copy(update={"dataset": dataset})
     if not isinstance(plan.train.base, str):
         base = tuple(str(_beneath(path, "train.base", file)) for file in plan.train.base)
@@ -231,6 +266,14 @@ def parse_plan(values: Mapping[str, object]) -> Plan:
         return Plan.model_validate(current_plan(values))
     except ValidationError as error:
         raise _input_error(error.errors()[0]) from None
+
+
+def _checked_budget(value: object) -> object:
+    """The value itself. Raises ValueError with the rule, if it is no budget."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise ValueError(RULE)
+    Budget.of(value, cells=1)
+    return value
 
 
 def _input_error(details: ErrorDetails) -> InputError:

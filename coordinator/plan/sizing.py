@@ -69,10 +69,11 @@ def size_of(plan: Plan, device: Device, devices: int = 1) -> PlanSize:
 
 
 def _share_in_budget(plan: Plan, device: Device, cells: Sequence[Cell]) -> float:
-    if plan.measure.budget is None or not cells:
+    budget = plan.measure.budget_of(device)
+    if budget is None or not cells:
         return 1.0
     seconds = np.array([seconds_of(plan, cell, device) for cell in cells])
-    return Budget.of(plan.measure.budget, len(cells)).share_of(seconds)
+    return Budget.of(budget, len(cells)).share_of(seconds)
 
 
 def refuse_empty(plan: Plan, where: str, refused: dict[str, int]) -> None:

@@ -12,6 +12,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
+from coordinator.plan.device_types import check_type, fits
 from gemmcast.config import FAMILIES, FIELD_KNOBS, KNOBS, TRITON_KERNELS
 from gemmcast.gemm import DTYPES, LAYOUTS, MAX_DIM
 
@@ -98,6 +99,9 @@ class Sweep(PlanTable):
     family: str
     """`"blas"` (CPU); `"tiled"`, `"cublas"`, `"cutlass"`, `"cublaslt"`, `"custom"`, `"triton"`
     (CUDA)."""
+    devices: Names | None = None
+    """List of types of devices that measure this sweep, such as `["h100", "*A100*"]` (see
+    `budgets`); without it all do."""
     kernel: tuple[str, ...] = USUAL_KERNEL
     """The kernel's name within its family, or a list of names. blas: `"numpy"`, `"blocked"`.
     cublaslt: `"default"`, `"heuristic-1"`, ..., `"enumerated-0"`, ... custom: the path of a
@@ -140,12 +144,23 @@ class Sweep(PlanTable):
     repeats: Annotated[int, Field(ge=1, le=100)] = 1
     """How often each cell is measured, 1 to 100; each time gives a row."""
 
+    def is_for(self, device: str) -> bool:
+        """Whether a device of this name measures the sweep."""
+        return self.devices is None or any(fits(name, device) for name in self.devices)
+
     @field_validator("family")
     @classmethod
     def _family_exists(cls, value: str) -> str:
         if value not in FAMILIES:
             raise ValueError(f"unknown kernel family; use one of {', '.join(FAMILIES)}")
         return value
+
+    @field_validator("devices")
+    @classmethod
+    def _devices_are_known(cls, values: Names | None) -> Names | None:
+        for value in values or ():
+            check_type(value)
+        return values
 
     @field_validator("kernel", mode="before")
     @classmethod

@@ -68,8 +68,10 @@ def held_out_rows(data: TrainingSet, predict: Predict, card: ModelCard) -> HeldO
     moments = data.table["measured_at"].to_pylist()
     later = np.array([moment > card.created_at for moment in moments], dtype=bool)
     never_trained = held_out(data.shapes, card.holdout)
-    first_measured_later = later & ~np.isin(data.shapes, data.shapes[~later])
-    chosen = never_trained | first_measured_later
+    # a set: np.isin compares texts pair by pair, which took 90 s of 100,000 rows
+    known_before = set(data.shapes[~later].tolist())
+    is_new_shape = np.array([shape not in known_before for shape in data.shapes], dtype=bool)
+    chosen = never_trained | (later & is_new_shape)
     rows = data.take(chosen)
     return HeldOutRows(
         data=rows,

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from coordinator.report import tile_figures
 from coordinator.report.analysis import (
@@ -36,7 +37,6 @@ from coordinator.report.tile_study import (
     BASE_TILE,
     TileGroup,
     group_rows,
-    rows_where,
     tuned_by_tile,
 )
 from costmodel.dataset import TrainingSet, training_set
@@ -239,7 +239,8 @@ def _by_what_is_new(card: ModelCard) -> list[Section]:
 
 def _tile_study(data: TrainingSet) -> Section:
     title = f"The paper's figures ({PAPER}) on these samples"
-    rows = rows_where(data.table.to_pylist(), family="tiled")
+    tiled = data.table.filter(pc.equal(data.table["family"], "tiled"))
+    rows = tiled.to_pylist()
 
     # without the device: groups are of one board anyway
     groups = group_rows(rows, PROBLEM[:-1], _tile_of)

@@ -38,6 +38,7 @@ def dataset_card(
         measure: the plan's [measure] table; None: the defaults.
     """
     lines = [
+        *front_matter(name),
         f"# {name}",
         "",
         f"{WRITTEN_BY}; the columns are those of docs/schema.md.",
@@ -49,6 +50,20 @@ def dataset_card(
     for key, value in entries.items():
         lines.append(f"| {key} | {value} |")
     return "\n".join(lines) + "\n"
+
+
+def front_matter(name: str) -> list[str]:
+    """The lines that Hugging Face reads from a dataset's card, and the licence of the data."""
+    return [
+        "---",
+        "license: cc-by-4.0",
+        f"pretty_name: {name}",
+        "task_categories: [tabular-regression]",
+        "tags: [gemm, gpu, performance, energy]",
+        f"configs: [{{config_name: default, data_files: {name}.parquet}}]",
+        "---",
+        "",
+    ]
 
 
 def _origin(rows: Rows, measure: Mapping[str, object] | None) -> dict[str, str]:

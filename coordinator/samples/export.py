@@ -20,6 +20,18 @@ from gemmcast.errors import InputError
 from gemmcast.modeldir import write_atomically
 
 COMPRESSION_LEVEL: Final = 9
+UNITS: Final = {
+    "us": "us",
+    "s": "s",
+    "mhz": "MHz",
+    "w": "W",
+    "mj": "mJ",
+    "c": "°C",
+    "gbps": "GB/s",
+    "tflops": "TFLOP/s",
+    "bytes": "bytes",
+}
+"""Last word of a column's name -> its unit, as field metadata of the file."""
 
 
 def write_dataset(
@@ -46,11 +58,21 @@ def write_dataset(
     _check_card(card)
     ordered = in_order(table)
     sink = pa.BufferOutputStream()
-    pq.write_table(ordered, sink, compression="zstd", compression_level=COMPRESSION_LEVEL)
+    named = with_units(ordered)
+    pq.write_table(named, sink, compression="zstd", compression_level=COMPRESSION_LEVEL)
     counted = counts(ordered)
     page = dataset_card(path.stem, ordered.to_pylist(), counted, measure)
     write_files({path: sink.getvalue().to_pybytes(), card: page.encode()})
     return counted
+
+
+def with_units(table: pa.Table) -> pa.Table:
+    """The same table; columns that have a unit have it as metadata of their field."""
+    fields = []
+    for column in table.schema:
+        unit = UNITS.get(column.name.rpartition("_")[2])
+        fields.append(column if unit is None else column.with_metadata({"unit": unit}))
+    return table.cast(pa.schema(fields))
 
 
 def write_files(contents: Mapping[Path, bytes]) -> None:
@@ -91,8 +113,7 @@ def _check_card(card: Path) -> None:
     except OSError:
         # none there, or none that can be read: the writer says which
         return
-    third_line = "".join(page.splitlines()[2:3])
-    if not third_line.startswith(WRITTEN_BY):
+    if not any(line.startswith(WRITTEN_BY) for line in page.splitlines()):
         rule = f"its card, {card.name}, would replace a page that is no card of a dataset"
         raise InputError("FILE", str(card.with_suffix(".parquet")), rule, "choose another name")
 

@@ -14,6 +14,7 @@ import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import Any, Final
 
 import pyarrow as pa
@@ -28,7 +29,7 @@ from deltalake.transaction import (
 
 from coordinator.samples.place import LOG_FOLDER, FolderPlace, StorePlace, translated
 from gemmcast.arrow import SCHEMA
-from gemmcast.errors import UnavailableError, WorkspaceError
+from gemmcast.errors import InputError, UnavailableError, WorkspaceError
 
 COMMIT_KEY: Final = "gemmcast"
 """Of our part of Delta's commit metadata, and of our transaction id."""
@@ -117,7 +118,8 @@ class DeltaLog:
         files = []
         for action in actions.to_pylist():
             size, rows = action["size_bytes"], action.get("num_records") or 0
-            files.append(DataFile(name=action["path"], size=size, rows=rows))
+            name = _own(action["path"], self.place)
+            files.append(DataFile(name=name, size=size, rows=rows))
         return files
 
     def check(self) -> None:
@@ -235,6 +237,14 @@ class DeltaLog:
                 information: dict[str, Any] = action["commitInfo"]
                 return information
         return {}
+
+
+def _own(name: str, place: StorePlace) -> str:
+    """A data file of this store. Raises InputError for one that a log names elsewhere."""
+    if PurePosixPath(name).name == name and name not in ("", ".", ".."):
+        return name
+    rule = f"the log of sample store {place.shown} names a file outside of it"
+    raise InputError("path", name, rule, "name another --store: nothing was read or moved")
 
 
 def _entry(version: int) -> str:

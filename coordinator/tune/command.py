@@ -18,6 +18,7 @@ from coordinator.options import (
     ModelDirectory,
     RegistryUri,
     StoreUri,
+    WithoutToken,
     WorkspacePath,
 )
 from coordinator.tune.options import (
@@ -26,7 +27,9 @@ from coordinator.tune.options import (
     DevicesText,
     FamilyNames,
     GemmFile,
+    GramsPerKwh,
     KernelSet,
+    KwhPrice,
     ModelConfig,
     ModelDType,
     ObjectiveText,
@@ -35,6 +38,7 @@ from coordinator.tune.options import (
     Tokens,
     Top,
 )
+from gemmcast.carbon import Rates
 from gemmcast.errors import InputError
 
 if TYPE_CHECKING:
@@ -64,8 +68,11 @@ def tune(
     devices: DevicesText = "auto",
     out: Out = None,
     again: Again = False,
+    kwh_price: KwhPrice = None,
+    gco2_per_kwh: GramsPerKwh = None,
     workspace: WorkspacePath = WORKSPACE,
     address: Address = None,
+    without_token: WithoutToken = False,
     store: StoreUri = None,
     registry: RegistryUri = None,
     model_dir: ModelDirectory = None,
@@ -82,6 +89,7 @@ def tune(
     from coordinator.tune.session import TuneSession
     from coordinator.workspace import Workspace
 
+    rates = Rates(kwh_price=kwh_price, gco2_per_kwh=gco2_per_kwh)
     request = Request(
         gemms=listed_gemms(gemms, model, tokens, tp, dtype),
         objective=Objective.parse(objective),
@@ -95,8 +103,9 @@ def tune(
     places = Places(store=store, registry=registry, model_dir=model_dir)
     with stages("tuning") as step:
         session = TuneSession(request, Workspace(workspace), places, TuneDisplay(step), out)
-        result = session.run(address)
-    terminal.result(result.to_json(), as_json=json, text=lambda: show(result))
+        result = session.run(address, without_token=without_token)
+    values = result.to_json(rates)
+    terminal.result(values, as_json=json, text=lambda: show(result, rates))
     if not result.complete:
         leave_interrupted()
 
@@ -145,7 +154,7 @@ class TuneDisplay:
         yield show_round
 
 
-def show(result: TuneResult) -> None:
+def show(result: TuneResult, rates: Rates) -> None:
     """Print a line for each GEMM on each type of device, and what the list gains."""
     from coordinator import terminal
 
@@ -153,7 +162,7 @@ def show(result: TuneResult) -> None:
         terminal.show_line(one.table.key.device)
         for outcome in one.outcomes:
             terminal.show_line(f"  {entry_line(outcome.entry)}")
-    for line in result.lines():
+    for line in result.lines(rates):
         terminal.show_line(line)
 
 

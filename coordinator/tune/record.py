@@ -66,6 +66,6 @@ def _read(path: Path) -> Record:
         values = json.loads(path.read_bytes())
         problems = [Problem.from_json(one) for one in values["problems"]]
         return Record(attempt=int(values["attempt"]), problems=problems)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         rule = f"is no record of a tuning ({error})"
         raise InputError("record", str(path), rule, "delete it, or tune with --again") from None

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from coordinator.tune.outcome import Outcome, Saving, energy_mj, mean_gain, saving, time_us
 from coordinator.tune.problem import Problem
+from gemmcast.carbon import NO_RATES, Rates
 from gemmcast.cli_text import saved
 from gemmcast.tuned_entry import TunedEntry
 from gemmcast.tuned_table import TunedTable
@@ -50,7 +51,7 @@ class TypeResult:
             return measured, True
         return saving(self.outcomes, energy_mj, predicted=True), False
 
-    def to_json(self) -> dict[str, object]:
+    def to_json(self, rates: Rates = NO_RATES) -> dict[str, object]:
         """Plain values."""
         energy, is_measured = self.energy()
         time = saving(self._measured(), time_us)
@@ -64,12 +65,13 @@ class TypeResult:
             "time_us": None if time is None else asdict(time),
             "energy_mj": None if energy is None else asdict(energy),
             "energy_is_measured": is_measured,
+            **rates.change_values(_change(energy)),
             "spent_s": self.spent_s,
             "entries": [_entry_json(outcome) for outcome in self.outcomes],
             "refused": {str(one.listed): one.reason for one in self.refused},
         }
 
-    def lines(self) -> Iterator[str]:
+    def lines(self, rates: Rates = NO_RATES) -> Iterator[str]:
         """For people: what the list gains, and what is missing."""
         key = self.table.key
         gain = mean_gain(self.outcomes)
@@ -84,6 +86,8 @@ class TypeResult:
             how = "" if is_measured else ", as predicted"
             shown = f"{energy.default:,.1f} -> {energy.tuned:,.1f} mJ"
             yield f"  energy, weighted: {shown}, {saved(energy.share)}{how}"
+        for line in rates.change_lines(_change(energy), "lists"):
+            yield f"  {line}"
         if self.uncertain:
             yield f"  {self.uncertain} GEMMs were cut short: start it again to go on"
         for problem in self.refused:
@@ -109,19 +113,19 @@ class TuneResult:
     saved_measurements: int
     """Readings of rivals that another type's readings made needless."""
 
-    def to_json(self) -> dict[str, object]:
+    def to_json(self, rates: Rates = NO_RATES) -> dict[str, object]:
         """Plain values."""
         return {
             "complete": self.complete,
             "measurements": self.measurements,
             "saved_measurements": self.saved_measurements,
-            "devices": [one.to_json() for one in self.types],
+            "devices": [one.to_json(rates) for one in self.types],
         }
 
-    def lines(self) -> Iterator[str]:
+    def lines(self, rates: Rates = NO_RATES) -> Iterator[str]:
         """For people."""
         for one in self.types:
-            yield from one.lines()
+            yield from one.lines(rates)
         yield f"{self.measurements} measurements{self._saved_text()}"
         if not self.complete:
             yield "stopped: what was certain is in the table; start it again to go on"
@@ -162,6 +166,11 @@ def note(result: TypeResult) -> str:
         lines += [f"- left out `{config}`: {why}" for config, why in outcome.left_out.items()]
         lines.append("")
     return "\n".join(lines)
+
+
+def _change(energy: Saving | None) -> tuple[float, float] | None:
+    """Energy of the list with the defaults and with the winners. [mJ]"""
+    return None if energy is None else (energy.default, energy.tuned)
 
 
 def _kind_of(reason: str) -> str:

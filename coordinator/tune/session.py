@@ -48,17 +48,18 @@ class TuneSession:
         self._plan = request.plan()
         self._session = RunSession(self._plan, workspace, places, display)
 
-    def run(self, address: str | None = None) -> TuneResult:
+    def run(self, address: str | None = None, *, without_token: bool = False) -> TuneResult:
         """Measure until every problem has its verdict, then write the tables.
 
         Args:
             address: of a Ray cluster; None: that of the environment, or a cluster of our own.
+            without_token: use all of its nodes though it asks for no token.
 
         Raises:
             InputError: a family that no device has, or a damaged record.
             GemmcastError: every agent has failed.
         """
-        with self._session.open(address) as stop:
+        with self._session.open(address, without_token=without_token) as stop:
             self._session.run(stop, cells=[], train=False, label="starting agents")
             tuning = Tuning(self._request, self._folder, self._devices(), self._predictors)
 

@@ -239,6 +239,10 @@ def test_a_slice_has_its_own_memory_and_no_power(
     assert (device.name, device.arch) == ("NVIDIA H100 MIG 1g.10gb", "sm_90")
     assert (device.memory_bytes, device.mig) == (10 * GIB, True)
     assert not device.has_power
+    # Some drivers give it the name of its board.
+    (slice_,) = [one for one in fake.boards[3].slices if one and one.uuid == "MIG-dddd5555"]
+    slice_.name = "NVIDIA H100"
+    assert local_device("cuda").name == "NVIDIA H100 MIG 10gb"
 
 
 def test_a_superchip_has_no_power_of_its_gpu(
@@ -259,3 +263,12 @@ def test_a_split_board_without_slices_is_no_gpu(
     fake.boards[3].slices = [None]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
     assert local_device("auto").kind == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("entries", "uuid"),
+    [("0", None), ("3", "MIG-dddd5555"), ("MIG-eeee6666", "MIG-eeee6666"), ("", None)],
+)
+def test_the_slice_that_cuda_would_use(fake: FakeNvml, entries: str, uuid: str | None) -> None:
+    slice_ = visible.used_slice({"CUDA_VISIBLE_DEVICES": entries})
+    assert getattr(slice_, "uuid", None) == uuid

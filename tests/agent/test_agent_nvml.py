@@ -435,3 +435,19 @@ def test_power_is_disputed_where_the_counter_and_the_board_disagree(
     assert row["status"] == "power_disputed"
     assert row["power_w"] == pytest.approx(150.0, rel=0.01)
     assert row["power_instant_w"] == pytest.approx(300.0, rel=0.01)
+
+
+def test_a_slice_has_its_own_uuid_and_processes(
+    fake: FakeNvml, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Agents of two slices of a board would be one board, and neighbours of each other for ever."""
+    whole = fake.gpus[BUS_IDS[0]]
+    whole.processes = [7, 8, 9]
+    slice_ = FakeGpu("MIG-1", processes=[8])
+    monkeypatch.setattr(nvml, "used_slice", lambda: slice_)
+    board = NvmlBoard(BUS_IDS[0])
+    assert (board.uuid, board.process_ids()) == (whole.uuid, [7, 8, 9])
+    whole.mig_mode = (1, 1)
+    board = NvmlBoard(BUS_IDS[0])
+    assert (board.uuid, board.process_ids()) == ("MIG-1", [8])
+    assert board.power_limit_w() == 700

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic, sleep
+from urllib.request import urlopen
 
 import pytest
 from deltalake import DeltaTable
@@ -26,6 +27,8 @@ RAY = Path(sys.executable).parent / "ray"
 PLAN = """
 name = "killed"
 seed = 11
+[devices]
+DEVICES
 [measure]
 burst_s = BURST
 [[sweep]]
@@ -97,8 +100,17 @@ def start(tmp_path: Path, workspace: Path) -> Iterator[object]:
     plan = tmp_path / "plan.toml"
     started: list[subprocess.Popen[str]] = []
 
-    def start_run(*options: str, env: dict[str, str] | None = None, cells: int = CELLS) -> Run:
-        plan.write_text(PLAN.replace("BURST", str(BURST_S)).replace("CELLS", str(cells)))
+    def start_run(
+        *options: str,
+        env: dict[str, str] | None = None,
+        cells: int = CELLS,
+        devices: str = "",
+    ) -> Run:
+        values = {"BURST": str(BURST_S), "CELLS": str(cells), "DEVICES": devices}
+        text = PLAN
+        for name, value in values.items():
+            text = text.replace(name, value)
+        plan.write_text(text)
         command = [
             sys.executable,
             "-m",
@@ -146,6 +158,8 @@ class Cluster:
             "RAY_AUTH_TOKEN": secrets.token_hex(32),
             # `ray job stop` kills after 3 s; on a busy machine the last line may take longer.
             "RAY_JOB_STOP_WAIT_TIME_S": "60",
+            # Ten seconds are long for a test.
+            "RAY_metrics_report_interval_ms": "2000",
             "RAY_ADDRESS": f"http://127.0.0.1:{self.dashboard}",
         }
         self.directory = directory
@@ -184,6 +198,16 @@ class Cluster:
             [RAY, "start", *words], env=env, capture_output=True, text=True, timeout=LIMIT_S
         )
         assert done.returncode == 0, done.stdout + done.stderr
+
+    def metrics(self) -> str:
+        """What Prometheus would read: of every port that the head lists."""
+        listed = self.directory / "prom_metrics_service_discovery.json"
+        (group,) = json.loads(listed.read_text())
+        pages = []
+        for target in group["targets"]:
+            with contextlib.suppress(OSError):
+                pages.append(urlopen(f"http://{target}/metrics", timeout=60).read().decode())
+        return "".join(pages)
 
     def raylets(self) -> list[int]:
         """The node processes, the head's first."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 from pathlib import Path
@@ -91,16 +92,19 @@ def test_job_is_stopped_and_submitted_again_from_changed_source(
     edited = source / "agent" / "timing.py"
     edited.write_text(edited.read_text() + "\n# edited between two jobs\n")
     plan.write_text(PLAN.replace("burst_s = 1.0", "burst_s = 0.02"))
-    cluster.job(
-        "submit", "--working-dir", str(source), "--no-wait", "--submission-id", "second", *run
-    )
+    as_json = json.dumps({"env_vars": {"GEMMCAST_LOG": "json"}})
+    second = ["--submission-id", "second", "--runtime-env-json", as_json]
+    cluster.job("submit", "--working-dir", str(source), "--no-wait", *second, *run)
     assert cluster.wait("second", LIMIT_S) == "SUCCEEDED", cluster.job("logs", "second")
     ids = SampleStore.open(workspace / "samples", create=False).read()["cell_id"].to_pylist()
     assert len(ids) == len(set(ids)) == CELLS
     champion = registry.champion_number()
     assert (workspace / "node" / modeldir.CURRENT).exists(), cluster.job("logs", "second")
     assert modeldir.read_current(workspace / "node").version == champion
-    assert f"Model {champion} is on 1 of 1 nodes." in cluster.job("logs", "second")
+    log = cluster.job("logs", "second")
+    assert f"Model {champion} is on 1 of 1 nodes." in log
+    progress = [line for line in log.splitlines() if '"event": "progress"' in line]
+    assert json.loads(progress[-1])["fields"]["cells"] == CELLS
 
 
 def test_relative_workspace_is_refused_inside_a_job(cluster: Any, tmp_path: Path) -> None:

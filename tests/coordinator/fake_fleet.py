@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pyarrow as pa
@@ -20,16 +21,19 @@ from coordinator.fleet.interface import (
     Ended,
     Event,
     Fleet,
+    Left,
     Ready,
     Samples,
     TableChampions,
 )
 from coordinator.fleet.scheduler import Scheduler
+from coordinator.fleet.tally import Tally
 from coordinator.plan.schema import Plan
 from coordinator.samples.store import SampleStore
 from gemmcast.arrow import to_table
 from gemmcast.cell import Cell
 from gemmcast.device import Device
+from gemmcast.modeldir import ShippedModel
 from gemmcast.rows import Row
 from gemmcast.tabledir import Shipped
 
@@ -37,6 +41,8 @@ Measure = Callable[[Cell, Device], Row]
 Dies = Callable[[str, Cell], bool]
 """Whether an agent dies when it comes to a cell."""
 MAX_POLLS = 5000
+MIDNIGHT = datetime(2026, 11, 30, tzinfo=UTC)
+"""Of a Monday, when the clock of a fleet begins."""
 
 
 def never_dies(_agent: str, _cell: Cell) -> bool:
@@ -73,7 +79,7 @@ class FakeFleet:
         self.deaths = Counter[str]()
         self.measured = Counter[str]()
         self.leased: list[tuple[str, list[Cell]]] = []
-        self.pushed: list[tuple[bytes, str]] = []
+        self.pushed: list[tuple[ShippedModel, str]] = []
         self.delivery = Delivery(self.now_s)
         self.pushed_tables: list[tuple[Sequence[Shipped], str]] = []
         self.tables_delivery = Delivery(self.now_s, "table set")
@@ -85,9 +91,13 @@ class FakeFleet:
         """Agents that answer, but whose measuring stands still."""
         self.gone: set[str] = set()
         """Agents whose node has died: they lose every lease at once and are never back."""
+        self.is_resting = False
 
     def now_s(self) -> float:
         return self.time_s
+
+    def today(self) -> datetime:
+        return MIDNIGHT + timedelta(seconds=self.time_s)
 
     def starting(self) -> int:
         return 0
@@ -109,7 +119,9 @@ class FakeFleet:
         self._deliver()
         events: list[Event] = []
         for name, agent in self.agents.items():
-            if not agent.is_ready and self.polls > agent.joins_at:
+            if self.is_resting:
+                events += self._leave(name, agent)
+            elif not agent.is_ready and self.polls > agent.joins_at:
                 agent.is_ready = True
                 for delivery in (self.delivery, self.tables_delivery):
                     delivery.join(name, name.partition("/")[0])
@@ -126,7 +138,10 @@ class FakeFleet:
         self.agents[agent].leases[lease] = list(cells)
         self.leased.append((agent, list(cells)))
 
-    def push(self, model: bytes, version: str) -> None:
+    def rest(self, *, now: bool) -> None:
+        self.is_resting = now
+
+    def push(self, model: ShippedModel, version: str) -> None:
         self.pushed.append((model, version))
         self.delivery.want(version)
 
@@ -160,13 +175,21 @@ class FakeFleet:
                 self.deaths[cell.cell_id] += 1
                 return self._die(name, agent, rows)
             self.measured[cell.cell_id] += 1
-            rows.append(self._measure(cell, agent.device))
+            rows.append({**self._measure(cell, agent.device), "agent": name})
         del cells[: self._batch]
         events: list[Event] = [Samples(agent=name, lease=lease, table=to_table(rows))]
         if not cells:
             del agent.leases[lease]
             events.append(Ended(agent=name, lease=lease))
         return events
+
+    def _leave(self, name: str, agent: FakeAgent) -> list[Event]:
+        if not agent.is_ready:
+            return []
+        agent.is_ready = False
+        for delivery in (self.delivery, self.tables_delivery):
+            delivery.leave(name)
+        return [*self._lose_leases(name, agent, "it rests"), Left(agent=name)]
 
     def _die(self, name: str, agent: FakeAgent, lost: list[Row]) -> list[Event]:
         return [*self._lose_leases(name, agent, "the actor died"), self._ready(name)]
@@ -184,7 +207,7 @@ class FakeTrainer:
         self._fleet = fleet
         self._polls = polls
         self._until = -1
-        self._made: tuple[bytes, str] | None = None
+        self._made: tuple[ShippedModel, str] | None = None
         self.started: list[tuple[int, int]] = []
         """(rows, store version) of each training."""
         self.joined: list[Device] = []
@@ -203,9 +226,10 @@ class FakeTrainer:
             assert not (measures_our_cpu and agent.leases)
         self._until = self._fleet.polls + self._polls
         self.started.append((len(table), store_version))
-        self._made = (f"model of {len(table)}".encode(), str(len(self.started)))
+        model = ShippedModel(data=f"model of {len(table)}".encode())
+        self._made = (model, str(len(self.started)))
 
-    def newest(self) -> tuple[bytes, str] | None:
+    def newest(self) -> tuple[ShippedModel, str] | None:
         if self.busy:
             return None
         made, self._made = self._made, None
@@ -222,7 +246,9 @@ def make_scheduler(
     tables: TableChampions | None = None,
     cells: Sequence[Cell] | None = None,
     trained_rows: int = 0,
+    tally: Tally | None = None,
     now_s: Callable[[], float] | None = None,
+    today: Callable[[], datetime] | None = None,
 ) -> Scheduler:
     """A scheduler on the fleet's clock."""
     as_fleet: Fleet = fleet
@@ -235,7 +261,9 @@ def make_scheduler(
         tables=tables,
         cells=cells,
         trained_rows=trained_rows,
+        tally=tally,
         now_s=now_s or fleet.now_s,
+        today=today or fleet.today,
     )
 
 

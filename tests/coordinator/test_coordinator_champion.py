@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from time import monotonic, sleep
 from typing import cast
 
@@ -13,8 +14,9 @@ from coordinator.fleet.champion import ChampionWatch, TableWatch
 from costmodel.train import TrainedModel
 from gemmcast.card import ModelCard
 from gemmcast.errors import WorkspaceError
+from gemmcast.modeldir import ShippedModel
 from gemmcast.tabledir import Shipped, version_of
-from registry.registry import PublishedModel, Registry, Version
+from registry.registry import Registry
 from registry.tables import TableRegistry
 
 LIMIT_S = 60.0
@@ -31,18 +33,25 @@ class FakeRegistry:
         self.answers.set()
         self.looks = 0
 
-    def champion_number(self) -> str | None:
+    def champion_stamp(self) -> str | None:
         self.looks += 1
         assert self.answers.wait(LIMIT_S)
         if self.error:
             raise self.error
         return self.champion
 
-    def load(self, ref: str) -> PublishedModel:
-        version = Version(
-            number=ref, sha256="", created_at="", aliases=(), status="champion", rows=1
-        )
-        return PublishedModel(f"model {ref}".encode(), self._card, version)
+    def ship(self, ref: str) -> ShippedModel:
+        shipped = shipped_model(ref)
+        return replace(shipped, card=self._card.to_json().encode())
+
+
+def shipped_model(number: str) -> ShippedModel:
+    return ShippedModel(data=f"model {number}".encode())
+
+
+def without_card(newest: tuple[ShippedModel, str] | None) -> tuple[ShippedModel, str]:
+    assert newest is not None
+    return replace(newest[0], card=b""), newest[1]
 
 
 @pytest.fixture
@@ -72,8 +81,8 @@ def wait_until(holds: Callable[[], bool]) -> None:
         sleep(0.01)
 
 
-def wait_for_newest(watch: ChampionWatch) -> tuple[bytes, str]:
-    pushed: list[tuple[bytes, str]] = []
+def wait_for_newest(watch: ChampionWatch) -> tuple[ShippedModel, str]:
+    pushed: list[tuple[ShippedModel, str]] = []
 
     def has_come() -> bool:
         newest = watch.newest()
@@ -82,7 +91,7 @@ def wait_for_newest(watch: ChampionWatch) -> tuple[bytes, str]:
         return bool(pushed)
 
     wait_until(has_come)
-    return pushed[0]
+    return without_card(pushed[0])
 
 
 def test_each_champion_is_given_once(
@@ -94,7 +103,7 @@ def test_each_champion_is_given_once(
         registry.champion = number
         watch.look()
         watch.look()
-        assert watch.newest() == (f"model {number}".encode(), number)
+        assert without_card(watch.newest()) == (shipped_model(number), number)
         assert watch.newest() is None
     assert shown == ["1", "2", "1"]
 
@@ -103,7 +112,7 @@ def test_only_the_newest_is_given(watch: ChampionWatch, registry: FakeRegistry) 
     for number in ("1", "2"):
         registry.champion = number
         watch.look()
-    assert watch.newest() == (b"model 2", "2")
+    assert without_card(watch.newest()) == (shipped_model("2"), "2")
     assert watch.newest() is None
 
 
@@ -112,9 +121,9 @@ def test_a_champion_that_somebody_else_made_is_noticed(
 ) -> None:
     watch.start()
     registry.champion = "3"
-    assert wait_for_newest(watch) == (b"model 3", "3")
+    assert wait_for_newest(watch) == (shipped_model("3"), "3")
     registry.champion = "2"
-    assert wait_for_newest(watch) == (b"model 2", "2")
+    assert wait_for_newest(watch) == (shipped_model("2"), "2")
 
 
 def test_a_registry_that_does_not_answer_keeps_nobody_waiting(
@@ -127,7 +136,7 @@ def test_a_registry_that_does_not_answer_keeps_nobody_waiting(
     # The thread hangs in the registry; this one does not.
     assert watch.newest() is None
     registry.answers.set()
-    assert wait_for_newest(watch) == (b"model 1", "1")
+    assert wait_for_newest(watch) == (shipped_model("1"), "1")
 
 
 @pytest.mark.parametrize("error", [WorkspaceError("it is down"), RuntimeError("a bug")])
@@ -143,7 +152,7 @@ def test_a_registry_that_fails_is_asked_again(
     wait_until(lambda: registry.looks > 3)
     warnings = [record.getMessage() for record in caplog.records]
     registry.error = None
-    assert wait_for_newest(watch) == (b"model 1", "1")
+    assert wait_for_newest(watch) == (shipped_model("1"), "1")
     if isinstance(error, WorkspaceError):
         assert warnings == ["the nodes keep their model, measuring continues: it is down"]
 

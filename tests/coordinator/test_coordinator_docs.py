@@ -14,7 +14,7 @@ from pydantic_core import PydanticUndefined
 
 from agent.kernels import load
 from coordinator.plan import schema
-from coordinator.plan.schema import Devices, Measure, Plan, Shapes, Sweep, Train
+from coordinator.plan.schema import Devices, Measure, Plan, Politeness, Shapes, Sweep, Train
 from coordinator.plan.sweep import PlanTable
 from gemmcast.card import ModelCard
 from gemmcast.config import FAMILIES, KNOBS
@@ -25,6 +25,7 @@ DOCS = Path(__file__).parent.parent.parent / "docs"
 SECTIONS = {
     "Top level": Plan,
     "[devices]": Devices,
+    "[politeness]": Politeness,
     "[measure]": Measure,
     "[train]": Train,
     "[[sweep]]": Sweep,

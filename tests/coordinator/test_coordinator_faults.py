@@ -10,8 +10,8 @@ import pytest
 from fake_fleet import FakeAgent, FakeFleet, Measure, make_scheduler, never, rows_by_status, run_all
 
 from coordinator.fleet.agent_state import SILENT_S, STALL_MARGIN_S
+from coordinator.fleet.hope import NO_AGENT_S
 from coordinator.fleet.interface import Event, Left, Progress
-from coordinator.fleet.scheduler import NO_AGENT_S
 from coordinator.plan.cells import plan_cells
 from coordinator.plan.schema import Plan
 from coordinator.samples.store import SampleStore

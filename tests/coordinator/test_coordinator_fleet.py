@@ -18,7 +18,16 @@ from fake_fleet import FakeAgent, FakeFleet, FakeTrainer, Measure
 from coordinator.fleet.champion import ChampionWatch
 from coordinator.fleet.cluster import RayFleet
 from coordinator.fleet.connection import EMBEDDED, connect
-from coordinator.fleet.interface import Champions, Ended, Event, Fleet, Ready, Samples, Trainer
+from coordinator.fleet.interface import (
+    Champions,
+    Ended,
+    Event,
+    Fleet,
+    Left,
+    Ready,
+    Samples,
+    Trainer,
+)
 from coordinator.fleet.leases import MAX_DEATHS
 from coordinator.fleet.scheduler import Scheduler
 from coordinator.fleet.trainer import RayTrainer
@@ -30,6 +39,7 @@ from gemmcast import TunedTable, modeldir, tabledir
 from gemmcast.arrow import SCHEMA
 from gemmcast.cell import Cell
 from gemmcast.device import Device
+from gemmcast.modeldir import ShippedModel
 from gemmcast.tabledir import Shipped, version_of
 from registry.registry import Registry
 from tests.small_base import small_base
@@ -131,10 +141,10 @@ class FleetContract:
     def test_models_and_tables_may_be_pushed_at_any_time(
         self, fleet: Fleet, agent: Ready, cells: list[Cell]
     ) -> None:
-        fleet.push(b"a model", "1")
+        fleet.push(ShippedModel(data=b"a model"), "1")
         fleet.push_tables(TABLES, version_of(TABLES))
         fleet.lease(agent.agent, 1, cells[:2])
-        fleet.push(b"another", "2")
+        fleet.push(ShippedModel(data=b"another"), "2")
         events = poll_until(fleet, lambda events: bool(of_kind(events, Ended)))
         assert events[-1] == Ended(agent=agent.agent, lease=1)
         poll_until(fleet, lambda _: fleet.delivery.is_complete())
@@ -142,6 +152,22 @@ class FleetContract:
         poll_until(fleet, lambda _: fleet.tables_delivery.is_complete())
         sent = fleet.tables_delivery.state().text()
         assert sent == f"Table set {version_of(TABLES)} is on 1 of 1 nodes."
+
+    def test_a_fleet_that_rests_has_no_agents_until_it_is_called_back(
+        self, fleet: Fleet, agent: Ready, cells: list[Cell]
+    ) -> None:
+        fleet.push(b"a model", "1")
+        fleet.rest(now=True)
+        assert poll_until(fleet, bool) == [Left(agent=agent.agent)]
+        assert fleet.ready_agents() == []
+        assert fleet.poll(POLL_S) == []
+        assert fleet.delivery.is_complete(), "nobody is missed"
+        fleet.rest(now=False)
+        assert poll_until(fleet, bool) == [agent]
+        poll_until(fleet, lambda _: fleet.delivery.state().nodes_with_version == 1)
+        fleet.lease(agent.agent, 1, cells[:2])
+        events = poll_until(fleet, lambda events: bool(of_kind(events, Ended)))
+        assert events[-1] == Ended(agent=agent.agent, lease=1)
 
 
 class TestFakeFleet(FleetContract):
@@ -180,7 +206,7 @@ class TestRayFleet(FleetContract):
     ) -> None:
         blocker = model_dir / modeldir.CURRENT
         blocker.mkdir()
-        fleet.push(b"a model", "1")
+        fleet.push(ShippedModel(data=b"a model"), "1")
         poll_until(fleet, lambda _: "Is a directory" in str(fleet.delivery.state().missing))
         assert fleet.delivery.state().nodes_with_version == 0
         blocker.rmdir()
@@ -243,7 +269,7 @@ class TrainerContract:
         newest = champions.newest()
         assert newest is not None
         model, version = newest
-        assert model
+        assert model.data
         assert version == "1"
         assert champions.newest() is None
 
@@ -301,7 +327,9 @@ class TestRayTrainer(TrainerContract):
         trainer = start()
         trainer.join(gpu)
         self.wait(trainer, clock)
-        assert champions.newest() == (base.model, "1")
+        newest = champions.newest()
+        assert newest is not None
+        assert (newest[0].data, newest[1]) == (base.model, "1")
         again = start()
         again.join(gpu)
         self.wait(again, clock)

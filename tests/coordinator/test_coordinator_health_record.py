@@ -84,6 +84,19 @@ def test_a_spell_lasts_from_the_first_finding_to_the_check_that_sees_it_well(
     assert minutes_of(record.without_sick(others)) == [15]
 
 
+def test_the_metric_of_a_board_has_its_reasons_and_loses_them() -> None:
+    def reasons(record: HealthRecord) -> dict[str, bool]:
+        return {labels["reason"]: is_so for labels, is_so in record.labels()}
+
+    well = HealthRecord().after_check([verdict(10)])
+    assert reasons(well) == {"": False}
+    sick = well.after_check([verdict(20, "slow", "hot")])
+    assert {name for name, is_so in reasons(sick).items() if is_so} == {"", "slow", "hot"}
+    assert "power" in reasons(sick)
+    assert not any(reasons(sick.after_check([verdict(30)])).values())
+    assert {labels["board"] for labels, _ in sick.labels()} == {"GPU-a"}
+
+
 def test_a_run_finds_a_board_sick_but_never_well() -> None:
     record = HealthRecord().after_run([verdict(10, "slow", since=at(4))])
     assert record.spells[0].since == at(4)

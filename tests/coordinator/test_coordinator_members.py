@@ -1,18 +1,22 @@
-"""One agent as its calls show it, the watch over the nodes, and which agents a node has."""
+"""One agent as its calls show it, and the watch over the nodes."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
-from typing import Any
 
 import pytest
 
 from coordinator.fleet.delivery import Delivery
 from coordinator.fleet.interface import Ready
-from coordinator.fleet.member import ANSWER_S, MAX_STARTS, PLACED_S, PULSE_S, RETRY_S, Member
+from coordinator.fleet.member import (
+    ANSWER_S,
+    IDLE_LOOK_S,
+    MAX_STARTS,
+    PLACED_S,
+    PULSE_S,
+    RETRY_S,
+    Member,
+)
 from coordinator.fleet.node_watch import NodeWatch
-from coordinator.fleet.placement import Node, Placement, placements
-from coordinator.plan.schema import Devices
+from coordinator.fleet.placement import Node, Placement
 from gemmcast.device import Device
 from tests.made_up_clock import Clock
 
@@ -120,30 +124,29 @@ def test_an_agent_that_cannot_start_is_tried_again_and_not_waited_for(
     assert member.fault() == "it starts again: no CUDA here"
 
 
-def node(name: str, gpus: int = 0) -> Node:
-    resources = {"GPU": float(gpus)} if gpus else {}
-    return Node(NodeID=name, NodeManagerHostname="host", Alive=True, Resources=resources)
-
-
-def test_a_node_that_comes_back_has_agents_of_other_names() -> None:
-    devices = Devices()
-    first, second = [
-        [one.agent for one in placements(node(name, gpus=2), devices, here="head")]
-        for name in ("abcdef12", "fedcba98")
-    ]
-    assert first == ["host-abcdef/gpu0", "host-abcdef/gpu1"]
-    assert second == ["host-fedcba/gpu0", "host-fedcba/gpu1"]
-
-
-@pytest.mark.parametrize(
-    ("kind", "gpus", "expected"),
-    [("auto", 0, ["cpu"]), ("auto", 1, ["cuda"]), ("cuda", 0, []), ("cpu", 1, ["cpu"])],
-)
-def test_a_node_has_an_agent_for_each_device_of_the_plan(
-    kind: Any, gpus: int, expected: Sequence[str]
+def test_an_agent_whose_gpu_is_left_to_others_is_looked_at_again(
+    clock: Clock, member: Member, ready: Ready
 ) -> None:
-    devices = Devices(kind=kind)
-    assert [one.kind for one in placements(node("1", gpus), devices, here="2")] == expected
+    for _ in range(2 * MAX_STARTS):
+        member.found_in_use("2 other process(es) hold this GPU", clock())
+        assert member.hello_in_s == clock() + IDLE_LOOK_S
+        assert not member.is_starting, "a run does not wait for it"
+        assert member.fault() == "it waits for its GPU: 2 other process(es) hold this GPU"
+        wait(clock, member, IDLE_LOOK_S)
+    member.started(ready)
+    assert member.takes_leases
+    assert not member.fault()
+
+
+def test_a_second_agent_of_a_gpu_is_named_and_left_alone(clock: Clock, member: Member) -> None:
+    member.found_twin("host-2/gpu0")
+    wait(clock, member, 600)
+    assert member.fault() == "host-2/gpu0 measures the same GPU"
+    assert not (member.is_starting or member.needs_pulse() or member.takes_leases)
+
+
+def node(name: str) -> Node:
+    return Node(NodeID=name, NodeManagerHostname="host", Alive=True, Resources={})
 
 
 class Head:

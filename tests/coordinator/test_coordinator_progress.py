@@ -12,7 +12,8 @@ from rich.console import Console
 
 from coordinator import progress, terminal
 from coordinator.fleet.interface import Progress
-from coordinator.progress import LinePace, Rate, RunDisplay, failures_text, stages
+from coordinator.fleet.rate import Rate
+from coordinator.progress import LinePace, RunDisplay, failures_text, stages
 from costmodel.train import TrainedModel
 
 MARKUP = "[/nt] [red]a[b] :bug:"

@@ -21,6 +21,7 @@ from costmodel.train import TrainedModel
 from gemmcast.cell import Cell
 from gemmcast.device import Device
 from gemmcast.errors import InputError
+from gemmcast.modeldir import ShippedModel
 from gemmcast.modelfile import LoadedModel
 from gemmcast.query import AT, Rows
 
@@ -133,7 +134,8 @@ def test_each_type_of_device_has_the_budget(
     scheduler = run_all(plan, store, FakeFleet(measure, {"a": FakeAgent(cpu), "b": FakeAgent(gpu)}))
     devices = store.read()["device"].to_pylist()
     assert (devices.count(cpu.name), devices.count(gpu.name)) == (7, 7)
-    assert scheduler.progress.budget == "7 of 7 cells, 7 of 7 cells"
+    each = [f"{device.name}: 7 of 7 cells" for device in (cpu, gpu)]
+    assert scheduler.progress.budget == ", ".join(each)
 
 
 def test_cells_with_power_keep_their_share(make_plan: MakePlan, gpu: Device) -> None:
@@ -207,10 +209,10 @@ def test_a_run_looks_at_each_new_model(
         seen.append(model.version)
 
     class Real(FakeTrainer):
-        def newest(self) -> tuple[bytes, str] | None:
+        def newest(self) -> tuple[ShippedModel, str] | None:
             newest = super().newest()
             if newest is not None and newest[1] == "2":
-                return candidate.model, "2"
+                return ShippedModel(data=candidate.model), "2"
             return newest
 
     monkeypatch.setattr(Rounds, "note_model", note)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pyarrow as pa
@@ -10,13 +11,16 @@ import pytest
 
 from agent.devices.replay import ReplayInstrument
 from coordinator.samples.dataset_counts import counts
-from coordinator.samples.export import write_dataset
+from coordinator.samples.export import UNITS, write_dataset
 from gemmcast.arrow import SCHEMA, read_samples, to_table
 from gemmcast.errors import InputError
 from gemmcast.rows import Row, config_of, gemm_of
 
-DATASET = Path(__file__).parents[2] / "datasets" / "h100_repeatability.parquet"
+ROOT = Path(__file__).parents[2]
+DATASET = ROOT / "datasets" / "h100_repeatability.parquet"
+SCHEMA_PAGE = ROOT / "docs" / "schema.md"
 ON_THE_CARD = (
+    "license: cc-by-4.0",
     "# mine",
     "NVIDIA H100 80GB HBM3",
     "GPU-43ea8348-acd5-90a7-7868-4fd6aca1ee70",
@@ -43,6 +47,19 @@ def test_every_row_is_written_in_the_order_of_measuring(samples: pa.Table, tmp_p
     assert sorted(written["sample_id"].to_pylist()) == sorted(samples["sample_id"].to_pylist())
     assert written["measured_at"].to_pylist() == sorted(written["measured_at"].to_pylist())
     assert {entry.name for entry in path.parent.iterdir()} == {"mine.parquet", "mine.md"}
+
+
+def test_columns_have_the_units_of_the_schema_page(samples: pa.Table, tmp_path: Path) -> None:
+    path = tmp_path / "mine.parquet"
+    write_dataset(samples, path)
+    units = {}
+    for column in pq.read_schema(path):
+        if column.metadata:
+            units[column.name] = column.metadata[b"unit"].decode()
+    rows = re.findall(r"^\| `(\w+)` \|(?:[^|]*\|){3} ([^|]+) \|", SCHEMA_PAGE.read_text(), re.M)
+    on_the_page = {name: unit for name, unit in rows if unit in UNITS.values()}
+    assert {name: units.get(name) for name in on_the_page} == on_the_page
+    assert len(units) > 20
 
 
 def test_a_dataset_replays(power_samples: pa.Table, tmp_path: Path) -> None:
@@ -93,7 +110,7 @@ def test_a_page_that_is_no_card_is_not_replaced(samples: pa.Table, tmp_path: Pat
     assert [path.name for path in tmp_path.iterdir()] == ["README.md"]
     for _ in range(2):
         write_dataset(samples, tmp_path / "other.parquet")
-    assert (tmp_path / "other.md").read_text().startswith("# other\n")
+    assert "\n# other\n" in (tmp_path / "other.md").read_text()
 
 
 def test_a_file_that_cannot_be_written_is_refused(samples: pa.Table, tmp_path: Path) -> None:

@@ -17,9 +17,9 @@ from fake_fleet import (
     run_all,
 )
 
+from coordinator.fleet.hope import NO_AGENT_S
 from coordinator.fleet.interface import NO_LEASE, Ended, Event, Samples
 from coordinator.fleet.leases import MAX_DEATHS
-from coordinator.fleet.scheduler import NO_AGENT_S
 from coordinator.plan.cells import plan_cells
 from coordinator.plan.schema import Plan
 from coordinator.samples.store import SampleStore
@@ -252,4 +252,22 @@ def test_an_agent_that_cannot_start_does_not_stop_the_others(
 
     plan = make_plan({"sample": 30})
     run_all(plan, store, OneBroken(measure, {"ok": FakeAgent(cpu)}))
+    assert rows_by_status(store, plan_cells(plan, cpu).cells) == {"ok": 30}
+
+
+def test_an_agent_that_cannot_start_does_not_end_the_run_while_another_one_starts(
+    store: SampleStore, measure: Measure, make_plan: MakePlan, cpu: Device
+) -> None:
+    """As a node that declares GPUs without having any, beside one whose GPU takes a while."""
+
+    class BrokenFirst(FakeFleet):
+        def starting(self) -> int:
+            return int(self.polls <= 20)
+
+        def poll(self, timeout_s: float) -> list[Event]:
+            events = super().poll(timeout_s)
+            return [Ended(agent="node0/gpu0", lease=NO_LEASE, error="no CUDA here"), *events]
+
+    plan = make_plan({"sample": 30})
+    run_all(plan, store, BrokenFirst(measure, {"late": FakeAgent(cpu, joins_at=20)}))
     assert rows_by_status(store, plan_cells(plan, cpu).cells) == {"ok": 30}

@@ -23,6 +23,7 @@ from coordinator.plan.schema import Plan
 from coordinator.samples.store import SampleStore
 from gemmcast.cell import Cell
 from gemmcast.device import Device
+from gemmcast.modeldir import ShippedModel
 from gemmcast.tabledir import Shipped, version_of
 
 MakePlan = Callable[..., Plan]
@@ -69,7 +70,7 @@ def test_training_starts_when_it_is_due_and_the_model_is_pushed(
     assert rows[0] >= 40 and all(later - earlier >= 40 for earlier, later in pairwise(rows))
     assert len(rows) == 3
     assert [version for _, version in agents.pushed] == ["1", "2", "3"][: len(agents.pushed)]
-    assert agents.pushed[0] == (f"model of {rows[0]}".encode(), "1")
+    assert agents.pushed[0] == (ShippedModel(data=f"model of {rows[0]}".encode()), "1")
     assert all(version > 0 for _, version in trainer.started)
 
 
@@ -136,7 +137,7 @@ def test_the_last_training_sees_every_row(
     scheduler = run_all(_training_plan(make_plan), store, agents, trainer)
     scheduler.train_once_more(stop=never)
     assert trainer.started[-1] == (150, store.version)
-    assert agents.pushed[-1][0] == b"model of 150"
+    assert agents.pushed[-1][0].data == b"model of 150"
     assert not trainer.busy
     started = len(trainer.started)
     scheduler.train_once_more(stop=never)  # nothing is new
@@ -190,12 +191,12 @@ class Promoted:
         self._fleet = fleet
         self._at_polls = at_polls
 
-    def newest(self) -> tuple[bytes, str] | None:
+    def newest(self) -> tuple[ShippedModel, str] | None:
         due = [poll for poll in self._at_polls if poll <= self._fleet.polls]
         if not due:
             return None
         version = self._at_polls.pop(due[0])
-        return f"model {version}".encode(), version
+        return ShippedModel(data=f"model {version}".encode()), version
 
 
 def test_a_version_that_is_promoted_during_a_run_is_pushed_without_a_training(
@@ -205,7 +206,8 @@ def test_a_version_that_is_promoted_during_a_run_is_pushed_without_a_training(
     champions = Promoted(agents, {0: "2", 5: "3", 8: "2"})
     scheduler = make_scheduler(make_plan({"sample": 200}), store, agents, champions=champions)
     assert scheduler.run(stop=never)
-    assert agents.pushed == [(b"model 2", "2"), (b"model 3", "3"), (b"model 2", "2")]
+    pushed = [(model.data, version) for model, version in agents.pushed]
+    assert pushed == [(b"model 2", "2"), (b"model 3", "3"), (b"model 2", "2")]
     state = agents.delivery.state()
     assert (state.version, state.nodes, state.nodes_with_version) == ("2", 2, 2)
 
@@ -279,7 +281,7 @@ def test_the_end_does_not_wait_for_what_every_agent_has(
 class EndsUnseen(FakeTrainer):
     """Its training ends at the very moment after somebody has asked for its model."""
 
-    def newest(self) -> tuple[bytes, str] | None:
+    def newest(self) -> tuple[ShippedModel, str] | None:
         newest = super().newest()
         if self._fleet.polls == self._until - 1:
             self._until = self._fleet.polls

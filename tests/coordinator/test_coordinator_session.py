@@ -15,7 +15,8 @@ from coordinator.progress import RunDisplay
 from coordinator.workspace import Workspace
 from costmodel.train import TrainedModel
 from gemmcast.errors import GemmcastError, ModelFileError, UnavailableError
-from registry.registry import PublishedModel, Registry
+from gemmcast.modeldir import ShippedModel
+from registry.registry import Registry
 
 
 class FailingRegistry(Registry):
@@ -24,11 +25,11 @@ class FailingRegistry(Registry):
     failures = 0
     error: GemmcastError = UnavailableError("registry: database is locked")
 
-    def load(self, ref: str) -> PublishedModel:
+    def ship(self, ref: str) -> ShippedModel:
         if self.failures:
             self.failures -= 1
             raise self.error
-        return super().load(ref)
+        return super().ship(ref)
 
 
 @pytest.fixture

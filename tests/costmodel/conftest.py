@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pytest
@@ -10,6 +11,9 @@ import pytest
 from costmodel.dataset import TrainingSet, devices_of, training_set
 from costmodel.model import CostModel
 from costmodel.onnx_export import export
+
+MadeOnce = Callable[[str, Callable[[], Any]], Any]
+"""conftest.py's, one folder up."""
 
 
 class Fitted(NamedTuple):
@@ -20,27 +24,37 @@ class Fitted(NamedTuple):
     exported: bytes
 
 
-def _fitted(table: pa.Table, model: CostModel) -> Fitted:
-    data = training_set(table)
-    model.fit_dataset(data)
-    return Fitted(data, model, export(model, devices_of(data)))
+@pytest.fixture(scope="session")
+def fitted_on(made_once: MadeOnce) -> Callable[..., Fitted]:
+    """Fits a model, once for all workers."""
+
+    def fit(name: str, table: pa.Table, model: CostModel) -> Fitted:
+        data = training_set(table)
+
+        def make() -> tuple[CostModel, bytes]:
+            model.fit_dataset(data)
+            return model, export(model, devices_of(data))
+
+        return Fitted(data, *made_once(name, make))
+
+    return fit
 
 
 @pytest.fixture(scope="session")
-def plain(cpu_samples: pa.Table) -> Fitted:
-    return _fitted(cpu_samples, CostModel())
+def plain(fitted_on: Callable[..., Fitted], cpu_samples: pa.Table) -> Fitted:
+    return fitted_on("plain", cpu_samples, CostModel())
 
 
 @pytest.fixture(scope="session")
-def metered(power_samples: pa.Table) -> Fitted:
-    return _fitted(power_samples, CostModel())
+def metered(fitted_on: Callable[..., Fitted], power_samples: pa.Table) -> Fitted:
+    return fitted_on("metered", power_samples, CostModel())
 
 
 @pytest.fixture(scope="session")
-def mixed(power_samples: pa.Table) -> Fitted:
+def mixed(fitted_on: Callable[..., Fitted], power_samples: pa.Table) -> Fitted:
     """Networks and trees."""
     tree_weight = {"runtime": 0.5, "sustained": 0.25, "power": 1.0}
-    return _fitted(power_samples, CostModel(members=1, tree_weight=tree_weight))
+    return fitted_on("mixed", power_samples, CostModel(members=1, tree_weight=tree_weight))
 
 
 @pytest.fixture(params=["plain", "metered", "mixed"])

@@ -58,8 +58,15 @@ def tables(tmp_path_factory: pytest.TempPathFactory, power_samples: pa.Table) ->
 
 @pytest.fixture(autouse=True)
 def _one_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    """More would only take longer."""
-    monkeypatch.setattr(_program(), "CostModel", partial(CostModel, members=1))
+    """More, and longer fits, would only take longer."""
+    brief = partial(CostModel, members=1, steps=400, iterations=20)
+    monkeypatch.setattr(_program(), "CostModel", brief)
+
+
+@pytest.fixture
+def _no_forest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The paper's forest takes longer than all the rest, and is not looked at."""
+    monkeypatch.setitem(BASELINES, "paper_forest", BASELINES["roofline"])
 
 
 @cache
@@ -115,6 +122,7 @@ def test_cross_validation_scores_every_row_of_every_method(tables: Path, by: str
     assert printed["ranking"] == {}
 
 
+@pytest.mark.usefixtures("_no_forest")
 def test_a_device_is_predicted_from_the_others(tables: Path) -> None:
     printed = _json("--table", tables / "two.parquet", "--group", "device")
     assert printed["protocol"] == "2-fold, grouped by device"
@@ -130,6 +138,7 @@ def test_one_device_cannot_be_left_out(tables: Path) -> None:
     assert "1 device" in done.stderr
 
 
+@pytest.mark.usefixtures("_no_forest")
 def test_kernels_of_families_with_one_are_not_tested(tables: Path) -> None:
     printed = _json("--table", tables / "whole.parquet", "--group", "member")
     families = pq.read_table(tables / "whole.parquet")["family"].to_pylist()
@@ -138,6 +147,7 @@ def test_kernels_of_families_with_one_are_not_tested(tables: Path) -> None:
     assert printed["protocol"] == "3-fold, grouped by member"
 
 
+@pytest.mark.usefixtures("_no_forest")
 def test_a_holdout_is_predicted_by_a_model_of_the_table_alone(tables: Path) -> None:
     large = tables / "large.csv"
     from_small = _json("--table", tables / "small.parquet", "--holdout", large)

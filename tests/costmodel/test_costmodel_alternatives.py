@@ -30,10 +30,11 @@ PLAIN = [name for name in MODEL_KINDS if name != DEFAULT]
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two folds and one network."""
+    """Two folds, one small network and few trees."""
     monkeypatch.setattr(module, "FOLDS", 2)
     monkeypatch.setattr("costmodel.evaluate.groups.FOLDS", 2)
-    monkeypatch.setattr("costmodel.model_kinds.CostModel", partial(CostModel, members=1))
+    brief = partial(CostModel, members=1, steps=300, iterations=20)
+    monkeypatch.setattr("costmodel.model_kinds.CostModel", brief)
 
 
 @pytest.fixture(scope="module")

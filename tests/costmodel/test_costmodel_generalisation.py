@@ -80,7 +80,7 @@ def _device_splits(data: TrainingSet) -> set[str]:
 
 
 def _fit(training: TrainingSet) -> CostModel:
-    return CostModel(members=1, steps=5000, tree_weight=NO_TREES).fit_dataset(training)
+    return CostModel(members=1, steps=1_000, tree_weight=NO_TREES).fit_dataset(training)
 
 
 def test_no_row_is_tested_that_was_trained_on(

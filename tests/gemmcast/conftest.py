@@ -27,6 +27,8 @@ from gemmcast.prediction import Prediction
 
 Draw = Callable[..., list[tuple[Gemm, KernelConfig]]]
 Edit = Callable[..., bytes]
+MadeOnce = Callable[[str, Callable[[], Any]], Any]
+"""conftest.py's, one folder up."""
 Alike = Callable[[Prediction, Prediction], bool]
 
 GPU = Device(
@@ -152,10 +154,8 @@ def _export(devices: list[Device], power: bool) -> bytes:
             "energy_mj": power_w * sustained_us / 1e3,
         }
     tree_weight = {"runtime": 0.5, "sustained": 0.0, "power": 1.0} if power else {"runtime": 0.0}
-    return export(
-        CostModel(members=2, iterations=8, leaves=7, tree_weight=tree_weight).fit(rows, measured),
-        devices,
-    )
+    model = CostModel(members=2, steps=1_500, iterations=8, leaves=7, tree_weight=tree_weight)
+    return export(model.fit(rows, measured), devices)
 
 
 def _edit(model: bytes, *, faster: float = 0.0, **metadata: str | None) -> bytes:
@@ -251,15 +251,15 @@ def held_out_family() -> str:
 
 
 @pytest.fixture(scope="session")
-def power_model() -> bytes:
+def power_model(made_once: MadeOnce) -> bytes:
     """Trained on two GPUs, with every output."""
-    return _export([GPU, OTHER_GPU], power=True)
+    return bytes(made_once("power model", lambda: _export([GPU, OTHER_GPU], power=True)))
 
 
 @pytest.fixture(scope="session")
-def time_model() -> bytes:
+def time_model(made_once: MadeOnce) -> bytes:
     """Trained on one CPU, without power."""
-    return _export([CPU], power=False)
+    return bytes(made_once("time model", lambda: _export([CPU], power=False)))
 
 
 @pytest.fixture(scope="session")

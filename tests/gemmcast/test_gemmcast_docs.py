@@ -306,10 +306,10 @@ def test_the_example_without_gemmcast_says_the_same(
 def test_the_example_in_javascript_says_the_same(
     power_file: Path, time_file: Path, extrapolating_file: Path, tmp_path: Path
 ) -> None:
-    """The package comes from node_modules here or above, or from NODE_PATH."""
+    """The package comes from node_modules of page/ or above, or from NODE_PATH."""
     where = subprocess.run(
         ["node", "-p", "require.resolve('onnxruntime-web')"],
-        cwd=ROOT,
+        cwd=ROOT / "page",
         capture_output=True,
         text=True,
         check=False,

@@ -66,7 +66,18 @@ def test_a_model_that_was_displaced_says_so(tmp_path: Path) -> None:
         modeldir.read_model(tmp_path, current)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"file": "x", "sha256": "y"}', "\udcff"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "[]",
+        "{}",
+        '{"file": 5, "sha256": "y", "version": "1"}',
+        '{"file": "x", "sha256": "y"}',
+        "\udcff",
+    ],
+)
 def test_a_current_that_gemmcast_did_not_write_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / CURRENT).write_bytes(text.encode(errors="surrogateescape"))
     with pytest.raises(
@@ -75,6 +86,18 @@ def test_a_current_that_gemmcast_did_not_write_is_refused(tmp_path: Path, text: 
         r"delete the directory; the next push writes it anew",
     ):
         modeldir.read_current(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["../model", "/etc/hostname", "..", "", "a\x00b", "link"])
+def test_a_current_that_leads_out_of_the_directory_is_refused(tmp_path: Path, name: str) -> None:
+    node = tmp_path / "node"
+    current = modeldir.put_model(node, b"a model", "7")
+    (tmp_path / "model").write_bytes(b"a model")
+    (node / "link").symlink_to(tmp_path / "model")
+    values = {"file": name, "sha256": current.sha256, "version": "7"}
+    (node / CURRENT).write_text(json.dumps(values))
+    with pytest.raises(ModelFileError, match="leads out of the directory; delete the directory"):
+        modeldir.read_model(node, modeldir.read_current(node))
 
 
 def test_a_directory_without_a_model_says_what_to_do(tmp_path: Path) -> None:

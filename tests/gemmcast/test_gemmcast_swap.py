@@ -17,7 +17,7 @@ import pytest
 from gemmcast import Predictor, modeldir
 
 ROOT, FOLLOWER = Path(__file__).parents[2], Path(__file__).with_name("swap_follower.py")
-PREDICTIONS, VERSIONS, LIMIT_S = 100_000, 10, 1.0
+PREDICTIONS, VERSIONS, LIMIT_S = 20_000, 10, 1.0
 
 
 def line(stream: IO[str]) -> dict[str, Any]:

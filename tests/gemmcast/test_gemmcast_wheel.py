@@ -6,6 +6,7 @@ and, where no index is reached, with those of this environment.
 
 from __future__ import annotations
 
+import email
 import json
 import os
 import re
@@ -85,23 +86,12 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def environment(directory: Path, wheel: Path, *pins: str) -> Path:
-    """A fresh one with the wheel in it; its Python."""
-    call([sys.executable, "-m", "venv", directory], directory.parent)
+    """A fresh one with the wheel in it; its Python. Modules are compiled when they are imported."""
+    call([sys.executable, "-m", "venv", "--without-pip", directory], directory.parent)
     python = directory / "bin" / "python"
-    call(
-        [
-            python,
-            "-m",
-            "pip",
-            "install",
-            "--quiet",
-            "--disable-pip-version-check",
-            "--only-binary=:all:",
-            wheel,
-            *pins,
-        ],
-        directory,
-    )
+    pip = [sys.executable, "-m", "pip", "--python", python, "install", "--no-compile"]
+    quiet = ["--quiet", "--disable-pip-version-check", "--only-binary=:all:"]
+    call([*pip, *quiet, wheel, *pins], directory)
     return python
 
 
@@ -144,6 +134,21 @@ def test_it_holds_gemmcast_alone(wheel: Path) -> None:
         if line.startswith("Requires-Dist:") and "extra ==" not in line
     ]
     assert sorted(plain) == ["Requires-Dist: numpy>=1.26", "Requires-Dist: onnxruntime>=1.18"]
+
+
+def test_its_metadata_say_what_it_is_and_for_whom(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = [name for name in archive.namelist() if name.endswith("METADATA")]
+        (licence,) = [name for name in archive.namelist() if name.endswith("LICENSE")]
+        metadata = email.message_from_string(archive.read(name).decode())
+        assert archive.read(licence) == (ROOT / "LICENSE").read_bytes()
+    assert metadata["Author"] == "The gemmcast authors"
+    assert metadata["License-Expression"] == "Apache-2.0"
+    assert metadata["Requires-Python"] == ">=3.11"
+    assert "GEMM" in metadata["Keywords"].split(",")
+    assert "Typing :: Typed" in metadata.get_all("Classifier", [])
+    assert metadata["Description-Content-Type"] == "text/markdown"
+    assert str(metadata.get_payload()).strip() == (ROOT / "README.md").read_text().strip()
 
 
 def test_an_editable_installation_is_this_folder_and_needs_no_other_package(

@@ -210,7 +210,7 @@ def test_damage_is_one_line_and_exit_code_2(
 def test_a_locked_registry_is_not_damaged(
     directory: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("registry.directory.BUSY_S", 0.1)
+    monkeypatch.setattr("registry.database.BUSY_S", 0.1)
     with closing(sqlite3.connect(directory / "mlflow.db")) as other:
         other.execute("BEGIN EXCLUSIVE")
         assert main(["list", "--registry", str(directory)]) == 2

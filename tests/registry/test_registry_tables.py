@@ -17,9 +17,9 @@ from gemmcast.errors import InputError, WorkspaceError
 from gemmcast.tuned_parquet import read_parquet, write_parquet
 from gemmcast.tuned_table import TunedTable
 from registry.cli import main
-from registry.lineage import CHAMPION
 from registry.registry import Registry
 from registry.tables import PREFIX, TableRegistry, device_label
+from registry.versions import CHAMPION
 from tests.small_tables import KEY, table
 
 Server = Any

@@ -7,6 +7,7 @@ these bytes. Does not know what they mean.
 from __future__ import annotations
 
 import gzip
+import io
 import zlib
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -15,6 +16,8 @@ from typing import Final
 
 from gemmcast.errors import InputError
 
+MOST_BYTES: Final = 512 * 2**20
+"""Of a table, packed or not. Some kilobytes of gzip may hold gigabytes."""
 GZIP_START: Final = b"\x1f\x8b"
 GZIP_SUFFIX: Final = ".gz"
 LFS_START: Final = b"version https://git-lfs"
@@ -61,16 +64,18 @@ def read_source(path: Path) -> SourceFile:
     """Everything in a file or pipe.
 
     Raises:
-        InputError: there is no such file, it is empty, a mere pointer to one, or its compression is
-            damaged.
+        InputError: there is no such file, it is empty, too large, a mere pointer to one, or its
+            compression is damaged.
     """
     try:
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            data = file.read(MOST_BYTES + 1)
         is_pipe = not path.is_file()
         modified_s = datetime.now(UTC).timestamp() if is_pipe else path.stat().st_mtime
     except OSError as error:
         rule = f"can't be read ({error.strerror})"
         raise InputError("FILE", str(path), rule, "name a file that is there") from None
+    _check_size(data, path)
     if data.startswith(GZIP_START):
         data = _unpacked(data, path)
     if data.startswith(LFS_START):
@@ -81,9 +86,18 @@ def read_source(path: Path) -> SourceFile:
     return SourceFile(path=path, data=data, modified=datetime.fromtimestamp(modified_s, UTC))
 
 
+def _check_size(data: bytes, path: Path) -> None:
+    if len(data) > MOST_BYTES:
+        rule = f"has, or unpacks to, more than {MOST_BYTES // 2**20} MiB"
+        raise InputError("FILE", str(path), rule, "split the table")
+
+
 def _unpacked(data: bytes, path: Path) -> bytes:
     try:
-        return gzip.decompress(data)
+        with gzip.open(io.BytesIO(data)) as file:
+            unpacked = file.read(MOST_BYTES + 1)
     except (OSError, EOFError, zlib.error) as error:
         way_out = "it is cut short or damaged: fetch it again"
         raise InputError("FILE", str(path), f"can't be unpacked ({error})", way_out) from None
+    _check_size(unpacked, path)
+    return unpacked

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from coordinator.samples.formats.source_file import SourceFile
 from gemmcast.errors import InputError
+from gemmcast.parquet_file import read_parquet
 from gemmcast.rows import Row
 
 FORMATS: Final = ("aiconfigurator", "t4", "csv", "parquet", "tunableop", "cutlass-profiler")
@@ -33,6 +34,8 @@ CUTLASS_PROFILER: Final = frozenset({"OperationKind", "Operation", "Runtime"})
 """Columns that identify a table of CUTLASS' profiler."""
 SEPARATORS: Final = {";": "semicolons", "\t": "tabs", "|": "bars"}
 """What separates cells in files that are not separated by commas -> its name."""
+MOST_VALUES: Final = 50_000_000
+"""Rows x columns of a Parquet file: each becomes an object of Python."""
 WHOLE_PARQUET: Final = "name a Parquet file that is whole"
 
 
@@ -95,7 +98,9 @@ def _parquet_columns(source: SourceFile) -> list[str]:
 
 def _parquet(source: SourceFile) -> Table:
     try:
-        table = pq.read_table(pa.BufferReader(source.data))
+        table = read_parquet(source.data, source.name, most_values=MOST_VALUES)
+    except InputError:
+        raise
     except (pa.ArrowException, OSError, ValueError) as error:
         raise _damaged(source, "Parquet", error, WHOLE_PARQUET) from None
     _check_names(table.column_names, source)

@@ -1,0 +1,1 @@
+"""What trials of a whole fleet share."""

@@ -1,0 +1,1 @@
+"""Signatures of models and tuned tables: made beside the registry, checked on the nodes."""

@@ -1,0 +1,143 @@
+// Drives the page in headless Chromium; test_page.py reads what it prints.
+//
+//     node drive.mjs FOLDER_OF_NODE_MODULES PAGE PAGE_OF_A_REPORT SCREENSHOTS QUESTIONS.json
+
+import { mkdtempSync, readFileSync } from "node:fs"
+import { createRequire } from "node:module"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import { pathToFileURL } from "node:url"
+
+const [modules, file, ofReport, screenshots, questions] = process.argv.slice(2)
+const installed = createRequire(join(modules, "package.json"))
+const { chromium } = installed("playwright-core")
+const axe = readFileSync(installed.resolve("axe-core/axe.min.js"), "utf8")
+const asked = JSON.parse(readFileSync(questions))
+const address = pathToFileURL(file).href
+const flags = [
+  "no-sandbox",
+  "disable-gpu",
+  "disable-quic",
+  "no-first-run",
+  "disable-background-networking",
+  "disable-component-update",
+  "disable-sync",
+]
+const PATIENCE_MS = 120_000
+
+const context = await chromium.launchPersistentContext(mkdtempSync(join(tmpdir(), "page-")), {
+  executablePath: process.env.CHROMIUM,
+  args: flags.map((flag) => `--${flag}`),
+  viewport: { width: 1280, height: 900 },
+})
+context.setDefaultTimeout(PATIENCE_MS)
+const seen = { messages: [], requests: [] }
+
+/** Wait until a question is answered, its configurations too. */
+const settled = async (page) => {
+  await page.waitForFunction(() => document.querySelector("#pareto[aria-busy=false]"))
+}
+
+const opened = async (address) => {
+  const page = await context.newPage()
+  page.on("console", (message) => seen.messages.push(message.text()))
+  page.on("pageerror", (error) => seen.messages.push(error.message))
+  page.on("request", (request) => seen.requests.push(request.url().slice(0, 200)))
+  await page.goto(address)
+  await settled(page)
+  return page
+}
+
+/** Everything that the page says of costs. */
+const read = (page) =>
+  page.evaluate(() => {
+    const values = (element) =>
+      [...element.querySelectorAll("data")].map(({ value }) => Number(value))
+    const rows = [...document.querySelectorAll("#table tbody tr:not(.group)")]
+    return {
+      title: document.querySelector("#answer").textContent,
+      error: document.querySelector("#error").textContent,
+      cards: [...document.querySelectorAll("#cards article")].map((card) => ({
+        name: card.querySelector("h3").textContent,
+        values: values(card),
+      })),
+      rows: rows.map((row) => ({
+        values: values(row),
+        extrapolating: Boolean(row.querySelector(".badge")),
+      })),
+      front: [...document.querySelectorAll("#front tbody tr")].map(
+        (row) => row.querySelector(".config").textContent,
+      ),
+      hash: location.hash,
+    }
+  })
+
+/** Ask by the address, as a shared link does, in a page that is open. */
+const ask = async (page, hash) => {
+  await page.evaluate((text) => {
+    document.querySelector("#pareto").setAttribute("aria-busy", "true")
+    location.hash = text
+  }, hash)
+  await settled(page)
+  return read(page)
+}
+
+/** How the page looks at one width, in light or dark. */
+const look = async (page, scheme, width) => {
+  await page.emulateMedia({ colorScheme: scheme })
+  await page.setViewportSize({ width, height: 900 })
+  await page.screenshot({ path: join(screenshots, `${scheme}-${width}.png`), fullPage: true })
+  const found = await page.evaluate(() => globalThis.axe.run())
+  const sizes = await page.evaluate(() => {
+    const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT)
+    const sizes = []
+    while (texts.nextNode()) {
+      const { parentElement, textContent } = texts.currentNode
+      const isShown = textContent.trim() && parentElement.getClientRects().length
+      if (isShown) sizes.push(parseFloat(getComputedStyle(parentElement).fontSize))
+    }
+    return sizes
+  })
+  const overflow = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth)
+  const violations = found.violations.map(
+    ({ id, nodes }) => `${id}: ${nodes[0].html.slice(0, 160)}`,
+  )
+  return { scheme, width, violations, smallest_px: Math.min(...sizes), overflow }
+}
+
+const page = await opened(address)
+const first = await read(page)
+await page.evaluate(axe)
+const answers = {}
+for (const [name, hash] of Object.entries(asked.hashes)) answers[name] = await ask(page, hash)
+await ask(page, asked.looked_at)
+const looks = []
+for (const scheme of ["light", "dark"]) {
+  for (const width of [390, 1280]) looks.push(await look(page, scheme, width))
+}
+
+// Typed by hand, shared, and opened again
+await page.getByLabel("GEMMs", { exact: true }).check({ force: true })
+await page.getByLabel("GEMMs, one a line").fill(asked.typed)
+await page.keyboard.press("Tab")
+await page.getByRole("button", { name: "Ask" }).click()
+await page.waitForFunction(
+  (title) => document.querySelector("#answer").textContent === title,
+  asked.typed_title,
+)
+await settled(page)
+await page.getByRole("button", { name: "Copy link" }).click()
+const shared = await read(page)
+const again = await opened(address + shared.hash)
+const reopened = await read(again)
+
+// Another model: that of a report
+const reported = await read(await opened(pathToFileURL(ofReport).href))
+
+// A slip
+await page.getByLabel("GEMMs, one a line").fill(asked.slip)
+await page.waitForFunction(() => document.querySelector("#error").textContent)
+const slip = await read(page)
+
+await context.close()
+console.log(JSON.stringify({ first, answers, looks, shared, reopened, reported, slip, ...seen }))
