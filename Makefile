@@ -36,7 +36,7 @@ test: $(ENV)
 # Faults on clusters of several nodes, over and over: make soak COUNT=10
 COUNT := 1
 soak: $(ENV)
-	for round in $$(seq $(COUNT)); do $(PYTHON) -m pytest -q -x -m soak tests/cluster || exit 1; done
+	for round in $$(seq $(COUNT)); do $(PYTHON) -m pytest -q -x -m soak tests/cluster tests/security || exit 1; done
 
 SITE := $(PYTHON) -m sphinx --quiet --builder html --fail-on-warning --keep-going docs
 

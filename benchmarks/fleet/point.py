@@ -18,9 +18,12 @@ from benchmarks.fleet.recording import Recording
 from benchmarks.fleet.replayed import ReplayedFleet
 from benchmarks.fleet.watched import Lags, Memory, Pushes, resident_mib
 from coordinator.fleet.interface import Fleet, Progress
+from coordinator.fleet.live import utc_now
 from coordinator.fleet.pacing import batch_s
 from coordinator.fleet.record import Recorder
+from coordinator.fleet.run_watch import RunNote, RunWatch
 from coordinator.fleet.scheduler import Scheduler
+from coordinator.fleet.tally import Tally
 from coordinator.plan.schema import Plan, parse_plan
 from coordinator.progress import RunDisplay
 from coordinator.samples.store import SampleStore
@@ -136,6 +139,16 @@ def run_point(offer: Offer, folder: Path, *, is_behind_ray: bool = False) -> Fig
     )
 
 
+class NoMeters:
+    """Meters that nobody reads: Ray's exporter is not there."""
+
+    def set(self, name: str, value: float, **labels: str) -> None:
+        """See `Meters`."""
+
+    def add(self, name: str, amount: float, **labels: str) -> None:
+        """See `Meters`."""
+
+
 class _Run:
     """A run of the scheduler, and what it takes."""
 
@@ -149,7 +162,11 @@ class _Run:
     ) -> None:
         self._fleet = fleet
         self.pushes = Pushes(models.path().read_bytes(), fleet.delivery, push_after_s)
-        self._scheduler = Scheduler(plan, store, fleet, None, champions=self.pushes, cells=cells)
+        self._plan_name = plan.name
+        self._tally = Tally()
+        self._scheduler = Scheduler(
+            plan, store, fleet, None, champions=self.pushes, cells=cells, tally=self._tally
+        )
         self.seconds = 0.0
         self.cpu_s = 0.0
         """Of this process, from the first event to the last commit."""
@@ -162,12 +179,15 @@ class _Run:
         """Run to the end."""
         memory = Memory()
         recorder = Recorder(self._fleet, workspace)
+        note = RunNote(self._plan_name, utc_now(), workspace.live)
+        watch = RunWatch(note, self._fleet, NoMeters(), self._tally, list)
         began_s, began_cpu_s = monotonic(), process_time()
         with RunDisplay().progress("measuring") as show_progress:
 
             def show(progress: Progress) -> None:
                 """As `run` does it, once a round."""
                 recorder.note(progress)
+                watch.look(progress)
                 show_progress(progress)
                 self.pushes.look()
                 if not self.start_cpu_s and progress.agents:

@@ -11,10 +11,11 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from time import monotonic
+from typing import Final
 
 from coordinator.fleet.events import agent_event
 from gemmcast.modeldir import write_atomically
@@ -41,6 +42,10 @@ class Receipt:
     problem: str | None = None
     """Why it has not taken the newest version."""
 
+    def values(self) -> dict[str, str | None]:
+        """Its fields by name."""
+        return {name: getattr(self, name) for name in RECEIPT_FIELDS}
+
     def text(self) -> str:
         """For people: which version, how long ago, and what is wrong."""
         if self.version is None or self.at is None:
@@ -49,6 +54,9 @@ class Receipt:
         whole_seconds = timedelta(seconds=round(age.total_seconds()))
         taken = f"model {self.version}, taken {whole_seconds} ago"
         return f"{taken}; {self.problem}" if self.problem else taken
+
+
+RECEIPT_FIELDS: Final = [one.name for one in fields(Receipt)]
 
 
 @dataclass(slots=True)
@@ -176,8 +184,9 @@ class Delivery:
 
     def record(self) -> bytes:
         """What `read_receipts` reads: the receipt of each agent."""
-        receipts = [asdict(receipt) for receipt in self._receipts.values()]
-        return json.dumps({"wanted": self.wanted, "agents": receipts}, indent=1).encode()
+        receipts = [receipt.values() for receipt in self._receipts.values()]
+        # On one line: indented, that of a thousand agents takes ten times as long.
+        return json.dumps({"wanted": self.wanted, "agents": receipts}).encode()
 
     def _without(self) -> list[str]:
         """The agents that have not taken the wanted version."""
