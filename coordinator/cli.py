@@ -273,11 +273,13 @@ def report(
         # matplotlib, scikit-learn and SciPy, which take seconds
         from coordinator.report.html import write_report
         from coordinator.report.language_model import LanguageModelCase
+        from coordinator.report_facts import around_report
 
         champion = versions.load("champion") if versions.champion() else None
         case = LanguageModelCase.read(model, tokens, tp) if model else None
-        write_report(path, samples.read(), champion, case)
         page = write_beside(path, champion)
+        around = around_report(place, page)
+        write_report(path, samples.read(), champion, case, around=around, step=step)
     line = f"report: {path}"
     if champion:
         line += f"\npage:   {page or NOT_BUILT}"

@@ -22,6 +22,14 @@ import numpy.typing as npt
 import pyarrow.compute as pc
 
 from coordinator import terminal
+from coordinator.demo_tables import (
+    Predictions,
+    columns_of_examples,
+    demo_section,
+    examples,
+    title,
+    title_of_scores,
+)
 from coordinator.fleet.session import Places, RunSession, RunSummary
 from coordinator.fleet.signals import Stop
 from coordinator.plan.cells import plan_cells
@@ -30,6 +38,7 @@ from coordinator.plan.schema import Plan, read_plan
 from coordinator.progress import RunDisplay
 from coordinator.report.ask_page import write_beside
 from coordinator.report.html import write_report
+from coordinator.report_facts import around_report
 from coordinator.workspace import Workspace
 from costmodel.dataset import TrainingSet, split_by_shape, training_set
 from costmodel.evaluate.crossval import beside_baselines, scores
@@ -43,7 +52,6 @@ from gemmcast.config import library_config
 from gemmcast.device import Device
 from gemmcast.errors import GemmcastError, InputError
 from gemmcast.gemm import Gemm
-from gemmcast.rows import ReadRow, Row, config_of, gemm_of
 
 PLAN = Path(__file__).resolve().parent.parent / "examples" / "demo.toml"
 NEW_SHAPES = 44
@@ -55,14 +63,9 @@ MARK = ".gemmcast-demo"
 ELSEWHERE = Gemm(m=4096, n=4096, k=4096, dtype="bf16", layout="nt")
 """What the model that comes with gemmcast is asked about an H100."""
 UNMEASURED = "An H100, without measuring, by the model that comes with gemmcast"
-EXAMPLES = 12
-"""Rows of the table of predictions."""
 
 HALVES = {"runtime_us": "runtime", "power_w": "power", "energy_mj": "energy"}
 """Targets whose errors before and after are shown side by side."""
-
-Predictions = dict[str, dict[str, float]]
-"""cell id -> output -> value"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,15 +121,22 @@ def run_demo(directory: Path, *, as_json: bool, recorded: Path | None = None) ->
         _leave_if_stopped(stop)
     training, new = _training_and_new(session, plan, new_cells)
     model = session.registry.load(version)
-    write_report(session.workspace.report, session.store.read(), model)
-    write_beside(session.workspace.report, model)
+    errors = _scores(training, new, predicted, before)
+    page = write_beside(session.workspace.report, model)
+    write_report(
+        session.workspace.report,
+        session.store.read(),
+        model,
+        around=around_report(session.workspace, page),
+        first_sections=[demo_section(errors, new, predicted, before)],
+    )
     summary = DemoSummary(
         cells_ok=measured.ok,
         cells_failed=measured.failed,
         model_version=version,
         seconds=round(perf_counter() - started_s, 1),
         base=model.card.base,
-        scores=_scores(training, new, predicted, before),
+        scores=errors,
         new_shapes=len(set(new.shapes)),
         new_cells_failed=len(new_cells) - measured_new.ok,
         **_latencies(model.card),
@@ -289,18 +299,12 @@ def _show(
     before: Predictions,
     session: RunSession,
 ) -> None:
-    columns = ("GEMM", "kernel", *(["before"] if before else []), "after", "measured", "error %")
-    examples = []
-    for row in _from_small_to_large(new.table.to_pylist()):
-        asked = [one[row["cell_id"]]["runtime_us"] for one in (before, predicted) if one]
-        examples.append(_example(row, asked))
-    devices = ", ".join(summary.devices)
-    title = f"GEMMs of new shapes on {devices}, predicted and measured in µs"
-    terminal.show_rows(title, columns, examples, text_columns=2)
+    terminal.show_rows(
+        title(new), columns_of_examples(before), examples(new, predicted, before), text_columns=2
+    )
     if before:
         terminal.show_line(halves(summary))
-    title = f"All {len(new)} of them, {summary.new_shapes} shapes: absolute error in per cent"
-    terminal.show_scores(summary.scores, title)
+    terminal.show_scores(summary.scores, title_of_scores(new))
     terminal.show_line(figures(summary))
     terminal.show_line("")
     terminal.show_line(f"workspace  {session.workspace.path}")
@@ -344,25 +348,6 @@ def figures(summary: DemoSummary) -> str:
         f"{summary.sklearn_latency_p50_us:.0f} us through scikit-learn (median, one thread)\n"
         f"{counts}"
     )
-
-
-def _example(row: ReadRow, asked_us: Sequence[float]) -> tuple[str, ...]:
-    """The error is that of the last answer."""
-    measured_us = row["runtime_us"]
-    error = 100 * (asked_us[-1] / measured_us - 1)
-    times = (*(f"{time_us:.1f}" for time_us in asked_us), f"{measured_us:.1f}", f"{error:+.1f}")
-    return (str(gemm_of(row)), str(config_of(row)), *times)
-
-
-def _from_small_to_large(rows: Sequence[Row]) -> list[Row]:
-    """A few rows, evenly spread over the runtimes: not the best ones."""
-    ordered = sorted(rows, key=_runtime_us)
-    places = np.linspace(0, len(ordered) - 1, min(EXAMPLES, len(ordered)))
-    return [ordered[int(place)] for place in places]
-
-
-def _runtime_us(row: Mapping[str, float]) -> float:
-    return row["runtime_us"]
 
 
 def shipped_answer() -> str:

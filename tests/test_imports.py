@@ -113,6 +113,7 @@ HEAVY = {
         "coordinator/report/figures.py",
         "coordinator/report/language_figures.py",
         "coordinator/report/page.py",
+        "coordinator/report/svg.py",
         "coordinator/report/tile_figures.py",
     },
     "triton": {

@@ -97,8 +97,8 @@ class AgentHost:
         while not self._is_over.is_set():
             self._accept()
             sent: list[Sent] = self._batches()
-            taken = _all_of(self._taken)
-            sent += taken
+            taken: list[Taken] = _all_of(self._taken)
+            sent.extend(taken)
             if sent:
                 self._outgoing.put(sent)
             self._is_over.wait(self._pause_s())

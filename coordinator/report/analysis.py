@@ -163,7 +163,7 @@ def interval_coverage(held: HeldOutRows) -> dict[str, IntervalCoverage]:
     """Target -> coverage of its intervals. Empty for a model without intervals."""
     if not set(INTERVALS) <= set(held.predictions):
         return {}
-    flagged = _is_flagged(held)
+    flagged = flagged_rows(held)
     coverage = {}
     for column, target in enumerate(held.targets):
         if held.has(target).any():
@@ -172,7 +172,8 @@ def interval_coverage(held: HeldOutRows) -> dict[str, IntervalCoverage]:
     return coverage
 
 
-def _is_flagged(held: HeldOutRows) -> Mask:
+def flagged_rows(held: HeldOutRows) -> Mask:
+    """[n_rows] True where the model says that a query is outside its training range."""
     if EXTRAPOLATING not in held.predictions:
         return np.zeros(len(held.data), dtype=bool)
     flags: Mask = np.asarray(held.predictions[EXTRAPOLATING]) > 0

@@ -1,7 +1,7 @@
 """What the figures share: colours, words, panels, scatter plots and the ticks of logarithmic axes.
 
 Figures are made without pyplot: nothing is global, no figure has to be closed, and importing this
-file selects no backend. A tile and a kernel family have one colour in all figures.
+file selects no backend. A tile and a kernel family have one colour and one shape in all figures.
 Knows nothing of models or samples.
 """
 
@@ -21,15 +21,26 @@ from gemmcast.config import FAMILIES
 Floating = npt.NDArray[np.floating]
 
 GREY = "#5b6b7b"
-TILE_COLOURS = {
-    1: "#440154",
-    2: "#414487",
-    4: "#2a788e",
-    8: "#22a884",
-    16: "#e3a008",
-    32: "#d1495b",
-}
-FAMILY_COLOURS = {family: f"C{i}" for i, family in enumerate(FAMILIES)}
+DARK_TEXT = "#1c2733"
+SERIES_COLOURS = (
+    "#0072b2",
+    "#d55e00",
+    "#009e73",
+    "#b5609a",
+    "#7c5cd6",
+    "#94711f",
+    "#6a7f92",
+)
+"""People who are colour-blind tell them apart (after Okabe & Ito); 3:1 on white and on dark."""
+SERIES_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+SERIES_DASHES = ("-", "--", "-.", ":")
+TILES = (1, 2, 4, 8, 16, 32)
+TILE_COLOURS = dict(zip(TILES, SERIES_COLOURS, strict=False))
+TILE_MARKERS = dict(zip(TILES, SERIES_MARKERS, strict=False))
+FAMILY_COLOURS = dict(zip(FAMILIES, SERIES_COLOURS, strict=True))
+FAMILY_MARKERS = dict(zip(FAMILIES, SERIES_MARKERS, strict=True))
+MAX_POINTS = 900
+"""Points of one panel: of more rows some are drawn, the same ones at every call."""
 TARGET_NAMES = {
     "runtime_us": "runtime",
     "sustained_runtime_us": "sustained runtime",
@@ -44,7 +55,7 @@ TARGET_UNITS = {
     "energy_mj": "mJ",
     "tflops": "TFLOP/s",
 }
-MIN_TICK_GAP = 0.04
+MIN_TICK_GAPS = {"x": 0.1, "y": 0.06}
 """Least distance of two ticks, as a share of the axis."""
 LONG_AXIS = 300
 """Above this ratio of its ends, a logarithmic axis has ticks at the powers of ten only."""
@@ -68,24 +79,34 @@ def new_panels(
 def scatter_by_family(
     axes: Axes, x: Floating, y: Floating, families: Column, *, size: int, alpha: float
 ) -> None:
-    """One point a row, in the colour of its family."""
-    for family in sorted(set(families.tolist())):
-        members = families == family
+    """One point a row, in the colour and shape of its family; of many rows MAX_POINTS in all."""
+    names = sorted(set(families.tolist()))
+    for family in names:
+        members = np.flatnonzero(families == family)
+        shown = thinned(members, MAX_POINTS // len(names))
         axes.scatter(
-            x[members],
-            y[members],
+            x[shown],
+            y[shown],
             s=size,
             alpha=alpha,
             label=family,
             edgecolors="none",
             color=FAMILY_COLOURS[family],
+            marker=FAMILY_MARKERS[family],
         )
+
+
+def thinned(members: npt.NDArray[np.int64], most: int) -> npt.NDArray[np.int64]:
+    """At most so many of them, drawn with a fixed seed, in order."""
+    if len(members) <= most:
+        return members
+    return np.sort(np.random.default_rng(0).choice(members, most, replace=False))
 
 
 def set_log_ticks(axis: Axis, ticks: Iterable[float]) -> None:
     """Show only these ticks on a logarithmic axis, and fewer where they would touch."""
     low, high = axis.get_view_interval()
-    min_gap = MIN_TICK_GAP * np.log(high / low)
+    min_gap = MIN_TICK_GAPS[axis.axis_name] * np.log(high / low)
     shown: list[float] = []
     for tick in ticks:
         if not low <= tick <= high:

@@ -14,8 +14,11 @@ from matplotlib.figure import Figure
 
 from coordinator.report.analysis import ErrorsBySize, HeldOutRows, families_of
 from coordinator.report.drawing import (
+    DARK_TEXT,
     FAMILY_COLOURS,
+    FAMILY_MARKERS,
     GREY,
+    SERIES_COLOURS,
     TARGET_NAMES,
     TARGET_UNITS,
     Floating,
@@ -45,13 +48,13 @@ def predicted_and_measured(held: HeldOutRows) -> Figure:
     targets = [target for target in held.targets if held.has(target).any()]
     columns = min(len(targets), 3)
     lines = -(-len(targets) // columns)
-    figure = Figure(figsize=(4.2 * columns, 4.0 * lines), layout="constrained")
+    figure = Figure(figsize=(4.9 * columns, 4.7 * lines), layout="constrained")
     panels = figure.subplots(lines, columns, squeeze=False)
     for axes in panels.flat[len(targets) :]:
         axes.set_axis_off()
     for axes, target in zip(panels.flat, targets, strict=False):
         _plot_predicted(axes, held, target)
-    panels[0][0].legend(frameon=False, fontsize=8)
+    panels[0][0].legend(frameon=False)
     return figure
 
 
@@ -60,7 +63,7 @@ def _plot_predicted(axes: Axes, held: HeldOutRows, target: str) -> None:
     measured = held.data.measured[target][known]
     predicted = held.predictions[target][known]
     families = held.data.column("family")[known]
-    scatter_by_family(axes, measured, predicted, families, size=14, alpha=0.6)
+    scatter_by_family(axes, measured, predicted, families, size=20, alpha=0.6)
     low = 0.8 * min(measured.min(), predicted.min())
     high = 1.25 * max(measured.max(), predicted.max())
     ends = np.array([low, high])
@@ -83,17 +86,18 @@ def _plot_predicted(axes: Axes, held: HeldOutRows, target: str) -> None:
 
 def error_by_size(held: HeldOutRows, errors: ErrorsBySize) -> Figure:
     """Left: the error of every row's runtime. Right: median and 90th percentile by decade."""
-    figure, (left, right) = new_panels(2, 12, 4.2)
+    figure, (left, right) = new_panels(2, 14, 4.6)
     _plot_errors(left, held)
     for family in families_of(errors):
         _plot_family_errors(right, errors, family)
     labels = [_decade_label(decade) for decade in errors]
-    right.set_xticks(list(errors), labels, fontsize=8)
+    right.set_xticks(list(errors), labels)
     right.set(yscale="log", xlabel="size of the GEMM, GFLOP")
     right.set_ylabel("absolute error of runtime, %")
     set_log_ticks(right.yaxis, ERROR_TICKS)
-    left.legend(frameon=False, fontsize=8)
-    right.legend(frameon=False, fontsize=8, ncols=2)
+    left.legend(frameon=False)
+    right.set_title("lines: median, dots: 90th percentile")
+    right.legend(frameon=False, ncols=2)
     return figure
 
 
@@ -102,7 +106,7 @@ def _plot_errors(axes: Axes, held: HeldOutRows) -> None:
     gflop = 1e-3 * measured["tflops"] * measured["runtime_us"]
     errors = held.errors("runtime_us")
     families = held.data.column("family")
-    scatter_by_family(axes, gflop, errors, families, size=14, alpha=0.6)
+    scatter_by_family(axes, gflop, errors, families, size=20, alpha=0.6)
     sizes = np.abs(errors)
     limit = float(np.clip(1.1 * np.percentile(sizes, 98), 10, 150))
     hidden = int(np.sum(sizes > limit))
@@ -110,7 +114,7 @@ def _plot_errors(axes: Axes, held: HeldOutRows) -> None:
     axes.set(xscale="log", xlabel="size of the GEMM, GFLOP", ylim=(-limit, limit))
     axes.set_ylabel("error of predicted runtime, %")
     note = f" ({hidden} outside of the picture)" if hidden else ""
-    axes.set_title(f"each GEMM{note}", fontsize=10)
+    axes.set_title(f"each GEMM{note}")
     set_log_ticks(axes.xaxis, decade_ticks(*axes.get_xlim()))
 
 
@@ -123,9 +127,9 @@ def _plot_family_errors(axes: Axes, errors: ErrorsBySize, family: str) -> None:
             decades.append(decade)
             medians.append(by_family[family].median)
             p90s.append(by_family[family].p90)
-    colour = FAMILY_COLOURS[family]
-    axes.plot(decades, medians, "-o", color=colour, markersize=4, label=f"{family}, median")
-    axes.plot(decades, p90s, ":o", color=colour, markersize=4, label=f"{family}, p90")
+    colour, marker = FAMILY_COLOURS[family], FAMILY_MARKERS[family]
+    axes.plot(decades, medians, "-", color=colour, marker=marker, label=family)
+    axes.plot(decades, p90s, ":", color=colour, marker=marker)
 
 
 def decade_name(decade: int) -> str:
@@ -146,7 +150,7 @@ def _power_of_ten(power: int) -> str:
 def importance(importances: Sequence[PartImportance], targets: Sequence[str]) -> Figure:
     """Bars in percentage points, the largest on top, one panel a target."""
     count = len(importances)
-    width = 4.2 + 3.2 * (len(targets) - 1)
+    width = 6.5 + 4.3 * (len(targets) - 1)
     height = 1.0 + 0.36 * count
     figure, panels = new_panels(len(targets), width, height, sharey=True)
     for axes, target in zip(panels, targets, strict=True):
@@ -158,7 +162,7 @@ def importance(importances: Sequence[PartImportance], targets: Sequence[str]) ->
 
 
 def _plot_rises(axes: Axes, rises: Sequence[float]) -> None:
-    axes.barh(range(len(rises)), rises, color="#2a788e", height=0.6)
+    axes.barh(range(len(rises)), rises, color=SERIES_COLOURS[0], height=0.6)
     for place, rise in enumerate(rises):
         text = f"{rise:+.1f}" if abs(rise) < 10 else f"{rise:+,.0f}"
         axes.annotate(
@@ -167,7 +171,6 @@ def _plot_rises(axes: Axes, rises: Sequence[float]) -> None:
             (4, 0),
             textcoords="offset points",
             va="center",
-            fontsize=8,
         )
     axes.set_xscale("symlog", linthresh=1)
     smallest = min([*rises, 0.0])
@@ -185,14 +188,14 @@ def by_tile(family: FamilyByTile) -> Figure:
     """Relative to the mean of all tiles: predicted as a line with its span, measured as rings."""
     count = len(family.dependences)
     names, axis_name = _tile_names(family)
-    figure, panels = new_panels(count, 5.8 * count, 4.0)
+    figure, panels = new_panels(count, 6.5 * count, 4.6)
     for axes, dependence in zip(panels, family.dependences, strict=True):
         _plot_dependence(axes, dependence)
         rotation = 45 if max(map(len, names)) > LONG_NAME else 0
         axes.set_xticks(range(len(names)), names, rotation=rotation)
         axes.set_xlabel(axis_name)
         set_log_ticks(axes.yaxis, TILE_TICKS)
-    panels[0].legend(frameon=False, fontsize=8)
+    panels[0].legend(frameon=False)
     return figure
 
 
@@ -212,18 +215,25 @@ def _plot_dependence(axes: Axes, dependence: TileDependence) -> None:
         at,
         dependence.low,
         dependence.high,
-        color="C0",
+        color=SERIES_COLOURS[0],
         alpha=0.15,
         linewidth=0,
         label="predicted, 8 of 10 problems",
     )
-    axes.plot(at, dependence.predicted, "-o", color="C0", markersize=5, label="predicted, mean")
+    axes.plot(
+        at,
+        dependence.predicted,
+        "-o",
+        color=SERIES_COLOURS[0],
+        markersize=5,
+        label="predicted, mean",
+    )
     if dependence.measured is not None:
         axes.plot(
             at,
             dependence.measured,
             "o",
-            color="#d1495b",
+            color=SERIES_COLOURS[1],
             markersize=10,
             fillstyle="none",
             markeredgewidth=2,
@@ -241,7 +251,7 @@ def time_and_energy(tradeoff: Tradeoff) -> Figure:
 
     The numbers on the front are those of the table in the report.
     """
-    figure, axes = new_axes(8, 5)
+    figure, axes = new_axes(9, 5.6)
     time, energy = tradeoff.time_us, tradeoff.energy_mj
     front = tradeoff.front
     axes.plot(
@@ -254,7 +264,7 @@ def time_and_energy(tradeoff: Tradeoff) -> Figure:
         energy[tradeoff.predicted_front],
         s=150,
         facecolors="none",
-        edgecolors="#1c2733",
+        edgecolors=DARK_TEXT,
         linewidths=1.6,
         label="model's front",
     )
@@ -263,7 +273,7 @@ def time_and_energy(tradeoff: Tradeoff) -> Figure:
     axes.set_title(tradeoff.problem)
     _scale(axes, "x", time)
     _scale(axes, "y", energy)
-    axes.legend(frameon=False, fontsize=9)
+    axes.legend(frameon=False)
     return figure
 
 
@@ -283,7 +293,6 @@ def _number_front(axes: Axes, tradeoff: Tradeoff) -> None:
             textcoords="offset points",
             ha="center",
             va="top",
-            fontsize=9,
         )
 
 

@@ -8,6 +8,7 @@ do not allow is replaced by a sentence that says why.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,23 +17,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from coordinator.report import tile_figures
-from coordinator.report.analysis import (
-    ErrorSummary,
-    HeldOutRows,
-    held_out_rows,
-    interval_coverage,
-    predictor_of,
-)
-from coordinator.report.drawing import TARGET_NAMES
+from coordinator.report.advice import Around
+from coordinator.report.analysis import HeldOutRows, held_out_rows, predictor_of
+from coordinator.report.drawing import MAX_POINTS, TARGET_NAMES
+from coordinator.report.first_screen import first_screen
 from coordinator.report.language_model import LanguageModelCase, language_model_sections
 from coordinator.report.model_sections import (
-    SHOWN_TARGETS,
     error_sections,
     importance_section,
     tile_section,
     tradeoff_section,
 )
-from coordinator.report.page import Headline, PageTable, Picture, Section, render_page
+from coordinator.report.page import Page, PageTable, Picture, Section, render_page
+from coordinator.report.svg import readable
 from coordinator.report.tile_study import (
     BASE_TILE,
     TileGroup,
@@ -41,6 +38,7 @@ from coordinator.report.tile_study import (
 )
 from costmodel.dataset import TrainingSet, training_set
 from costmodel.evaluate.ranking import PROBLEM
+from costmodel.progress import Step, no_step
 from gemmcast.card import ModelCard, Scores
 from gemmcast.modeldir import write_atomically
 from gemmcast.query import CONTRACT
@@ -55,6 +53,9 @@ from gemmcast.score_table import (
 )
 from registry.registry import PublishedModel, Version
 
+NOTHING_AROUND = Around()
+PARTS = 8
+"""That are reported as they begin; the language model's is often absent."""
 PAPER = "arXiv 2411.16954"
 WORKSPACE = "this workspace"
 """The name of the samples in the figures of the tile study."""
@@ -65,6 +66,10 @@ def write_report(
     table: pa.Table,
     champion: PublishedModel | None,
     case: LanguageModelCase | None = None,
+    *,
+    around: Around = NOTHING_AROUND,
+    first_sections: Sequence[Section] = (),
+    step: Step = no_step,
 ) -> None:
     """Write the report of a table of samples, and of the champion if there is one.
 
@@ -73,81 +78,87 @@ def write_report(
         table: the samples.
         champion: the model.
         case: a language model that the report is to price.
+        around: what the workspace says besides its samples.
+        first_sections: come before all others.
+        step: takes each part as it begins, and how many are done of how many.
     """
-    contract = champion.card.contract if champion else CONTRACT
-    usable = training_set(table, contract)
-    headlines = _sample_headlines(usable)
-    sections = [_measured(usable, table)]
-    footer = ""
+    with readable():
+        write_atomically(path, _page(table, champion, case, around, first_sections, step).encode())
+
+
+def _page(
+    table: pa.Table,
+    champion: PublishedModel | None,
+    case: LanguageModelCase | None,
+    around: Around,
+    first_sections: Sequence[Section],
+    step: Step,
+) -> str:
+    parts = _Parts(step)
+    parts.begin("samples as queries")
+    card = champion.card if champion else None
+    usable = training_set(table, card.contract if card else CONTRACT)
+    sections = [*first_sections, _measured(usable, table)]
+    held = None
     if champion:
-        card = champion.card
-        predict = predictor_of(champion.model)
-        held = held_out_rows(usable, predict, card)
-        headlines += _model_headlines(held, card)
-        sections += [
-            _model(card, champion.version),
-            *error_sections(held, card),
-            importance_section(held, predict),
-            tile_section(usable, held, predict),
-            tradeoff_section(usable, held, predict),
-            *_generalisation(card),
-        ]
-        footer = (
-            f"SHA-256 {card.sha256} · contract {card.contract} · gemmcast {card.program_version}"
-        )
+        held, of_model = _model_sections(usable, champion, parts)
+        sections += of_model
     else:
         text = "No model yet. Its errors and what it has learned are shown here once it exists."
         sections.append(Section(title="The model", texts=[text]))
     if case:
+        parts.begin("the language model")
         sections += language_model_sections(case, champion.model if champion else None)
+    parts.begin("the paper's figures")
     sections.append(_tile_study(usable))
-    created = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
-    write_atomically(path, render_page(created, headlines, sections, footer).encode())
-
-
-def _sample_headlines(data: TrainingSet) -> list[Headline]:
-    devices = list(set(data.column("device").tolist()))
-    if not devices:
-        return []
-    shapes = len(set(data.shapes))
-    where = devices[0] if len(devices) == 1 else f"{len(devices)} types of device"
-    text = f"GEMMs measured, {shapes:,} shapes, {where}"
-    return [Headline(number=f"{len(data):,}", text=text)]
-
-
-def _model_headlines(held: HeldOutRows, card: ModelCard) -> list[Headline]:
-    headlines = [_error_headline(held, target) for target in SHOWN_TARGETS]
-    nearest = card.scores.get("runtime_us", {}).get("lookup")
-    if nearest:
-        text = "for comparison: the runtime of the nearest measured shape"
-        headlines.append(Headline(number=f"{nearest['median_ape']:.1f} %", text=text))
-    within = _tested_coverage(held, card)
-    if within is not None:
-        text = "of runtimes within 90 % intervals that were calibrated without them"
-        headlines.append(Headline(number=f"{within:.0f} %", text=text))
-    if card.latency_p50_us is not None:
-        headlines.append(Headline(number=f"{card.latency_p50_us:.0f} µs", text="for one query"))
-    return [headline for headline in headlines if headline]
-
-
-def _error_headline(held: HeldOutRows, target: str) -> Headline | None:
-    if target not in held.targets:
-        return None
-    error = ErrorSummary.of(held.errors(target))
-    if not error:
-        return None
-    text = (
-        f"median error of predicted {TARGET_NAMES[target]}, held-out shapes ({error.rows:,} GEMMs)"
+    failed = len(table) - _count_ok(table)
+    page = Page(
+        created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        groups=first_screen(usable, failed, held, card, around),
+        sections=sections,
+        footer=_footer(card) if card else "",
     )
-    return Headline(number=f"{error.median:.1f} %", text=text)
+    parts.begin("writing")
+    return render_page(page)
 
 
-def _tested_coverage(held: HeldOutRows, card: ModelCard) -> float | None:
-    """Of runtime, on rows measured later; without such rows, the card's."""
-    coverage = interval_coverage(held).get("runtime_us")
-    if coverage and coverage.later_within is not None:
-        return coverage.later_within
-    return card.coverage.get("runtime_us")
+class _Parts:
+    """Reports each part of the report as it begins."""
+
+    def __init__(self, step: Step) -> None:
+        self._step = step
+        self._begun = 0
+
+    def begin(self, name: str) -> None:
+        """The part before it is over."""
+        self._step(name, self._begun, PARTS)
+        self._begun += 1
+
+
+def _model_sections(
+    usable: TrainingSet, champion: PublishedModel, parts: _Parts
+) -> tuple[HeldOutRows, list[Section]]:
+    """The held-out rows, and everything about the model."""
+    card = champion.card
+    predict = predictor_of(champion.model)
+    parts.begin("errors on held-out shapes")
+    held = held_out_rows(usable, predict, card)
+    sections = [_model(card, champion.version, held), *error_sections(held, card)]
+    parts.begin("what the predictions depend on")
+    sections.append(importance_section(held, predict))
+    parts.begin("effect of the tile")
+    sections.append(tile_section(usable, held, predict))
+    parts.begin("time against energy")
+    sections += [tradeoff_section(usable, held, predict), *_generalisation(card)]
+    return held, sections
+
+
+def _footer(card: ModelCard) -> str:
+    return f"SHA-256 {card.sha256} · contract {card.contract} · gemmcast {card.program_version}"
+
+
+def _count_ok(table: pa.Table) -> int:
+    return Counter(table["status"].to_pylist())["ok"]
 
 
 def _measured(data: TrainingSet, table: pa.Table) -> Section:
@@ -177,17 +188,24 @@ def _failures(table: pa.Table) -> str:
     return ", ".join(f"{count} {status}" for status, count in counts.most_common())
 
 
-def _model(card: ModelCard, version: Version) -> Section:
+def _model(card: ModelCard, version: Version, held: HeldOutRows) -> Section:
     texts = [
         f"Trained on {card.train_rows} rows of {card.train_shapes} shapes, tested on "
         f"{card.test_rows} rows of {card.test_shapes} held-out shapes ({card.split})."
     ]
+    if len(held.data) != card.test_rows:
+        texts.append(
+            f"This table is of the {card.test_rows:,} rows that the model was tested on when it "
+            f"was made. The figures above and below are of the {len(held.data):,} held-out rows "
+            "in this workspace, and so differ from it."
+        )
     latencies = (card.latency_p50_us, card.sklearn_latency_p50_us)
     if None not in latencies and card.parity_max_rel is not None:
         texts.append(
-            f"One query takes {card.latency_p50_us:.0f} µs in ONNX Runtime and "
-            f"{card.sklearn_latency_p50_us:.0f} µs in scikit-learn; their results agree within "
-            f"{card.parity_max_rel:.1e}."
+            f"One query took {card.latency_p50_us:.0f} µs in ONNX Runtime and "
+            f"{card.sklearn_latency_p50_us:.0f} µs in scikit-learn (median, one thread), on the "
+            "machine that trained the model and while it was at work; a quiet one answers faster. "
+            f"Their results agree within {card.parity_max_rel:.1e}."
         )
     tables = [_score_table(card.scores)]
     if card.exam:
@@ -251,7 +269,8 @@ def _tile_study(data: TrainingSet) -> Section:
         f"{len(groups):,} times the same GEMM on the same board with two or more tiles. Time is "
         "that of a short burst, power and energy are of a window of seconds. The figures show: "
         f"each tile over tile {BASE_TILE}; the cost of always taking one tile over the best; the "
-        "gain of tuning over a baseline; how much of a multiprocessor each tile fills."
+        "gain of tuning over a baseline; how much of a multiprocessor each tile fills. "
+        f"Clouds show at most {MAX_POINTS} points, the same ones each time."
     )
     has_occupancy = any(row["occupancy"] for row in rows)
     return Section(title=title, texts=[text], pictures=_tile_pictures(groups, has_occupancy))

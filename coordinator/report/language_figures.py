@@ -13,17 +13,25 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from coordinator.report.drawing import GREY, new_panels, power_ticks, set_log_ticks
+from coordinator.report.drawing import (
+    GREY,
+    SERIES_COLOURS,
+    SERIES_DASHES,
+    SERIES_MARKERS,
+    new_panels,
+    power_ticks,
+    set_log_ticks,
+)
 from coordinator.report.winning_tiles import ShapeGains, TileMap
 from gemmcast.forward_pass import Cost, PassCost, by_tokens, pareto
 
 MAX_PANELS = 4
 """Panels of one figure; further numbers of tokens are in the table only."""
-PANEL_INCHES = 3.6
-GAIN_WIDTH = 5
-GAIN_HEIGHT = 3.8
-MAP_WIDTH = 5.2
-MAP_HEIGHT = 4.4
+PANEL_INCHES = 4.9
+GAIN_WIDTH = 6
+GAIN_HEIGHT = 4.6
+MAP_WIDTH = 10
+MAP_HEIGHT = 5
 GAIN_TICKS = (1, 1.1, 1.2, 1.5, 2, 3, 5, 10, 20)
 LOG_SPAN = 2.5
 """The axis of time is logarithmic if the front spans more."""
@@ -35,6 +43,8 @@ LARGEST_AREA = 20
 """At the upper end: beyond every tile, so that none is too dark for its text."""
 TIME = "sustained_runtime_us"
 ENERGY = "energy_mj"
+CELL_TEXT = "#101418"
+"""On the colours of the map, which a dark page does not change."""
 UNIT = 1000
 """us in a ms, mJ in a J."""
 
@@ -73,7 +83,7 @@ def time_and_energy(passes: Sequence[PassCost]) -> Figure:
     figure, panels = new_panels(len(shown), width, PANEL_INCHES)
     for axes, tokens in zip(panels, shown, strict=True):
         _plot_group(axes, groups[tokens], colours)
-        axes.set_title(f"tokens: {tokens}", fontsize=10)
+        axes.set_title(f"tokens: {tokens}")
     _add_legend(panels[0])
     return figure
 
@@ -81,7 +91,7 @@ def time_and_energy(passes: Sequence[PassCost]) -> Figure:
 def _colours(passes: Sequence[PassCost]) -> Mapping[str, str]:
     colours: dict[str, str] = {}
     for one in passes:
-        colours.setdefault(one.device, f"C{len(colours)}")
+        colours.setdefault(one.device, SERIES_COLOURS[len(colours) % len(SERIES_COLOURS)])
     return colours
 
 
@@ -117,14 +127,14 @@ def _plot_pass(axes: Axes, one: PassCost, colour: str) -> None:
         label=one.device,
     )
     gpus = str(one.tp)
-    axes.annotate(gpus, place, xytext=(4, 4), textcoords="offset points", fontsize=8)
+    axes.annotate(gpus, place, xytext=(4, 4), textcoords="offset points")
 
 
 def _add_legend(axes: Axes) -> None:
     """Each device once."""
     handles, labels = axes.get_legend_handles_labels()
     by_label = dict(zip(labels, handles, strict=True))
-    axes.legend(by_label.values(), by_label.keys(), frameon=False, fontsize=7)
+    axes.legend(by_label.values(), by_label.keys(), frameon=False)
 
 
 def gains_by_shape(gains: Sequence[ShapeGains]) -> Figure:
@@ -133,22 +143,24 @@ def gains_by_shape(gains: Sequence[ShapeGains]) -> Figure:
     figure, panels = new_panels(len(gains), width, GAIN_HEIGHT, sharey=True)
     for axes, one in zip(panels, gains, strict=True):
         _plot_gains(axes, one)
-    panels[0].legend(frameon=False, fontsize=7)
+    panels[0].legend(frameon=False)
     return figure
 
 
 def _plot_gains(axes: Axes, one: ShapeGains) -> None:
     places = range(len(one.tokens))
-    for name, values in one.gains.items():
+    for place, (name, values) in enumerate(one.gains.items()):
         # A gain that is not known is a gap in the line.
         gains = np.array(values, dtype=np.float64)
-        axes.plot(places, gains, marker="o", markersize=4, label=name)
+        marker = SERIES_MARKERS[place % len(SERIES_MARKERS)]
+        dash = SERIES_DASHES[place % len(SERIES_DASHES)]
+        axes.plot(places, gains, dash, marker=marker, markersize=5, label=name)
     axes.axhline(1, color=GREY, linewidth=1)
     axes.set_xticks(places, _texts(one.tokens))
     axes.set_xlabel("tokens")
     axes.set_yscale("log")
     axes.set_ylabel("default's time over the first's")
-    axes.set_title(f"{one.family} on {one.device}", fontsize=10)
+    axes.set_title(f"{one.family} on {one.device}")
     set_log_ticks(axes.yaxis, GAIN_TICKS)
 
 
@@ -169,7 +181,7 @@ def _plot_map(axes: Axes, one: TileMap) -> None:
                 continue
             areas[row, column] = np.log2(tile.m * tile.n)
             text = f"{tile.m}x{tile.n}"
-            axes.text(column, row, text, ha="center", va="center", fontsize=7)
+            axes.text(column, row, text, ha="center", va="center", color=CELL_TEXT)
     axes.imshow(
         areas,
         aspect="auto",
@@ -178,11 +190,11 @@ def _plot_map(axes: Axes, one: TileMap) -> None:
         vmax=LARGEST_AREA,
         origin="lower",
     )
-    axes.set_xticks(range(len(one.columns)), _texts(one.columns), fontsize=8)
-    axes.set_yticks(range(len(one.rows)), _texts(one.rows), fontsize=8)
+    axes.set_xticks(range(len(one.columns)), _texts(one.columns))
+    axes.set_yticks(range(len(one.rows)), _texts(one.rows))
     axes.set_xlabel("n")
     axes.set_ylabel("m")
-    axes.set_title(f"{one.family} on {one.device}", fontsize=10)
+    axes.set_title(f"{one.family} on {one.device}")
 
 
 def _texts(numbers: Sequence[int]) -> list[str]:

@@ -196,6 +196,6 @@ def _shape_pictures(gains: Sequence[ShapeGains], maps: Sequence[TileMap]) -> lis
     by_shape = language_figures.gains_by_shape(gains)
     tiles = language_figures.winning_tiles(maps)
     return [
-        Picture.of("Predicted gain over the default, by GEMM and tokens", by_shape),
+        Picture.whole("Predicted gain over the default, by GEMM and tokens", by_shape),
         Picture.of("The tile that the model puts first, by m and n", tiles),
     ]

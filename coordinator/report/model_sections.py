@@ -20,7 +20,7 @@ from coordinator.report.analysis import (
     interval_coverage,
 )
 from coordinator.report.drawing import TARGET_NAMES
-from coordinator.report.importance import importances
+from coordinator.report.importance import MAX_ROWS, importances
 from coordinator.report.page import PageTable, Picture, Section
 from coordinator.report.partial_dependence import dependence_on_tile
 from coordinator.report.tradeoffs import (
@@ -74,7 +74,7 @@ def _predicted_and_measured(held: HeldOutRows) -> Section:
     return Section(
         title="Predicted and measured on held-out shapes",
         texts=[text],
-        pictures=[Picture.of("Predicted against measured, one panel a target", figure)],
+        pictures=[Picture.of("Predicted against measured", figure)],
     )
 
 
@@ -150,11 +150,12 @@ def importance_section(held: HeldOutRows, predict: Predict) -> Section:
     text = (
         "One part of every held-out query is exchanged with that of another row; the bar shows by "
         "how many percentage points the mean absolute error rises. Kernel settings are exchanged "
-        "within a family only. The axis is logarithmic above 1. Parts that depend on each other "
+        f"within a family only, of {MAX_ROWS:,} rows where there are more. The axis is logarithmic "
+        "above 1. Parts that depend on each other "
         "(a GEMM's size and its tile) share their importance."
     )
     figure = figures.importance(parts, targets)
-    picture = Picture.of("Rise of the error by shuffled part", figure)
+    picture = Picture.whole("Rise of the error by shuffled part", figure)
     return Section(title=title, texts=[text], pictures=[picture])
 
 

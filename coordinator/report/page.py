@@ -1,77 +1,18 @@
-"""The page of a report: headlines, then sections with texts, tables and pictures, in one HTML file.
+"""The page of a report: a first screen of answers, then sections of texts, tables and pictures.
 
-Pictures are inside the file, and it links to nothing. Knows nothing of what it shows.
+It is one HTML file with everything inside. Knows nothing of what it shows.
 """
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from jinja2 import Environment
 from matplotlib.figure import Figure
 
-DPI = 110
-TEMPLATE = """\
-<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<title>gemmcast report</title>
-<style>
-body {
-  font: 15px/1.5 system-ui, sans-serif; color: #1c2733;
-  max-width: 1040px; margin: 2rem auto; padding: 0 1rem;
-}
-table { border-collapse: collapse; margin: 1rem 0 }
-th, td { padding: .25rem .8rem; text-align: right; border-bottom: 1px solid #dde3ea }
-th:first-child, td:first-child { text-align: left }
-.two th:nth-child(2), .two td:nth-child(2) { text-align: left }
-tr.strong { font-weight: 600; background: #eef5ff }
-img { max-width: 100%; height: auto }
-h1, h2 { line-height: 1.2 }
-h2 { margin-top: 2.4rem }
-.small { color: #5b6b7b; font-size: 13px }
-.headlines { display: flex; flex-wrap: wrap; gap: .8rem; margin: 1.2rem 0 }
-.headlines div {
-  flex: 1 1 140px; background: #eef5ff; border-radius: 8px; padding: .7rem 1rem;
-}
-.headlines b { display: block; font-size: 26px; line-height: 1.25 }
-.wide { overflow-x: auto }
-</style>
-</head>
-<body>
-<h1>gemmcast report</h1>
-<p class="small">{{ created }}</p>
-<div class="headlines">
-{% for headline in headlines %}
-<div><b>{{ headline.number }}</b>{{ headline.text }}</div>
-{% endfor %}
-</div>
-{% for section in sections %}
-<h2>{{ section.title }}</h2>
-{% for text in section.texts %}
-<p>{{ text }}</p>
-{% endfor %}
-{% for table in section.tables %}
-<div class="wide"><table{% if table.text_columns == 2 %} class="two"{% endif %}>
-<tr>{% for name in table.header %}<th>{{ name }}</th>{% endfor %}</tr>
-{% for row in table.rows %}
-<tr{% if "model" in row[:2] %} class="strong"{% endif %}>
-{%- for cell in row %}<td>{{ cell }}</td>{% endfor %}</tr>
-{% endfor %}
-</table></div>
-{% endfor %}
-{% for picture in section.pictures %}
-<p><img alt="{{ picture.alt }}" src="data:image/png;base64,{{ picture.png_base64 }}"></p>
-{% endfor %}
-{% endfor %}
-{% if footer %}<p class="small">{{ footer }}</p>{% endif %}
-</body>
-</html>
-"""
+from coordinator.report.look import STYLE, TEMPLATE
+from coordinator.report.svg import svg_of, svgs_of, with_own_names
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +21,29 @@ class Headline:
 
     number: str
     text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Advice:
+    """What the reader may do next."""
+
+    text: str
+    """Why, with the figures that say so."""
+    command: str = ""
+    """What to type."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answers:
+    """One question of the first screen, and its answers."""
+
+    title: str
+    """The question."""
+    text: str = ""
+    headlines: Sequence[Headline] = ()
+    advice: Sequence[Advice] = ()
+    link: str = ""
+    """File beside the report that answers questions; empty: there is none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,14 +62,18 @@ class Picture:
 
     alt: str
     """Words for readers who cannot see it."""
-    png_base64: str
+    svgs: Sequence[str]
+    """One element for each panel, or one for all."""
 
     @staticmethod
     def of(alt: str, figure: Figure) -> Picture:
-        """The figure as PNG."""
-        png = io.BytesIO()
-        figure.savefig(png, format="png", dpi=DPI)
-        return Picture(alt=alt, png_base64=base64.b64encode(png.getvalue()).decode())
+        """Each panel by itself."""
+        return Picture(alt=alt, svgs=svgs_of(alt, figure))
+
+    @staticmethod
+    def whole(alt: str, figure: Figure) -> Picture:
+        """Panels that share an axis stay side by side."""
+        return Picture(alt=alt, svgs=[svg_of(alt, figure)])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,11 +86,37 @@ class Section:
     pictures: Sequence[Picture] = ()
 
 
-def render_page(
-    created: str, headlines: Sequence[Headline], sections: Sequence[Section], footer: str
-) -> str:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """Everything that the file shows."""
+
+    created: str
+    groups: Sequence[Answers]
+    sections: Sequence[Section]
+    footer: str = ""
+
+
+def render_page(page: Page) -> str:
     """The whole file. Names that come from samples are escaped."""
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    sections = _with_own_names(page.sections)
     return environment.from_string(TEMPLATE).render(
-        created=created, headlines=headlines, sections=sections, footer=footer
+        page=replace(page, sections=sections), style=STYLE
     )
+
+
+def _with_own_names(sections: Sequence[Section]) -> list[Section]:
+    """The same, with ids in the pictures that come once in the page."""
+    svgs: list[str] = []
+    for section in sections:
+        for picture in section.pictures:
+            svgs += picture.svgs
+    renamed = iter(with_own_names(svgs))
+    result: list[Section] = []
+    for section in sections:
+        pictures: list[Picture] = []
+        for picture in section.pictures:
+            own = [next(renamed) for _ in picture.svgs]
+            pictures.append(replace(picture, svgs=own))
+        result.append(replace(section, pictures=pictures))
+    return result

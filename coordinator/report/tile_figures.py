@@ -15,10 +15,18 @@ from matplotlib.figure import Figure
 
 from coordinator.report.drawing import (
     GREY,
+    MAX_POINTS,
+    SERIES_COLOURS,
+    SERIES_DASHES,
+    SERIES_MARKERS,
     TILE_COLOURS,
+    TILE_MARKERS,
+    TILES,
+    decade_ticks,
     new_axes,
     new_panels,
     set_log_ticks,
+    thinned,
 )
 from coordinator.report.tile_study import (
     ALL_SIZES,
@@ -57,7 +65,7 @@ def tiles_by_size(tile_groups: TileGroups) -> Figure:
     groups = list(_all_groups(tile_groups))
     readings = [reading for reading in READING_NAMES if _has_ratios(groups, reading)]
     columns = max(len(readings), 1)
-    figure, panels = new_panels(columns, 4 * columns, 4, sharex=True)
+    figure, panels = new_panels(columns, 4.9 * columns, 4.6)
     tiles = set().union(*groups) - {BASE_TILE}
     for axes, reading in zip(panels, readings, strict=False):
         for tile in sorted(tiles):
@@ -88,12 +96,14 @@ def _scatter_tile(axes: Axes, groups: Sequence[TileGroup], reading: str, tile: i
         for ratio in reading_ratios([group], reading, tile, BASE_TILE):
             sizes.append(gflop(group))
             ratios.append(ratio)
+    shown = thinned(np.arange(len(sizes)), MAX_POINTS // len(TILES))
     axes.scatter(
-        sizes,
-        ratios,
-        s=14,
+        np.array(sizes)[shown],
+        np.array(ratios)[shown],
+        s=20,
         alpha=0.7,
         color=TILE_COLOURS.get(tile, GREY),
+        marker=TILE_MARKERS.get(tile, "*"),
         label=f"tile {tile}",
         edgecolors="none",
     )
@@ -103,6 +113,7 @@ def _finish_ratio_panel(axes: Axes, reading: str) -> None:
     axes.axhline(1, color=GREY, linewidth=1)
     axes.set(xscale="log", yscale="log", xlabel="size, GFLOP")
     axes.set_title(f"{READING_NAMES[reading]} over that of tile {BASE_TILE}")
+    set_log_ticks(axes.xaxis, decade_ticks(*axes.get_xlim()))
     set_log_ticks(axes.yaxis, POWER_RATIO_TICKS if reading == POWER else RATIO_TICKS)
 
 
@@ -111,12 +122,14 @@ def best_over_baseline(tuned: Sequence[TunedGroups]) -> Figure:
     pairs = [metered_pairs(one) for one in tuned]
     metered = any(len(one) for one in pairs)
     columns = 2 if metered else 1
-    figure, panels = new_panels(columns, 5.5 * columns, 4.2)
+    figure, panels = new_panels(columns, 7 * columns, 5)
     left = panels[0]
     for i, one in enumerate(tuned):
         speedups = np.sort(one.speedups())
         shares = np.linspace(0, 100, len(speedups))
-        left.plot(shares, speedups, color=f"C{i}", label=f"{one.name}: {one.baseline}")
+        dash = SERIES_DASHES[i % len(SERIES_DASHES)]
+        colour = SERIES_COLOURS[i % len(SERIES_COLOURS)]
+        left.plot(shares, speedups, dash, color=colour, label=f"{one.name}: {one.baseline}")
     left.set(yscale="log", xlabel="share of the groups, %")
     left.set_ylabel("baseline's time over the best's")
     if metered:
@@ -125,16 +138,25 @@ def best_over_baseline(tuned: Sequence[TunedGroups]) -> Figure:
     # room for the legend
     left.set_ylim(top=2 * left.get_ylim()[1])
     set_log_ticks(left.yaxis, GAIN_TICKS)
-    left.legend(frameon=False, fontsize=8)
+    left.legend(frameon=False)
     return figure
 
 
 def _power_over_baseline(axes: Axes, pairs: Sequence[Ratios]) -> None:
     for i, one in enumerate(pairs):
-        axes.scatter(one[:, 0], one[:, 1], s=14, alpha=0.6, color=f"C{i}", edgecolors="none")
+        shown = one[thinned(np.arange(len(one)), MAX_POINTS // len(pairs))]
+        axes.scatter(
+            shown[:, 0],
+            shown[:, 1],
+            s=20,
+            alpha=0.6,
+            color=SERIES_COLOURS[i % len(SERIES_COLOURS)],
+            marker=SERIES_MARKERS[i % len(SERIES_MARKERS)],
+            edgecolors="none",
+        )
     axes.set(xscale="log", yscale="log", ylabel="its power over the baseline's")
     axes.set_xlabel("baseline's time over the configuration's (sustained)")
-    axes.set_title("pairs with both metered, colours as on the left", fontsize=10)
+    axes.set_title("pairs with both metered, colours as before")
     axes.axhline(1, color=GREY, linewidth=1)
     axes.axvline(1, color=GREY, linewidth=1)
     set_log_ticks(axes.xaxis, SPEED_TICKS)
@@ -148,7 +170,7 @@ def occupancy_by_tile(tile_groups: TileGroups) -> Figure:
         rows |= group
     tiles = sorted(rows)
     places = range(len(tiles))
-    figure, axes = new_axes(6, 3.4)
+    figure, axes = new_axes(6, 4.2)
     for place, tile in enumerate(tiles):
         occupancy = rows[tile]["occupancy"] or 0
         axes.bar(place, 100 * occupancy, color=TILE_COLOURS.get(tile, GREY), width=0.5)
@@ -158,12 +180,13 @@ def occupancy_by_tile(tile_groups: TileGroups) -> Figure:
     memory = [rows[tile]["smem_bytes"] for tile in tiles]
     memory_axes.plot(places, memory, color=GREY, marker="o")
     memory_axes.set(yscale="log", ylabel="shared memory of a block, bytes (line)")
+    set_log_ticks(memory_axes.yaxis, decade_ticks(*memory_axes.get_ylim()))
     return figure
 
 
 def balance_by_size(tile_groups: TileGroups) -> Figure:
     """How much slower each shape is if one tile is always taken, by size; one panel a dataset."""
-    figure, panels = new_panels(len(tile_groups), 6.5 * len(tile_groups), 4)
+    figure, panels = new_panels(len(tile_groups), 8 * len(tile_groups), 4.6)
     classes = size_classes(tile_groups)
     for axes, dataset in zip(panels, tile_groups, strict=True):
         sized = [one for one in classes if one.dataset == dataset and one.size != ALL_SIZES]
@@ -173,7 +196,7 @@ def balance_by_size(tile_groups: TileGroups) -> Figure:
         for tile in sorted(tiles):
             _plot_excess(axes, sized, tile)
         labels = [f"{one.size}\n({len(one.complete)})" for one in sized]
-        axes.set_xticks(range(len(sized)), labels, fontsize=8)
+        axes.set_xticks(range(len(sized)), labels)
         axes.set(yscale="log", ylabel="time over the best tile's", title=dataset)
         axes.set_xlabel("size, GFLOP (shapes)")
         set_log_ticks(axes.yaxis, EXCESS_TICKS)
@@ -190,4 +213,5 @@ def _plot_excess(axes: Axes, sized: Sequence[SizeClass], tile: int) -> None:
             places.append(place)
             means.append(geomean(ratios))
     colour = TILE_COLOURS.get(tile, GREY)
-    axes.plot(places, means, color=colour, marker="o", label=f"tile {tile}")
+    marker = TILE_MARKERS.get(tile, "*")
+    axes.plot(places, means, color=colour, marker=marker, label=f"tile {tile}")
