@@ -25,7 +25,7 @@ MJ_PER_KWH: Final = 3.6e9
 TIMES: Final = 1_000_000
 """Launches, passes or lists that amounts are of."""
 _ENERGY: Final = "energy_mj"
-_UNITS: Final = {"cost": "in the price's currency", "gco2e": "gCO2e"}
+_SHOWN: Final = {"cost": "cost", "gco2e": "gCO2e"}
 
 
 class Interval(NamedTuple):
@@ -87,13 +87,13 @@ class Rates:
         return {"carbon": {"times": TIMES, "rates": dict(self.per_kwh), **amounts}}
 
     def lines(self, energy: Interval | None, of: str) -> Iterator[str]:
-        """For people: `of a million launches: 6.7 gCO2e (6.1 to 7.4)`."""
+        """For people: `gCO2e of a million launches: 6.7 (6.1 to 7.4)`."""
         for name, amount in self.amounts(energy).items():
             text = "unknown, because no energy is predicted"
             if amount is not None:
                 value, low, high = rounded(*amount)
-                text = f"{value} {_UNITS[name]} ({low} to {high})"
-            yield f"of a million {of}: {text}"
+                text = f"{value} ({low} to {high})"
+            yield f"{_SHOWN[name]} of a million {of}: {text}"
 
     def change_values(self, energy_mj: tuple[float, float] | None) -> dict[str, object]:
         """Keys of a command's JSON: `carbon`, of an energy before and after; None: unknown."""
@@ -108,13 +108,13 @@ class Rates:
         return {"carbon": {"times": TIMES, "rates": dict(self.per_kwh), **amounts}}
 
     def change_lines(self, energy_mj: tuple[float, float] | None, of: str) -> Iterator[str]:
-        """For people: `of a million lists: 6.7 -> 6.1 gCO2e`."""
+        """For people: `gCO2e of a million lists: 6.7 -> 6.1`."""
         for name, factor in self.per_mj.items():
             text = "unknown, because no energy is known"
             if energy_mj is not None:
                 before, after = (factor * number for number in energy_mj)
-                text = f"{before:.4g} -> {after:.4g} {_UNITS[name]}"
-            yield f"of a million {of}: {text}"
+                text = f"{before:.4g} -> {after:.4g}"
+            yield f"{_SHOWN[name]} of a million {of}: {text}"
 
 
 NO_RATES: Final = Rates()

@@ -107,8 +107,9 @@ GPU_PLAN = {
         },
     ],
 }
-# Ray's workers would give way to every other process: a busy machine would stop the tests.
-os.environ.update(RAY_worker_niceness="0")
+# Ray's workers would give way to every other process, and a node has 30 s to start: a busy machine
+# would stop the tests.
+os.environ.update(RAY_worker_niceness="0", RAY_raylet_start_wait_time_s="300")
 WIDTH = 200
 """Columns of a terminal that no table is too wide for."""
 PLAN_TABLES = ("name", "seed", "devices", "politeness", "measure", "train")

@@ -20,6 +20,7 @@ import numpy as np
 import pyarrow as pa
 
 from coordinator.fleet.claims import Expected, check_device, expected, of_other_cells, of_others
+from coordinator.fleet.events import agent_event
 from coordinator.fleet.interface import Ended, Ready
 from coordinator.fleet.lost_cell import LostCell
 from coordinator.samples.answers import CONTENDED
@@ -87,7 +88,8 @@ class Admission:
             check_device(ready.device)
         except InputError as error:
             if ready.agent not in self._strangers:
-                log.warning("agent %s gets no cells: %s", ready.agent, error)
+                fields = agent_event("agent_fault", ready.agent, str(error))
+                log.warning("agent %s gets no cells: %s", ready.agent, error, extra=fields)
             self._strangers[ready.agent] = str(error)
             return False
         self._strangers.pop(ready.agent, None)
@@ -212,7 +214,8 @@ class Admission:
             return
         sender.next_line = 2 * sender.refused
         text = "agent %s: %s refused, %d rows in this run: %s"
-        log.warning(text, agent, what, sender.refused, error)
+        fields = agent_event("agent_fault", agent, str(error))
+        log.warning(text, agent, what, sender.refused, error, extra=fields)
 
     def _note_refusal(self, agent: str, sender: Sender, cell: Cell, error: InputError) -> None:
         """Count it against the cell, and give it up after MAX_REFUSALS."""

@@ -142,8 +142,9 @@ def start(tmp_path: Path, workspace: Path) -> Iterator[object]:
 
 
 def without_ray(env: object) -> dict[str, str]:
-    """So that no cluster of another test is joined."""
-    return {name: value for name, value in dict(env).items() if not name.startswith("RAY_")}  # type: ignore[call-overload]
+    """No cluster of another test is joined; a busy machine may take its time to start one."""
+    kept = {name: value for name, value in dict(env).items() if not name.startswith("RAY_")}  # type: ignore[call-overload]
+    return {**kept, "RAY_raylet_start_wait_time_s": "300"}
 
 
 class Cluster:
@@ -151,9 +152,8 @@ class Cluster:
 
     def __init__(self, directory: Path) -> None:
         self.gcs, self.dashboard = free_port(), free_port()
-        keep = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
         self.env = {
-            **keep,
+            **without_ray(os.environ),
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN": secrets.token_hex(32),
             # `ray job stop` kills after 3 s; on a busy machine the last line may take longer.

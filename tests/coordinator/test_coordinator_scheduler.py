@@ -57,6 +57,8 @@ def test_there_is_one_commit_a_second_however_many_leases_end(
     plan, agents = make_plan({"sample": 600, "max": 4096}), fleet(30, batch=1)
     run_all(plan, store, agents)
     assert rows_by_status(store, plan_cells(plan, cpu).cells) == {"ok": 600}
+    # Rows that wait for a commit are answers: their cells are not leased again.
+    assert set(agents.measured.values()) == {1}
     assert len(agents.leased) > 60
     assert 2 <= store.version <= agents.time_s / COMMIT_S + 1
 

@@ -66,7 +66,7 @@ def test_a_list_is_a_weighted_sum_of_the_ends() -> None:
 def test_one_unknown_energy_makes_the_sum_unknown() -> None:
     assert carbon.energy_of_list([(1.0, _prediction(10.0)), (1.0, _prediction(None))]) is None
     assert list(Rates(gco2_per_kwh=380).lines(None, "lists")) == [
-        "of a million lists: unknown, because no energy is predicted"
+        "gCO2e of a million lists: unknown, because no energy is predicted"
     ]
 
 
@@ -82,7 +82,7 @@ def test_of_one_gemm(answer: Callable[..., Any]) -> None:
         assert _is(values["carbon"]["gco2e"], energy, GRAMS_PER_MJ)
         lines = [line for line in text.splitlines() if "of a million launches: " in line]
         assert len(lines) == 2
-        assert "in the price's currency (" in lines[0] and "gCO2e (" in lines[1]
+        assert lines[0].startswith("cost of ") and lines[1].startswith("gCO2e of ")
 
 
 def test_without_the_options_nothing_is_said(answer: Callable[..., Any]) -> None:
@@ -123,7 +123,7 @@ def test_of_a_forward_pass(answer: Callable[..., Any], tmp_path: Path) -> None:
 
 def test_of_a_tuning() -> None:
     rates = Rates(gco2_per_kwh=360)
-    assert list(rates.change_lines((10.0, 8.0), "lists")) == ["of a million lists: 1 -> 0.8 gCO2e"]
+    assert list(rates.change_lines((10.0, 8.0), "lists")) == ["gCO2e of a million lists: 1 -> 0.8"]
     (change,) = [rates.change_values((10.0, 8.0))["carbon"]]
     assert isinstance(change, dict)
     assert change["gco2e"] == pytest.approx({"before": 1.0, "after": 0.8})

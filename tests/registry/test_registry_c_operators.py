@@ -66,6 +66,11 @@ NODES = [
     ("Where", ["Greater", "x", "three"], {}),
     ("Max", ["x", "three", "Neg"], {}),
     ("Min", ["x", "three", "Neg"], {}),
+    # NaN on one side only
+    ("Max:left", ["x", "three"], {}),
+    ("Max:right", ["three", "x"], {}),
+    ("Min:left", ["x", "three"], {}),
+    ("Min:right", ["three", "x"], {}),
     # Without NaN, whose place in a reduction ONNX leaves open.
     ("Unsqueeze", ["Where", "last"], {}),
     ("Div:cube", ["Unsqueeze", "sevens"], {}),
