@@ -28,6 +28,8 @@ MIN_FLAGGED: Final = 0.05
 LOW_COVERAGE: Final = 80
 """Per cent within the 90 % intervals, below which these are too narrow."""
 MANY_FAILED: Final = 0.1
+"""Share of rows that failed which is worth a word."""
+PREDICT: Final = "python -m gemmcast predict 4096 4096 4096"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +71,7 @@ def advice(
         found += [*_newer(held, around), *_weak_kinds(data, held), *_extrapolated(held)]
         found += _narrow(held)
     found += _unmetered(data)
-    return [*found[: MOST - 1], _use_it(held, has_advice=bool(found))]
+    return [*found[: MOST - 1], _use_it(held, around, has_advice=bool(found))]
 
 
 def _sick(around: Around) -> list[Advice]:
@@ -163,11 +165,12 @@ def _unmetered(data: TrainingSet) -> list[Advice]:
     return [Advice(text=text, command="power_share = 0.3")]
 
 
-def _use_it(held: HeldOutRows | None, *, has_advice: bool) -> Advice:
+def _use_it(held: HeldOutRows | None, around: Around, *, has_advice: bool) -> Advice:
     if held is None:
         text = "Until then, the model that comes with gemmcast answers:"
-    elif has_advice:
-        text = "Use the model, from the folder that the run pushes it to:"
-    else:
-        text = "Nothing is due, and no kind of kernel stands out. Use the model:"
-    return Advice(text=text, command="python -m gemmcast predict 4096 4096 4096")
+        return Advice(text=text, command=PREDICT)
+    text = "Use the model:"
+    if not has_advice:
+        text = f"Nothing is due, and no kind of kernel stands out. {text}"
+    model = f" --model {quote(around.workspace)}/node" if around.workspace else ""
+    return Advice(text=text, command=f"{PREDICT}{model}")

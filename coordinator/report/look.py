@@ -59,7 +59,9 @@ th { vertical-align: bottom }
 th:first-child, td:first-child, .two :is(th, td):nth-child(2) { text-align: left }
 tr.strong { font-weight: 600; background: var(--tint) }
 figure { margin: 1rem 0; display: flex; flex-wrap: wrap; gap: 1rem }
-figure svg { display: block; max-width: none; fill: currentColor; stroke-linejoin: round }
+figure svg {
+  display: block; flex: none; max-width: none; fill: currentColor; stroke-linejoin: round;
+}
 footer { padding-bottom: 3rem; margin-top: 2rem; overflow-wrap: anywhere }
 @media print { .wide { overflow: visible } nav, .skip { display: none } }
 """

@@ -1,6 +1,6 @@
 """Figures as SVG that stands inside a page: it has the page's font, and its ink, light or dark.
 
-One unit is one CSS pixel, so that a text of size 12 is one of 12 px. A figure with several panels
+One unit is one CSS pixel: a text of size 12.5 is one of 12.5 px. A figure with several panels
 becomes one SVG a panel, which a narrow screen shows below each other.
 """
 
@@ -22,7 +22,7 @@ from matplotlib.typing import RcKeyType
 
 from coordinator.report.drawing import DARK_TEXT, GREY, SERIES_COLOURS
 
-TEXT_PX: Final = 12
+TEXT_PX: Final = 12.5
 UNITS_PER_INCH: Final = 72
 MARGIN: Final = 0.06
 """Around a panel, in inches."""
@@ -60,7 +60,7 @@ _FAMILY: Final = re.compile(r"font-family: [^;\"]*;? ?")
 
 @contextmanager
 def readable() -> Iterator[None]:
-    """What is drawn and saved inside has texts of 12 px, and becomes SVG as this file needs it."""
+    """What is drawn and saved inside has texts of TEXT_PX, and becomes SVG as needed here."""
     with rc_context(STYLE):
         yield
 
@@ -112,7 +112,7 @@ def _for_page(text: str, alt: str) -> str:
         body = body.replace(colour, ink)
     left, top, width, height = _view_box(attributes)
     return (
-        f'<svg role="img" aria-label="{escape(alt)}" width="{width:.0f}" height="{height:.0f}" '
+        f'<svg role="img" aria-label="{escape(alt)}" width="{width:g}" height="{height:g}" '
         f'viewBox="{left:g} {top:g} {width:g} {height:g}">{body.strip()}'
     )
 

@@ -66,6 +66,22 @@ def older(site: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
+def shipped() -> PublishedModel:
+    """The model that comes with gemmcast, as a registry would hold it."""
+    model = ROOT / "gemmcast" / "models" / "default.onnx"
+    card = ModelCard.from_json(model.with_suffix(".json").read_text())
+    version = Version(
+        number="1",
+        sha256=card.sha256,
+        created_at=card.created_at,
+        aliases=("champion",),
+        status="champion",
+        rows=card.rows,
+    )
+    return PublishedModel(model.read_bytes(), card, version)
+
+
+@pytest.fixture(scope="session")
 def seen(site: Path, older: Path) -> Seen:
     """What Chromium saw. Screenshots lie in $PAGE_SCREENSHOTS, or beside the site."""
     if CHROMIUM is None:
