@@ -57,6 +57,8 @@ table { border-collapse: collapse; margin: .8rem 0; font-variant-numeric: tabula
 th, td { padding: .3rem .7rem; text-align: right; border-bottom: 1px solid var(--line) }
 th { vertical-align: bottom }
 th:first-child, td:first-child, .two :is(th, td):nth-child(2) { text-align: left }
+.two td:nth-child(2) { overflow-wrap: anywhere; min-width: 9rem }
+td:first-child { min-width: 7rem }
 tr.strong { font-weight: 600; background: var(--tint) }
 figure { margin: 1rem 0; display: flex; flex-wrap: wrap; gap: 1rem }
 figure svg {
