@@ -156,7 +156,7 @@ class FleetContract:
     def test_a_fleet_that_rests_has_no_agents_until_it_is_called_back(
         self, fleet: Fleet, agent: Ready, cells: list[Cell]
     ) -> None:
-        fleet.push(b"a model", "1")
+        fleet.push(ShippedModel(data=b"a model"), "1")
         fleet.rest(now=True)
         assert poll_until(fleet, bool) == [Left(agent=agent.agent)]
         assert fleet.ready_agents() == []
