@@ -263,11 +263,13 @@ def report(
     from coordinator import terminal
     from coordinator.progress import stages
     from coordinator.report.ask_page import NOT_BUILT, write_beside
+    from coordinator.samples.export import refuse_unwritable
     from registry.registry import Registry
 
     place, samples = open_samples(workspace, store)
     versions = Registry(registry or place.registry)
     path = out or place.report
+    refuse_unwritable(path)
     with stages("report") as step:
         step(f"computing, from {sum(samples.counts().values()):,} samples", 0, 1)
         # matplotlib, scikit-learn and SciPy, which take seconds

@@ -38,6 +38,9 @@ def export_files(model: bytes, path: Path, kind: str, source: str) -> list[Path]
     if kind not in FORMATS:
         raise InputError("--format", kind, "unknown format", f"use one of {', '.join(FORMATS)}")
     files = _onnx(model, path, source) if kind == "onnx" else _c(model, path, source)
+    for target in files:
+        if target.is_dir():
+            raise InputError("path", str(target), "is a directory", "name a file in it")
     for target, data in reversed(files.items()):
         try:
             write_atomically(target, data)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Final
 
 import pyarrow as pa
@@ -98,6 +99,21 @@ def refuse_directory(path: Path) -> None:
         raise _unwritable(path, error) from None
     if is_directory:
         raise InputError("FILE", str(path), "is a directory", "name a file in it, or another one")
+
+
+def refuse_unwritable(path: Path) -> None:
+    """Refuse a file that can't be written, before it is computed; makes its folder.
+
+    Raises:
+        InputError: it is a directory, or its folder takes no files.
+    """
+    refuse_directory(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise _unwritable(path, error) from None
 
 
 def _unwritable(path: Path, error: OSError) -> InputError:

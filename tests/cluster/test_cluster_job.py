@@ -21,7 +21,7 @@ from registry.registry import Registry
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1200)]
 ROOT = Path(__file__).resolve().parent.parent.parent
 LEFT_OUT = shutil.ignore_patterns(
-    ".git", ".venv*", ".*", "demo", "workspace", "datasets", "tests", "docs", "__pycache__"
+    ".*", "demo", "workspace", "datasets", "tests", "docs", "build", "node_modules", "__pycache__"
 )
 PLAN = """
 name = "job"
