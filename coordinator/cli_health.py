@@ -103,7 +103,9 @@ def _lines(check: HealthCheck) -> list[str]:
         if verdict.is_sick and earliest and earliest < verdict.began_at:
             lines.append(f"  since {earliest}")
     sick = sum(verdict.is_sick for verdict in check.verdicts)
-    lines.append(f"Boards checked: {len(check.verdicts)}, sick: {sick}.")
+    unjudged = sum(not verdict.is_judged for verdict in check.verdicts)
+    rest = f", not judged: {unjudged}" if unjudged else ""
+    lines.append(f"Boards checked: {len(check.verdicts)}, sick: {sick}{rest}.")
     if check.silent:
         lines.append(f"{check.silent} boards have not answered: others hold them, or they hang.")
     if check.left:

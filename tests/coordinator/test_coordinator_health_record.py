@@ -195,6 +195,18 @@ def test_the_command_judges_samples_and_status_names_the_sick(
     assert "sick" not in coordinator("status", "--workspace", workspace).stdout
 
 
+def test_the_last_line_says_how_many_boards_were_not_judged(
+    coordinator: Coordinator, workspace: Path, tmp_path: Path
+) -> None:
+    alone = [row for row in sweep(0) if row["device_uuid"] == "GPU-2"]
+    samples = SampleStore.open(tmp_path / "alone" / "samples", create=True)
+    samples.append([to_table(alone[:9])])
+    ended = coordinator("health", "--samples", "--workspace", tmp_path / "alone")
+    assert ended.stdout.splitlines()[-1] == "Boards checked: 1, sick: 0, not judged: 1."
+    ended = coordinator("health", "--samples", "--workspace", workspace)
+    assert "not judged" not in ended.stdout.splitlines()[-1]
+
+
 def test_train_leaves_out_what_a_sick_board_measured(
     workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
