@@ -2,35 +2,15 @@
 //
 //     node drive.mjs FOLDER_OF_NODE_MODULES PAGE PAGE_OF_A_REPORT SCREENSHOTS QUESTIONS.json
 
-import { mkdtempSync, readFileSync } from "node:fs"
-import { createRequire } from "node:module"
-import { tmpdir } from "node:os"
+import { readFileSync } from "node:fs"
 import { join } from "node:path"
 import { pathToFileURL } from "node:url"
+import { launched } from "./browser.mjs"
 
 const [modules, file, ofReport, screenshots, questions] = process.argv.slice(2)
-const installed = createRequire(join(modules, "package.json"))
-const { chromium } = installed("playwright-core")
-const axe = readFileSync(installed.resolve("axe-core/axe.min.js"), "utf8")
 const asked = JSON.parse(readFileSync(questions))
 const address = pathToFileURL(file).href
-const flags = [
-  "no-sandbox",
-  "disable-gpu",
-  "disable-quic",
-  "no-first-run",
-  "disable-background-networking",
-  "disable-component-update",
-  "disable-sync",
-]
-const PATIENCE_MS = 120_000
-
-const context = await chromium.launchPersistentContext(mkdtempSync(join(tmpdir(), "page-")), {
-  executablePath: process.env.CHROMIUM,
-  args: flags.map((flag) => `--${flag}`),
-  viewport: { width: 1280, height: 900 },
-})
-context.setDefaultTimeout(PATIENCE_MS)
+const { context, axe } = await launched(modules)
 const seen = { messages: [], requests: [] }
 
 /** Wait until a question is answered, its configurations too. */

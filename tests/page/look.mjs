@@ -2,32 +2,12 @@
 //
 //     node look.mjs FOLDER_OF_NODE_MODULES PAGE SCREENSHOTS
 
-import { mkdtempSync, readFileSync } from "node:fs"
-import { createRequire } from "node:module"
-import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { pathToFileURL } from "node:url"
+import { launched } from "./browser.mjs"
 
 const [modules, file, screenshots] = process.argv.slice(2)
-const installed = createRequire(join(modules, "package.json"))
-const { chromium } = installed("playwright-core")
-const axe = readFileSync(installed.resolve("axe-core/axe.min.js"), "utf8")
-const flags = [
-  "no-sandbox",
-  "disable-gpu",
-  "disable-quic",
-  "no-first-run",
-  "disable-background-networking",
-  "disable-component-update",
-  "disable-sync",
-]
-const PATIENCE_MS = 120_000
-
-const context = await chromium.launchPersistentContext(mkdtempSync(join(tmpdir(), "look-")), {
-  executablePath: process.env.CHROMIUM,
-  args: flags.map((flag) => `--${flag}`),
-})
-context.setDefaultTimeout(PATIENCE_MS)
+const { context, axe } = await launched(modules)
 const messages = []
 const page = await context.newPage()
 page.on("console", (message) => messages.push(message.text()))
