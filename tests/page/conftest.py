@@ -43,22 +43,27 @@ def predictor() -> Iterator[Predictor]:
         yield predictor
 
 
-@pytest.fixture(scope="session")
-def older(site: Path) -> Path:
-    """A model of contract 2, of a GPU and a CPU; the page of its report lies in site/report."""
-    with tarfile.open(BEFORE) as archive:
-        archive.extractall(site / "before", filter="data")
-    model = next((site / "before").rglob("artifacts/model.onnx"))
-    card = ModelCard.from_json(model.with_name("card.json").read_text())
+def published(model: Path, card_file: Path, number: str) -> PublishedModel:
+    """A model as a registry would hold it, as champion."""
+    card = ModelCard.from_json(card_file.read_text())
     version = Version(
-        number="3",
+        number=number,
         sha256=card.sha256,
         created_at=card.created_at,
         aliases=("champion",),
         status="champion",
         rows=card.rows,
     )
-    champion = PublishedModel(model.read_bytes(), card, version)
+    return PublishedModel(model.read_bytes(), card, version)
+
+
+@pytest.fixture(scope="session")
+def older(site: Path) -> Path:
+    """A model of contract 2, of a GPU and a CPU; the page of its report lies in site/report."""
+    with tarfile.open(BEFORE) as archive:
+        archive.extractall(site / "before", filter="data")
+    model = next((site / "before").rglob("artifacts/model.onnx"))
+    champion = published(model, model.with_name("card.json"), "3")
     report = site / "report" / "report.html"
     report.parent.mkdir()
     assert write_beside(report, champion, site / "ask.html") == report.with_name("ask.html")
@@ -69,16 +74,7 @@ def older(site: Path) -> Path:
 def shipped() -> PublishedModel:
     """The model that comes with gemmcast, as a registry would hold it."""
     model = ROOT / "gemmcast" / "models" / "default.onnx"
-    card = ModelCard.from_json(model.with_suffix(".json").read_text())
-    version = Version(
-        number="1",
-        sha256=card.sha256,
-        created_at=card.created_at,
-        aliases=("champion",),
-        status="champion",
-        rows=card.rows,
-    )
-    return PublishedModel(model.read_bytes(), card, version)
+    return published(model, model.with_suffix(".json"), "1")
 
 
 @pytest.fixture(scope="session")
