@@ -3,6 +3,8 @@
     .venv/bin/python benchmarks/noise_floor.py [FIRST.parquet SECOND.parquet] [--json]
     .venv/bin/python benchmarks/noise_floor.py datasets/h100_repeatability.parquet [--json]
 
+Needs no GPU; takes a second on two cores.
+
 No model can be expected to predict better than that. The default is the recorded H100, twice.
 """
 

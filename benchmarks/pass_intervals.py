@@ -2,6 +2,8 @@
 
     .venv/bin/python benchmarks/pass_intervals.py [datasets/*.parquet] [--gemms 5] [--json]
 
+Needs no GPU; takes a few seconds on two cores.
+
 Sums of measured GEMMs that the model in the wheel was not trained on (its held-out shapes), drawn
 at random from one board's cuBLAS rows in 16 bits, each with the same share of the predicted sum.
 Held is the share of sums within the sum of the ends, which `gemmcast llm` prints, and beside it
