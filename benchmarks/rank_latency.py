@@ -94,6 +94,7 @@ def _calls(
     few = rows[: PICKED_FROM * PREFILTERED + 1]
 
     def graph() -> None:
+        """What a pick runs, and nothing else."""
         model.estimate_us(rows)
         model.run(few)
 

@@ -107,10 +107,11 @@ def _box_plot(axes: Axes, grid: Sequence[Row], axis: GridAxis) -> None:
 def _forest_figure(forests: Sequence[ForestResult]) -> Figure:
     figure, panels = new_panels(2, 11, 4.6, sharey=True)
     names = list(dict.fromkeys(forest.name for forest in forests))
+    colours = {name: f"C{i}" for i, name in enumerate(names)}
     for axes, target, word in zip(panels, (TIME, POWER), ("runtime", "power"), strict=True):
         for forest in forests:
             if forest.target == target:
-                _plot_errors(axes, forest, colour=f"C{names.index(forest.name)}")
+                _plot_errors(axes, forest, colours[forest.name])
         axes.set(xscale="log", xlim=(0.3, 1000), xlabel=f"error of predicted {word} below, %")
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     panels[0].set_ylabel("share of the rows, %")
