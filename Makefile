@@ -67,7 +67,7 @@ format: $(ENV)
 # The locks: one for everybody, the CUDA ones on top of it. No index address in them.
 UV = uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate --no-emit-index-url
 lock:
-	$(UV) --extra fleet --extra signing --extra dev pyproject.toml -o requirements.lock
+	$(UV) --extra fleet --extra signing --group dev pyproject.toml -o requirements.lock
 	$(UV) --extra cuda13 --extra triton -c requirements.lock pyproject.toml -o requirements-cuda13.lock
 	$(UV) --extra cuda12 --extra triton -c requirements.lock pyproject.toml -o requirements-cuda12.lock
 

@@ -31,11 +31,11 @@ class Difference:
     name: str
     locked: str
     """Such as `==2.60.0`."""
-    found: str | None
+    here: str | None
     """The version that is here; None: none."""
 
     def __str__(self) -> str:
-        return f"{self.name} is {self.found or 'missing'}, not {self.locked.removeprefix('==')}"
+        return f"{self.name} is {self.here or 'missing'}, not {self.locked.removeprefix('==')}"
 
 
 def installed_version(name: str) -> str | None:
@@ -81,9 +81,9 @@ def differences(
     needed = {one.name: one for path in locks for one in read_lock(path)}
     differing: list[Difference] = []
     for name, requirement in needed.items():
-        found = installed(name)
-        if found is None or not requirement.specifier.contains(found, prereleases=True):
-            differing.append(Difference(name, str(requirement.specifier), found))
+        here = installed(name)
+        if here is None or not requirement.specifier.contains(here, prereleases=True):
+            differing.append(Difference(name, str(requirement.specifier), here))
     return len(needed), differing
 
 

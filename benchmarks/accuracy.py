@@ -3,6 +3,8 @@
     .venv/bin/python benchmarks/accuracy.py [--table FILE...] [--group GROUP] [--json]
     .venv/bin/python benchmarks/accuracy.py --table FILE... --holdout FILE [--json]
 
+Needs no GPU; fits a model for each fold, on all cores.
+
 The first form is cross-validation in at most five folds. --group is what a fold holds whole:
 
     shape    the default

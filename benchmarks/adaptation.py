@@ -3,6 +3,8 @@
     .venv/bin/python benchmarks/adaptation.py --base datasets/h100_sxm.parquet \\
         --target datasets/h200_sxm.parquet [--seeds 5] [--json]
 
+Needs no GPU.
+
 The base is fitted on a table (minutes), or is a model file (.onnx). A third of the target's shapes
 is tested with; from the others 0, 10, 50, 200 and 1,000 rows are drawn as own samples, half of them
 among those that were metered for power (as a plan with power_share = 0.5 measures them). Every seed
@@ -21,6 +23,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import import_module
 from importlib.util import find_spec
@@ -46,6 +49,7 @@ from gemmcast.program import json_line, run_command, run_script
 
 SAMPLES = (0, 10, 50, 200, 1000)
 TARGETS = ("runtime_us", "sustained_runtime_us", "power_w", "energy_mj")
+METRICS = ("mape", "median_ape")
 TESTED = 1 / 3
 """Of the target's shapes."""
 PLANNER = "coordinator.plan.acquire"
@@ -127,20 +131,31 @@ def measure(
     base: Base, target: TrainingSet, samples: Sequence[int], seeds: int
 ) -> dict[str, Curve]:
     """Way -> number of samples -> target -> mean over the seeds of `mape` and `median_ape`."""
-    ways: dict[str, tuple[Way, Draw]] = {"base": (_from(base), at_random)}
-    if find_spec(PLANNER) is not None:
-        ways["base, planner"] = (_from(base), _by_planner(base))
-    ways |= {"own samples": (_alone, at_random), "boosting": (_boosted, at_random)}
-    found: dict[str, dict[str, list[Errors]]] = {name: {} for name in ways}
+    ways = _ways(base)
+    errors_of: dict[str, dict[str, list[Errors]]] = {}
+    for name in ways:
+        errors_of[name] = defaultdict(list)
     for seed in range(seeds):
         pool, test = _parted(target, seed)
         for name, (way, draw) in ways.items():
             for count in _possible(samples, pool, name):
-                rows = draw(pool, count, np.random.default_rng(seed))
-                errors = _errors(test, way(pool.take(rows), test))
-                found[name].setdefault(str(count), []).append(errors)
+                rng = np.random.default_rng(seed)
+                own = pool.take(draw(pool, count, rng))
+                errors = _errors(test, way(own, test))
+                errors_of[name][str(count)].append(errors)
         print(f"seed {seed + 1} of {seeds}", file=sys.stderr, flush=True)
-    return {name: _averaged(by_count) for name, by_count in found.items()}
+    return {name: _averaged(by_count) for name, by_count in errors_of.items()}
+
+
+def _ways(base: Base) -> dict[str, tuple[Way, Draw]]:
+    """Name -> how a model is made, and how its rows are drawn."""
+    from_base = _from(base)
+    ways: dict[str, tuple[Way, Draw]] = {"base": (from_base, at_random)}
+    if find_spec(PLANNER) is not None:
+        ways["base, planner"] = (from_base, _by_planner(base))
+    ways["own samples"] = (_alone, at_random)
+    ways["boosting"] = (_boosted, at_random)
+    return ways
 
 
 def _possible(samples: Sequence[int], pool: TrainingSet, way: str) -> Iterator[int]:
@@ -154,7 +169,8 @@ def _parted(data: TrainingSet, seed: int) -> tuple[TrainingSet, TrainingSet]:
     """Rows to draw from, and rows to test with."""
     shapes = np.array(sorted(set(data.shapes)))
     order = np.random.default_rng(seed).permutation(len(shapes))
-    tested = set(shapes[order[: max(1, round(TESTED * len(shapes)))]])
+    count = max(1, round(TESTED * len(shapes)))
+    tested = set(shapes[order[:count]])
     is_test = np.array([shape in tested for shape in data.shapes])
     return data.take(~is_test), data.take(is_test)
 
@@ -217,7 +233,7 @@ def _errors(test: TrainingSet, predicted: Predicted) -> Errors:
             continue
         answers = predicted[target].astype(np.float64)
         of_target = score(measured[known], answers[known]).to_json()
-        errors[target] = {name: of_target[name] for name in ("mape", "median_ape")}
+        errors[target] = {name: of_target[name] for name in METRICS}
     return errors
 
 
@@ -229,27 +245,35 @@ def _averaged(by_count: Mapping[str, Sequence[Errors]]) -> Curve:
         for target in TARGETS:
             values = [errors[target] for errors in of_seeds if target in errors]
             if values:
-                metrics = ("mape", "median_ape")
-                curve[count][target] = {
-                    name: float(np.mean([value[name] for value in values])) for name in metrics
-                }
+                curve[count][target] = _means(values)
     return curve
 
 
+def _means(values: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Metric -> its mean."""
+    means: dict[str, float] = {}
+    for name in METRICS:
+        means[name] = float(np.mean([value[name] for value in values]))
+    return means
+
+
 def _show(result: Mapping[str, object], curves: Mapping[str, Curve]) -> None:
-    print(
-        f"from {result['base']} to {result['target']}: {result['rows']:,} rows, "
-        f"{result['shapes']:,} shapes; mean over {result['seeds']} seeds of the absolute error "
-        "in per cent, mean / median"
-    )
+    devices = f"from {result['base']} to {result['target']}"
+    counts = f"{result['rows']:,} rows, {result['shapes']:,} shapes"
+    errors = f"mean over {result['seeds']} seeds of the absolute error in per cent, mean / median"
+    print(f"{devices}: {counts}; {errors}")
     heads = "".join(target.rjust(22) for target in TARGETS)
     print(f"{'samples':>8}  {'way':16}{heads}")
-    counts = dict.fromkeys(count for curve in curves.values() for count in curve)
-    for count in counts:
+    samples = dict.fromkeys(count for curve in curves.values() for count in curve)
+    for count in samples:
         for way, curve in curves.items():
             if count in curve:
-                cells = "".join(_cell(curve[count].get(target)).rjust(22) for target in TARGETS)
-                print(f"{count:>8}  {way:16}{cells}")
+                print(f"{count:>8}  {way:16}{_line(curve[count])}")
+
+
+def _line(errors: Errors) -> str:
+    cells = [_cell(errors.get(target)) for target in TARGETS]
+    return "".join(cell.rjust(22) for cell in cells)
 
 
 def _cell(errors: Mapping[str, float] | None) -> str:

@@ -2,6 +2,8 @@
 
     .venv/bin/python benchmarks/health_curves.py [--checks 200] [--healthy 4000]
 
+Needs no GPU.
+
 Recorded boards that have measured the same cells stand for a fleet. A check draws a board, and some
 of its cells as a check has them; a fault is mixed into its rows, and it is judged as the product
 does (coordinator/health/judge.py). Three settings, in each of which the judged board is left out of
@@ -78,15 +80,15 @@ class Shared:
 
 def slower(percent: float) -> Fault:
     """All cells take longer."""
-    return lambda table, _: _with(
-        table, "runtime_us", _read(table, "runtime_us") * (1 + percent / 100)
-    )
+    factor = 1 + percent / 100
+    return lambda table, _: _with(table, "runtime_us", _read(table, "runtime_us") * factor)
 
 
 def half_memory(table: pa.Table, _: Rng) -> pa.Table:
     """Half of the memory bandwidth: a roofline whose memory side has doubled."""
     times = _read(table, "runtime_us")
-    return _with(table, "runtime_us", times * np.where(kinds_of(table) == "memory", 1.9, 1.0))
+    factors = np.where(kinds_of(table) == "memory", 1.9, 1.0)
+    return _with(table, "runtime_us", times * factors)
 
 
 def clock_at(share: float) -> Fault:
@@ -94,12 +96,14 @@ def clock_at(share: float) -> Fault:
 
     def capped(table: pa.Table, _: Rng) -> pa.Table:
         """The rows under the cap."""
+        cap = share * _read(table, "clock_max_mhz")
         clock = _read(table, "clock_mhz")
-        held = np.minimum(clock, share * _read(table, "clock_max_mhz"))
+        held = np.minimum(clock, cap)
+        start = np.minimum(_read(table, "clock_start_mhz"), cap)
         follows = np.array([FOLLOWS[kind] for kind in kinds_of(table)])
         times = _read(table, "runtime_us") * (clock / held) ** follows
-        start = np.minimum(_read(table, "clock_start_mhz"), share * _read(table, "clock_max_mhz"))
-        slow = _with(_with(table, "runtime_us", times), "clock_mhz", held)
+        slow = _with(table, "runtime_us", times)
+        slow = _with(slow, "clock_mhz", held)
         return _with(slow, "clock_start_mhz", start)
 
     return capped
@@ -107,7 +111,8 @@ def clock_at(share: float) -> Fault:
 
 def hot(table: pa.Table, rng: Rng) -> pa.Table:
     """35 °C more, a tenth of the clock less, and the driver says why."""
-    warm = _with(clock_at(0.88)(table, rng), "temperature_c", _read(table, "temperature_c") + 35)
+    slow = clock_at(0.88)(table, rng)
+    warm = _with(slow, "temperature_c", _read(table, "temperature_c") + 35)
     bits = pa.array(np.full(len(table), THERMAL))
     return _replaced(warm, "throttle_reasons", bits)
 
@@ -120,7 +125,8 @@ def hungry(table: pa.Table, _: Rng) -> pa.Table:
 def wrong(table: pa.Table, rng: Rng) -> pa.Table:
     """Two cells with a wrong result."""
     statuses = column(table["status"])
-    statuses[rng.choice(len(table), 2, replace=False)] = "incorrect"
+    two = rng.choice(len(table), 2, replace=False)
+    statuses[two] = "incorrect"
     return _replaced(table, "status", pa.array(statuses.tolist()))
 
 
@@ -172,30 +178,37 @@ def curves(
     shares: dict[str, dict[str, float]] = {}
     for name, (fault, sorts) in FAULTS.items():
         total = count if sorts else healthy_count
-        found = named = 0
+        alarms = named = 0
         for _ in range(total):
             check = next(checks)
-            verdicts = judge(fault(check.own, rng), predictor, check.others)
+            own = fault(check.own, rng)
+            verdicts = judge(own, predictor, check.others)
             seen = {finding.sort for finding in verdicts[0].findings}
-            found += bool(seen)
+            alarms += bool(seen)
             named += bool(seen.intersection(sorts))
-        shares[name] = {"checks": total, "found": found / total, "named": named / total}
+        shares[name] = {"checks": total, "found": alarms / total, "named": named / total}
     return shares
 
 
 def shared_checks(table: pa.Table) -> Iterator[Shared]:
     """Checks of boards that share cells: as many of each kind as a check has, where there are."""
     rng = np.random.default_rng(SEED)
-    cells, boards = codes([table[name] for name in (*CELL, "device")]), column(table["device_uuid"])
+    cells = codes([table[name] for name in (*CELL, "device")])
+    boards = column(table["device_uuid"])
     kinds = _kinds_by_type(table)
     on_two = _cells_on_two(cells, boards)
-    places = {board: np.flatnonzero((boards == board) & on_two) for board in set(boards.tolist())}
-    judged = [board for board, rows in sorted(places.items()) if _has_enough(kinds[rows])]
+    places: dict[str, npt.NDArray[np.int64]] = {}
+    for board in sorted(set(boards.tolist())):
+        rows = np.flatnonzero((boards == board) & on_two)
+        if _has_enough(kinds[rows]):
+            places[board] = rows
+    judged = list(places)
     while True:
         board = judged[rng.integers(len(judged))]
         own = _drawn(places[board], kinds, CELLS, rng)
-        others = np.flatnonzero(np.isin(cells, cells[own]) & (boards != board))
-        yield Shared(table.take(pa.array(own)), table.take(pa.array(others)))
+        is_there = np.isin(cells, cells[own])
+        others = np.flatnonzero(is_there & (boards != board))
+        yield _shared(table, own, others)
 
 
 def alone_checks(table: pa.Table) -> Iterator[Shared]:
@@ -212,10 +225,16 @@ def sweep_checks(table: pa.Table) -> Iterator[Shared]:
     alike = codes([table["family"], table["dtype"]])
     while True:
         board = names[rng.integers(len(names))]
-        own = rng.choice(np.flatnonzero(boards == board), SWEEP_ROWS, replace=False)
-        there = np.flatnonzero((boards != board) & np.isin(alike, alike[own]))
-        others = rng.choice(there, OTHER_ROWS, replace=False)
-        yield Shared(table.take(pa.array(own)), table.take(pa.array(others)))
+        of_board = np.flatnonzero(boards == board)
+        own = rng.choice(of_board, SWEEP_ROWS, replace=False)
+        is_alike = np.isin(alike, alike[own])
+        elsewhere = np.flatnonzero(is_alike & (boards != board))
+        others = rng.choice(elsewhere, OTHER_ROWS, replace=False)
+        yield _shared(table, own, others)
+
+
+def _shared(table: pa.Table, own: npt.NDArray[np.int64], others: npt.NDArray[np.int64]) -> Shared:
+    return Shared(table.take(pa.array(own)), table.take(pa.array(others)))
 
 
 def _cells_on_two(
@@ -269,14 +288,16 @@ def _with(table: pa.Table, name: str, values: Column) -> pa.Table:
 
 def _replaced(table: pa.Table, name: str, values: pa.Array) -> pa.Table:
     place = table.column_names.index(name)
-    return table.set_column(place, SCHEMA.field(name), values.cast(SCHEMA.field(name).type))
+    field = SCHEMA.field(name)
+    return table.set_column(place, field, values.cast(field.type))
 
 
 def _show(setting: str, shares: dict[str, dict[str, float]]) -> None:
     print(f"{setting:28}{'checks':>8}{'found %':>10}{'named %':>10}")
     for name, figures in shares.items():
-        percents = f"{100 * figures['found']:10.2f}{100 * figures['named']:10.2f}"
-        print(f"  {name:26}{figures['checks']:8.0f}{percents}", flush=True)
+        alarms = 100 * figures["found"]
+        named = 100 * figures["named"]
+        print(f"  {name:26}{figures['checks']:8.0f}{alarms:10.2f}{named:10.2f}", flush=True)
 
 
 SETTINGS = {

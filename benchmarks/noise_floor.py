@@ -3,6 +3,8 @@
     .venv/bin/python benchmarks/noise_floor.py [FIRST.parquet SECOND.parquet] [--json]
     .venv/bin/python benchmarks/noise_floor.py datasets/h100_repeatability.parquet [--json]
 
+Needs no GPU; takes a second on two cores.
+
 No model can be expected to predict better than that. The default is the recorded H100, twice.
 """
 
@@ -10,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -35,7 +38,11 @@ def main() -> None:
     spreads = noise_floor(*rows) if len(rows) == 2 else repeatability(*rows)
     if args.json:
         print(json_line(spreads))
-        return
+    else:
+        _show(spreads)
+
+
+def _show(spreads: Mapping[str, Mapping[str, float]]) -> None:
     heads = "".join(f"{name} %".rjust(10) for name in COLUMNS)
     print(f"{'reading':24}{heads}{'pairs':>8}")
     for reading, spread in spreads.items():

@@ -2,7 +2,9 @@
 
     .venv/bin/python benchmarks/rank_latency.py [--model FILE] [--device h100] [--json]
 
-One thread. Each figure is the median of the thread's CPU time over `--runs` calls, and the least
+Needs no GPU; takes half a minute, on one thread.
+
+Each figure is the median of the thread's CPU time over `--runs` calls, and the least
 time on the clock: on a busy machine other processes lengthen the clock's median. `graph` is ONNX
 Runtime alone on the rows that a pick runs (the prefilter on all, the model on the first), in turns
 with the calls: what is over it is encoding, sorting and objects. A list that comes again, as for
@@ -33,6 +35,8 @@ from gemmcast.ranking import PICKED_FROM, PREFILTERED
 
 COUNTS: Final = (256, 4000)
 GEMM: Final = Gemm(m=512, n=4096, k=4096, dtype="bf16", layout="nt")
+MADE = "candidates made"
+
 Call = Callable[[], object]
 
 
@@ -76,9 +80,8 @@ def measure(
         for name, of_call in times.items():
             over_graph = of_call.cpu_us / graph_us
             figures[f"{name} {count}"] = of_call.cpu_us, of_call.least_us, over_graph
-    families = ["cutlass", "triton"]
-    made = in_turns({"candidates": lambda: candidates(GEMM, device, families)}, runs)["candidates"]
-    figures["candidates made"] = made.cpu_us, made.least_us, np.nan
+    made = in_turns({MADE: lambda: candidates(GEMM, device, ["cutlass", "triton"])}, runs)
+    figures[MADE] = made[MADE].cpu_us, made[MADE].least_us, np.nan
     return figures
 
 
@@ -91,6 +94,7 @@ def _calls(
     few = rows[: PICKED_FROM * PREFILTERED + 1]
 
     def graph() -> None:
+        """What a pick runs, and nothing else."""
         model.estimate_us(rows)
         model.run(few)
 
@@ -113,9 +117,15 @@ def in_turns(calls: Mapping[str, Call], runs: int) -> dict[str, Times]:
         for name, call in calls.items():
             start_s, start_cpu_s = perf_counter(), thread_time()
             call()
-            cpu_us[name].append((thread_time() - start_cpu_s) * 1e6)
-            clock_us[name].append((perf_counter() - start_s) * 1e6)
-    return {name: Times(float(np.median(cpu_us[name])), min(clock_us[name])) for name in calls}
+            cpu_s = thread_time() - start_cpu_s
+            clock_s = perf_counter() - start_s
+            cpu_us[name].append(cpu_s * 1e6)
+            clock_us[name].append(clock_s * 1e6)
+    times: dict[str, Times] = {}
+    for name in calls:
+        median_us = float(np.median(cpu_us[name]))
+        times[name] = Times(cpu_us=median_us, least_us=min(clock_us[name]))
+    return times
 
 
 def many(device: Device, count: int) -> list[KernelConfig]:

@@ -2,6 +2,8 @@
 
     python benchmarks/record.py PLAN... --out DIR --limit-s SECONDS [--skip DATASET.parquet ...]
 
+Needs the devices of the plans; takes SECONDS at the longest.
+
 The cells are those of `python -m coordinator run`, with the same ids, measured by the same
 supervisor. Plans come one after another, each in random order, so that any part of a recording is a
 fair sample; the configurations of a problem stay together. What a skipped dataset or a file in DIR
@@ -211,7 +213,7 @@ def _with_share(devices: Devices, share: float | None) -> Devices:
 
 
 def _share_of(plan: Plan, worker: Worker | None) -> Worker:
-    """Equal GPUs divide the cells, unless the plan wants each of them measured on every one."""
+    """Equal GPUs divide the cells, unless the plan has each of them measured on every one."""
     if worker is None or plan.devices.replicate == "per_gpu":
         return Worker()
     return worker

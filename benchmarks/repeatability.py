@@ -3,9 +3,10 @@
     .venv/bin/python benchmarks/repeatability.py [--out samples.parquet] [--json]
     .venv/bin/python benchmarks/repeatability.py --recorded datasets/h100_repeatability.parquet
 
-The first form needs a GPU and takes about five minutes. Several GPUs share the work: start one
-process each, with its own CUDA_VISIBLE_DEVICES and --share 0/2, 1/2; then --recorded with both
-files. A cell stays on one GPU. The rows are written after every 20.
+The first form needs a GPU and takes about five minutes; the second needs none and takes a second.
+Several GPUs share the work: start one process each, with its own CUDA_VISIBLE_DEVICES and --share
+0/2, 1/2; then --recorded with both files. A cell stays on one GPU. The rows are written after
+every 20.
 
 The same cells are then measured five times more without power, in another random order, as a
 sweep would: `runtime_only_cv`. Printed is the coefficient of variation in per cent: the standard

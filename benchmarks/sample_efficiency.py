@@ -2,6 +2,8 @@
 
     .venv/bin/python benchmarks/sample_efficiency.py [--table FILE] [--json] [--plot FILE]
 
+Needs no GPU; how long it takes is a matter of --model.
+
 A fifth of the shapes is the test, another one for each seed. Of the other cells each method chooses
 so many, in rounds: those of the smallest share first, then, with the model that was fitted on them,
 those up to the next share (coordinator/plan/acquire.py). Every method has the same model and test:
@@ -38,6 +40,7 @@ from costmodel.evaluate.crossval import Fit
 from costmodel.evaluate.learning_curve import (
     Curve,
     Errors,
+    Points,
     cells_for_same_error,
     mean_errors,
     over_all,
@@ -250,13 +253,16 @@ class _Run:
         for target in TARGETS:
             measured = self.test.measured[target]
             rows = ~np.isnan(measured)
-            if target in answers and rows.sum() >= MIN_ROWS:
-                both = score(measured[rows], np.asarray(answers[target], dtype=np.float64)[rows])
-                assert both.mape is not None and both.median_ape is not None
-                errors[target] = {"mape": both.mape, "median_ape": both.median_ape}
+            if target not in answers or rows.sum() < MIN_ROWS:
+                continue
+            predicted = np.asarray(answers[target], dtype=np.float64)
+            both = score(measured[rows], predicted[rows])
+            assert both.mape is not None and both.median_ape is not None
+            errors[target] = {"mape": both.mape, "median_ape": both.median_ape}
         self.errors[method, share] = errors
         line = f"seed {self._seed}: {method}, {len(chosen)} cells"
-        print(f"{line}: runtime {errors['runtime_us']['mape']:.1f} %", file=sys.stderr, flush=True)
+        mape = errors["runtime_us"]["mape"]
+        print(f"{line}: runtime {mape:.1f} %", file=sys.stderr, flush=True)
         return doubt_of(model.predict(self.pool.queries))
 
 
@@ -306,15 +312,20 @@ def _show(measured: Efficiency) -> None:
 
 
 def _show_target(measured: Efficiency, target: str) -> None:
-    cells = list(next(iter(measured.curve.values())))
-    print(f"{'cells':20}{''.join(f'{count:,}'.rjust(15) for count in cells)}")
+    first = next(iter(measured.curve.values()))
+    heads = "".join(f"{cells:,}".rjust(15) for cells in first)
+    print(f"{'cells':20}{heads}")
     for method, points in measured.curve.items():
-        shown = [_pair(points[count].get(target, {}), ERROR) for count in cells]
-        print(f"{method:20}{''.join(shown)}")
+        _show_line(method, points, target, ERROR)
     for method, ratios in measured.cells_for_same_error.items():
         if method != REFERENCE:
-            shown = [_pair(ratios[count].get(target, {}), RATIO) for count in cells]
-            print(f"{method + ' / random':20}{''.join(shown)}")
+            _show_line(f"{method} / random", ratios, target, RATIO)
+
+
+def _show_line(title: str, points: Points, target: str, form: str) -> None:
+    """One target of a curve, a column for each number of cells."""
+    pairs = [_pair(errors.get(target, {}), form) for errors in points.values()]
+    print(f"{title:20}{''.join(pairs)}")
 
 
 def _pair(errors: Mapping[str, float], form: str) -> str:

@@ -2,6 +2,8 @@
 
     .venv/bin/python benchmarks/sweep_speed.py [--out folder] [--json]     on a machine with GPUs
 
+Needs one GPU or more.
+
 Each figure is of a real run: Ray, one agent per GPU, the scheduler, the sample store; no training.
 The agents are warm: other shapes of the same families are measured first, so that libraries have
 loaded their kernels and boards are at working temperature. `gpu_busy_share` is NVML's utilisation

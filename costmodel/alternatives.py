@@ -119,15 +119,20 @@ def _measured(
     errors: dict[str, Score] = {}
     for target, methods in scores(data, predicted).items():
         errors[target] = methods["model"]
-    graphs = kind.graphs(training, np.resize(data.queries, (BATCH, len(FIELDS))))
+    mean_error = np.mean([error.mape for error in errors.values()])
+    queries = np.resize(data.queries, (BATCH, len(FIELDS)))
+    graphs = kind.graphs(training, queries)
+    size = sum(len(graph.model) for graph in graphs)
+    batch = _prediction(graphs, rows=BATCH)
+    single = _prediction(graphs, rows=1)
     return Figures(
         errors=errors,
-        mean_error=float(np.mean([error.mape for error in errors.values()])),
-        size_mib=sum(len(graph.model) for graph in graphs) / 2**20,
+        mean_error=float(mean_error),
+        size_mib=size / 2**20,
         fit_s=float(np.mean(times_s)),
-        batch_us=p50_us(_prediction(graphs, rows=BATCH), runs=50),
-        single_us=p50_us(_prediction(graphs, rows=1), runs=500),
-        times_empty=times_of_empty(_prediction(graphs, rows=1)),
+        batch_us=p50_us(batch, runs=50),
+        single_us=p50_us(single, runs=500),
+        times_empty=times_of_empty(single),
     )
 
 

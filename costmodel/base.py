@@ -123,7 +123,8 @@ class Base:
         codes = [FAMILY_CODES[name] for name, of in FAMILIES.items() if of.device_kind in kinds]
         xp = query.__array_namespace__()
         family = query[:, AT["family"] : AT["family"] + 1]
-        is_one = xp.astype(family == xp.asarray(np.array(codes, dtype=np.float32)), xp.float32)
+        covered = xp.asarray(np.array(codes, dtype=np.float32))
+        is_one = xp.astype(family == covered, xp.float32)
         return xp.sum(is_one, axis=1, keepdims=True) > 0.0
 
     def answers(self, query: Array, *, any_limit: bool) -> Answers:
@@ -134,21 +135,21 @@ class Base:
         """
         xp = query.__array_namespace__()
         limit_w = query[:, AT["power_limit_w"] : AT["power_limit_w"] + 1]
-        asked_w = limit_w
+        known_w = limit_w
         if any_limit:
-            asked_w = self._nearest_limit(limit_w)
+            known_w = self._nearest_limit(limit_w)
             left, _, right = graph_ops.split(query, _around(AT["power_limit_w"], len(FIELDS)))
-            query = xp.concat([left, asked_w, right], axis=1)
+            query = xp.concat([left, known_w, right], axis=1)
         named = self._run(query)
         values = {name: xp.reshape(named[name], (-1, 1)) for name in self.outputs}
         low, high = (named[side] for side in INTERVALS)
         every = xp.concat(list(values.values()), axis=1)
         return Answers(
             runtime_us=values["runtime_us"],
-            factors=_factors(values, asked_w),
+            factors=_factors(values, known_w),
             below=xp.log(every / low),
             above=xp.log(high / every),
-            extrapolating=xp.reshape(named[EXTRAPOLATING], (-1, 1)) | (asked_w != limit_w),
+            extrapolating=xp.reshape(named[EXTRAPOLATING], (-1, 1)) | (known_w != limit_w),
         )
 
     def answered(self, queries: Rows) -> dict[str, npt.NDArray[np.generic]]:

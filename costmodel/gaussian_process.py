@@ -43,7 +43,7 @@ MIN_ROWS: Final = 3
 
 
 class Points(NamedTuple):
-    """Where a process is observed, or asked."""
+    """Where a process is observed, or evaluated."""
 
     inputs: Array
     """[n, n_inputs] float64."""
@@ -94,35 +94,36 @@ class Process:
     """[n_rows]."""
     scales: Scales
 
-    def value(self, asked: Points) -> Array:
+    def value(self, at: Points) -> Array:
         """[n, 1] float64 of n points; array-API code, traced into the graph."""
         scales = self.scales
         everywhere = scales.all**2 * float(self.weights.sum())
-        value = 0.0 * asked.inputs[:, :1] + everywhere
+        value = 0.0 * at.inputs[:, :1] + everywhere
         if scales.kind:
-            value = value + self._offsets(self.points.kinds, asked.kinds, scales.kind)
+            value = value + self._offsets(self.points.kinds, at.kinds, scales.kind)
         if scales.group:
-            value = value + self._offsets(self.points.groups, asked.groups, scales.group)
+            value = value + self._offsets(self.points.groups, at.groups, scales.group)
         if scales.near:
-            value = value + self._local(asked.inputs)
+            value = value + self._local(at.inputs)
         return value
 
-    def _offsets(self, own: Values, asked: Array, scale: float) -> Array:
+    def _offsets(self, own: Values, at: Array, scale: float) -> Array:
         """[n, 1] the offset of the kind or group of each point; 0 for one without a row."""
-        xp = asked.__array_namespace__()
+        xp = at.__array_namespace__()
         names = np.unique(own)
-        same = xp.astype(asked == xp.asarray(names[np.newaxis]), xp.float64)
+        same = xp.astype(at == xp.asarray(names[np.newaxis]), xp.float64)
         sums = np.array([[self.weights[own[:, 0] == name].sum()] for name in names])
-        return graph_ops.matmul(same, xp.asarray(scale**2 * sums))
+        offsets = scale**2 * sums
+        return graph_ops.matmul(same, xp.asarray(offsets))
 
     def _local(self, inputs: Array) -> Array:
         """[n, 1] the local term."""
         xp = inputs.__array_namespace__()
         own = self.points.inputs / self.scales.length
-        asked = inputs / self.scales.length
+        scaled = inputs / self.scales.length
         squares = xp.asarray((own**2).sum(axis=1)[np.newaxis])
-        products = graph_ops.matmul(asked, xp.asarray(2.0 * own.T))
-        distances = xp.sum(asked * asked, axis=1, keepdims=True) + squares - products
+        products = graph_ops.matmul(scaled, xp.asarray(2.0 * own.T))
+        distances = xp.sum(scaled * scaled, axis=1, keepdims=True) + squares - products
         weights = self.scales.near**2 * self.weights[:, np.newaxis]
         return graph_ops.matmul(xp.exp(-0.5 * distances), xp.asarray(weights))
 
@@ -139,7 +140,8 @@ def fit_process(points: Points, values: Values) -> Process | None:
         return None
     order = np.random.default_rng(0).permutation(known)
     within = _without_outliers(values)
-    scales = _likeliest(points.take(order[:SCALE_ROWS]), within[order[:SCALE_ROWS]])
+    few = order[:SCALE_ROWS]
+    scales = _likeliest(points.take(few), within[few])
     kept = order[:MAX_ROWS]
     rows = points.take(kept)
     covariance = _covariance(rows, scales)
@@ -182,8 +184,9 @@ def _score(points: Points, values: Values, scales: Scales) -> float:
     """Logarithm of the likelihood, less one for each term that there is."""
     factor = np.linalg.cholesky(_covariance(points, scales))
     whitened = np.linalg.solve(factor, values)
+    half_log_determinant = np.log(np.diag(factor)).sum()
     terms = np.count_nonzero(scales[:5])
-    return float(-0.5 * whitened @ whitened - np.log(np.diag(factor)).sum() - terms)
+    return float(-0.5 * whitened @ whitened - half_log_determinant - terms)
 
 
 def _covariance(points: Points, scales: Scales) -> Matrix:

@@ -147,19 +147,20 @@ class Intervals:
     ) -> tuple[tuple[Matrix, Matrix], tuple[Matrix, Matrix], Matrix]:
         """The networks side by side: weights and biases of two layers, weights of the last."""
         networks = list(self.networks.values())
-        first = np.concatenate([network.weights[0] for network in networks], axis=1)
         units = WIDTH * len(networks)
+        first = np.concatenate([network.weights[0] for network in networks], axis=1)
+        first_biases = np.concatenate([network.biases[0] for network in networks])
         second = np.zeros((units, units), dtype=np.float32)
+        second_biases = np.concatenate([network.biases[1] for network in networks])
         last = np.zeros((units, len(outputs)), dtype=np.float32)
         sources = [self._source(output) for output in outputs]
         for i, (name, network) in enumerate(self.networks.items()):
             own = slice(WIDTH * i, WIDTH * (i + 1))
-            second[own, own] = network.weights[1]
+            _, to_second, to_last = network.weights
+            second[own, own] = to_second
             for column, source in enumerate(sources):
                 if source == name:
-                    last[own, column] = network.weights[2][:, 0]
-        first_biases = np.concatenate([network.biases[0] for network in networks])
-        second_biases = np.concatenate([network.biases[1] for network in networks])
+                    last[own, column] = to_last[:, 0]
         return (first, first_biases), (second, second_biases), last
 
 
@@ -189,12 +190,14 @@ def calibrated(
         rows = np.flatnonzero(~np.isnan(error))
         if not len(rows):
             continue
+        known_error, known_inputs, known_folds = error[rows], inputs[rows], folds[rows]
         difficulty = spreads[name][rows] + LEAST_SPREAD
-        if len(rows) >= MIN_NETWORK_ROWS and len(np.unique(folds[rows])) > 1:
-            ratio = np.log((error[rows] + LEAST_ERROR) / difficulty)
-            networks[name] = _fit(inputs[rows], ratio)
-            difficulty = difficulty * np.exp(_cross_fitted(inputs[rows], ratio, folds[rows]))
-        scores = error[rows] / difficulty
+        if len(rows) >= MIN_NETWORK_ROWS and len(np.unique(known_folds)) > 1:
+            ratio = np.log((known_error + LEAST_ERROR) / difficulty)
+            networks[name] = _fit(known_inputs, ratio)
+            correction = _cross_fitted(known_inputs, ratio, known_folds)
+            difficulty = difficulty * np.exp(correction)
+        scores = known_error / difficulty
         pooled[name] = _conformal_quantile(scores)
         for group in np.unique(groups[rows]).tolist():
             of_group = scores[groups[rows] == group]
@@ -219,6 +222,12 @@ def _cross_fitted(inputs: Matrix, ratio: Values, folds: Folds) -> Values:
 
 
 def _conformal_quantile(scores: Values) -> float:
+    in_order = np.sort(scores)
+    rank = conformal_rank(len(scores))
+    return max(LEAST_FACTOR, float(in_order[rank - 1]))
+
+
+def conformal_rank(count: int) -> int:
     """The ceil((n + 1) COVERAGE)-th smallest of n, so that the next one is within as often."""
-    rank = min(len(scores), int(np.ceil((len(scores) + 1) * COVERAGE)))
-    return max(LEAST_FACTOR, float(np.sort(scores)[rank - 1]))
+    rank = int(np.ceil((count + 1) * COVERAGE))
+    return min(count, rank)

@@ -66,8 +66,8 @@ class JoinedModel:
             ours = self._all_outputs(adapted[side], self.adapted.outputs_)
             theirs = self._all_outputs(rest[side], self.rest.outputs_)
             named[side] = xp.where(is_covered, ours, theirs)
-        flags = (adapted[EXTRAPOLATING], rest[EXTRAPOLATING])
-        return {**named, EXTRAPOLATING: xp.where(covered_rows, *flags)}
+        named[EXTRAPOLATING] = xp.where(covered_rows, adapted[EXTRAPOLATING], rest[EXTRAPOLATING])
+        return named
 
     def prefilter(self, query: Array) -> Array:
         """[n] runtime_us by the smaller graph of each part."""
@@ -83,7 +83,8 @@ class JoinedModel:
         missing = 0.0 * ends[:, :1] + np.float32(np.nan)
         last = len(outputs)
         places = [outputs.index(name) if name in outputs else last for name in self.outputs_]
-        return xp.take(xp.concat([ends, missing], axis=1), xp.asarray(np.array(places)), axis=1)
+        columns = xp.concat([ends, missing], axis=1)
+        return xp.take(columns, xp.asarray(np.array(places)), axis=1)
 
     def _is_covered(self, data: TrainingSet) -> Mask:
         """[n_rows] of the kinds of device that the base contains."""

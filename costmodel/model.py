@@ -157,12 +157,20 @@ class CostModel(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         inputs = self._network_inputs(quantities, one_hot)
         ensemble = Ensemble(self._network_sizes(), self.steps)
         self.networks_ = ensemble.fit(inputs, targets, step=step)
-        seen_by_trees = tree_inputs(quantities)
-        self.trees_: dict[str, HistGradientBoostingRegressor] = {}
+        self.trees_ = self._fit_trees(quantities, targets, step)
+
+    def _fit_trees(
+        self, quantities: Rows, targets: Mapping[str, Values], step: Step
+    ) -> dict[str, HistGradientBoostingRegressor]:
+        """Target -> its trees, of the targets whose trees have a weight."""
+        seen = tree_inputs(quantities)
+        settings = self._tree_settings()
+        trees: dict[str, HistGradientBoostingRegressor] = {}
         with_trees = [name for name in targets if self.tree_weight_[name] > 0]
         for i, name in enumerate(with_trees):
             step("trees", i, len(with_trees))
-            self.trees_[name] = fit_trees(self._tree_settings(), seen_by_trees, targets[name])
+            trees[name] = fit_trees(settings, seen, targets[name])
+        return trees
 
     def _network_sizes(self) -> dict[str, Size]:
         few = max(1, self.members // 2)
@@ -206,9 +214,12 @@ class CostModel(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             if name not in measured or name == THROUGHPUT:
                 continue
             positive = np.where(measured[name] > 0, measured[name], np.nan)
-            errors[name] = np.abs(np.log(positive / composed.outputs[name][:, 0]))
+            predicted = composed.outputs[name][:, 0]
+            errors[name] = np.abs(np.log(positive / predicted))
             spreads[name] = spread[:, i]
-        groups = kernel_group(queries[:, AT["family"]], queries[:, AT["algorithm"]])
+        families = queries[:, AT["family"]]
+        algorithms = queries[:, AT["algorithm"]]
+        groups = kernel_group(families, algorithms)
         self.intervals_ = calibrated(errors, spreads, composed.inputs, groups, folds)
 
     # prediction

@@ -124,7 +124,8 @@ def _train(
     parameters = _initial(inputs.shape[1], width, rng)
     batch = batch_size(rows)
     steps = step_count(rows, batch, max_steps)
-    optimizer = AdamW(parameters, decay=float(np.clip(DECAY_ROWS / rows, MIN_DECAY, MAX_DECAY)))
+    decay = float(np.clip(DECAY_ROWS / rows, MIN_DECAY, MAX_DECAY))
+    optimizer = AdamW(parameters, decay)
     peak_rate = LEARNING_RATE * np.sqrt(batch / MAX_BATCH)
     batches = _batches(rows, batch, rng)
     for step in range(1, steps + 1):
@@ -189,14 +190,20 @@ class AdamW:
         self.steps += 1
         mean_rate = np.float32(rate / (1 - FIRST_MOMENT**self.steps))
         square_scale = np.float32(1 - SECOND_MOMENT**self.steps)
+        kept = np.float32(1 - rate * self.decay)
         for i, slope in enumerate(slopes):
-            values = self.parameters[i]
-            self.means[i] += np.float32(1 - FIRST_MOMENT) * (slope - self.means[i])
-            self.squares[i] += np.float32(1 - SECOND_MOMENT) * (slope * slope - self.squares[i])
-            deviation = np.sqrt(self.squares[i] / square_scale) + np.float32(EPSILON)
-            values[:] = values - mean_rate * self.means[i] / deviation
+            values, mean, square = self.parameters[i], self.means[i], self.squares[i]
+            _approach(mean, slope, 1 - FIRST_MOMENT)
+            _approach(square, slope * slope, 1 - SECOND_MOMENT)
+            deviation = np.sqrt(square / square_scale) + np.float32(EPSILON)
+            values[:] = values - mean_rate * mean / deviation
             if values.ndim == 2:
-                values[:] = values * np.float32(1 - rate * self.decay)
+                values[:] = values * kept
+
+
+def _approach(average: Matrix, new: Matrix, share: float) -> None:
+    """Move a running average, in place, by a share of the way to a new value."""
+    average += np.float32(share) * (new - average)
 
 
 def gradients(

@@ -56,8 +56,9 @@ class OwnDevices:
         readings = xp.take(query, xp.asarray(np.array(COLUMNS)), axis=1)
         is_of: list[Array] = []
         for lowest, highest in zip(self.lowest, self.highest, strict=True):
-            inside = (readings >= xp.asarray(lowest)) & (readings <= xp.asarray(highest))
-            is_of.append(graph_ops.reduce_min(xp.astype(inside, xp.float32), axis=1))
+            is_inside = (readings >= xp.asarray(lowest)) & (readings <= xp.asarray(highest))
+            inside = xp.astype(is_inside, xp.float32)
+            is_of.append(graph_ops.reduce_min(inside, axis=1))
         number = xp.sum(xp.concat(is_of, axis=1), axis=1, keepdims=True)
         return [one / xp.maximum(number, xp.asarray(np.float32(1))) for one in is_of]
 

@@ -52,19 +52,26 @@ SMALLEST: Final = np.float32(1e-3)
 
 
 def points_of(query: Array, quantities: Array) -> Points:
-    """Where a process is asked; array-API code, traced into the graph."""
+    """Where a process is evaluated; array-API code, traced into the graph."""
     xp = query.__array_namespace__()
     parts = xp.take(quantities, xp.asarray(SHARE_COLUMNS), axis=1)
     floor_us = xp.take(quantities, xp.asarray(FLOOR_COLUMN), axis=1)
     shares = graph_ops.matmul(parts, xp.asarray(TO_SHARES)) / floor_us
     sizes = xp.take(quantities, xp.asarray(LOG_COLUMNS), axis=1)
-    logs = xp.log(xp.maximum(sizes, xp.asarray(SMALLEST))) / xp.asarray(LOG_SCALES)
+    positive = xp.maximum(sizes, xp.asarray(SMALLEST))
+    logs = xp.log(positive) / xp.asarray(LOG_SCALES)
     warm = graph_ops.matmul(query, xp.asarray(TO_WARM))
-    inputs = xp.astype(xp.concat([shares, logs, warm], axis=1), xp.float64)
+    seen = xp.concat([shares, logs, warm], axis=1)
+    inputs = xp.astype(seen, xp.float64)
     kinds = graph_ops.matmul(query, xp.asarray(TO_KIND))
     named = FAMILY_STEP / 2 * _is_named(query)
     shapes = graph_ops.matmul(query, xp.asarray(TO_SHAPE))
-    return Points(inputs, kinds, kinds + named, shapes)
+    return Points(
+        inputs=inputs,
+        kinds=kinds,
+        groups=kinds + named,
+        shapes=shapes,
+    )
 
 
 def groups_of(query: Array) -> Array:

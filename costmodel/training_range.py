@@ -174,13 +174,15 @@ def _limits(numbers: Matrix, like: Matrix) -> list[float]:
     pools: dict[tuple[str, ...], Matrix] = {}
     for common in set(POOLS.values()):
         columns = [NUMBERS.index(field) for field in common]
-        pools[common] = numbers[(numbers[:, columns] == like[columns]).all(axis=1)]
+        is_equal = numbers[:, columns] == like[columns]
+        pools[common] = numbers[is_equal.all(axis=1)]
     lowest: list[float] = []
     highest: list[float] = []
     for name, common in POOLS.items():
         values = pools[common][:, NUMBERS.index(name)]
         margin = MARGINS.get(name, MARGIN)
         is_known = name not in MAY_BE_UNKNOWN or values.any()
-        lowest.append(0.0 if name in LARGEST_ONLY else float(values.min()) / margin)
-        highest.append(float(values.max()) * margin if is_known else ENDLESS)
+        smallest, largest = float(values.min()), float(values.max())
+        lowest.append(0.0 if name in LARGEST_ONLY else smallest / margin)
+        highest.append(largest * margin if is_known else ENDLESS)
     return lowest + highest

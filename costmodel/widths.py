@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from costmodel import graph_ops
 from costmodel.graph_ops import Array
-from gemmcast.query import COVERAGE
+from costmodel.intervals import conformal_rank
 
 Values = npt.NDArray[np.float64]
 
@@ -65,22 +65,21 @@ class Widths:
         added = np.zeros((len(names) + 1, len(outputs)))
         for row, group in enumerate(names):
             for column, name in enumerate(outputs):
-                added[row, column] = self.by_group.get((name, group), pooled[column])
-                added[row, column] -= pooled[column]
+                width = self.by_group.get((name, group), pooled[column])
+                added[row, column] = width - pooled[column]
         # NaN is no group: there is always one column
         known = np.array([[*names, np.nan]], dtype=np.float32)
         is_group = xp.astype(groups == xp.asarray(known), xp.float32)
-        return graph_ops.gemm(
-            is_group,
-            xp.asarray(added.astype(np.float32)),
-            xp.asarray(pooled.astype(np.float32)),
-        )
+        of_groups = xp.asarray(added.astype(np.float32))
+        of_all = xp.asarray(pooled.astype(np.float32))
+        return graph_ops.gemm(is_group, of_groups, of_all)
 
 
 def _width(excess: Values) -> float:
-    """The ceil((n + 1) COVERAGE)-th smallest of n."""
+    """What the base's margins are multiplied by, so that they hold here."""
     if not len(excess):
         return 1.0
-    rank = min(len(excess), int(np.ceil((len(excess) + 1) * COVERAGE)))
-    width = float(np.sort(excess)[rank - 1])
+    in_order = np.sort(excess)
+    rank = conformal_rank(len(excess))
+    width = float(in_order[rank - 1])
     return width if len(excess) >= MIN_ROWS else max(1.0, width)

@@ -235,7 +235,7 @@ def check_version(version: int, source: str) -> None:
         source: where they were read; for messages.
     """
     if version > SCHEMA_VERSION:
-        rule = f"{source} is of a newer schema; this gemmcast knows schemas up to {SCHEMA_VERSION}"
+        rule = f"{source} is of a newer schema; this gemmcast reads schemas up to {SCHEMA_VERSION}"
         way_out = "use the gemmcast that wrote it, or a newer one"
         raise InputError("schema_version", version, rule, way_out)
 

@@ -82,7 +82,7 @@ def check_schema(format_: object, version: object, source: str) -> None:
         rule = f"{source}: must be a whole number from 1"
         raise InputError("schema_version", version, rule, _ANOTHER)
     if version > SCHEMA_VERSION:
-        rule = f"{source} is of a newer schema; this gemmcast knows {SCHEMA_VERSION}"
+        rule = f"{source} is of a newer schema; this gemmcast reads {SCHEMA_VERSION}"
         way_out = "use the gemmcast that wrote it, or a newer one"
         raise InputError("schema_version", version, rule, way_out)
 

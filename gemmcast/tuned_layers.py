@@ -43,11 +43,11 @@ class Layers:
 
     def operations_of(self, gemm: Gemm) -> list[str]:
         """Those that have entries for the layer of a GEMM."""
-        found: list[str] = []
+        named: list[str] = []
         for operation, layers in self._entries.items():
             if _layer_of(gemm, operation) in layers:
-                found.append(operation)
-        return found
+                named.append(operation)
+        return named
 
     def nearest(self, gemm: Gemm, operation: str | None) -> TunedEntry | None:
         """The entry of the layer with the nearest number of rows whose winner can run the GEMM.
@@ -80,10 +80,10 @@ class Layers:
         operations = self.operations_of(gemm) if operation is None else [operation]
         if len(operations) > 1:
             raise _several(operations, gemm)
-        found: list[TunedEntry] = []
+        entries: list[TunedEntry] = []
         for name in operations:
-            found += self._entries.get(name, {}).get(_layer_of(gemm, name), ())
-        return found
+            entries += self._entries.get(name, {}).get(_layer_of(gemm, name), ())
+        return entries
 
 
 def rows_of(gemm: Gemm) -> int:

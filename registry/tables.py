@@ -132,14 +132,14 @@ class TableRegistry:
     def lineages(self) -> list[TableLineage]:
         """Every lineage, by device and objective. A crash in `publish` leaves one without versions,
         which is left out."""
-        found: list[TableLineage] = []
+        lineages: list[TableLineage] = []
         for name in self._backend.states_of(PREFIX):
             backend = self._backend.named(name)
             published = [one for one in backend.snapshot().records if KEY_TAG in one.tags]
             if published:
                 newest = max(published, key=lambda one: int(one.number))
-                found.append(TableLineage(backend, _key_of(newest), self._signatures))
-        return sorted(found, key=lambda lineage: (lineage.device, lineage.key.objective))
+                lineages.append(TableLineage(backend, _key_of(newest), self._signatures))
+        return sorted(lineages, key=lambda lineage: (lineage.device, lineage.key.objective))
 
     def lineage(self, device: str | None = None, objective: str | None = None) -> TableLineage:
         """The lineage that is meant.

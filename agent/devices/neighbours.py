@@ -3,7 +3,7 @@
     neighbours = listed processes - 1 if one of them may be this process
 
 A container may list no process at all, or give processes other ids than they have inside. So this
-process is found by what its context added to the list. Where nothing is new there (two processes
+process is the one that its context added to the list. Where nothing is new there (two processes
 may share an id), one of those that were listed is taken for it: a GPU must not look shared for
 ever because of this process itself.
 Knows nothing of NVML: tests pass lists.

@@ -1,6 +1,6 @@
 """One GPU's board through NVML: energy counter, clocks, temperature, throttle reasons, processes.
 
-Found by PCI bus id, never by index: Ray sets CUDA_VISIBLE_DEVICES, which NVML ignores. (Nor by the
+Opened by PCI bus id, never by index: Ray sets CUDA_VISIBLE_DEVICES, which NVML ignores. (Nor by the
 UUID of CuPy's device properties: CuPy 14 cuts those 16 bytes off at the first zero among them. The
 UUID is NVML's.)
 A reading that this board or driver does not have is None.

@@ -40,9 +40,7 @@ class VisibleGpu:
 def visible_gpus(environment: Mapping[str, str] = os.environ) -> list[str]:
     """What to write into CUDA_VISIBLE_DEVICES for each GPU that CUDA would show."""
     try:
-        pynvml.nvmlInit()
-        count = pynvml.nvmlDeviceGetCount()
-        boards = [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(count)]
+        boards = _boards()
         entries = environment.get(VARIABLE)
         if entries is None:
             return [pynvml.nvmlDeviceGetUUID(board) for board in boards]
@@ -55,9 +53,7 @@ def visible_gpus(environment: Mapping[str, str] = os.environ) -> list[str]:
 def first_visible(environment: Mapping[str, str] = os.environ) -> VisibleGpu | None:
     """The first GPU that CUDA would show; None where it shows none or there is no driver."""
     try:
-        pynvml.nvmlInit()
-        count = pynvml.nvmlDeviceGetCount()
-        boards = [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(count)]
+        boards = _boards()
         entries = environment.get(VARIABLE)
         if entries is None:
             return _whole_or_slice(boards[0]) if boards else None
@@ -86,6 +82,13 @@ def optional(call: Callable[[], T]) -> T | None:
         return call()
     except pynvml.NVMLError:
         return None
+
+
+def _boards() -> list[Handle]:
+    """Every board of this machine, in NVML's order."""
+    pynvml.nvmlInit()
+    count = pynvml.nvmlDeviceGetCount()
+    return [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(count)]
 
 
 def _named(entry: str, boards: Sequence[Handle]) -> VisibleGpu | None:

@@ -64,11 +64,10 @@ def _speed(name: str, tuned: TunedGroups) -> Line:
 
 def _power(name: str, tuned: TunedGroups) -> Line:
     pairs = metered_pairs(tuned)
-    power = pairs[pairs[:, 0] > TIE_FACTOR, 1]
-    here = (
-        f"of tiles faster than {tuned.baseline}, {np.sum(power < 1)} of {len(power)} draw less "
-        f"than it; {_change(power)}"
-    )
+    is_faster = pairs[:, 0] > TIE_FACTOR
+    power = pairs[is_faster, 1]
+    less = f"{np.sum(power < 1)} of {len(power)} draw less than it"
+    here = f"of tiles faster than {tuned.baseline}, {less}; {_change(power)}"
     return POWER_CLAIM, here, f"`{name}`, {len(power)} pairs"
 
 

@@ -39,7 +39,8 @@ def fit_forests(recordings: Recordings) -> list[ForestResult]:
     results = []
     for name, rows in _row_sets(recordings):
         for target in (TIME, POWER):
-            read = rows.take(~np.isnan(rows.measured[target]))
+            is_read = ~np.isnan(rows.measured[target])
+            read = rows.take(is_read)
             if len(set(read.shapes)) >= FOLDS:
                 results.append(_cross_validated(name, read, target, BY_ROW))
                 results.append(_cross_validated(name, read, target, BY_SHAPE))
@@ -51,10 +52,11 @@ def _row_sets(recordings: Recordings) -> Iterator[tuple[str, TrainingSet]]:
     yield f"tiled, {MAIN}", _tiled(main)
     if recordings.study:
         yield f"tiled, {STUDY}", _tiled(recordings.study.data)
-    is_simt = main.column("family") == "cutlass"
-    is_simt &= main.column("dtype") == "fp32"
-    is_simt &= main.column("stages") == 2
-    is_simt &= main.column("split_k") <= 1
+    is_cutlass = main.column("family") == "cutlass"
+    is_fp32 = main.column("dtype") == "fp32"
+    has_two_stages = main.column("stages") == 2
+    is_whole = main.column("split_k") <= 1
+    is_simt = is_cutlass & is_fp32 & has_two_stages & is_whole
     on_grid = np.ones(len(main), dtype=bool)
     for name, sizes in GRID.items():
         on_grid &= np.isin(main.column(name), list(sizes))

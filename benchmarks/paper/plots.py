@@ -72,7 +72,8 @@ def _correlation_figure(recordings: Recordings) -> Figure:
     axes.imshow(result.values, cmap="RdBu_r", vmin=-1, vmax=1, aspect="auto")
     for (row, column), value in np.ndenumerate(result.values):
         text = "–" if np.isnan(value) else f"{value:+.2f}"
-        colour = "white" if abs(value) > 0.6 else "black"
+        is_dark = abs(value) > 0.6
+        colour = "white" if is_dark else "black"
         axes.text(column, row, text, ha="center", va="center", fontsize=8, color=colour)
     labels = [re.sub(r": |, | (?=\()", "\n", title) for title in result.columns]
     axes.set_xticks(range(len(labels)), labels, fontsize=8)
@@ -106,10 +107,11 @@ def _box_plot(axes: Axes, grid: Sequence[Row], axis: GridAxis) -> None:
 def _forest_figure(forests: Sequence[ForestResult]) -> Figure:
     figure, panels = new_panels(2, 11, 4.6, sharey=True)
     names = list(dict.fromkeys(forest.name for forest in forests))
+    colours = {name: f"C{i}" for i, name in enumerate(names)}
     for axes, target, word in zip(panels, (TIME, POWER), ("runtime", "power"), strict=True):
         for forest in forests:
             if forest.target == target:
-                _plot_errors(axes, forest, colour=f"C{names.index(forest.name)}")
+                _plot_errors(axes, forest, colours[forest.name])
         axes.set(xscale="log", xlim=(0.3, 1000), xlabel=f"error of predicted {word} below, %")
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     panels[0].set_ylabel("share of the rows, %")
@@ -120,7 +122,9 @@ def _forest_figure(forests: Sequence[ForestResult]) -> Figure:
 
 def _plot_errors(axes: Axes, forest: ForestResult, colour: str) -> None:
     """The distribution of the absolute errors."""
-    errors = np.sort(100 * np.abs(forest.predicted / forest.measured - 1))
+    ratios = forest.predicted / forest.measured
+    errors = np.sort(100 * np.abs(ratios - 1))
     shares = np.linspace(0, 100, len(errors))
     style = "-" if forest.split == BY_SHAPE else ":"
-    axes.plot(errors, shares, style, color=colour, label=f"{forest.name} ({forest.split})")
+    label = f"{forest.name} ({forest.split})"
+    axes.plot(errors, shares, style, color=colour, label=label)

@@ -260,8 +260,10 @@ def _balance(recordings: Recordings) -> str:
     lines = []
     for sizes in size_classes(recordings.tile_groups()):
         near = [_near_best(sizes, tile) for tile in tiles]
-        costs = [_excess(excess_of_tile(sizes.complete, tile)) for tile in ALWAYS]
-        lines.append([f"`{sizes.dataset}`", sizes.size, len(sizes.complete), *near, *costs])
+        excess = [excess_of_tile(sizes.complete, tile) for tile in ALWAYS]
+        costs = [_excess(ratios) for ratios in excess]
+        class_of_sizes = [f"`{sizes.dataset}`", sizes.size, len(sizes.complete)]
+        lines.append([*class_of_sizes, *near, *costs])
     always = [f"always {tile}" for tile in ALWAYS]
     header = ["dataset", "GFLOP", "shapes", *_tile_columns(tiles), *always]
     return markdown_table(header, lines)
@@ -320,8 +322,9 @@ def _cutlass(grid: Sequence[Row], axis: GridAxis) -> str:
     values = [axis.base, *sorted(others)]
     complete = [group for group in groups if len(group) == len(values)]
     lines = [_cutlass_line(groups, complete, axis, value) for value in values]
+    fastest = f"fastest in, of {len(complete)}"
     by_m = [f"m = {m}" for m in sorted(GRID["m"])]
-    header = [axis.name, f"fastest in, of {len(complete)}", "time", *by_m, "power", "energy"]
+    header = [axis.name, fastest, "time", *by_m, "power", "energy"]
     return markdown_table(header, lines)
 
 

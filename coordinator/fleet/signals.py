@@ -88,9 +88,9 @@ def _descendants(ancestor: int) -> list[int]:
             # Behind the name in parentheses: state, parent, ...
             parent = int(path.read_text().rpartition(")")[2].split()[1])
             children[parent].append(int(path.parent.name))
-    found: list[int] = []
+    below: list[int] = []
     level = children[ancestor]
     while level:
-        found += level
+        below += level
         level = [child for pid in level for child in children[pid]]
-    return found
+    return below

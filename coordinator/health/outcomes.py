@@ -51,23 +51,23 @@ class Outcomes:
 
     def findings(self, board: str) -> list[Finding]:
         """What the statuses of a board say."""
-        found: list[Finding] = []
+        findings: list[Finding] = []
         wrong = self._alone(board, ("incorrect",))
         if wrong:
             text = f"computed {_results(wrong)} where {self._witness(board, wrong[0])}"
-            found.append(Finding(sort="wrong", text=f"{text}, as in {_name(wrong[0])}"))
+            findings.append(Finding(sort="wrong", text=f"{text}, as in {_name(wrong[0])}"))
         failed = self._alone(board, ERRORS)
         if failed:
             text = f"failed in {_cells(failed)} where {self._witness(board, failed[0])}, as in"
             reason = f"{_name(failed[0])}: {failed[0]['reason']}"
-            found.append(Finding(sort="failing", text=f"{text} {reason}"))
+            findings.append(Finding(sort="failing", text=f"{text} {reason}"))
         rows = self.rows_of[board]
         contended = [row for row in rows if row["status"] == "contended"]
         if contended and len(contended) >= SHARED * len(rows):
             share = f"{len(contended)} of {len(rows)} cells were disturbed"
             text = f"can't be judged, because others use it: {share} ({contended[-1]['reason']})"
-            found.append(Finding(sort="shared", text=text))
-        return found
+            findings.append(Finding(sort="shared", text=text))
+        return findings
 
     def _alone(self, board: str, statuses: Sequence[str]) -> list[Row]:
         """The rows that ended so on this board, and can't be the kernel's fault."""

@@ -106,10 +106,10 @@ class HealthRecord:
         sick, ever_sick = self.sick(), {spell.board for spell in self.spells}
         labelled: list[tuple[dict[str, str], bool]] = []
         for board in self.boards.values():
-            found = {finding.sort for finding in board.findings}
+            sorts = {finding.sort for finding in board.findings}
             for reason in ("", *SICK) if board.board in ever_sick else ("",):
                 labels = {"board": board.board, "device": board.device, "reason": reason}
-                is_so = board in sick and (not reason or reason in found)
+                is_so = board in sick and (not reason or reason in sorts)
                 labelled.append((labels, is_so))
         return labelled
 

@@ -94,12 +94,12 @@ class Hours:
     def _near(self, now: datetime, days: Sequence[int]) -> list[tuple[datetime, datetime]]:
         """The windows that begin on days around today: 0 is today, -1 yesterday."""
         today = now.astimezone(self.zone).date()
-        found = []
+        windows = []
         for day in days:
             date = today + timedelta(days=day)
             midnight = datetime.combine(date, time(), self.zone)
-            found += [one.on(midnight) for one in self.windows if date.weekday() in one.days]
-        return found
+            windows += [one.on(midnight) for one in self.windows if date.weekday() in one.days]
+        return windows
 
 
 def zone_of(name: str) -> tzinfo:

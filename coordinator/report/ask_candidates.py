@@ -3,7 +3,7 @@
     families_on(device, dtypes)  ->  `bf16 nt` -> FAMILY or FAMILY:KERNEL -> its configurations
 
 A browser has none of gemmcast's rules. So what each family makes is written out here once, and
-which problems it refuses is found by trying: the smallest multiple of m, n and k, and the largest
+which problems it refuses comes from trials: the smallest multiple of m, n and k, and the largest
 batch, that gemmcast.candidates accepts. Does not know a page, nor what a model answers.
 """
 

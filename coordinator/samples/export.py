@@ -58,13 +58,19 @@ def write_dataset(
     card = path.with_suffix(".md")
     _check_card(card)
     ordered = in_order(table)
-    sink = pa.BufferOutputStream()
-    named = with_units(ordered)
-    pq.write_table(named, sink, compression="zstd", compression_level=COMPRESSION_LEVEL)
     counted = counts(ordered)
     page = dataset_card(path.stem, ordered.to_pylist(), counted, measure)
-    write_files({path: sink.getvalue().to_pybytes(), card: page.encode()})
+    write_files({path: dataset_bytes(ordered), card: page.encode()})
     return counted
+
+
+def dataset_bytes(table: pa.Table) -> bytes:
+    """The Parquet file of a dataset: rows and columns as they are, and the units."""
+    sink = pa.BufferOutputStream()
+    named = with_units(table)
+    pq.write_table(named, sink, compression="zstd", compression_level=COMPRESSION_LEVEL)
+    data: bytes = sink.getvalue().to_pybytes()
+    return data
 
 
 def with_units(table: pa.Table) -> pa.Table:

@@ -154,7 +154,8 @@ def _by_name(data: TrainingSet, predicted: Predictions) -> dict[str, Scores]:
         without_knobs = np.where(np.isnan(of_default), of_name, of_default)
         pairs[target] = {"model": methods["model"], BY_NAME: without_knobs}
     names = _library_names(data)
-    rows = np.flatnonzero(resolved_default(data) | resolved_name(data))
+    is_resolved = resolved_default(data) | resolved_name(data)
+    rows = np.flatnonzero(is_resolved)
     chosen: Predictions = {}
     for target, methods in pairs.items():
         chosen[target] = {name: values[rows] for name, values in methods.items()}

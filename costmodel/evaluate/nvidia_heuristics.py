@@ -53,7 +53,7 @@ class NvidiaHeuristics:
         return np.array(places[: self._top], dtype=np.int64)
 
     def _listed(self, row: ReadRow) -> list[Knobs]:
-        """Best first, each once; none for a problem or a GPU that it is not asked about."""
+        """Best first, each once; none for a problem or a GPU of which the library has none."""
         precision = PRECISIONS.get(row["dtype"])
         gpus = [name for part, name in GPUS.items() if part in row["device"]]
         if row["family"] != "cutlass" or precision is None or not gpus:

@@ -171,12 +171,12 @@ def layers_with_groups(data: TrainingSet) -> Names:
 def is_default(data: TrainingSet) -> Mask:
     """[n_rows] True where the configuration is what the library or the engine takes by itself."""
     rows = data.table.select(("family", "kernel", *KNOBS)).to_pylist()
-    found = np.zeros(len(data), dtype=bool)
+    by_itself = np.zeros(len(data), dtype=bool)
     for i, row in enumerate(rows):
         # A measured Triton kernel says that k is not split, a candidate does not
         named = {**row, "split_k": 0} if row["family"] == "triton" else row
-        found[i] = default_among([config_of(named)]) is not None
-    return found
+        by_itself[i] = default_among([config_of(named)]) is not None
+    return by_itself
 
 
 def regrets(measured: Values, ranked: Ranked, default: int | None) -> dict[str, float]:

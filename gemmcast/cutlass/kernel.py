@@ -98,19 +98,19 @@ class CutlassKernel:
     @lru_cache(maxsize=4096)
     def parse(name: str) -> CutlassKernel | None:
         """The kernel of that name; None for a name of another form."""
-        found = NAME.fullmatch(name) if len(name) <= MAX_NAME else None
-        if found is None:
+        match = NAME.fullmatch(name) if len(name) <= MAX_NAME else None
+        if match is None:
             return None
-        cluster_m, cluster_n = _numbers(found["cluster"] or "0x0")
+        cluster_m, cluster_n = _numbers(match["cluster"] or "0x0")
         kernel = CutlassKernel(
-            dtype=found["dtype"],
-            layout=found["layout"],
-            tile=_triple(found["tile"]),
-            warp=_triple(found["warp"] or "0x0x0"),
-            stages=int(found["stages"] or 0),
-            swizzle=int(found["swizzle"]),
+            dtype=match["dtype"],
+            layout=match["layout"],
+            tile=_triple(match["tile"]),
+            warp=_triple(match["warp"] or "0x0x0"),
+            stages=int(match["stages"] or 0),
+            swizzle=int(match["swizzle"]),
             cluster=(cluster_m, cluster_n),
-            schedule=found["schedule"] or "",
+            schedule=match["schedule"] or "",
         )
         # Unit and alignment follow from the rest
         return kernel if kernel.name == name else None

@@ -79,26 +79,26 @@ def named_kernel(name: str) -> NamedKernel | None:
 
     The library's may have no C operand (`void`), which ours, with beta 0, does not read either.
     """
-    found = NAME.fullmatch(name) if len(name) <= MAX_NAME else None
-    if found is None or found["epilogue"] != "tma" or found["c"] not in ("void", found["d"]):
+    match = NAME.fullmatch(name) if len(name) <= MAX_NAME else None
+    if match is None or match["epilogue"] != "tma" or match["c"] not in ("void", match["d"]):
         return None
-    schedule = _our_schedule(found["schedule"])
-    dtype = _our_dtype(found)
+    schedule = _our_schedule(match["schedule"])
+    dtype = _our_dtype(match)
     if schedule is None or dtype is None:
         return None
-    tile_m, tile_n, tile_k = _numbers(found["tile"])
-    cluster_m, cluster_n = _numbers(found["cluster"])
+    tile_m, tile_n, tile_k = _numbers(match["tile"])
+    cluster_m, cluster_n = _numbers(match["cluster"])
     kernel = CutlassKernel(
         dtype=dtype,
-        layout=found["layouts"][:2].translate(SWAPPED),
+        layout=match["layouts"][:2].translate(SWAPPED),
         tile=(tile_m, tile_n, tile_k),
         cluster=(cluster_m, cluster_n),
         schedule=schedule,
         swizzle=1,
     )
-    if int(found["alignment"]) != kernel.alignment:
+    if int(match["alignment"]) != kernel.alignment:
         return None
-    is_transposed = found["layouts"][2] == "n"
+    is_transposed = match["layouts"][2] == "n"
     return NamedKernel(
         kernel=_transposed(kernel) if is_transposed else kernel, is_transposed=is_transposed
     )
@@ -129,10 +129,10 @@ def _our_schedule(words: str) -> str | None:
     return None
 
 
-def _our_dtype(found: re.Match[str]) -> str | None:
+def _our_dtype(match: re.Match[str]) -> str | None:
     for dtype, (ab, d) in OPERANDS.items():
         core = MATH.get(dtype, "gemm")
-        if (found["a"], found["b"], found["d"], found["core"]) == (ab, ab, d, core):
+        if (match["a"], match["b"], match["d"], match["core"]) == (ab, ab, d, core):
             return dtype
     return None
 

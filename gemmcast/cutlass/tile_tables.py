@@ -211,4 +211,4 @@ WGMMA_LAYOUTS: Final = {
     "tf32": ("nt",),
     "fp8_e4m3": ("nt",),
 }
-"""wgmma wants k contiguous where elements have one or four bytes."""
+"""wgmma needs k contiguous where elements have one or four bytes."""

@@ -72,8 +72,8 @@ def cublaslt(table: TunedTable, _options: ExportOptions) -> Export:
 
 def cublas_version(library: str | None) -> str | None:
     """`13.1.0` of `cublas 13.1.0`; None where the text names no cuBLAS."""
-    found = re.search(r"cublas(?:lt)? (\d+\.\d+\.\d+)", library or "", re.IGNORECASE)
-    return found[1] if found else None
+    version = re.search(r"cublas(?:lt)? (\d+\.\d+\.\d+)", library or "", re.IGNORECASE)
+    return version[1] if version else None
 
 
 def algorithm_words(config: KernelConfig) -> _Algorithm:

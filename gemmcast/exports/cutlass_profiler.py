@@ -105,7 +105,7 @@ def _commands(lines: Sequence[_Line]) -> str:
 def _pattern(name: str) -> str:
     """CUTLASS 3 has the shape of one instruction before the core of a name."""
     for core in CORES:
-        head, found, rest = name.partition(f"_{core}_")
-        if found:
+        head, core_of_name, rest = name.partition(f"_{core}_")
+        if core_of_name:
             return f"{head}_*{core}_{rest}"
     return name

@@ -29,22 +29,10 @@ from gemmcast.errors import MeasurementError
 from gemmcast.gemm import Gemm
 from gemmcast.procedure import Procedure
 from gemmcast.rows import blank
+from tests.conftest import CPU as DEVICE
 
 MakeCell = Callable[..., Cell]
 MakeSupervisor = Callable[..., ChildSupervisor]
-DEVICE = Device(
-    name="Paper CPU (2 cores)",
-    kind="cpu",
-    uuid="CPU-paper",
-    compute_units=2,
-    memory_bytes=2**34,
-    l2_bytes=2**25,
-    dram_gbps=40.0,
-    empty_kernel_us=1.0,
-    empty_launch_us=1.0,
-    peak_tflops={"fp32": 0.2, "fp64": 0.1},
-    library="openblas 0",
-)
 GPU = replace(
     DEVICE,
     name="Paper GPU",

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from gpu_here import cupy_or_skip
 
 from agent.dtypes import CARRIERS, narrow, widen
 from agent.kernels import load
@@ -34,13 +35,8 @@ def _knobs(facts: dict[str, Any]) -> dict[str, int]:
 
 
 def _cupy() -> ModuleType:
-    cupy: ModuleType = pytest.importorskip("cupy")
     pytest.importorskip("nvmath.bindings.cublasLt")
-    try:
-        cupy.cuda.runtime.getDeviceCount()
-    except cupy.cuda.runtime.CUDARuntimeError as error:
-        pytest.skip(str(error))
-    return cupy
+    return cupy_or_skip()
 
 
 def _e4m3() -> np.ndarray:

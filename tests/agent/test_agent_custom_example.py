@@ -16,10 +16,10 @@ import subprocess
 from collections.abc import Callable, Mapping
 from itertools import product
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
+from gpu_here import cupy_or_skip
 
 from agent.check import check
 from agent.kernels import load
@@ -218,19 +218,10 @@ def test_the_example_multiplies_right_on_a_cpu_that_plays_cuda(
     _multiply(library, knobs, Gemm(m=70, n=67, k=35, batch=3, beta=-0.5))
 
 
-def _cupy() -> ModuleType:
-    cupy: ModuleType = pytest.importorskip("cupy")
-    try:
-        cupy.cuda.runtime.getDeviceCount()
-    except cupy.cuda.runtime.CUDARuntimeError as error:
-        pytest.skip(f"no GPU: {error}")
-    return cupy
-
-
 @pytest.mark.gpu
 @pytest.mark.parametrize("knobs", KNOBS, ids=_id)
 def test_the_example_multiplies_right_on_a_gpu(knobs: Knobs) -> None:
-    cupy = _cupy()
+    cupy = cupy_or_skip()
     normal = cupy.random.standard_normal
     for (m, n, k), batch, beta in product(SHAPES, (1, 3), (0.0, -0.5)):
         gemm = Gemm(m=m, n=n, k=k, batch=batch, alpha=1.5, beta=beta)
@@ -283,7 +274,7 @@ knobs = { block_threads = [32, 64] }
 def test_other_dtypes_and_shared_memory_on_a_gpu(
     tmp_path: Path, mine: WriteKernel, layout: str, dtype: str, element: str
 ) -> None:
-    cupy = _cupy()
+    cupy = cupy_or_skip()
     normal = cupy.random.standard_normal
     gemm = Gemm(m=5, n=7, k=100, dtype=dtype, layout=layout, alpha=0.1)
     a_shape = (1, 100, 5) if layout == "tn" else (1, 5, 100)
@@ -328,7 +319,7 @@ def test_other_dtypes_and_shared_memory_on_a_gpu(
 def test_mistakes_on_a_gpu(
     tmp_path: Path, mine: WriteKernel, toml: str, source: str, status: str, message: str
 ) -> None:
-    _cupy()
+    cupy_or_skip()
     gemm = Gemm(m=5, n=7, k=100, dtype="fp16")
     with pytest.raises(MeasurementError, match=message) as caught:
         CustomKernels(tmp_path).prepare(gemm, _config(mine(toml, source)), [])

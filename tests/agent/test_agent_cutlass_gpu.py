@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+from gpu_here import cupy_or_skip
 
 from agent.kernels.cutlass import Cutlass
 from agent.kernels.cutlass.libraries import BuiltKernel
@@ -60,13 +61,7 @@ class OnGpu(NamedTuple):
 @pytest.fixture
 def on_gpu() -> OnGpu:
     """CuPy and the family, or a skip."""
-    cupy = pytest.importorskip("cupy")
-    try:
-        devices = cupy.cuda.runtime.getDeviceCount()
-    except cupy.cuda.runtime.CUDARuntimeError as error:
-        pytest.skip(str(error))
-    if not devices:
-        pytest.skip("no GPU")
+    cupy = cupy_or_skip()
     if not os.environ.get("GEMMCAST_CUTLASS"):
         pytest.skip("GEMMCAST_CUTLASS names no folder of built libraries")
     family = Cutlass()

@@ -10,6 +10,7 @@ from time import monotonic
 from typing import Any
 
 import pytest
+from gpu_here import cupy_or_skip
 
 from agent.spec import AgentSpec
 from agent.supervisor import ChildSupervisor
@@ -23,18 +24,9 @@ MakeSupervisor = Callable[..., ChildSupervisor]
 TILE_16 = {"tile_m": 16, "tile_n": 16, "tile_k": 16}
 
 
-def _gpus() -> int:
-    cupy = pytest.importorskip("cupy")
-    try:
-        return int(cupy.cuda.runtime.getDeviceCount())
-    except cupy.cuda.runtime.CUDARuntimeError:
-        return 0
-
-
 @pytest.fixture(autouse=True)
 def _needs_a_gpu() -> None:
-    if not _gpus():
-        pytest.skip("no GPU here")
+    cupy_or_skip()
 
 
 @pytest.fixture(scope="module")
@@ -204,7 +196,7 @@ def test_loading_one_gpu_moves_only_its_own_counter(
     make_supervisor: MakeSupervisor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """NVML ignores CUDA_VISIBLE_DEVICES: by index, a GPU would read another one's energy."""
-    if _gpus() < 2:
+    if cupy_or_skip().cuda.runtime.getDeviceCount() < 2:
         pytest.skip("needs two GPUs")
     import pynvml
 

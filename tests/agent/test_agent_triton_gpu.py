@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+from gpu_here import cupy_or_skip
 
 from agent.check import check
 from agent.dtypes import narrow
@@ -82,13 +83,7 @@ class OnGpu(NamedTuple):
 @pytest.fixture(scope="module")
 def on_gpu(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OnGpu]:
     """CuPy and a folder of cubins, or a skip."""
-    cupy = pytest.importorskip("cupy")
-    try:
-        devices = cupy.cuda.runtime.getDeviceCount()
-    except cupy.cuda.runtime.CUDARuntimeError as error:
-        pytest.skip(str(error))
-    if not devices:
-        pytest.skip("no GPU")
+    cupy = cupy_or_skip()
     if os.environ.get("GEMMCAST_TRITON"):
         yield OnGpu(cupy, default_folder())
         return

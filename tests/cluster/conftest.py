@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic, sleep
+from typing import TypeVar
 from urllib.request import urlopen
 
 import pytest
@@ -259,6 +260,9 @@ class Cluster:
         return status
 
 
+C = TypeVar("C", bound=Cluster)
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -266,14 +270,21 @@ def free_port() -> int:
         return port
 
 
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[Cluster]:
-    # Ray's sockets need a short path
+@contextlib.contextmanager
+def running(kind: type[C]) -> Iterator[C]:
+    """A cluster that has started, in a folder of its own; both are gone afterwards."""
+    # Ray's sockets need a short path.
     directory = Path("/tmp") / f"ray-{secrets.token_hex(4)}"
-    made = Cluster(directory)
+    made = kind(directory)
     try:
         made.start()
         yield made
     finally:
         made.stop()
         shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    with running(Cluster) as made:
+        yield made

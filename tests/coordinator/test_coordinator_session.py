@@ -59,16 +59,24 @@ def test_a_damaged_champion_refuses_no_run(run: RunSession, registry: FailingReg
         run._champions.look()
 
 
+@pytest.fixture
+def pauses(
+    run: RunSession, registry: FailingRegistry, monkeypatch: pytest.MonkeyPatch
+) -> list[float]:
+    """Those of a run that watches for champions; none of them lasts."""
+    made: list[float] = []
+    monkeypatch.setattr(session, "sleep", made.append)
+    run._champions = ChampionWatch(registry, on_new=lambda *_: None)
+    return made
+
+
 def test_a_version_that_the_registry_gives_late_is_pushed_before_the_run_ends(
     run: RunSession,
     registry: FailingRegistry,
     candidate: TrainedModel,
-    monkeypatch: pytest.MonkeyPatch,
+    pauses: list[float],
 ) -> None:
     """Else the run was over before the watch looked again, and the nodes had no model."""
-    pauses: list[float] = []
-    monkeypatch.setattr(session, "sleep", pauses.append)
-    run._champions = ChampionWatch(registry, on_new=lambda *_: None)
     registry.failures = 2
     run._note_training(candidate.card, "1")
     newest = run._champions.newest()
@@ -81,11 +89,8 @@ def test_a_registry_that_stays_away_does_not_keep_the_trainer(
     run: RunSession,
     registry: FailingRegistry,
     candidate: TrainedModel,
-    monkeypatch: pytest.MonkeyPatch,
+    pauses: list[float],
 ) -> None:
-    pauses: list[float] = []
-    monkeypatch.setattr(session, "sleep", pauses.append)
-    run._champions = ChampionWatch(registry, on_new=lambda *_: None)
     registry.failures = 1_000_000
     run._note_training(candidate.card, "1")
     assert tuple(pauses) == session.LOOK_PAUSES_S

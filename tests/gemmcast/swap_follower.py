@@ -2,9 +2,8 @@
 
     swap_follower.py DIRECTORY PREDICTIONS LAST_VERSION
 
-Prints a JSON line when it first sees a version, with the monotonic clock that all processes of a
-machine share, and one at the end:
-every distinct answer to every query, by version, and how many predictions failed.
+Prints a JSON line when it first sees a version, and one at the end: every distinct answer to every
+query, by version, and how many predictions failed.
 """
 
 from __future__ import annotations
@@ -39,10 +38,7 @@ def main(directory: Path, predictions: int, last_version: str) -> None:
                 continue
             if p.model_version != version:
                 version = p.model_version
-                print(
-                    json.dumps({"version": version, "at_s": time.monotonic(), "done": done}),
-                    flush=True,
-                )
+                print(json.dumps({"version": version}), flush=True)
             answers.add(
                 (
                     version,

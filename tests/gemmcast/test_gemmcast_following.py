@@ -41,6 +41,36 @@ def test_it_follows_a_push(tmp_path: Path, power_model: bytes, edit: Edit, gpu: 
         assert runtime_us(predictor, gpu) == pytest.approx(slow_us / 2.718281828, rel=1e-5)
 
 
+class Looks:
+    """The event that ends a follower's thread, set after so many pauses, none of which lasts."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self.pauses_s: list[float] = []
+
+    def wait(self, pause_s: float) -> bool:
+        self.pauses_s.append(pause_s)
+        return len(self.pauses_s) > self._count
+
+
+def test_a_push_is_followed_at_the_next_look_of_five_a_second(
+    tmp_path: Path, power_model: bytes, edit: Edit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(following.ModelFollower, "_start", lambda _: None)
+    modeldir.put_model(tmp_path, power_model, "1")
+    with Predictor(tmp_path) as predictor:
+        follower = predictor._follower
+        assert follower is not None
+        for version in ("2", "3"):
+            looks = Looks(1)
+            monkeypatch.setattr(follower, "_stop", looks)
+            modeldir.put_model(tmp_path, edit(power_model, faster=float(version)), version)
+            follower._watch()
+            assert predictor.version == version
+            assert looks.pauses_s[0] <= 0.2
+        monkeypatch.undo()
+
+
 def test_it_follows_other_bytes_under_the_same_version(
     tmp_path: Path, power_model: bytes, edit: Edit, gpu: Device
 ) -> None:

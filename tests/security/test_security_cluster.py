@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -12,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.conftest import RAY, ROOT, Cluster, free_port, without_ray
+from tests.cluster.conftest import RAY, ROOT, Cluster, free_port, running, without_ray
 
 pytestmark = [pytest.mark.cluster, pytest.mark.soak, pytest.mark.timeout(900)]
 LIMIT_S = 600.0
@@ -67,15 +65,8 @@ def test_everything_of_a_cluster_of_our_own_listens_on_the_loopback() -> None:
 
 @pytest.fixture(scope="module")
 def guarded() -> Iterator[Cluster]:
-    # Ray's sockets need a short path.
-    directory = Path("/tmp") / f"ray-{secrets.token_hex(4)}"
-    made = Cluster(directory)
-    try:
-        made.start()
+    with running(Cluster) as made:
         yield made
-    finally:
-        made.stop()
-        shutil.rmtree(directory, ignore_errors=True)
 
 
 STRANGERS: dict[str, dict[str, str]] = {
@@ -121,15 +112,9 @@ class OpenCluster(Cluster):
 
 @pytest.fixture(scope="module")
 def unguarded() -> Iterator[OpenCluster]:
-    directory = Path("/tmp") / f"ray-{secrets.token_hex(4)}"
-    made = OpenCluster(directory)
-    try:
-        made.start()
+    with running(OpenCluster) as made:
         made.join()
         yield made
-    finally:
-        made.stop()
-        shutil.rmtree(directory, ignore_errors=True)
 
 
 def test_a_fleet_without_the_token_needs_the_opt_out(
