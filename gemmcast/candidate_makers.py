@@ -25,7 +25,14 @@ from gemmcast.cutlass import sets as cutlass_sets
 from gemmcast.cutlass.kernel import CutlassKernel
 from gemmcast.cutlass.sets import HOPPER
 from gemmcast.device import Device
-from gemmcast.feasible import MAX_GRID_YZ, STREAM_K, capability, impossible
+from gemmcast.feasible import (
+    MAX_GRID_YZ,
+    STREAM_K,
+    capability,
+    impossible,
+    no_multiple,
+    not_for_cublaslt,
+)
 from gemmcast.gemm import Gemm
 
 TILES: Final = (16, 1, 2, 4, 8, 32)
@@ -41,9 +48,6 @@ DEFAULT_CUTLASS_TILE: Final = (128, 128)
 """What CUTLASS' examples start from: of the kernels with it the first is the default."""
 TRITON_MULTIPLE: Final = 16
 """n and k of a Triton kernel are multiples of it."""
-LT_MULTIPLES: Final = {"fp8_e4m3": 16, "int8": 4}
-"""dtype -> what n and k are multiples of, of the dtypes that cuBLASLt reads along k
-(docs.nvidia.com/cuda/cublas, cublasLtMatmul)."""
 TENSOR_CORES_SINCE: Final = 80
 """Compute capability, ten times, of the set `default`."""
 
@@ -88,14 +92,11 @@ def _library(family: str, names: tuple[str, ...]) -> Configs:
 
 
 def _cublaslt_refusal(_kernel: str, gemm: Gemm, _device: Device) -> str | None:
-    multiple = LT_MULTIPLES.get(gemm.dtype)
-    if multiple is None:
-        return None
-    if gemm.layout != "nt":
-        return f"cublaslt multiplies {gemm.dtype} in layout nt only, not {gemm.layout}"
-    if gemm.dtype == "int8" and not (gemm.alpha.is_integer() and gemm.beta.is_integer()):
+    reason = not_for_cublaslt(gemm)
+    is_whole = gemm.alpha.is_integer() and gemm.beta.is_integer()
+    if reason is None and gemm.dtype == "int8" and not is_whole:
         return "cublaslt multiplies int8 by whole numbers only"
-    return _no_multiple(gemm, multiple, f"cublaslt in {gemm.dtype}")
+    return reason
 
 
 class CutlassConfigs(NamedTuple):
@@ -181,14 +182,7 @@ def _triton_refusal(kernel: str, gemm: Gemm, device: Device) -> str | None:
         return f"{name} multiplies one matrix at a time, not {gemm.batch}"
     if name == "matmul" and gemm.batch > MAX_GRID_YZ:
         return f"{name} multiplies at most {MAX_GRID_YZ} matrices, not {gemm.batch}"
-    return _no_multiple(gemm, TRITON_MULTIPLE, name)
-
-
-def _no_multiple(gemm: Gemm, multiple: int, kernel: str) -> str | None:
-    for name, size in (("n", gemm.n), ("k", gemm.k)):
-        if size % multiple:
-            return f"{kernel} needs a multiple of {multiple} as {name}, not {size}"
-    return None
+    return no_multiple(gemm, TRITON_MULTIPLE, name)
 
 
 def _blas(kernel: str, gemm: Gemm, device: Device) -> Configs:

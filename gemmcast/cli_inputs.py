@@ -47,11 +47,7 @@ def device_of(text: str | None) -> Device | str | None:
     """A description, if `text` names a file; else the name itself."""
     if text is None or not Path(text).is_file():
         return text
-    try:
-        return Device.from_json(Path(text).read_text(encoding="utf-8"), strict=True)
-    except (OSError, UnicodeDecodeError) as error:
-        way_out = "name a file with a device description in JSON"
-        raise InputError("--device", text, f"can't be read ({error})", way_out) from None
+    return Device.read(Path(text))
 
 
 def configs_of(args: argparse.Namespace) -> list[KernelConfig] | None:

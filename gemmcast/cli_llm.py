@@ -44,7 +44,9 @@ def llm(args: argparse.Namespace) -> Shown:
         return _listed(models, steps)
     with open_model(args.model) as predictor:
         named = [predictor.device(device_of(text)) for text in args.device or ()]
-        devices = named or named_devices(predictor)
+        # Two words may name the same device.
+        once = {device.name: device for device in named}
+        devices = list(once.values()) or named_devices(predictor)
         passes, reasons = costs_on_devices(predictor, devices, models, steps, args.family)
     front = _fronts(passes)
     values = {

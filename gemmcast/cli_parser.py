@@ -25,6 +25,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """The options of one command, which `command` names. A wrong command line ends the process."""
     parser = _parser()
     args, rest = parser.parse_known_args(argv)
+    # Errors name the help of the command.
+    parser.prog = f"{parser.prog} {args.command}"
     is_ranking = args.command in ("rank", "pick")
     # The list of positionals comes in one piece only, before the options or after them.
     if is_ranking and not any(word.startswith("-") for word in rest):
@@ -39,6 +41,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 def _divide(parser: Parser, args: argparse.Namespace) -> None:
     """Divide the words of `rank` and `pick` into sizes, which a list of GEMMs replaces, and
     configurations."""
+    if args.gemms and args.words[:1] and args.words[0].isdecimal():
+        parser.error(f"M N K = {' '.join(args.words)}: --gemms has the sizes; give one of the two")
     count = 0 if args.gemms else len(SIZES)
     sizes, args.configs = args.words[:count], args.words[count:]
     if len(sizes) < count:

@@ -136,8 +136,12 @@ class KernelConfig:
         family, _, words = text.partition(":")
         kernel = ""
         numbers: dict[str, int] = {}
+        seen: set[str] = set()
         for word in filter(None, words.split(",")):
             name, equals, value = word.partition("=")
+            if name in seen:
+                raise InputError("config", text, f"{name!r} stands there twice", "leave one out")
+            seen.add(name)
             if not equals or name not in (*KNOBS, *FIELD_KNOBS, "kernel", "tile"):
                 way_out = f"write family:knob=value,... with knobs kernel, tile, {', '.join(KNOBS)}"
                 raise InputError("config", text, f"can't read {word!r}", way_out)

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from math import inf
 from numbers import Real
+from pathlib import Path
 from typing import Final
 
 from gemmcast.errors import InputError
@@ -102,6 +103,21 @@ class Device:
     def to_json(self) -> str:
         """One line of JSON, with the fields by name."""
         return json.dumps(asdict(self), sort_keys=True)
+
+    @staticmethod
+    def read(path: Path, *, strict: bool = True) -> Device:
+        """The description in the file that --device names; errors name the file.
+
+        Raises:
+            InputError: it can't be read, or as `from_json` does.
+        """
+        way_out = "name a file with a device description in JSON"
+        try:
+            return Device.from_json(path.read_text(encoding="utf-8"), strict=strict)
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError("--device", str(path), f"can't be read ({error})", way_out) from None
+        except InputError as error:
+            raise InputError("--device", str(path), error.rule, error.way_out) from None
 
     @staticmethod
     def from_json(text: str, *, strict: bool = False) -> Device:

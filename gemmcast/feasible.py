@@ -6,10 +6,11 @@
     cluster                     at most 16 blocks, sm_90 and newer
     split_k                     of CUTLASS: no slice without a step along k
 
-and a named CUTLASS kernel needs its alignment, with wgmma sm_90, and stream-k to split k. A knob
-that is 0 is unknown and breaks no rule. What is not built or was never recorded is another matter:
-the agent says the one, `extrapolating` the other. Limits: CUDA C++ Programming Guide, "Technical
-Specifications per Compute Capability". Every row of the datasets keeps them.
+and a named CUTLASS kernel needs its alignment, with wgmma sm_90, and stream-k to split k; cuBLASLt
+reads operands of 8 bits along k, in whole pieces. A knob that is 0 is unknown and breaks no rule.
+What is not built or was never recorded is another matter: the agent says the one, `extrapolating`
+the other. Limits: CUDA C++ Programming Guide, "Technical Specifications per Compute Capability".
+Every row of the datasets keeps them.
 """
 
 from __future__ import annotations
@@ -40,6 +41,9 @@ MAX_GRID_YZ: Final = 65535
 """CUDA's limit of thread blocks along y and along z of a grid."""
 MOST_SMEM_KIB: Final = max(SMEM_KIB.values())
 """Of an architecture that is not in the table."""
+LT_MULTIPLES: Final = {"fp8_e4m3": 16, "int8": 4}
+"""dtype -> what n and k are multiples of, of the dtypes that cuBLASLt reads along k
+(docs.nvidia.com/cuda/cublas, cublasLtMatmul)."""
 CORRECT_IT: Final = "correct the configuration, or leave it out"
 
 
@@ -86,7 +90,27 @@ def impossible(gemm: Gemm, config: KernelConfig, arch: str | None) -> str | None
     if reason is None and config.family == "cutlass":
         reason = contradiction(gemm, config)
         reason = reason or _not_for_cutlass(gemm, resolved(gemm, config), arch)
+    if reason is None and config.family == "cublaslt":
+        reason = not_for_cublaslt(gemm)
     return reason
+
+
+def not_for_cublaslt(gemm: Gemm) -> str | None:
+    """Why cuBLASLt does not multiply it, of the dtypes with 8 bits; None where it does."""
+    multiple = LT_MULTIPLES.get(gemm.dtype)
+    if multiple is None:
+        return None
+    if gemm.layout != "nt":
+        return f"cublaslt multiplies {gemm.dtype} in layout nt only, not {gemm.layout}"
+    return no_multiple(gemm, multiple, f"cublaslt in {gemm.dtype}")
+
+
+def no_multiple(gemm: Gemm, multiple: int, kernel: str) -> str | None:
+    """Which of n and k is no multiple; None where both are."""
+    for name, size in (("n", gemm.n), ("k", gemm.k)):
+        if size % multiple:
+            return f"{kernel} needs a multiple of {multiple} as {name}, not {size}"
+    return None
 
 
 def limits_of(gemm: Gemm) -> Limits:

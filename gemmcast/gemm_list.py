@@ -11,7 +11,6 @@ import csv
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from math import isfinite
 from pathlib import Path
 from typing import Final
 
@@ -24,6 +23,8 @@ _NUMBERS: Final = ("alpha", "beta", "weight")
 _WORDS: Final = ("dtype", "layout", "name", "kernel")
 COLUMNS: Final = (*_SIZES, "dtype", "layout", "weight", "name", "kernel", "alpha", "beta")
 """What a file may have; m, n and k are required."""
+MAX_WEIGHT: Final = 1e15
+"""Launches of one GEMM at most: sums over a list stay numbers."""
 KERNELS: Final = ("", *TRITON_KERNELS)
 """Values of `ListedGemm.kernel`."""
 _REQUIRED: Final = ("m", "n", "k")
@@ -43,7 +44,7 @@ class ListedGemm:
     gemm: Gemm
     """The problem."""
     weight: float = 1.0
-    """How much it counts: launches in whatever the list stands for. Above 0."""
+    """How much it counts: launches in whatever the list stands for. Above 0, at most MAX_WEIGHT."""
     name: str = ""
     """What it is for; free text, may be empty."""
     kernel: str = ""
@@ -52,9 +53,9 @@ class ListedGemm:
     the same shape without scales, and with as many rows for each expert."""
 
     def __post_init__(self) -> None:
-        if not isfinite(self.weight) or self.weight <= 0:
-            way_out = "leave a GEMM that does not count out"
-            raise InputError("weight", self.weight, "must be a number above 0", way_out)
+        if not 0 < self.weight <= MAX_WEIGHT:
+            rule = f"must be a number above 0, at most {MAX_WEIGHT:g}"
+            raise InputError("weight", self.weight, rule, "leave a GEMM that does not count out")
         if self.kernel not in KERNELS:
             way_out = f"use one of {', '.join(TRITON_KERNELS)}, or leave it out"
             raise InputError("kernel", self.kernel, "unknown kernel", way_out)
@@ -134,10 +135,10 @@ def _csv_rows(path: Path, text: str) -> Iterator[_Row]:
 
 
 def _check_header(place: str, header: list[str]) -> None:
+    _check_columns(place, header)
     for column in header:
         if header.count(column) > 1:
             raise InputError(place, column, "a column stands there twice", "leave one out")
-    _check_columns(place, header)
 
 
 def _check_columns(place: str, columns: Iterable[str]) -> None:

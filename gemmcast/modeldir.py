@@ -65,7 +65,11 @@ def sha256(data: bytes) -> str:
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file: readers, and a crash or power cut, see the old bytes or the new ones."""
+    """Write a file: readers, and a crash or power cut, see the old bytes or the new ones.
+
+    Raises:
+        OSError: it can't be written; with the name of the file.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     # BaseException: Ctrl-C, too, must leave no temporary file.
@@ -77,9 +81,12 @@ def write_atomically(path: Path, data: bytes) -> None:
         os.chmod(name, 0o644)
         os.replace(name, path)
         _sync_folder(path.parent)
-    except BaseException:
+    except BaseException as error:
         # A signal, too: no half-written file stays behind.
         Path(name).unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            # A full disk is found by `write`, which names no file.
+            error.filename = str(path)
         raise
 
 

@@ -224,8 +224,8 @@ class Predictor:
     ) -> list[RankedConfig]:
         """The `top` cheapest configurations, cheapest first; all when None.
 
-        With more than PREFILTERED x `top` configurations and the objective "time", the file's
-        prefilter keeps PREFILTERED x `top` of them and the whole model ranks those. What that can
+        With the objective "time" the file's prefilter keeps PREFILTERED x `top` of more
+        configurations (at least 64), and the whole model ranks those. What that can
         cost is on the model's card (`ranking`, method `prefilter`, `regret_8`). With
         "time-under-watts=W" those that draw more are left out.
 

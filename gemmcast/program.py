@@ -276,7 +276,10 @@ def _text_of(error: OSError) -> str:
     place = str(error.filename)
     if len(place) > _LONGEST_PLACE:
         place = f"{place[:_LONGEST_PLACE]}..."
-    return f"{place}: {reason}; name a place that can be read and written"
+    way_out = "name a place that can be read and written"
+    if error.errno == errno.ENOSPC:
+        way_out = "make room there, or name another place"
+    return f"{place}: {reason}; {way_out}"
 
 
 def _finite(values: object) -> object:

@@ -31,7 +31,7 @@ PREFILTERED: Final = 8
 """Configurations that the prefilter keeps for each one wanted."""
 PICKED_FROM: Final = 8
 """How many a pick is made from: what comes first may have been recorded nowhere, and is then no
-sure gain."""
+sure gain. No ranking is made from fewer, so that its first is the same for every `top`."""
 Places = npt.NDArray[np.intp]
 """Places in a list of configurations."""
 
@@ -194,7 +194,7 @@ class RankingTask:
         ties = table.ties(rows)
         places = np.arange(len(rows))
         if wanted is not None and objective.has_prefilter:
-            places = _prefiltered(self.model, rows, PREFILTERED * wanted)
+            places = _prefiltered(self.model, rows, PREFILTERED * max(wanted, PICKED_FROM))
         if self.default is not None:
             places = _with(places, self.default)
         answers = self.model.run(rows[places])

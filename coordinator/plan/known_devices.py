@@ -13,7 +13,6 @@ from typing import Final
 
 from gemmcast.device import Device
 from gemmcast.device_names import chosen
-from gemmcast.errors import InputError
 
 KNOWN: Final = Path(__file__).with_name("known_devices.json")
 
@@ -25,7 +24,7 @@ def known_device(text: str) -> Device:
         InputError: no file, and not the name of one known device.
     """
     if text.endswith(".json") or Path(text).is_file():
-        return _described(Path(text))
+        return Device.read(Path(text), strict=False)
     by_name = {device.name: device for device in known_devices()}
     return by_name[chosen("--device", text, by_name, "or name a JSON file of the device")]
 
@@ -34,11 +33,3 @@ def known_devices() -> list[Device]:
     """Every device of the file beside this one."""
     described = json.loads(KNOWN.read_text(encoding="utf-8"))
     return [Device(**fields) for fields in described]
-
-
-def _described(path: Path) -> Device:
-    try:
-        return Device.from_json(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        way_out = "name a file with a device description in JSON"
-        raise InputError("--device", str(path), f"can't be read ({error})", way_out) from None

@@ -23,6 +23,7 @@ from coordinator.report.winning_tiles import (
 )
 from gemmcast.cli_llm import cost_text, named_devices, note_on
 from gemmcast.device import Device
+from gemmcast.errors import InputError
 from gemmcast.forward_pass import Cost, LayerCost, PassCost, by_tokens, costs_on_devices, pareto
 from gemmcast.gemm import Gemm
 from gemmcast.language_models import LanguageModel, Step, read_config, whole_numbers
@@ -60,13 +61,16 @@ class LanguageModelCase:
         """From a config.json and numbers with commas between them.
 
         Raises:
-            InputError: the file or the numbers can't be read.
+            InputError: the file or the numbers can't be read, or its GEMMs can't be listed.
         """
-        return LanguageModelCase(
+        case = LanguageModelCase(
             config=read_config(path),
             tokens=whole_numbers("--tokens", tokens),
             tps=whole_numbers("--tp", tp),
         )
+        case.models()
+        case.steps()
+        return case
 
     def models(self) -> list[LanguageModel]:
         """One for each number of GPUs. Raises InputError as LanguageModel.of does."""
@@ -82,16 +86,26 @@ def language_model_sections(case: LanguageModelCase, model: bytes | None) -> lis
 
     Args:
         case: the language model, and how it runs.
-        model: the .onnx file that predicts; None: the one that comes with gemmcast.
+        model: the .onnx file that predicts. The one that comes with gemmcast does where it is None,
+            or where none of its devices was measured at a dtype of the language model, as on CPUs.
 
     Raises:
         InputError: the configuration can't be listed, or no device was measured at its dtype.
     """
+    if model is not None:
+        try:
+            return _sections_by(model, case)
+        except InputError:
+            # The shipped model has the last word.
+            pass
+    with Predictor() as predictor:
+        return _sections(predictor, case)
+
+
+def _sections_by(model: bytes, case: LanguageModelCase) -> list[Section]:
     with TemporaryDirectory() as folder:
-        source = None
-        if model is not None:
-            source = Path(folder) / "model.onnx"
-            source.write_bytes(model)
+        source = Path(folder) / "model.onnx"
+        source.write_bytes(model)
         with Predictor(source) as predictor:
             return _sections(predictor, case)
 

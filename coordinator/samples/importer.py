@@ -136,12 +136,7 @@ def read_device(path: Path) -> Device:
     Raises:
         InputError: no such file, or not a device description; also a key that none has.
     """
-    try:
-        return Device.from_json(path.read_text(), strict=True)
-    except (OSError, UnicodeDecodeError) as error:
-        rule = f"can't be read ({error})"
-        way_out = "name a file with a device description in JSON"
-        raise InputError("--device", str(path), rule, way_out) from None
+    return Device.read(path)
 
 
 def _parsed(source: SourceFile, format: str, constants: Mapping[str, str]) -> ParsedRows:

@@ -51,8 +51,8 @@ class Tuning:
         predictors: those that may rank, the best first; needed where there is no record yet.
 
     Raises:
-        InputError: a family that no such device has, an objective that it can't measure, or a
-            damaged record.
+        InputError: a family that no such device has, an objective that it can't measure, a list
+            of which no kernel computes anything, or a damaged record.
         WorkspaceError: a record can't be written.
     """
 
@@ -90,6 +90,7 @@ class Tuning:
             problems[name] = record.problems
             # A recording holds the turn 0 of every cell, and no other.
             series[name] = 0 if request.is_replay else record.series(digest)
+        _check_runnable(problems)
         settings = Settings(
             objective=request.objective,
             limits=Limits.of(request.objective, is_replay=request.is_replay),
@@ -133,6 +134,15 @@ def _check_power(request: Request, device: Device) -> None:
     if request.objective.is_metered and not device.has_power:
         rule = f"needs power, which can't be read on {device.name}"
         raise InputError("--objective", request.objective.text, rule, "use time")
+
+
+def _check_runnable(problems: Mapping[str, Sequence[Problem]]) -> None:
+    """Refuse a list that would give empty tables, in the place of those that are there."""
+    every = [one for of_type in problems.values() for one in of_type]
+    if any(one.default is not None for one in every):
+        return
+    rule = f"no kernel computes any of them: {every[0].reason}"
+    raise InputError("GEMMs", str(every[0].listed), rule, "name other --families or another list")
 
 
 def run_rounds(search: Search, readings: Readings, measure: Measure, rows: Rows) -> bool:

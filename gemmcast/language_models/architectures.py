@@ -109,11 +109,15 @@ def _attention(
     if "head_dim" not in fields.values and hidden % heads:
         rule = f"can't be divided among num_attention_heads = {heads}"
         raise InputError("hidden_size", hidden, rule, "give head_dim")
+    kv_heads = fields.whole("num_key_value_heads", default=heads)
+    if heads % kv_heads:
+        rule = f"can't share num_attention_heads = {heads} evenly"
+        raise InputError("num_key_value_heads", kv_heads, rule, "correct the configuration")
     return attention(
         ranks,
         hidden=hidden,
         heads=heads,
-        kv_heads=fields.whole("num_key_value_heads", default=heads),
+        kv_heads=kv_heads,
         head_dim=fields.whole("head_dim", default=hidden // heads),
         modules=modules,
     )

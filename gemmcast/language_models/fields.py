@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from gemmcast.errors import InputError
+from gemmcast.gemm import MAX_DIM
 
 _MAX_DIGITS: Final = 8
 _MAX_LAYERS: Final = 10_000
@@ -38,11 +39,7 @@ class Fields:
 
     def layers(self) -> int:
         """`num_hidden_layers`, whose limit keeps a slip from becoming a list of gigabytes."""
-        layers = self.whole("num_hidden_layers")
-        if layers > _MAX_LAYERS:
-            rule = f"must be at most {_MAX_LAYERS}"
-            raise InputError("num_hidden_layers", layers, rule, _WAY_OUT)
-        return layers
+        return self._number("num_hidden_layers", None, least=1, most=_MAX_LAYERS)
 
     def count(self, name: str) -> int:
         """A whole number; 0 where the field is absent."""
@@ -62,13 +59,13 @@ class Fields:
             raise InputError(name, value, "must be a list of whole numbers", _WAY_OUT)
         return value
 
-    def _number(self, name: str, default: int | None, least: int) -> int:
+    def _number(self, name: str, default: int | None, least: int, most: int = MAX_DIM) -> int:
         value = self.values.get(name, default)
         if value is None:
             raise InputError(name, None, "is not in the configuration", _WAY_OUT)
         # True is an int, too.
-        if type(value) is not int or value < least:
-            rule = f"must be a whole number, {least} or more"
+        if type(value) is not int or not least <= value <= most:
+            rule = f"must be a whole number from {least} to {most}"
             raise InputError(name, value, rule, _WAY_OUT)
         return value
 
@@ -104,5 +101,6 @@ def whole_numbers(option: str, text: str) -> list[int]:
     words = [word.strip() for word in text.split(",")]
     for word in words:
         if not word.isdecimal() or len(word) > _MAX_DIGITS:
-            raise InputError(option, text, "must be whole numbers", "write them as 1,16,256")
+            rule = f"must be whole numbers of at most {_MAX_DIGITS} digits"
+            raise InputError(option, text, rule, "write them as 1,16,256")
     return list(dict.fromkeys(map(int, words)))

@@ -3,9 +3,11 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
+from coordinator.report import language_model
 from coordinator.report.html import write_report
 from coordinator.report.language_figures import gains_by_shape, time_and_energy, winning_tiles
 from coordinator.report.language_model import LanguageModelCase, language_model_sections
@@ -103,6 +105,24 @@ def test_numbers_that_are_none(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(InputError, match="--tp = '1;2': must be whole numbers"):
         LanguageModelCase.read(tmp_path, "1", "1;2")
+
+
+def test_a_case_that_can_not_be_listed_is_refused_when_it_is_read(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG))
+    for tokens, tp, message in (("0", "1", "tokens = 0"), ("1", "3", "tp = 3")):
+        with pytest.raises(InputError, match=message):
+            LanguageModelCase.read(tmp_path, tokens, tp)
+
+
+def test_of_a_model_of_cpus_the_shipped_one_answers(
+    monkeypatch: pytest.MonkeyPatch, predictor: Predictor
+) -> None:
+    def without_dtype(*_: object) -> NoReturn:
+        raise InputError("dtype", "bf16", "device CPU has no measured peak for it")
+
+    monkeypatch.setattr(language_model, "_sections_by", without_dtype)
+    costs, _ = language_model_sections(LanguageModelCase(config=CONFIG), b"of a CPU")
+    assert f"predicted by model {predictor.version}" in costs.texts[0]
 
 
 def test_a_report_without_a_language_model_has_no_such_section(tmp_path: Path) -> None:

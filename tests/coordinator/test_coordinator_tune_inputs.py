@@ -82,6 +82,12 @@ def test_a_gemm_without_any_kernel_has_a_reason(hopper: Device) -> None:
     assert runnable(odd, None, hopper) == ([], "scaled_block needs a multiple of 16 as n, not 250")
 
 
+def test_a_list_without_any_kernel_is_refused(tmp_path: Path, hopper: Device) -> None:
+    odd = replace(SCALED, gemm=replace(SCALED.gemm, n=250))
+    with pytest.raises(InputError, match="no kernel computes any of them: scaled_block needs a"):
+        Tuning(request_of([odd, odd]), tmp_path, {hopper.name: hopper}, lambda: [])
+
+
 def test_families_of_another_kind_of_device_are_left_out(hopper: Device, cpu: Device) -> None:
     plain = ListedGemm(gemm=Gemm(m=64, n=64, k=64))
     words = ["blas", "tiled"]

@@ -417,7 +417,7 @@ def test_bad_models_and_devices(refused: Run, power_file: Path, tmp_path: Path) 
     assert refused("info", "--model", cut).endswith("it is damaged or cut short: fetch it again")
     device = tmp_path / "device.json"
     for content, message in (
-        (b"{}", "device = '{}': not a device description"),
+        (b"{}", f"--device = '{device}': not a device description"),
         (b"\xff", f"--device = '{device}': can't be read"),
     ):
         device.write_bytes(content)
@@ -445,6 +445,16 @@ def test_a_wrong_command_line_ends_with_two(
 ) -> None:
     assert main(words) == 2
     assert capsys.readouterr().err.startswith("error: ")
+
+
+def test_a_wrong_command_line_names_the_help_of_its_command(refused: Run) -> None:
+    assert refused("models", "--model", "x").endswith("(see gemmcast models --help)")
+    assert refused("pick", 8).endswith("(see gemmcast pick --help)")
+
+
+def test_sizes_beside_a_list_are_refused(refused: Run) -> None:
+    message = refused("pick", 8, 8, 8, "--gemms", "gemms.csv")
+    assert message.startswith("M N K = 8 8 8: --gemms has the sizes")
 
 
 def test_the_module_is_the_command(power_file: Path) -> None:

@@ -83,6 +83,8 @@ def test_spreadsheets_are_read(tmp_path: Path) -> None:
         ("m,n\n1,2\n", "gemms.csv, line 1 = 'm,n': has no k; m, n and k are required"),
         ("m,n,k,kay\n1,2,3,4\n", "gemms.csv, line 1 = 'kay': unknown column; columns are m, n, k"),
         ("m,n,k,n\n1,2,3,4\n", "gemms.csv, line 1 = 'n': a column stands there twice"),
+        ("64,64,64\n", "gemms.csv, line 1 = '64': unknown column"),
+        ("m,n,k,weight\n1,2,3,1e300\n", "weight = 1e+300: must be a number above 0, at most 1e+15"),
         ("m,n,k\n1,2,3\n1,0,3\n", "gemms.csv, line 3, n = 0: must be a whole number"),
         ("m,n,k\n1,2,3.5\n", "gemms.csv, line 2, k = '3.5': must be a whole number"),
         ("m,n,k\n1,2,1_000\n", "gemms.csv, line 2, k = '1_000': must be a whole number"),

@@ -139,8 +139,9 @@ def test_a_write_that_fails_leaves_the_old_bytes_and_no_litter(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(OSError, match="No space left") as failed:
         modeldir.put_model(tmp_path, b"another", "8")
+    assert Path(failed.value.filename).parent == tmp_path
     assert modeldir.read_current(tmp_path) == current
     assert names(tmp_path) == [CURRENT, current.file]
 

@@ -146,3 +146,15 @@ def test_a_model_whose_card_has_no_scope_is_listed(
     (tmp_path / "old.onnx").write_bytes(b"not read")
     monkeypatch.setattr(models, "FOLDER", tmp_path)
     assert run("models").startswith("old: version ")
+
+
+def test_what_the_library_can_not_multiply_is_doubted(shipped: Predictor) -> None:
+    config = KernelConfig(family="cublaslt", kernel="default")
+    for gemm, is_possible in (
+        (Gemm(m=64, n=4096, k=4096, dtype="fp8_e4m3", layout="nt"), True),
+        (Gemm(m=64, n=4100, k=4096, dtype="fp8_e4m3", layout="nt"), False),
+        (Gemm(m=64, n=4096, k=4104, dtype="fp8_e4m3", layout="nt"), False),
+    ):
+        one = shipped.predict(gemm, device="h100")
+        (batched,) = shipped.predict_batch([(gemm, config)], "h100")
+        assert is_possible != one.extrapolating == batched.extrapolating

@@ -7,6 +7,7 @@ import pickle
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -85,6 +86,11 @@ def test_config_refuses_a_knob_that_is_no_whole_number(knob: str, value: object)
     )
 
 
+def test_config_refuses_a_knob_that_is_given_twice() -> None:
+    with pytest.raises(InputError, match="'tile_m' stands there twice"):
+        KernelConfig.parse("tiled:tile_m=16,tile_m=32")
+
+
 def test_config_shows_what_is_known_of_it() -> None:
     assert (
         str(KernelConfig(family="tiled", kernel="naive", tile_m=16, stages=2))
@@ -143,6 +149,15 @@ def test_device_refuses_other_json(text: str) -> None:
         and "not a device description" in message
         and "gemmcast info --json" in message
     )
+
+
+def test_errors_about_a_file_of_a_device_name_the_file(gpu: Device, tmp_path: Path) -> None:
+    path = tmp_path / "gpu.json"
+    wrong = {**json.loads(gpu.to_json()), "compute_units": -1}
+    for text, reason in (("m,n,k", "Expecting value"), (json.dumps(wrong), "compute_units = -1")):
+        path.write_text(text)
+        message = refusal(Device.read, path=path)
+        assert message.startswith(f"--device = '{path}': not a device description ({reason}")
 
 
 def test_cell_ids_are_for_ever() -> None:

@@ -41,6 +41,11 @@ def raising(error: BaseException) -> Callable[[], int]:
             2,
             "error: /root/ws/lock: Permission denied; name a place that can be read and written\n",
         ),
+        (
+            OSError(errno.ENOSPC, "No space left on device", "/mnt/ask.html"),
+            2,
+            "error: /mnt/ask.html: No space left on device; make room there, or name another place",
+        ),
         (OSError("Generic S3 error\nwith a second line"), 2, "error: Generic S3 error with a"),
         (SystemExit(2), 2, ""),
     ],
