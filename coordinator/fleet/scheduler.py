@@ -46,7 +46,7 @@ from coordinator.fleet.tally import Tally
 from coordinator.plan.cells import plan_cells
 from coordinator.plan.schema import Plan
 from coordinator.plan.sizing import refuse_empty
-from coordinator.samples.answers import Answers
+from coordinator.samples.answers import Statuses
 from coordinator.samples.store import SampleStore
 from gemmcast.cell import Cell
 from gemmcast.device import Device
@@ -111,7 +111,7 @@ class Scheduler:
         hours = plan.politeness.opening_hours()
         self._opening = Opening(hours, fleet, self._leases, today)
         # Those of this run.
-        self._answers = Answers()
+        self._statuses = Statuses()
         self._trained_at = 0
         self.progress = Progress()
 
@@ -224,9 +224,7 @@ class Scheduler:
             self._hope.renew()
 
     def _take(self, events: Sequence[Event]) -> None:
-        for event in events:
-            if isinstance(event, Samples):
-                self._take_samples(event)
+        self._take_samples([event for event in events if isinstance(event, Samples)])
         for event in events:
             if isinstance(event, Ready) and self._admission.join(event):
                 self._join(event)
@@ -245,14 +243,13 @@ class Scheduler:
         commits = self._commits
         self._tally.look(self._leases.agents, commits.waiting_s(), commits.failures)
 
-    def _take_samples(self, samples: Samples) -> None:
-        rows = self._admission.admit(samples.agent, samples.table)
+    def _take_samples(self, sent: Sequence[Samples]) -> None:
+        for agent, rows in self._admission.admit_all(sent):
+            self._commits.add(rows)
+            self._leases.note_rows(agent, rows)
         self.progress.refused = self._admission.refused
         for lost in self._admission.lost_cells():
             self._give_up(lost)
-        if rows is not None:
-            self._commits.add(rows)
-            self._leases.note_rows(samples.agent, rows)
 
     def _give_up(self, lost: LostCell) -> None:
         """The answer of a cell that nobody can measure."""
@@ -264,8 +261,8 @@ class Scheduler:
         if committed is None:
             return
         self._tally.note_commit(committed.rows, committed.waited_s)
-        self._answers.add(committed.rows)
-        self.progress.statuses = +self._answers.statuses
+        self._statuses.add(committed.rows)
+        self.progress.statuses = +self._statuses.counts
         self.progress.committed_now = self.progress.statuses.total()
         self.progress.done += committed.cells
         self.progress.second_due = self._leases.second_due()

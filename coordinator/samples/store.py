@@ -23,7 +23,7 @@ from typing import Final
 import pyarrow as pa
 
 from coordinator.holder import Holder
-from coordinator.samples.answers import Answers, answers_in, is_news, without_replaced
+from coordinator.samples.answers import Answer, Answers, answers_in, is_news, without_replaced
 from coordinator.samples.data_files import encoded, is_data_file, read_answers, read_files
 from coordinator.samples.describing import measured_devices, with_one_description
 from coordinator.samples.lock import store_lock
@@ -217,14 +217,14 @@ class SampleStore:
 
     def _is_new(self, rows: pa.Table) -> pa.Array:
         """For each row: whether neither the table nor a row before it says the same."""
-        earlier = Answers()
-        flags = []
+        earlier: dict[str, tuple[Answer, ...]] = {}
+        flags: list[bool] = []
         for cell_id, answer in answers_in(rows):
-            known = (*self.answers.of(cell_id), *earlier.of(cell_id))
-            is_new = is_news(answer, known, each_board=cell_id in self.each_board)
+            known = self.answers.of(cell_id) + earlier.get(cell_id, ())
+            is_new = not known or is_news(answer, known, each_board=cell_id in self.each_board)
             flags.append(is_new)
             if is_new:
-                earlier.add_one(cell_id, answer)
+                earlier[cell_id] = (*earlier.get(cell_id, ()), answer)
         return pa.array(flags, pa.bool_())
 
     def _commit(self, rows: pa.Table) -> None:
