@@ -15,10 +15,8 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from time import monotonic
 
-import pyarrow.compute as pc
-
 from coordinator.fleet.admission import Admission
-from coordinator.fleet.commits import HICCUPS, CommitQueue
+from coordinator.fleet.commits import CommitQueue
 from coordinator.fleet.due import Due
 from coordinator.fleet.events import agent_event
 from coordinator.fleet.hope import NO_AGENT_S, Hope
@@ -46,7 +44,7 @@ from coordinator.fleet.tally import Tally
 from coordinator.plan.cells import plan_cells
 from coordinator.plan.schema import Plan
 from coordinator.plan.sizing import refuse_empty
-from coordinator.samples.answers import Statuses
+from coordinator.samples.answers import OK, Statuses
 from coordinator.samples.store import SampleStore
 from gemmcast.cell import Cell
 from gemmcast.device import Device
@@ -358,17 +356,12 @@ class Scheduler:
         agents = self._leases.agents.values()
         if any(agent.leases for agent in agents if agent.shares_our_cpu):
             return False
-        try:
-            table = self._store.read()
-        except HICCUPS as error:
-            self._commits.hold_back(error)
-            return False
-        ok_rows = pc.sum(pc.equal(table["status"], "ok")).as_py() or 0
+        ok_rows = self._store.counts().get(OK, 0)
         self._trained_at = self.progress.statuses["ok"]
         if ok_rows < self._plan.train.min_rows or ok_rows == self._trained_rows:
             return False
         self._trained_rows = ok_rows
-        self._trainer.start(table, self._store.version)
+        self._trainer.start(self._store.snapshot())
         return True
 
     def _push_champion(self) -> None:

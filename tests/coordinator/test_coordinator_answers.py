@@ -176,6 +176,32 @@ def test_a_table_without_boards_of_its_own_is_taken_once(
     assert len(store.read()) == 1
 
 
+def test_a_snapshot_is_one_version_whatever_is_committed_later(
+    store: SampleStore, rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also when its data files were replaced by one."""
+    monkeypatch.setattr(store_module, "COMPACT_FILES", 3)
+    store.append([rows(0, 1, status="contended")])
+    store.append([rows(0)])
+    snapshot, expected = store.snapshot(), store.read()
+    store.append([rows(1, 2, 3)])
+    store.append([rows(4)])
+    assert not set(snapshot.names) & set(store.snapshot().names)
+    assert snapshot.read().equals(expected)
+    assert (snapshot.version, len(store.read())) == (store.version - 3, 5)
+
+
+def test_a_snapshot_leaves_damaged_files_out(
+    store: SampleStore, place: Path, rows: Rows, caplog: pytest.LogCaptureFixture
+) -> None:
+    store.append([rows(0, 1)])
+    (damaged,) = store.snapshot().names
+    store.append([rows(2)])
+    (place / damaged).write_bytes(b"other bytes")
+    assert len(store.snapshot().read()) == 1
+    assert "left out 1 of 2 data files, which are damaged" in caplog.text
+
+
 def test_statuses_of_a_run_are_those_of_its_answers(rows: Rows) -> None:
     statuses, answers = Statuses(), Answers()
     commits = [
