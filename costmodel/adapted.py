@@ -11,19 +11,25 @@ docs/decisions/0024-a-base.md has the figures.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Final, NamedTuple, Self
+from typing import Final, Self
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.ensemble import HistGradientBoostingRegressor
 
 from costmodel import graph_ops
-from costmodel.base import USUAL_MARGIN, Answers, Base
+from costmodel.base import USUAL_MARGIN, Base
 from costmodel.bounds import Bounds, Limits
 from costmodel.categories import Categories
+from costmodel.corrections import (
+    NOTHING,
+    PROCESS,
+    TRIED,
+    Asked,
+    Correction,
+    Observed,
+    Parts,
+)
 from costmodel.dataset import TrainingSet, with_unresolved_copies
-from costmodel.gaussian_process import Points, Process, fit_process
 from costmodel.graph_ops import Array
 from costmodel.model import Mask, Predicted
 from costmodel.outputs import (
@@ -44,11 +50,9 @@ from costmodel.process_inputs import groups_of, points_of
 from costmodel.progress import Step, no_step
 from costmodel.terms import QUANTITIES, Terms, terms
 from costmodel.training_range import TrainingRange
-from costmodel.trees import TreeSettings, fit_trees, predict_trees
 from costmodel.widths import Widths
 from gemmcast.query import AT, Rows
 
-TREES: Final = TreeSettings(iterations=150, leaves=31, learning_rate=0.05, min_leaf_rows=10)
 MIN_TRIAL_ROWS: Final = 400
 """With fewer rows of a target, the process alone corrects it: a fifth of them would say nothing."""
 WORTH: Final = 0.98
@@ -61,60 +65,6 @@ LEAST_MARGIN: Final = 1e-3
 """Of the base, when an error is divided by it: at a bound of physics an interval has no width."""
 MIN_KNOWN_ROWS: Final = 20
 """Own rows from which on a kind of kernel does not extrapolate because the base lacks it."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Correction:
-    """Of one target, on one type of device."""
-
-    process: Process | None
-    """None where too few rows say something, or where it does not help."""
-    trees: HistGradientBoostingRegressor | None
-    """None where they do not help."""
-
-    def value(self, points: Points, quantities: Array) -> Array:
-        """[n, 1] in logarithms; array-API code, traced into the graph."""
-        xp = quantities.__array_namespace__()
-        value = 0.0 * quantities[:, :1]
-        if self.process is not None:
-            value = value + xp.astype(self.process.value(points), xp.float32)
-        if self.trees is not None:
-            value = value + predict_trees(self.trees, quantities)
-        return value
-
-
-class Parts(NamedTuple):
-    """What corrects a target."""
-
-    process: bool
-    """Whether a Gaussian process does."""
-    trees: bool
-    """Whether boosted trees correct what is left."""
-
-
-NOTHING, PROCESS, TREES_ALONE, BOTH = (
-    Parts(process=False, trees=False),
-    Parts(process=True, trees=False),
-    Parts(process=False, trees=True),
-    Parts(process=True, trees=True),
-)
-
-
-TRIED: Final = (PROCESS, NOTHING, TREES_ALONE, BOTH)
-"""One after another; nothing at all needs no proof that it is worth it."""
-
-
-class Asked(NamedTuple):
-    """What is computed of some queries before any correction."""
-
-    terms: Terms
-    """Floor, work and quantities."""
-    answers: Answers
-    """Of the base."""
-    points: Points
-    """Where the processes are asked."""
-    shares: list[Array]
-    """For each type of own device [n, 1] whether the query is about it."""
 
 
 class AdaptedModel:
@@ -141,11 +91,12 @@ class AdaptedModel:
         held_out = rows.take(is_held_out)
         self._start(rows.queries, rows.measured)
         step("trial corrections", 0, 1)
-        self.parts_ = self._best_parts(trial, held_out)
-        self._fit_corrections(trial, self.parts_)
-        self._calibrate(held_out)
+        fitted_on, tried_on = self._observed(trial), self._observed(held_out)
+        self.parts_ = self._best_parts(fitted_on, tried_on)
+        self._fit_corrections(fitted_on, self.parts_)
+        self._calibrate(held_out, tried_on.asked)
         step("corrections", 0, 1)
-        self._fit_corrections(rows, self.parts_)
+        self._fit_corrections(self._observed(rows), self.parts_)
         return self
 
     @property
@@ -153,9 +104,8 @@ class AdaptedModel:
         """Target -> 1 where trees correct what is left, else 0."""
         return {name: float(self.parts_[name].trees) for name in self.targets_}
 
-    def _calibrate(self, rows: TrainingSet) -> None:
+    def _calibrate(self, rows: TrainingSet, asked: Asked) -> None:
         """Set the intervals from own rows that the corrections were not fitted on."""
-        asked = self._asked(rows.queries)
         composed = self._composed(rows.queries, asked)
         below, above = self._base_margins(asked)
         margins = np.maximum(0.5 * (below + above), LEAST_MARGIN)
@@ -193,10 +143,10 @@ class AdaptedModel:
         own_rows = int(np.sum(~np.isnan(logs[target])))
         return OUTPUT_OF_TARGET[target] in self.base.outputs or own_rows >= MIN_POWER_ROWS
 
-    def _best_parts(self, trial: TrainingSet, held_out: TrainingSet) -> dict[str, Parts]:
+    def _best_parts(self, trial: Observed, held_out: Observed) -> dict[str, Parts]:
         """Target -> the parts with the smallest error on held-out shapes; the fewer, the better."""
         best = dict.fromkeys(self.targets_, PROCESS)
-        tried = [name for name in self.targets_ if _rows_with(trial, name) >= MIN_TRIAL_ROWS]
+        tried = [name for name in self.targets_ if trial.rows_with(name) >= MIN_TRIAL_ROWS]
         if not tried:
             return best
         errors = dict.fromkeys(tried, np.inf)
@@ -209,31 +159,28 @@ class AdaptedModel:
                     best[name], errors[name] = parts, of_parts[name]
         return best
 
-    def _mean_errors(self, data: TrainingSet, targets: Sequence[str]) -> dict[str, float]:
+    def _mean_errors(self, held_out: Observed, targets: Sequence[str]) -> dict[str, float]:
         """Target -> mean absolute error in logarithms; NaN without a row."""
-        asked = self._asked(data.queries)
-        residuals = self._residuals(asked, data.queries, data.measured)
         errors: dict[str, float] = {}
         for name in targets:
-            left = residuals[name] - self._correction(asked, name)[:, 0]
+            left = held_out.residuals[name] - self._correction(held_out.asked, name)[:, 0]
             known = left[~np.isnan(left)]
             errors[name] = float(np.abs(known).mean()) if len(known) else np.nan
         return errors
 
-    def _fit_corrections(self, data: TrainingSet, parts: Mapping[str, Parts]) -> None:
+    def _fit_corrections(self, observed: Observed, parts: Mapping[str, Parts]) -> None:
         """For each type of own device and each target."""
-        asked = self._asked(data.queries)
-        residuals = self._residuals(asked, data.queries, data.measured)
         self.corrections_: list[dict[str, Correction]] = []
-        for share in asked.shares:
-            rows = np.flatnonzero(share[:, 0] > 0)
-            points = asked.points.take(rows)
-            quantities = asked.terms.quantities[rows]
+        for number in range(len(observed.asked.shares)):
             of_type: dict[str, Correction] = {}
             for name, of_target in parts.items():
-                left = residuals[name][rows]
-                of_type[name] = _corrected(points, quantities, left, of_target)
+                of_type[name] = observed.correction(number, name, of_target)
             self.corrections_.append(of_type)
+
+    def _observed(self, data: TrainingSet) -> Observed:
+        """Own rows, with what the base says of them."""
+        asked = self._asked(data.queries)
+        return Observed(asked, self._residuals(asked, data.queries, data.measured))
 
     def _residuals(self, asked: Asked, queries: Rows, measured: Measured) -> dict[str, Values]:
         """Target -> [n] logarithm of what was measured over what the base says."""
@@ -363,25 +310,6 @@ class AdaptedModel:
         """[n, 1] bool: whether own rows are of the device."""
         xp = asked.terms.floor_us.__array_namespace__()
         return xp.sum(xp.concat(asked.shares, axis=1), axis=1, keepdims=True) > 0.0
-
-
-def _corrected(
-    points: Points, quantities: npt.NDArray[np.float32], residuals: Values, parts: Parts
-) -> Correction:
-    """The correction that residuals[n] ask for, NaN where nothing was measured."""
-    process = fit_process(points, residuals) if parts.process else None
-    if not parts.trees:
-        return Correction(process=process, trees=None)
-    if process is not None:
-        residuals = residuals - process.value(points)[:, 0]
-    if np.isnan(residuals).all():
-        return Correction(process=process, trees=None)
-    return Correction(process=process, trees=fit_trees(TREES, quantities, residuals))
-
-
-def _rows_with(data: TrainingSet, target: str) -> int:
-    """How many rows have a target."""
-    return int(np.sum(~np.isnan(data.measured[OUTPUT_OF_TARGET[target]])))
 
 
 def _of_frequent_kinds(kinds: npt.NDArray[np.float32]) -> Mask:
