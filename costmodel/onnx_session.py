@@ -7,6 +7,7 @@ Knows nothing of how a model was fitted or exported.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from time import perf_counter
 from typing import Final, Protocol
 
@@ -54,8 +55,11 @@ def parity(model: Predicts, session: ort.InferenceSession, queries: Rows) -> flo
     value, the difference is infinite.
     """
     names = [output.name for output in session.get_outputs()]
-    from_file = session.run(None, {INPUT: queries})
-    from_model = model.predict(queries)
+    # The file answers on another core meanwhile.
+    with ThreadPoolExecutor(1) as other:
+        answering = other.submit(session.run, None, {INPUT: queries})
+        from_model = model.predict(queries)
+        from_file = answering.result()
     largest = 0.0
     for name, values in zip(names, from_file, strict=True):
         expected = from_model[name]

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -25,6 +26,7 @@ from costmodel.dataset import TrainingSet, devices_of, split_by_shape, training_
 from costmodel.evaluate.crossval import (
     Predictions,
     coverage,
+    of_baselines,
     predictions,
     scores,
     scores_by,
@@ -108,7 +110,7 @@ def train(
         exam: rows of other boards and layers, to score the model with.
         base: what the model starts from, on kinds of device that it contains; None: from nothing.
         created_at: UTC, ISO 8601, for the file and the card; None: now.
-        step: called with each part of the work.
+        step: called with each part of the work, from this thread.
 
     Raises:
         InputError: too few usable rows or shapes, or an exam that shares boards or layers.
@@ -119,11 +121,16 @@ def train(
     training, test = _split(data, settings.holdout)
     if base is not None and not base.covers(training.queries).any():
         base = None
-    model = _unfitted(training, base).fit_dataset(training, step)
-    step("export", 0, 1)
     stamp = created_at or datetime.now(UTC).isoformat(timespec="seconds")
-    exported = export(model, _devices(data, base), stamp)
-    evaluation = _evaluate(model, training, test, step)
+    # The baselines need no model: they are fitted on another core meanwhile.
+    with ThreadPoolExecutor(1) as other:
+        fitting = other.submit(of_baselines, training, test)
+        model = _unfitted(training, base).fit_dataset(training, step)
+        step("export", 0, 1)
+        exported = export(model, _devices(data, base), stamp)
+        step("baselines", 0, 1)
+        baselines = fitting.result()
+    evaluation = _evaluate(model, training, test, baselines, step)
     one_query = data.queries[:1]
     card = replace(
         _card(model, training, test, settings, stamp),
@@ -235,9 +242,15 @@ def _split_in_words(holdout: float) -> str:
     )
 
 
-def _evaluate(model: Trainable, training: TrainingSet, test: TrainingSet, step: Step) -> Evaluation:
+def _evaluate(
+    model: Trainable,
+    training: TrainingSet,
+    test: TrainingSet,
+    baselines: Predictions,
+    step: Step,
+) -> Evaluation:
     """The errors on the held-out rows, beside the baselines."""
-    predicted = predictions(model, training, test, step)
+    predicted = predictions(model, training, test, baselines=baselines)
     if not isinstance(model, CostModel):
         for target, values in model.base.predict(test.queries).items():
             predicted.get(target, {})[BASE] = values

@@ -19,7 +19,7 @@ from benchmarks.fleet.host import serve
 from benchmarks.fleet.messages import Batch, Done, Host, Lease, Model, Pace, Pipe, Take, Taken
 from coordinator.fleet.delivery import Delivery
 from coordinator.fleet.interface import Ended, Event, Ready, Samples
-from coordinator.fleet.pacing import GATHER_S
+from coordinator.fleet.pacing import Gathering
 from gemmcast.arrow import from_bytes
 from gemmcast.cell import Cell
 from gemmcast.device import Device
@@ -57,6 +57,7 @@ class ReplayedFleet:
         self._joining: list[Event] = list(self._ready.values())
         self._pipes: dict[str, Pipe] = {}
         self._newest = Model(b"", "")
+        self._gathering = Gathering()
         self._outgoing: SimpleQueue[tuple[Pipe, bytes] | None] = SimpleQueue()
         self._sender = Thread(target=self._send_all, daemon=True)
         self._sender.start()
@@ -93,11 +94,13 @@ class ReplayedFleet:
         self._deliver()
         pipes = set(self._pipes.values())
         if not events and wait(pipes, timeout_s):
-            sleep(GATHER_S)
+            sleep(self._gathering.left_s)
         while len(events) < MOST_EVENTS and (full := wait(pipes, 0)):
             for pipe in full:
                 assert isinstance(pipe, Pipe)
                 events += self._events(pipe.recv())
+        if events:
+            self._gathering.polled()
         return events
 
     def lease(self, agent: str, lease: int, cells: Sequence[Cell]) -> None:

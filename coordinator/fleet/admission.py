@@ -5,15 +5,17 @@ is refused whole, a row that breaks a rule alone (samples/batch_rules.py, claims
 refused is counted, and said in a line that names the agent, at first and then whenever the count
 has doubled. A cell whose rows are refused is measured again; after MAX_REFUSALS it is given up with
 a reason. An agent that sends nothing else is broken: its leases have failed, and its cells are not
-to blame. Knows nothing of Ray. An agent that lies within the rules is not found out here.
+to blame. Batches that come together are judged together, in the time of one. Knows nothing of Ray.
+An agent that lies within the rules is not found out here.
 """
 
 from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Final
 
 import numpy as np
@@ -21,10 +23,17 @@ import pyarrow as pa
 
 from coordinator.fleet.claims import check_device, of_other_cells, of_others
 from coordinator.fleet.events import agent_event
-from coordinator.fleet.interface import Ended, Ready
+from coordinator.fleet.interface import Ended, Ready, Samples
 from coordinator.fleet.lost_cell import LostCell
 from coordinator.samples.answers import CONTENDED
-from coordinator.samples.batch_rules import Flags, broken_rows, checked_form
+from coordinator.samples.batch_rules import (
+    BATCH_ROWS,
+    Broken,
+    Flags,
+    broken_rows,
+    checked_form,
+    joined,
+)
 from gemmcast.cell import Cell
 from gemmcast.device import Device
 from gemmcast.errors import InputError
@@ -61,6 +70,14 @@ class Sender:
     def is_broken(self) -> bool:
         """Whether it sends nothing that can be taken."""
         return self.in_succession >= BROKEN_ROWS
+
+    def note_taken(self, rows: pa.RecordBatch) -> None:
+        """These rows of it are taken."""
+        self.in_succession = 0
+        ids, statuses = rows.column("cell_id").to_pylist(), rows.column("status").to_pylist()
+        for cell_id, status in zip(ids, statuses, strict=True):
+            if status != CONTENDED:
+                self.expected.pop(cell_id, None)
 
 
 class Admission:
@@ -106,6 +123,22 @@ class Admission:
         leased = self._sender(agent).expected
         leased.update((cell.cell_id, cell) for cell in cells)
 
+    def admit_all(self, sent: Sequence[Samples]) -> Iterator[tuple[str, pa.Table]]:
+        """Agent and the rows that are taken of each batch, those that have none left out.
+
+        Where a batch breaks a rule, those that were judged with it are judged again, each alone. Of
+        an agent of which something was refused, each is from then on. So what one agent sends
+        costs others at most one more look. Take over what comes before the next one is asked for:
+        it is then known as answered.
+        """
+        is_refused = {one.agent: self._sender(one.agent).refused > 0 for one in sent}
+        for group in _groups(one for one in sent if not is_refused[one.agent]):
+            if self._take_together(group):
+                yield from ((one.agent, one.table) for one in group)
+            else:
+                yield from self._admit_each(group)
+        yield from self._admit_each(one for one in sent if is_refused[one.agent])
+
     def admit(self, agent: str, batch: pa.Table) -> pa.Table | None:
         """The rows that are taken; None: there is none.
 
@@ -120,11 +153,7 @@ class Admission:
             return None
         if not len(rows):
             return None
-        sender.in_succession = 0
-        ids, statuses = rows.column("cell_id").to_pylist(), rows.column("status").to_pylist()
-        for cell_id, status in zip(ids, statuses, strict=True):
-            if status != CONTENDED:
-                sender.expected.pop(cell_id, None)
+        sender.note_taken(rows)
         # The same table, where nothing was refused.
         return batch if len(rows) == len(batch) else pa.Table.from_batches([rows])
 
@@ -153,6 +182,40 @@ class Admission:
         if agent not in self._senders:
             self._senders[agent] = Sender()
         return self._senders[agent]
+
+    def _admit_each(self, sent: Iterable[Samples]) -> Iterator[tuple[str, pa.Table]]:
+        for one in sent:
+            rows = self.admit(one.agent, one.table)
+            if rows is not None:
+                yield one.agent, rows
+
+    def _take_together(self, group: Sequence[Samples]) -> bool:
+        """Whether every row of these batches is taken; False: nothing is said of any of them."""
+        try:
+            batches = [checked_form(one.table) for one in group]
+            is_good = self._are_good(group, batches)
+        except InputError:
+            return False
+        if is_good:
+            for one, rows in zip(group, batches, strict=True):
+                self._sender(one.agent).note_taken(rows)
+        return is_good
+
+    def _are_good(self, group: Sequence[Samples], batches: Sequence[pa.RecordBatch]) -> bool:
+        """Whether there are rows in every batch, all of cells that are expected, without a fault.
+
+        Raises:
+            InputError: as `broken_rows` does.
+        """
+        cells: list[Cell | None] = []
+        others: list[Iterator[Broken]] = []
+        for one, rows in zip(group, batches, strict=True):
+            sender = self._sender(one.agent)
+            cells += map(sender.expected.get, rows.column("cell_id").to_pylist())
+            others.append(of_others(rows, self._own(one.agent, sender)))
+        together = joined(batches)
+        broken = chain(broken_rows(together), *others, of_other_cells(together, cells))
+        return all(map(len, batches)) and next(broken, None) is None
 
     def _admitted(self, agent: str, sender: Sender, rows: pa.RecordBatch) -> pa.RecordBatch:
         """The rows that break no rule, without those of cells that have an answer."""
@@ -227,3 +290,18 @@ class Admission:
         device = list(sender.boards.values())[-1]
         reason = f"{MAX_REFUSALS} rows of it were refused: {error}"
         self._lost.append(LostCell(cell, device, agent, reason))
+
+
+def _groups(sent: Iterable[Samples]) -> Iterator[list[Samples]]:
+    """Batches that have together no more rows than one may have."""
+    group: list[Samples] = []
+    rows = 0
+    for one in sent:
+        more = len(one.table) if isinstance(one.table, pa.Table) else 0
+        if group and rows + more > BATCH_ROWS:
+            yield group
+            group, rows = [], 0
+        group.append(one)
+        rows += more
+    if group:
+        yield group

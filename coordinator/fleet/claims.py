@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
+from operator import attrgetter
 from typing import Final
 
 import numpy as np
@@ -36,7 +37,7 @@ def of_other_cells(rows: pa.RecordBatch, cells: Sequence[Cell | None]) -> Iterat
         yield _broken("cell_id", ids, np.array(is_unknown), "was not leased to the agent")
     columns = [rows.column(place).to_pylist() for place in _PLACES]
     claims = list(zip(*columns, strict=True))
-    wanted = [None if cell is None else _claim(cell) for cell in cells]
+    wanted = [None if cell is None else _CLAIM(cell) for cell in cells]
     if claims != wanted:
         differs = [claim != cell for claim, cell in zip(claims, wanted, strict=True)]
         yield _broken(", ".join(REPEATED), claims, np.array(differs), "are not those of its cell")
@@ -73,16 +74,12 @@ def check_device(device: Device) -> None:
             raise InputError("device", text, "has characters that can't be shown", LOOK)
 
 
-def _claim(cell: Cell) -> tuple[object, ...]:
-    """REPEATED of a cell."""
-    gemm = cell.gemm
-    sizes = (gemm.m, gemm.n, gemm.k, gemm.batch, gemm.alpha, gemm.beta)
-    return (*sizes, gemm.dtype, gemm.layout, cell.config.family, cell.cache)
-
-
 def _broken(name: str, values: Sequence[object], is_broken: Flags, rule: str) -> Broken:
     first = values[int(is_broken.argmax())]
     return Broken(is_broken, InputError(name, first, rule, LOOK))
 
 
 _PLACES: Final = list(map(SCHEMA.get_field_index, REPEATED))
+_OF_GEMM: Final = [f"gemm.{name}" for name in REPEATED[:-2]]
+_CLAIM: Final = attrgetter(*_OF_GEMM, "config.family", "cache")
+"""REPEATED of a cell."""

@@ -29,7 +29,7 @@ from coordinator.fleet.events import agent_event
 from coordinator.fleet.interface import NO_LEASE, Ended, Event, Left, Ready, Samples
 from coordinator.fleet.member import Member
 from coordinator.fleet.node_watch import NodeWatch
-from coordinator.fleet.pacing import GATHER_S, batch_s
+from coordinator.fleet.pacing import Gathering, batch_s
 from coordinator.fleet.placement import Node, Placement, placements, why_none
 from coordinator.plan.schema import Plan
 from coordinator.samples.batch_rules import received
@@ -87,6 +87,7 @@ class RayFleet:
         self.is_lost = False
         """Whether the head of the cluster is gone."""
         self._here = ray.get_runtime_context().get_node_id()
+        self._gathering = Gathering()
         self._nodes = NodeWatch(self._list_nodes)
         self._nodes.start()
 
@@ -118,11 +119,14 @@ class RayFleet:
         pending = self._pending()
         if not pending:
             sleep(timeout_s)
-        for reference in _done(list(pending), 0.0 if events else timeout_s):
+        gather_s = 0.0 if events else self._gathering.left_s
+        for reference in _done(list(pending), 0.0 if events else timeout_s, gather_s):
             name, lease = pending[reference]
             event = self._started(name) if lease == NO_LEASE else self._next(name, lease)
             if event is not None:
                 events.append(event)
+        if events:
+            self._gathering.polled()
         for member in self._members.values():
             member.look()
         return events
@@ -362,14 +366,13 @@ class RayFleet:
         return options.remote(spec)
 
 
-def _done(references: list[Stream], timeout_s: float) -> list[Stream]:
-    """Those that are there; waits up to `timeout_s` for the first one, and then for more."""
+def _done(references: list[Stream], timeout_s: float, gather_s: float = 0.0) -> list[Stream]:
+    """Those that are there; waits up to `timeout_s` for the first one, then `gather_s` for more."""
     if not references:
         return []
     done, _ = ray.wait(references, num_returns=1, timeout=timeout_s, fetch_local=False)
     count = len(references)
     if done and count > 1:
-        gather_s = GATHER_S if timeout_s else 0.0
         done, _ = ray.wait(references, num_returns=count, timeout=gather_s, fetch_local=False)
     return done
 

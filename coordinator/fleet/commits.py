@@ -98,7 +98,7 @@ class CommitQueue:
 
     def is_answered(self, cell_id: str) -> bool:
         """Whether an answer of the cell is in the store or waits for it."""
-        return cell_id in self._store.committed or cell_id in self._waiting.committed
+        return self._store.answers.has(cell_id) or self._waiting.has(cell_id)
 
     def known(self, cell_id: str) -> tuple[Answer, ...]:
         """What the rows of a cell say that are in the store or wait for it."""

@@ -17,6 +17,7 @@ from typing import Protocol
 import pyarrow as pa
 
 from coordinator.fleet.delivery import Delivery
+from coordinator.samples.snapshot import Snapshot
 from gemmcast.card import ModelCard
 from gemmcast.cell import Cell
 from gemmcast.device import Device
@@ -163,8 +164,8 @@ class Trainer(Protocol):
     def join(self, device: Device) -> None:
         """A device takes part: begin to publish what its models start from. Never waits."""
 
-    def start(self, table: pa.Table, store_version: int) -> None:
-        """Begin to train on these samples. Must not be called while busy."""
+    def start(self, samples: Snapshot) -> None:
+        """Begin to train on these samples. Must not be called while busy. Never waits."""
 
 
 class Champions(Protocol):

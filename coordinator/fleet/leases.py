@@ -189,9 +189,10 @@ class Leases:
         self._note_progress(name, agent)
         queue = self._queue_of(agent.device)
         statuses = rows["status"].to_pylist()
-        for cell_id, status in zip(rows["cell_id"].to_pylist(), statuses, strict=True):
-            if status == CONTENDED:
-                queue.note_contended(cell_id)
+        if CONTENDED in statuses:
+            for cell_id, status in zip(rows["cell_id"].to_pylist(), statuses, strict=True):
+                if status == CONTENDED:
+                    queue.note_contended(cell_id)
         if agent.sharing.saw(statuses, rows["reason"].to_pylist()):
             log.info(
                 "agent %s: its device is free again", name, extra=agent_event("agent_free", name)

@@ -15,10 +15,8 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from time import monotonic
 
-import pyarrow.compute as pc
-
 from coordinator.fleet.admission import Admission
-from coordinator.fleet.commits import HICCUPS, CommitQueue
+from coordinator.fleet.commits import CommitQueue
 from coordinator.fleet.due import Due
 from coordinator.fleet.events import agent_event
 from coordinator.fleet.hope import NO_AGENT_S, Hope
@@ -46,7 +44,7 @@ from coordinator.fleet.tally import Tally
 from coordinator.plan.cells import plan_cells
 from coordinator.plan.schema import Plan
 from coordinator.plan.sizing import refuse_empty
-from coordinator.samples.answers import Answers
+from coordinator.samples.answers import OK, Statuses
 from coordinator.samples.store import SampleStore
 from gemmcast.cell import Cell
 from gemmcast.device import Device
@@ -111,7 +109,7 @@ class Scheduler:
         hours = plan.politeness.opening_hours()
         self._opening = Opening(hours, fleet, self._leases, today)
         # Those of this run.
-        self._answers = Answers()
+        self._statuses = Statuses()
         self._trained_at = 0
         self.progress = Progress()
 
@@ -224,9 +222,7 @@ class Scheduler:
             self._hope.renew()
 
     def _take(self, events: Sequence[Event]) -> None:
-        for event in events:
-            if isinstance(event, Samples):
-                self._take_samples(event)
+        self._take_samples([event for event in events if isinstance(event, Samples)])
         for event in events:
             if isinstance(event, Ready) and self._admission.join(event):
                 self._join(event)
@@ -245,14 +241,13 @@ class Scheduler:
         commits = self._commits
         self._tally.look(self._leases.agents, commits.waiting_s(), commits.failures)
 
-    def _take_samples(self, samples: Samples) -> None:
-        rows = self._admission.admit(samples.agent, samples.table)
+    def _take_samples(self, sent: Sequence[Samples]) -> None:
+        for agent, rows in self._admission.admit_all(sent):
+            self._commits.add(rows)
+            self._leases.note_rows(agent, rows)
         self.progress.refused = self._admission.refused
         for lost in self._admission.lost_cells():
             self._give_up(lost)
-        if rows is not None:
-            self._commits.add(rows)
-            self._leases.note_rows(samples.agent, rows)
 
     def _give_up(self, lost: LostCell) -> None:
         """The answer of a cell that nobody can measure."""
@@ -264,8 +259,8 @@ class Scheduler:
         if committed is None:
             return
         self._tally.note_commit(committed.rows, committed.waited_s)
-        self._answers.add(committed.rows)
-        self.progress.statuses = +self._answers.statuses
+        self._statuses.add(committed.rows)
+        self.progress.statuses = +self._statuses.counts
         self.progress.committed_now = self.progress.statuses.total()
         self.progress.done += committed.cells
         self.progress.second_due = self._leases.second_due()
@@ -361,17 +356,12 @@ class Scheduler:
         agents = self._leases.agents.values()
         if any(agent.leases for agent in agents if agent.shares_our_cpu):
             return False
-        try:
-            table = self._store.read()
-        except HICCUPS as error:
-            self._commits.hold_back(error)
-            return False
-        ok_rows = pc.sum(pc.equal(table["status"], "ok")).as_py() or 0
+        ok_rows = self._store.counts().get(OK, 0)
         self._trained_at = self.progress.statuses["ok"]
         if ok_rows < self._plan.train.min_rows or ok_rows == self._trained_rows:
             return False
         self._trained_rows = ok_rows
-        self._trainer.start(table, self._store.version)
+        self._trainer.start(self._store.snapshot())
         return True
 
     def _push_champion(self) -> None:

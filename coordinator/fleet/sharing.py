@@ -59,7 +59,7 @@ class Sharing:
             if status == CONTENDED:
                 self._in_succession += 1
                 self.reason = reason or CONTENDED
-            else:
+            elif self._in_succession or self.is_shared:
                 self._note_free()
         return was_shared and not self.is_shared
 

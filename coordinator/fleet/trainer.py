@@ -1,9 +1,9 @@
-"""Training in the background: fit in a Ray task, compare and publish in a thread.
+"""Training in the background: fit in a Ray task, read, compare and publish in a thread.
 
-The thread waits and writes to the registry; the arithmetic runs in another process, so the
-scheduler continues to lease and commit. A model that the gate refuses is published as challenger. A
-crash here loses one model and nothing else. A model that the registry refuses is kept in a file,
-and published when the registry is back. Does not know when a training is due.
+The thread reads the samples, waits and writes to the registry; the arithmetic runs in another
+process, so the scheduler continues to lease and commit. A model that the gate refuses is published
+as challenger. A crash here loses one model and nothing else. A model that the registry refuses is
+kept in a file, and published when the registry is back. Does not know when a training is due.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from time import monotonic
+from time import monotonic, sleep
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -22,6 +22,13 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from coordinator.fleet.bases import judged_base
+from coordinator.fleet.commits import (
+    FIRST_PAUSE_S,
+    HICCUPS,
+    LONGEST_PAUSE_S,
+    STORE_LIMIT_S,
+    StoreLostError,
+)
 from coordinator.fleet.publishing import (
     Judged,
     KeptError,
@@ -29,6 +36,7 @@ from coordinator.fleet.publishing import (
     OnTrained,
     publish_or_keep,
 )
+from coordinator.samples.snapshot import Snapshot
 from costmodel.base import Base, choose
 from costmodel.progress import Step, no_step
 from costmodel.settings import TrainSettings
@@ -44,6 +52,11 @@ log = logging.getLogger(__name__)
 PARALLEL_ROWS = 10_000
 """From this many rows on a training uses every core. With fewer rows the trees are small, and
 threads that wait for one another make it slower on a busy host."""
+
+PASSIVE = {"OMP_WAIT_POLICY": "passive"}
+"""OpenMP's threads sleep while they wait for one another. Where others use the cores too, those
+that spin keep the very thread from its core that they wait for: trees that two threads of a busy
+host fit in 3 s took over a minute."""
 
 
 def fit_and_judge(
@@ -79,6 +92,25 @@ def not_counted(_outcome: str, _training_s: float) -> None:
 def whole(table: pa.Table) -> pa.Table:
     """All samples."""
     return table
+
+
+def read_when_it_answers(samples: Snapshot, wait: Callable[[float], None] = sleep) -> pa.Table:
+    """Samples of a store that may fail for a while; tried again after pauses that grow.
+
+    Raises:
+        StoreLostError: it has failed for STORE_LIMIT_S.
+    """
+    pause_s, waited_s = FIRST_PAUSE_S, 0.0
+    while True:
+        try:
+            return samples.read()
+        except HICCUPS as error:
+            if waited_s >= STORE_LIMIT_S:
+                raise StoreLostError(f"{error}, for {waited_s / 60:.0f} minutes") from None
+            log.warning("%s: the training waits; next try in %g s", error, pause_s)
+        wait(pause_s)
+        waited_s += pause_s
+        pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 
 
 def champion_model(registry: Registry) -> bytes | None:
@@ -138,9 +170,9 @@ class RayTrainer:
         self._is_published = True
         self._begin(partial(self._publish_base, base))
 
-    def start(self, table: pa.Table, store_version: int) -> None:
+    def start(self, samples: Snapshot) -> None:
         """Begin to train on these samples."""
-        self._begin(partial(self._train, table, store_version))
+        self._begin(partial(self._train, samples))
 
     def _begin(self, work: Callable[[], None]) -> None:
         arguments = (work,)
@@ -163,12 +195,13 @@ class RayTrainer:
         if self._registry.champion() is None:
             self._publish(judged_base(base), None)
 
-    def _train(self, table: pa.Table, store_version: int) -> None:
+    def _train(self, samples: Snapshot) -> None:
         began_s = monotonic()
         outcome = "failed"
         try:
+            table = self._screen(read_when_it_answers(samples))
             champion = self._known_champion()
-            judged = self._fit_in_task(self._screen(table), store_version, champion)
+            judged = self._fit_in_task(table, samples.version, champion)
             outcome = self._publish(judged, champion)
         finally:
             self._on_end(outcome, monotonic() - began_s)
@@ -197,11 +230,11 @@ class RayTrainer:
         if len(table) < PARALLEL_ROWS:
             threads = 1
         # Ray would give a task one OpenMP thread.
-        environment = {"env_vars": {"OMP_NUM_THREADS": str(threads)}}
+        variables = {"OMP_NUM_THREADS": str(threads), **PASSIVE}
         task = ray.remote(fit_and_judge).options(
             num_cpus=0,
             max_retries=1,
-            runtime_env=environment,
+            runtime_env={"env_vars": variables},
             scheduling_strategy=self._strategy,
         )
         base = choose(self._bases, self._kinds)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, KeysView, Sequence
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 import pyarrow as pa
@@ -17,6 +18,8 @@ import pyarrow.compute as pc
 CONTENDED: Final = "contended"
 OK: Final = "ok"
 COLUMNS: Final = ("cell_id", "status", "device_uuid")
+DIFFERENT: Final = 2**14
+"""Answers that are kept for the next rows that say the same: of a thousand boards, all statuses."""
 
 
 class Answer(NamedTuple):
@@ -45,17 +48,28 @@ class Answers:
         """The ids of the cells that have an answer. It grows."""
         return self._answers.keys()
 
+    def has(self, cell_id: str) -> bool:
+        """Whether a cell has an answer."""
+        return cell_id in self._answers
+
     def of(self, cell_id: str) -> tuple[Answer, ...]:
         """The answers of a cell; where it has none, its records."""
         return self._answers.get(cell_id) or self._records.get(cell_id, ())
 
     def add(self, rows: pa.Table) -> None:
         """Rows that are in the store now, in any order."""
+        first: list[str] = []
         for cell_id, answer in answers_in(rows):
-            self.add_one(cell_id, answer)
+            if answer.status == CONTENDED or self.of(cell_id):
+                self._add_again(cell_id, answer)
+                continue
+            # Most rows by far: the first one of their cell.
+            self._answers[cell_id] = _alone(answer)
+            first.append(answer.status)
+        self.statuses.update(first)
 
-    def add_one(self, cell_id: str, answer: Answer) -> None:
-        """One row."""
+    def _add_again(self, cell_id: str, answer: Answer) -> None:
+        """One row more of a cell, or one that is no answer."""
         kept = self._answers
         if answer.status == CONTENDED:
             if cell_id in self._answers:
@@ -68,11 +82,32 @@ class Answers:
         self.statuses[answer.status] += 1
 
 
+class Statuses:
+    """How many rows of a run have each status, without records that an answer has replaced."""
+
+    def __init__(self) -> None:
+        self.counts = Counter[str]()
+        """Status -> rows."""
+        self._records = Counter[str]()
+        """Cell -> its records, while it has no answer."""
+
+    def add(self, rows: pa.Table) -> None:
+        """Rows that were committed."""
+        statuses = rows["status"].to_pylist()
+        self.counts.update(statuses)
+        if not self.counts[CONTENDED]:
+            return
+        for cell_id, status in zip(rows["cell_id"].to_pylist(), statuses, strict=True):
+            if status == CONTENDED:
+                self._records[cell_id] += 1
+            else:
+                self.counts[CONTENDED] -= self._records.pop(cell_id, 0)
+
+
 def answers_in(rows: pa.Table) -> Iterator[tuple[str, Answer]]:
     """The cell of each row, and what the row says of it."""
-    columns = rows.select(list(COLUMNS)).to_pydict()
-    for cell_id, status, board in zip(*columns.values(), strict=True):
-        yield cell_id, Answer(status, board)
+    cell_ids, statuses, boards = (rows[name].to_pylist() for name in COLUMNS)
+    return zip(cell_ids, map(_answer, statuses, boards), strict=True)
 
 
 def is_news(answer: Answer, known: Sequence[Answer], *, each_board: bool) -> bool:
@@ -93,3 +128,15 @@ def without_replaced(rows: pa.Table) -> pa.Table:
     answered = rows["cell_id"].filter(pc.invert(is_record))
     is_replaced = pc.and_(is_record, pc.is_in(rows["cell_id"], pc.unique(answered)))
     return rows.filter(pc.invert(is_replaced))
+
+
+@lru_cache(DIFFERENT)
+def _answer(status: str, board: str) -> Answer:
+    """Equal ones are one object."""
+    return Answer(status, board)
+
+
+@lru_cache(DIFFERENT)
+def _alone(answer: Answer) -> tuple[Answer, ...]:
+    """The answers of a cell that has one. Equal ones are one object."""
+    return (answer,)

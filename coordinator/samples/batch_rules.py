@@ -11,7 +11,7 @@ batch, a bad value its row. Does not know who sent it, nor which cells it should
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from math import inf
@@ -109,6 +109,11 @@ def checked_form(batch: object) -> pa.RecordBatch:
         rule = f"is damaged ({str(error).splitlines()[0][:200]})"
         raise InputError("batch", len(batch), rule, LOOK) from None
     return _one_batch(batch)
+
+
+def joined(batches: Sequence[pa.RecordBatch]) -> pa.RecordBatch:
+    """The rows of batches that `checked_form` gave, one after the other."""
+    return _one_batch(pa.Table.from_batches(batches, SCHEMA))
 
 
 def broken_rows(rows: pa.RecordBatch) -> Iterator[Broken]:

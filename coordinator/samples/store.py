@@ -23,13 +23,14 @@ from typing import Final
 import pyarrow as pa
 
 from coordinator.holder import Holder
-from coordinator.samples.answers import Answers, answers_in, is_news, without_replaced
+from coordinator.samples.answers import Answer, Answers, answers_in, is_news, without_replaced
 from coordinator.samples.data_files import encoded, is_data_file, read_answers, read_files
-from coordinator.samples.describing import measured_devices, with_one_description
+from coordinator.samples.describing import measured_devices
 from coordinator.samples.lock import store_lock
 from coordinator.samples.log import DamagedLogError, DataFile, DeltaLog, OvertakenError
 from coordinator.samples.place import FolderPlace, StorePlace, store_place
 from coordinator.samples.recovery import mend_log, put_aside
+from coordinator.samples.snapshot import Snapshot, settled
 from gemmcast.arrow import SCHEMA
 from gemmcast.device import Device
 from gemmcast.errors import InputError, UnavailableError, WorkspaceError
@@ -42,8 +43,6 @@ over 100 ms after 400 commits."""
 FULL_ROWS: Final = 50_000
 """A data file of so many rows is not small, and stays as it is. Small ones become one, too, as soon
 as they have that many together: a fleet of a thousand GPUs fills three files with them."""
-IN_ORDER: Final = [("cell_id", "ascending"), ("device_uuid", "ascending")]
-"""How rows are sorted when they are read: the same way for every order of commits."""
 RETENTION_S: Final = 24 * 3600
 """How long replaced files and old log entries are kept, and with them earlier versions of the
 table. A sweep of one day would otherwise leave a hundred thousand files."""
@@ -175,9 +174,11 @@ class SampleStore:
         Args:
             version: of the table, as `version` gave it; None: the newest.
         """
-        if version is not None:
-            return self._read_earlier(version)
-        return with_one_description(self._rows()).sort_by(IN_ORDER)
+        return settled(self._rows()) if version is None else self._read_earlier(version)
+
+    def snapshot(self) -> Snapshot:
+        """The newest version, for another thread to read."""
+        return Snapshot(place=self._place, version=self.version, names=tuple(_names(self._log)))
 
     def measured_devices(self) -> list[Device]:
         """What the samples say of the devices that were measured, each once."""
@@ -201,7 +202,7 @@ class SampleStore:
             earlier = DeltaLog.load(self._place, version)
             rows, damaged = read_files(self._place, _names(earlier) if earlier else [])
             if earlier and not damaged:
-                return with_one_description(without_replaced(rows)).sort_by(IN_ORDER)
+                return settled(rows)
         hours = RETENTION_S // 3600
         rule = f"its files are gone: they are kept for {hours} h"
         raise InputError("version", version, rule, f"name one up to {self.version}")
@@ -217,14 +218,14 @@ class SampleStore:
 
     def _is_new(self, rows: pa.Table) -> pa.Array:
         """For each row: whether neither the table nor a row before it says the same."""
-        earlier = Answers()
-        flags = []
+        earlier: dict[str, tuple[Answer, ...]] = {}
+        flags: list[bool] = []
         for cell_id, answer in answers_in(rows):
-            known = (*self.answers.of(cell_id), *earlier.of(cell_id))
-            is_new = is_news(answer, known, each_board=cell_id in self.each_board)
+            known = self.answers.of(cell_id) + earlier.get(cell_id, ())
+            is_new = not known or is_news(answer, known, each_board=cell_id in self.each_board)
             flags.append(is_new)
             if is_new:
-                earlier.add_one(cell_id, answer)
+                earlier[cell_id] = (*earlier.get(cell_id, ()), answer)
         return pa.array(flags, pa.bool_())
 
     def _commit(self, rows: pa.Table) -> None:

@@ -59,7 +59,11 @@ Fit = Callable[[TrainingSet], Model]
 
 
 def predictions(
-    model: Model, training: TrainingSet, test: TrainingSet, step: Step = no_step
+    model: Model,
+    training: TrainingSet,
+    test: TrainingSet,
+    step: Step = no_step,
+    baselines: Predictions | None = None,
 ) -> Predictions:
     """The test rows predicted by a model and by the baselines.
 
@@ -70,9 +74,12 @@ def predictions(
     Args:
         model: fitted on the training rows.
         step: called before each baseline of each target.
+        baselines: what `of_baselines` said of them before; None: it is asked now.
     """
     from_model = model.predict(test.queries)
-    predicted = beside_baselines(training, test, from_model, step=step)
+    if baselines is None:
+        baselines = of_baselines(training, test, step=step)
+    predicted = _beside(_of_model(training, from_model), baselines)
     add_intervals(predicted, model.outputs_, from_model)
     without_knobs = {UNRESOLVED: resolved_default(test), BY_NAME: resolved_name(test)}
     for method, rows in without_knobs.items():
@@ -134,15 +141,50 @@ def beside_baselines(
         baselines: names of BASELINES.
         step: called before each baseline of each target.
     """
-    predicted: Predictions = {}
-    for target in TARGETS:
-        if target in from_model and not np.isnan(training.measured[target]).all():
-            predicted[target] = {MODEL: np.asarray(from_model[target])}
+    of_model = _of_model(training, from_model)
+    return _beside(of_model, of_baselines(training, test, baselines, step=step))
+
+
+def of_baselines(
+    training: TrainingSet,
+    test: TrainingSet,
+    baselines: Sequence[str] = tuple(BASELINES),
+    *,
+    step: Step = no_step,
+) -> Predictions:
+    """The baselines' predictions of every target that was measured. They need no model.
+
+    Args:
+        training: all that a baseline sees.
+        baselines: names of BASELINES.
+        step: called before each baseline of each target.
+    """
+    predicted: Predictions = {target: {} for target in TARGETS if _is_measured(training, target)}
     pairs = list(itertools.product(predicted, baselines))
     for i, (target, name) in enumerate(pairs):
         step("baselines", i, len(pairs))
         predicted[target][name] = BASELINES[name](training, test, target)
     return predicted
+
+
+def _is_measured(data: TrainingSet, target: str) -> bool:
+    return not np.isnan(data.measured[target]).all()
+
+
+def _of_model(
+    training: TrainingSet, from_model: Mapping[str, npt.NDArray[np.floating]]
+) -> Predictions:
+    """What a model says of the targets that its training rows have."""
+    predicted: Predictions = {}
+    for target in TARGETS:
+        if target in from_model and _is_measured(training, target):
+            predicted[target] = {MODEL: np.asarray(from_model[target])}
+    return predicted
+
+
+def _beside(of_model: Predictions, baselines: Predictions) -> Predictions:
+    """A model's predictions, with those of the baselines of the same targets."""
+    return {target: methods | baselines[target] for target, methods in of_model.items()}
 
 
 def compare(

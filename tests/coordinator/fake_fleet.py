@@ -13,8 +13,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import pyarrow as pa
-
 from coordinator.fleet.delivery import Delivery
 from coordinator.fleet.interface import (
     Champions,
@@ -29,6 +27,7 @@ from coordinator.fleet.interface import (
 from coordinator.fleet.scheduler import Scheduler
 from coordinator.fleet.tally import Tally
 from coordinator.plan.schema import Plan
+from coordinator.samples.snapshot import Snapshot
 from coordinator.samples.store import SampleStore
 from gemmcast.arrow import to_table
 from gemmcast.cell import Cell
@@ -219,14 +218,15 @@ class FakeTrainer:
     def join(self, device: Device) -> None:
         self.joined.append(device)
 
-    def start(self, table: pa.Table, store_version: int) -> None:
+    def start(self, samples: Snapshot) -> None:
         assert not self.busy
         for agent in self._fleet.agents.values():
             measures_our_cpu = agent.local and agent.device.kind == "cpu"
             assert not (measures_our_cpu and agent.leases)
         self._until = self._fleet.polls + self._polls
-        self.started.append((len(table), store_version))
-        model = ShippedModel(data=f"model of {len(table)}".encode())
+        rows = len(samples.read())
+        self.started.append((rows, samples.version))
+        model = ShippedModel(data=f"model of {rows}".encode())
         self._made = (model, str(len(self.started)))
 
     def newest(self) -> tuple[ShippedModel, str] | None:

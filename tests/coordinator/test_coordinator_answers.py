@@ -14,6 +14,7 @@ from coordinator.plan.cells import plan_cells
 from coordinator.plan.schema import Plan
 from coordinator.samples import store as store_module
 from coordinator.samples.activity import activity
+from coordinator.samples.answers import Answers, Statuses
 from coordinator.samples.export import write_dataset
 from coordinator.samples.importer import read_table
 from coordinator.samples.store import SampleStore
@@ -173,3 +174,45 @@ def test_a_table_without_boards_of_its_own_is_taken_once(
         assert imported.each_board == set()
         store.append([imported.table])
     assert len(store.read()) == 1
+
+
+def test_a_snapshot_is_one_version_whatever_is_committed_later(
+    store: SampleStore, rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also when its data files were replaced by one."""
+    monkeypatch.setattr(store_module, "COMPACT_FILES", 3)
+    store.append([rows(0, 1, status="contended")])
+    store.append([rows(0)])
+    snapshot, expected = store.snapshot(), store.read()
+    store.append([rows(1, 2, 3)])
+    store.append([rows(4)])
+    assert not set(snapshot.names) & set(store.snapshot().names)
+    assert snapshot.read().equals(expected)
+    assert (snapshot.version, len(store.read())) == (store.version - 3, 5)
+
+
+def test_a_snapshot_leaves_damaged_files_out(
+    store: SampleStore, place: Path, rows: Rows, caplog: pytest.LogCaptureFixture
+) -> None:
+    store.append([rows(0, 1)])
+    (damaged,) = store.snapshot().names
+    store.append([rows(2)])
+    (place / damaged).write_bytes(b"other bytes")
+    assert len(store.snapshot().read()) == 1
+    assert "left out 1 of 2 data files, which are damaged" in caplog.text
+
+
+def test_statuses_of_a_run_are_those_of_its_answers(rows: Rows) -> None:
+    statuses, answers = Statuses(), Answers()
+    commits = [
+        rows(0, 1, 2, status="contended"),
+        rows(0, 0, status="contended", board="GPU-b"),
+        pa.concat_tables([rows(3), rows(0), rows(4, status="timeout")]),
+        pa.concat_tables([rows(5, status="contended"), rows(5), rows(1)]),
+        rows(3, board="GPU-b"),
+    ]
+    for committed in commits:
+        statuses.add(committed)
+        answers.add(committed)
+        assert +statuses.counts == +answers.statuses
+    assert +statuses.counts == {"ok": 5, "timeout": 1, "contended": 1}

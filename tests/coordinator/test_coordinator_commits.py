@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from fake_fleet import FakeAgent, FakeFleet, FakeTrainer, Measure, make_scheduler
+from fake_fleet import FakeAgent, FakeFleet, Measure, make_scheduler
 
 from coordinator.fleet import commits
 from coordinator.fleet.commits import (
@@ -18,6 +18,7 @@ from coordinator.fleet.commits import (
     MISSING_LIMIT_S,
     StoreLostError,
 )
+from coordinator.fleet.trainer import read_when_it_answers
 from coordinator.plan.cells import plan_cells
 from coordinator.plan.schema import Plan
 from coordinator.samples.log import DamagedLogError, OvertakenError
@@ -47,10 +48,6 @@ class FailingStore(SampleStore):
     def append(self, tables: Sequence[pa.Table]) -> pa.Table:
         self._fail()
         return super().append(tables)
-
-    def read(self, *, version: int | None = None) -> pa.Table:
-        self._fail()
-        return super().read(version=version)
 
 
 MakeStore = Callable[..., FailingStore]
@@ -227,16 +224,36 @@ def test_what_is_answered_stays_answered_while_the_store_is_away(
     assert len(store.read()) == 3
 
 
-def test_the_last_training_waits_for_the_store(
-    failing: MakeStore, fleet: FakeFleet, make_plan: MakePlan
+def test_a_training_waits_for_the_store(
+    tmp_path: Path, plan: Plan, measure: Measure, cpu: Device, caplog: pytest.LogCaptureFixture
 ) -> None:
-    plan = make_plan({"sample": 40}, train={"min_rows": 20, "every": 1000})
-    store, trainer = failing(0, 0), FakeTrainer(fleet)
-    scheduler = make_scheduler(plan, store, fleet, trainer)
-    assert scheduler.run(stop=lambda: False)
-    store.fails_from_s, store.fails_until_s = fleet.time_s, fleet.time_s + 100
-    scheduler.train_once_more(stop=lambda: False)
-    assert [rows for rows, _ in trainer.started] == [40]
+    path, away = tmp_path / "samples", tmp_path / "away"
+    store = SampleStore.open(path, create=True)
+    store.append([to_table([measure(cell, cpu) for cell in plan_cells(plan, cpu).cells[:3]])])
+    expected, waits = store.read(), list[float]()
+
+    def wait(seconds: float) -> None:
+        waits.append(seconds)
+        if len(waits) == 3:
+            away.rename(path)
+
+    path.rename(away)
+    assert read_when_it_answers(store.snapshot(), wait).equals(expected)
+    assert waits == [1.0, 2.0, 4.0]
+    assert "is not there any more: the training waits; next try in 4 s" in caplog.text
+
+
+def test_a_training_does_not_wait_for_ever(
+    tmp_path: Path, plan: Plan, measure: Measure, cpu: Device
+) -> None:
+    path = tmp_path / "samples"
+    store = SampleStore.open(path, create=True)
+    store.append([to_table([measure(cell, cpu) for cell in plan_cells(plan, cpu).cells[:3]])])
+    path.rename(tmp_path / "away")
+    waits: list[float] = []
+    with pytest.raises(StoreLostError, match="is not there any more, for 6[01] minutes"):
+        read_when_it_answers(store.snapshot(), waits.append)
+    assert sum(waits) >= commits.STORE_LIMIT_S
 
 
 def test_a_store_that_another_process_writes_ends_the_run(

@@ -258,11 +258,17 @@ class TrainerContract:
         """Between two looks."""
 
     def test_a_model_is_there_when_the_trainer_is_not_busy_any_more(
-        self, trainer: Trainer, champions: Champions, clock: FakeFleet, cpu_samples: pa.Table
+        self,
+        trainer: Trainer,
+        champions: Champions,
+        clock: FakeFleet,
+        cpu_samples: pa.Table,
+        store: SampleStore,
     ) -> None:
         assert not trainer.busy
         assert champions.newest() is None
-        trainer.start(cpu_samples, 3)
+        store.append([cpu_samples])
+        trainer.start(store.snapshot())
         assert trainer.busy
         assert champions.newest() is None
         self.wait(trainer, clock)

@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks.fleet.point import SECOND_BOARD, Offer, run_point
 from coordinator.fleet.interface import Progress
-from coordinator.fleet.pacing import BATCH_S, BATCHES_PER_S, batch_s
+from coordinator.fleet.pacing import BATCH_S, BATCHES_PER_S, GATHER_S, Gathering, batch_s
 from coordinator.fleet.record import RECORD_S, Recorder, RunRecord
 from coordinator.samples.store import SampleStore
 from coordinator.workspace import Workspace
@@ -26,6 +26,18 @@ def test_all_agents_together_send_so_many_batches_a_second(agents: int) -> None:
     assert agents / batch_s(agents) <= BATCHES_PER_S
     if agents * 1.0 / BATCH_S <= BATCHES_PER_S:
         assert batch_s(agents) == BATCH_S
+
+
+def test_a_poll_gathers_only_where_the_loop_was_quicker() -> None:
+    clock = Clock()
+    gathering = Gathering(clock)
+    assert gathering.left_s == 0
+    gathering.polled()
+    assert gathering.left_s == pytest.approx(GATHER_S)
+    clock.now += GATHER_S / 2
+    assert gathering.left_s == pytest.approx(GATHER_S / 2)
+    clock.now += GATHER_S
+    assert gathering.left_s == 0
 
 
 def test_a_batch_is_the_same_behind_the_wire(cpu_samples: pa.Table) -> None:

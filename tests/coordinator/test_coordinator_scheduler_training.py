@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from itertools import count, pairwise
 from typing import Any
 
+import pyarrow as pa
+import pytest
 from fake_fleet import (
     FakeAgent,
     FakeFleet,
@@ -72,6 +74,19 @@ def test_training_starts_when_it_is_due_and_the_model_is_pushed(
     assert [version for _, version in agents.pushed] == ["1", "2", "3"][: len(agents.pushed)]
     assert agents.pushed[0] == (ShippedModel(data=f"model of {rows[0]}".encode()), "1")
     assert all(version > 0 for _, version in trainer.started)
+
+
+def test_the_loop_does_not_read_the_store_for_a_training(
+    store: SampleStore, fleet: MakeFleet, make_plan: MakePlan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> pa.Table:
+        raise AssertionError("nothing is leased or committed meanwhile")
+
+    monkeypatch.setattr(store, "read", refuse)
+    agents = fleet(1)
+    trainer = FakeTrainer(agents)
+    run_all(_training_plan(make_plan), store, agents, trainer)
+    assert len(trainer.started) == 3
 
 
 def test_no_training_before_there_are_enough_rows(

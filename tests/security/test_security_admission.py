@@ -12,11 +12,12 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from coordinator.fleet import admission as admission_module
 from coordinator.fleet.admission import BROKEN_ROWS, MAX_REFUSALS, Admission
 from coordinator.fleet.interface import Ended, Event, Progress, Ready, Samples
 from coordinator.plan.cells import plan_cells
 from coordinator.plan.schema import Plan
-from coordinator.samples.batch_rules import BATCH_ROWS, SENT_BYTES, received
+from coordinator.samples.batch_rules import BATCH_ROWS, SENT_BYTES, broken_rows, joined, received
 from coordinator.samples.store import SampleStore
 from gemmcast.arrow import SCHEMA, read_samples, to_bytes, to_table
 from gemmcast.cell import Cell
@@ -289,6 +290,124 @@ def test_an_agent_that_sends_good_rows_again_is_not_broken(bench: Bench) -> None
     bench.admission.admit(AGENT, to_table(bench.rows))
     assert bench.admission.faults() == {}
     assert bench.admission.end(Ended(agent=AGENT, lease=1)).error is None
+
+
+SEVERAL = 4
+"""Agents that send at the same time."""
+
+
+@dataclass
+class Crowd:
+    """Agents, each with cells of its own and the rows of them."""
+
+    admission: Admission
+    cells: dict[str, list[Cell]]
+    sent: list[Samples]
+    answered: set[str]
+
+    def expect(self) -> None:
+        """All cells are leased, once more."""
+        for agent, cells in self.cells.items():
+            self.admission.expect(agent, cells)
+
+    def spoilt(self, place: int, table: object) -> list[Samples]:
+        """What all send, one of them something else."""
+        other: Any = table
+        sent = list(self.sent)
+        sent[place] = replace(sent[place], table=other)
+        return sent
+
+
+@pytest.fixture
+def crowd(cpu_cells: list[Cell], cpu: Device, measure: Measure) -> Crowd:
+    largest = sorted(cpu_cells, key=lambda cell: cell.gemm.flops)[-5 * SEVERAL :]
+    answered: set[str] = set()
+    crowd = Crowd(Admission(answered.__contains__), {}, [], answered)
+    for place in range(SEVERAL):
+        agent, cells = f"node{place}/cpu", largest[5 * place : 5 * place + 5]
+        crowd.admission.join(Ready(agent=agent, device=cpu, host="h", local=False))
+        crowd.cells[agent] = cells
+        table = to_table([measure(cell, cpu, agent=agent) for cell in cells])
+        crowd.sent.append(Samples(agent=agent, lease=1, table=table))
+    crowd.expect()
+    return crowd
+
+
+def test_batches_that_come_together_are_judged_once(
+    crowd: Crowd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judged: list[int] = []
+
+    def noted(rows: pa.RecordBatch) -> Any:
+        judged.append(len(rows))
+        return broken_rows(rows)
+
+    monkeypatch.setattr(admission_module, "broken_rows", noted)
+    taken = list(crowd.admission.admit_all(crowd.sent))
+    assert taken == [(one.agent, one.table) for one in crowd.sent]
+    assert judged == [5 * SEVERAL]
+
+
+def test_no_more_rows_are_judged_together_than_a_batch_may_have(
+    crowd: Crowd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(admission_module, "BATCH_ROWS", 12)
+    groups = [[one.agent for one in group] for group in admission_module._groups(crowd.sent)]
+    assert groups == [["node0/cpu", "node1/cpu"], ["node2/cpu", "node3/cpu"]]
+
+
+@pytest.mark.parametrize("case", [*WHOLE, *VALUES])
+def test_a_bad_batch_costs_those_beside_it_nothing(
+    crowd: Crowd, case: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Refused by itself and named, in whatever place; the others are taken whole."""
+    bad = crowd.sent[1]
+    if case in WHOLE:
+        change, rule = WHOLE[case]
+        table, left = change(bad.table), 0
+    else:
+        rows, rule = bad.table.to_pylist(), next(iter(VALUES[case]))
+        max(rows, key=lambda row: row["m"] * row["n"] * row["k"]).update(VALUES[case])
+        table, left = to_table(rows), 4
+    taken = dict(crowd.admission.admit_all(crowd.spoilt(1, table)))
+    for one in crowd.sent:
+        if one.agent != bad.agent:
+            assert taken[one.agent] is one.table
+    assert len(taken.get(bad.agent, [])) == left
+    (line,) = caplog.messages
+    assert line.startswith(f"agent {bad.agent}: ")
+    assert rule in line
+
+
+def test_an_agent_of_which_something_was_refused_is_judged_alone(
+    crowd: Crowd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So others pay for it once, however often it tries."""
+    list(crowd.admission.admit_all(crowd.spoilt(1, "a pickle")))
+    together: list[int] = []
+
+    def noted(batches: Sequence[pa.RecordBatch]) -> pa.RecordBatch:
+        together.append(len(batches))
+        return joined(batches)
+
+    monkeypatch.setattr(admission_module, "joined", noted)
+    crowd.expect()
+    taken = dict(crowd.admission.admit_all(crowd.spoilt(1, "a pickle")))
+    assert len(taken) == SEVERAL - 1
+    assert together == [SEVERAL - 1]
+
+
+def test_a_batch_that_comes_twice_at_once_is_no_fault(crowd: Crowd) -> None:
+    """Taken or left out, whoever is judged beside it; the store drops what is there already."""
+    for extra in ([], [replace(crowd.sent[3], table=crowd.sent[3].table.slice(0, 0))]):
+        agents = set()
+        for agent, rows in crowd.admission.admit_all([*crowd.sent, crowd.sent[0], *extra]):
+            crowd.answered.update(rows["cell_id"].to_pylist())
+            agents.add(agent)
+        assert agents == set(crowd.cells)
+        assert crowd.admission.refused == 0
+        crowd.answered.clear()
+        crowd.expect()
 
 
 DEVICES: dict[str, dict[str, object]] = {
