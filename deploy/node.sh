@@ -82,10 +82,20 @@ start() {
         kill -0 "$process" 2>/dev/null || break
         sleep 0.2
     done
-    tail -n 20 "$log" >&2
     pkill -KILL -s "$process" || true
-    echo "error: Ray did not start at $address; its log is $log" >&2
+    echo "error: Ray did not start at $address: $(reason "$log"); its log is $log" >&2
     exit 1
+}
+
+# Why Ray did not start, by what it has written; the whole of it is a stack trace of Python.
+reason() {
+    if grep -q "Authentication token is missing or incorrect" "$1"; then
+        echo "the head has another token: copy the head's to $token"
+    elif grep -q "Failed to connect to GCS\|waiting for GCS to become available" "$1"; then
+        echo "no head answers there: start the head first, and look at the address and the firewall"
+    else
+        grep -v "^[[:space:]]*$" "$1" | tail -n 1
+    fi
 }
 
 stop() {

@@ -12,7 +12,8 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 RAY = """#!/bin/bash
-[[ -e $(dirname "$0")/refuses ]] && { echo "no such option"; exit 1; }
+said=$(dirname "$0")/refuses
+[[ -e $said ]] && { cat "$said"; exit 1; }
 echo "auth=$RAY_AUTH_MODE options=$*"
 echo "Ray runtime started."
 sleep 60
@@ -122,11 +123,31 @@ def test_stop_where_nothing_runs_is_no_failure(node: Node) -> None:
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
 
 
-def test_ray_that_does_not_start_is_shown(node: Node) -> None:
-    (node.bin / "refuses").touch()
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        ("Usage: ray start\n\nError: No such option: --nonsense\n\n", "No such option: --nonsense"),
+        (
+            "Traceback (most recent call last):\nray.exceptions.AuthenticationError: RPC error: "
+            "InvalidAuthToken: Authentication token is missing or incorrect. Ensure that\n",
+            "the head has another token: copy the head's to ",
+        ),
+        (
+            "Traceback (most recent call last):\nRuntimeError: Failed to connect to GCS. Last\n",
+            "no head answers there: start the head first",
+        ),
+    ],
+)
+def test_why_ray_does_not_start_is_said_in_one_line(node: Node, said: str, reason: str) -> None:
+    (node.bin / "refuses").write_text(said)
     result = node.run("ray", "start", "--nonsense")
     assert result.returncode == 1
-    assert result.stderr.startswith("no such option\nerror: Ray did not start at 127.0.0.2")
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("error: Ray did not start at 127.0.0.2: ")
+    assert reason in line
+    log = node.folder / ".local/state/gemmcast/ray-127.0.0.2.log"
+    assert line.endswith(f"; its log is {log}")
+    assert log.read_text() == said
 
 
 def test_packages_that_differ_keep_ray_from_starting(node: Node) -> None:
