@@ -59,6 +59,12 @@ started() {
     return 0
 }
 
+# Whether a process runs. One that has ended stays without words where nobody waits for it, as in a
+# container without an init.
+runs() {
+    grep -qa . "/proc/$1/cmdline" 2>/dev/null
+}
+
 start() {
     check
     [[ -n $address ]] || refuse "the node's address is not known: set NODE_IP, such as NODE_IP=10.0.0.5"
@@ -79,7 +85,7 @@ start() {
             echo "Ray runs at $address (process $process, log $log)"
             return
         fi
-        kill -0 "$process" 2>/dev/null || break
+        runs "$process" || break
         sleep 0.2
     done
     pkill -KILL -s "$process" || true
@@ -103,7 +109,7 @@ stop() {
     for process in $(started); do
         kill -TERM "$process" 2>/dev/null || continue
         for ((i = 0; i < stop_limit_s * 5; i++)); do
-            kill -0 "$process" 2>/dev/null || break
+            runs "$process" || break
             sleep 0.2
         done
         # What is left of the session that `setsid` made: a raylet that hangs, say.

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
 import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[2]
+PR_SET_CHILD_SUBREAPER = 36
+"""Of linux/prctl.h."""
 RAY = """#!/bin/bash
 said=$(dirname "$0")/refuses
 [[ -e $said ]] && { cat "$said"; exit 1; }
@@ -116,6 +120,26 @@ def test_stop_without_an_address_ends_all_of_this_checkout(node: Node) -> None:
         node.run("ray", "start", "--head", NODE_IP=address)
     assert node.run("ray", "stop", NODE_IP="").returncode == 0
     assert node.processes() == []
+
+
+@pytest.fixture
+def no_init() -> Iterator[None]:
+    """Orphans become ours, and nobody waits for them, as in a container without an init."""
+    libc = ctypes.CDLL(None)
+    libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    yield
+    libc.prctl(PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
+
+
+@pytest.mark.usefixtures("no_init")
+def test_stop_does_not_wait_for_whoever_should_look_at_what_has_ended(node: Node) -> None:
+    node.run("ray", "start", "--head")
+    result = node.run("ray", "stop", NODE_STOP_LIMIT_S="1000")
+    assert result.stdout.startswith("Ray has ended (process ")
+    group = int(result.stdout.split()[-1].rstrip(")"))
+    with suppress(ChildProcessError):
+        while True:
+            os.waitpid(-group, 0)
 
 
 def test_stop_where_nothing_runs_is_no_failure(node: Node) -> None:
