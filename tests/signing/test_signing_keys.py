@@ -51,7 +51,10 @@ def test_a_folder_that_takes_no_key_is_one_line(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("given", "message"),
-    [(None, f"is encrypted; set {PASSPHRASE}"), (b"wrong", f"{PASSPHRASE} does not open it; set {PASSPHRASE}")],
+    [
+        (None, f"is encrypted; set {PASSPHRASE}"),
+        (b"wrong", f"{PASSPHRASE} does not open it; set {PASSPHRASE}"),
+    ],
 )
 def test_an_encrypted_key_needs_its_passphrase(
     tmp_path: Path, given: bytes | None, message: str
