@@ -20,6 +20,9 @@ logs=${XDG_STATE_HOME:-$HOME/.local/state}/gemmcast
 start_limit_s=${NODE_START_LIMIT_S:-120}
 stop_limit_s=${NODE_STOP_LIMIT_S:-30}
 export RAY_AUTH_MODE=token
+# Ray would wait 30 s at its end for agents to leave. They have nothing to bring to an end: what they
+# have measured is with the run already.
+export RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S=${RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S:-0}
 
 ssh_server() {
     local client client_port server rest

@@ -18,7 +18,7 @@ PR_SET_CHILD_SUBREAPER = 36
 RAY = """#!/bin/bash
 said=$(dirname "$0")/refuses
 [[ -e $said ]] && { cat "$said"; exit 1; }
-echo "auth=$RAY_AUTH_MODE options=$*"
+echo "auth=$RAY_AUTH_MODE drain=$RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S options=$*"
 echo "Ray runtime started."
 sleep 60
 """
@@ -84,7 +84,7 @@ def test_starts_in_the_background_with_the_token_on(node: Node) -> None:
     (line,) = node.processes()
     assert "start --block --node-ip-address=127.0.0.2 --head --port=6379 " in line
     log = node.folder / ".local/state/gemmcast/ray-127.0.0.2.log"
-    assert log.read_text().startswith("auth=token options=start --block")
+    assert log.read_text().startswith("auth=token drain=0 options=start --block")
 
 
 def test_address_is_the_one_that_ssh_reached(node: Node) -> None:
