@@ -124,7 +124,7 @@ def figures_of(run: LiveRun, *, is_measuring: bool) -> dict[str, str]:
     if run.budget:
         figures["budget"] = run.budget
     figures["agents"] = _agents(run) if is_measuring else f"{len(run.agents)} took part"
-    figures["model"] = _model(run)
+    figures["model"] = _model(run, is_training=is_measuring and run.training)
     if run.failures:
         reasons = Counter(run.statuses)
         del reasons["ok"]
@@ -168,16 +168,16 @@ def _agents(run: LiveRun) -> str:
     return ", ".join(states) or "none yet"
 
 
-def _model(run: LiveRun) -> str:
+def _model(run: LiveRun, *, is_training: bool) -> str:
     if run.champion is None:
-        return "training the first" if run.training else "none yet"
+        return "training the first" if is_training else "none yet"
     count = len(run.agents)
     lacking = run.without_champion
     where = "on all agents" if not lacking else f"not yet on {lacking} of {count} agents"
     words = [f"{run.champion} {where}"]
     if run.fresh_error_ratio is not None:
         words.append(f"error on fresh samples {100 * run.fresh_error_ratio:.1f} %")
-    if run.training:
+    if is_training:
         words.append("training")
     return ", ".join(words)
 

@@ -192,7 +192,7 @@ def faults_text(faults: Mapping[str, str]) -> str:
     agent, reason = next(iter(faults.items()))
     others = len(faults) - 1
     beside = f" and {others} more" if others else ""
-    return f"{agent}{beside} gets no cells: {reason}"
+    return f"{agent}{beside} get{'' if others else 's'} no cells: {reason}"
 
 
 def waiting_text(waiting: Mapping[str, str]) -> str:

@@ -122,7 +122,7 @@ def show_status(values: Mapping[str, Any]) -> None:
     measuring = "-" if rate is None else f"{rate:.3g} cells/s, {values['agents']} agents"
     shown = {
         "samples": f"{values['total']} ({statuses})" if statuses else "0",
-        "last minute": measuring,
+        "last minute measured": measuring,
         "last commit": "-" if age_s is None else f"{duration(age_s)} ago",
         "store version": values["store_version"],
         "champion": values["champion"] or "none",

@@ -20,6 +20,9 @@ logs=${XDG_STATE_HOME:-$HOME/.local/state}/gemmcast
 start_limit_s=${NODE_START_LIMIT_S:-120}
 stop_limit_s=${NODE_STOP_LIMIT_S:-30}
 export RAY_AUTH_MODE=token
+# Ray would wait 30 s at its end for agents to leave. They have nothing to bring to an end: what they
+# have measured is with the run already.
+export RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S=${RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S:-0}
 
 ssh_server() {
     local client client_port server rest
@@ -59,6 +62,12 @@ started() {
     return 0
 }
 
+# Whether a process runs. One that has ended stays without words where nobody waits for it, as in a
+# container without an init.
+runs() {
+    grep -qa . "/proc/$1/cmdline" 2>/dev/null
+}
+
 start() {
     check
     [[ -n $address ]] || refuse "the node's address is not known: set NODE_IP, such as NODE_IP=10.0.0.5"
@@ -79,13 +88,23 @@ start() {
             echo "Ray runs at $address (process $process, log $log)"
             return
         fi
-        kill -0 "$process" 2>/dev/null || break
+        runs "$process" || break
         sleep 0.2
     done
-    tail -n 20 "$log" >&2
     pkill -KILL -s "$process" || true
-    echo "error: Ray did not start at $address; its log is $log" >&2
+    echo "error: Ray did not start at $address: $(reason "$log"); its log is $log" >&2
     exit 1
+}
+
+# Why Ray did not start, by what it has written; the whole of it is a stack trace of Python.
+reason() {
+    if grep -q "Authentication token is missing or incorrect" "$1"; then
+        echo "the head has another token: copy the head's to $token"
+    elif grep -q "Failed to connect to GCS\|waiting for GCS to become available" "$1"; then
+        echo "no head answers there: start the head first, and look at the address and the firewall"
+    else
+        grep -v "^[[:space:]]*$" "$1" | tail -n 1
+    fi
 }
 
 stop() {
@@ -93,7 +112,7 @@ stop() {
     for process in $(started); do
         kill -TERM "$process" 2>/dev/null || continue
         for ((i = 0; i < stop_limit_s * 5; i++)); do
-            kill -0 "$process" 2>/dev/null || break
+            runs "$process" || break
             sleep 0.2
         done
         # What is left of the session that `setsid` made: a raylet that hangs, say.

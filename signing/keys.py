@@ -34,6 +34,7 @@ CURVES: Final = ("secp256r1", "secp384r1", "secp521r1")
 OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
 """Rights of everybody but the owner."""
 _NEW: Final = "make a pair: python -m registry keys new DIR"
+_COPY: Final = "copy the .pub file of the head's pair there"
 _INSTALL: Final = "pip install cryptography"
 
 
@@ -92,7 +93,7 @@ class PublicKeys:
         """
         files = sorted(place.glob("*.pub")) if place.is_dir() else [place]
         if not files:
-            raise InputError(PUBLIC_KEYS, str(place), "holds no .pub file", _NEW)
+            raise InputError(PUBLIC_KEYS, str(place), "holds no .pub file", _COPY)
         return PublicKeys([_read_public(file) for file in files])
 
 
@@ -135,8 +136,10 @@ def read_private(path: Path, passphrase: bytes | None) -> PrivateKey:
             return read_private(path, None)
         raise InputError(SIGNING_KEY, str(path), "is encrypted", f"set {PASSPHRASE}") from None
     except ValueError:
-        rule = f"is no private key in PEM, or {PASSPHRASE} does not open it"
-        raise InputError(SIGNING_KEY, str(path), rule, _NEW) from None
+        if b"ENCRYPTED" in data:
+            rule = f"{PASSPHRASE} does not open it"
+            raise InputError(SIGNING_KEY, str(path), rule, f"set {PASSPHRASE} to its own") from None
+        raise InputError(SIGNING_KEY, str(path), "is no private key in PEM", _NEW) from None
     return PrivateKey(_checked(SIGNING_KEY, path, key.public_key()), passphrase)
 
 
@@ -202,7 +205,7 @@ def _read_public(path: Path) -> PublicKey:
     try:
         key = primitives.serialization.load_pem_public_key(data)
     except ValueError:
-        raise InputError(PUBLIC_KEYS, str(path), "is no public key in PEM", _NEW) from None
+        raise InputError(PUBLIC_KEYS, str(path), "is no public key in PEM", _COPY) from None
     return _checked(PUBLIC_KEYS, path, key)
 
 
@@ -238,7 +241,8 @@ def _bytes_of(field: str, path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise InputError(field, str(path), str(error.strerror), _NEW) from None
+        way_out = _COPY if field == PUBLIC_KEYS else _NEW
+        raise InputError(field, str(path), str(error.strerror), way_out) from None
 
 
 def _write_new(path: Path, data: bytes, rights: int) -> None:

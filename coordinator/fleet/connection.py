@@ -15,6 +15,7 @@ from functools import partial
 import ray
 import ray._raylet
 from ray._private import ray_constants
+from ray._private import worker as ray_worker
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from agent.devices.local import local_device
@@ -82,6 +83,7 @@ def connect(
     )
     # Ray would warn that its SIGTERM handler is not set, which is our intention.
     logging.getLogger("ray").setLevel(logging.ERROR)
+    keep_rays_messages_off()
     _take_rays_handler_first()
     joining = RAY_THREAD.submit(start)
     while not joining.done():
@@ -96,6 +98,15 @@ def connect(
         return False
     head = ray.get_runtime_context().gcs_address
     return refuse_open(target, head, len(_alive()), without_token=without_token)
+
+
+def keep_rays_messages_off() -> None:
+    """Let Ray not print what its raylets report of workers and nodes that died.
+
+    It prints that to standard output, where a run writes its result, whatever `log_to_driver` says:
+    twenty lines of a raylet's log for each node. A run names agents and nodes in lines of its own.
+    """
+    ray_worker._worker_logs_enabled = False
 
 
 def _alive() -> list[Node]:

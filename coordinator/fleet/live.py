@@ -174,7 +174,8 @@ def live_run(moment: Moment, progress: Progress, tally: Tally, delivery: Deliver
         refused=progress.refused,
         commits=tally.commits,
         store_failures=tally.store_failures,
-        training=progress.training,
+        # One that a run leaves at its end is given up.
+        training=progress.training and moment.state == MEASURING,
         champion=delivery.wanted,
         without_champion=sum(one != delivery.wanted for one in versions.values()),
         fresh_error_ratio=None if fresh is None else fresh.error_ratio,

@@ -11,7 +11,8 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic, sleep
@@ -69,10 +70,35 @@ class Run:
         """The measuring child of this run's agent."""
         return wait_for_pid(f"{self.workspace}/node")
 
+    def rows(self) -> Counter[str]:
+        """Agent -> its committed rows."""
+        if not self.committed():
+            return Counter()
+        samples = SampleStore.open(self.workspace / "samples", create=False)
+        return Counter(samples.columns("agent")["agent"].to_pylist())
+
+    def wait_until(self, is_so: Callable[[], bool], limit_s: float = LIMIT_S) -> None:
+        """Until something is so, while the run lasts."""
+        deadline_s = monotonic() + limit_s
+        while not is_so():
+            assert self.process.poll() is None, self.process.communicate()
+            assert monotonic() < deadline_s
+            sleep(0.2)
+
+    def has_every_cell_once(self) -> None:
+        """Wait for the end of the run, and hold its store against its result."""
+        result = self.result()
+        assert result["complete"]
+        table = SampleStore.open(self.workspace / "samples", create=False).read()
+        ids = table["cell_id"].to_pylist()
+        assert len(ids) == len(set(ids)) == result["cells"]
+        assert set(table["status"].to_pylist()) <= {"ok", "contended"}
+
     def result(self, limit_s: float = LIMIT_S) -> dict[str, object]:
         out, err = self.process.communicate(timeout=limit_s)
         assert self.process.returncode == 0, err
-        values: dict[str, object] = json.loads(out.splitlines()[-1])
+        # Nothing stands before it, whatever Ray has to say of processes that died.
+        values: dict[str, object] = json.loads(out)
         return values
 
 
@@ -106,6 +132,7 @@ def start(tmp_path: Path, workspace: Path) -> Iterator[object]:
         env: dict[str, str] | None = None,
         cells: int = CELLS,
         devices: str = "",
+        inside: Sequence[str] = (),
     ) -> Run:
         values = {"BURST": str(BURST_S), "CELLS": str(cells), "DEVICES": devices}
         text = PLAN
@@ -113,6 +140,7 @@ def start(tmp_path: Path, workspace: Path) -> Iterator[object]:
             text = text.replace(name, value)
         plan.write_text(text)
         command = [
+            *inside,
             sys.executable,
             "-m",
             "coordinator",

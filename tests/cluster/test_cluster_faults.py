@@ -10,7 +10,6 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from time import monotonic, sleep
 from typing import Any
 
 import pytest
@@ -66,44 +65,19 @@ def agents(workspace: Path) -> Agents:
     return Agents(workspace)
 
 
-def measured_by(run: Any) -> set[str]:
-    """The agents whose rows are committed."""
-    if not run.committed():
-        return set()
-    samples = SampleStore.open(run.workspace / "samples", create=False)
-    return set(samples.columns("agent")["agent"].to_pylist())
-
-
-def wait_until(run: Any, is_so: Callable[[], bool]) -> None:
-    deadline_s = monotonic() + LIMIT_S
-    while not is_so():
-        assert run.process.poll() is None, run.process.communicate()
-        assert monotonic() < deadline_s
-        sleep(0.2)
-
-
 @pytest.fixture
 def run(nodes: Cluster, start: Start) -> Any:
     """Both nodes measure."""
     started = start("--address", nodes.address, env=RECONNECT, cells=400)
-    wait_until(started, lambda: len(measured_by(started)) == 2)
+    started.wait_until(lambda: len(started.rows()) == 2)
     return started
-
-
-def every_cell_once(run: Any) -> None:
-    result = run.result()
-    assert result["complete"]
-    table = SampleStore.open(run.workspace / "samples", create=False).read()
-    ids = table["cell_id"].to_pylist()
-    assert len(ids) == len(set(ids)) == result["cells"]
-    assert set(table["status"].to_pylist()) <= {"ok", "contended"}
 
 
 def test_an_agent_that_is_stopped_does_not_hold_the_run(run: Any, agents: Agents) -> None:
     name, pid = next(iter(agents.pids().items()))
     os.kill(pid, signal.SIGSTOP)
     try:
-        every_cell_once(run)
+        run.has_every_cell_once()
         record = (run.workspace / "run.json").read_text()
         assert name not in record, "a fault is that of a run that lasts"
     finally:
@@ -113,18 +87,18 @@ def test_an_agent_that_is_stopped_does_not_hold_the_run(run: Any, agents: Agents
 def test_an_agent_that_is_continued_measures_again(run: Any, agents: Agents) -> None:
     name, pid = next(iter(agents.pids().items()))
     os.kill(pid, signal.SIGSTOP)
-    wait_until(run, lambda: name in (run.workspace / "run.json").read_text())
+    run.wait_until(lambda: name in (run.workspace / "run.json").read_text())
     os.kill(pid, signal.SIGCONT)
-    wait_until(run, lambda: name not in (run.workspace / "run.json").read_text())
-    every_cell_once(run)
+    run.wait_until(lambda: name not in (run.workspace / "run.json").read_text())
+    run.has_every_cell_once()
 
 
 def test_all_agents_are_killed_at_once_and_again(run: Any, agents: Agents) -> None:
     for _ in range(3):
         before = run.committed()
         agents.signal_all(signal.SIGKILL)
-        wait_until(run, lambda before=before: run.committed() > before)  # type: ignore[misc]
-    every_cell_once(run)
+        run.wait_until(lambda before=before: run.committed() > before)  # type: ignore[misc]
+    run.has_every_cell_once()
 
 
 def test_a_node_leaves_and_another_one_joins(nodes: Cluster, run: Any, agents: Agents) -> None:
@@ -132,8 +106,8 @@ def test_a_node_leaves_and_another_one_joins(nodes: Cluster, run: Any, agents: A
     (second,) = nodes.worker_nodes
     nodes.remove_node(second, allow_graceful=False)
     nodes.add_node(num_cpus=1)
-    wait_until(run, lambda: bool(measured_by(run) - before))
-    every_cell_once(run)
+    run.wait_until(lambda: bool(set(run.rows()) - before))
+    run.has_every_cell_once()
 
 
 def test_a_head_that_is_gone_ends_the_run_with_one_line(nodes: Cluster, run: Any) -> None:

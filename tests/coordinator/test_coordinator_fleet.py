@@ -14,10 +14,11 @@ import pyarrow as pa
 import pytest
 import ray
 from fake_fleet import FakeAgent, FakeFleet, FakeTrainer, Measure
+from ray._private import worker as ray_worker
 
 from coordinator.fleet.champion import ChampionWatch
 from coordinator.fleet.cluster import RayFleet
-from coordinator.fleet.connection import EMBEDDED, connect
+from coordinator.fleet.connection import EMBEDDED, connect, keep_rays_messages_off
 from coordinator.fleet.interface import (
     Champions,
     Ended,
@@ -340,3 +341,18 @@ class TestRayTrainer(TrainerContract):
         again.join(gpu)
         self.wait(again, clock)
         assert [version.number for version in registry.list()] == ["1"]
+
+
+def test_rays_messages_stay_out_of_the_result_of_a_run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(ray_worker, "_worker_logs_enabled", True)
+
+    def report(lines: str) -> str:
+        data = {"lines": [lines], "pid": "raylet", "is_err": False}
+        ray_worker.print_to_stdstream(data, ignore_prefix=False)
+        return capsys.readouterr().out
+
+    assert "Raylet is terminated" in report("Raylet is terminated")
+    keep_rays_messages_off()
+    assert report("The node has been marked dead") == ""

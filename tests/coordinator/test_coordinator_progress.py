@@ -13,7 +13,7 @@ from rich.console import Console
 from coordinator import progress, terminal
 from coordinator.fleet.interface import Progress
 from coordinator.fleet.rate import Rate
-from coordinator.progress import LinePace, RunDisplay, failures_text, stages
+from coordinator.progress import LinePace, RunDisplay, failures_text, faults_text, stages
 from costmodel.train import TrainedModel
 
 MARKUP = "[/nt] [red]a[b] :bug:"
@@ -162,3 +162,10 @@ def test_failures_are_named_by_reason() -> None:
 )
 def test_an_age_has_one_unit(seconds: float, text: str) -> None:
     assert terminal.duration(seconds) == text
+
+
+def test_agents_without_cells_are_one_sentence() -> None:
+    faults = {"node1/gpu0": "it does not answer"}
+    assert faults_text(faults) == "node1/gpu0 gets no cells: it does not answer"
+    faults["node2/gpu0"] = "it is not placed"
+    assert faults_text(faults) == "node1/gpu0 and 1 more get no cells: it does not answer"

@@ -172,6 +172,17 @@ def test_trainings_are_counted_by_how_they_ended(watched: Watched) -> None:
     assert values["gemmcast_training_seconds",] == 4.0
 
 
+def test_a_training_that_a_run_leaves_behind_is_over(watched: Watched) -> None:
+    progress = Progress()
+    progress.training = True
+    watched.watch.look(progress)
+    assert watched.live().training
+    assert watched.meters.values["gemmcast_training_active",] == 1
+    watched.watch.end(progress, is_complete=True)
+    assert not watched.live().training
+    assert watched.meters.values["gemmcast_training_active",] == 0
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"plan": "x", "agents": {}}', '{"agents": 3}'])
 def test_a_damaged_live_json_is_none(tmp_path: Path, text: str) -> None:
     path = tmp_path / "live.json"

@@ -97,6 +97,28 @@ def test_it_fits_the_terminal_and_keeps_figures_whole(width: int) -> None:
     assert "mixed  1 waiting" in row
 
 
+@pytest.mark.parametrize(
+    ("run", "held", "model"),
+    [
+        (replace(RUN, champion=None), True, "training the first"),
+        (replace(RUN, champion=None), False, "none yet"),
+        (
+            replace(RUN, without_champion=0),
+            True,
+            "7 on all agents, error on fresh samples 4.1 %, training",
+        ),
+        (
+            replace(RUN, without_champion=0, state=STOPPED),
+            True,
+            "7 on all agents, error on fresh samples 4.1 %",
+        ),
+    ],
+)
+def test_only_a_run_that_lasts_is_training(run: LiveRun, held: bool, model: str) -> None:
+    (line,) = (line for line in text_of(view(run, is_held=held), 140) if "  model" in line)
+    assert line == f"  model     {model}"
+
+
 def test_on_a_very_narrow_terminal_texts_are_cut_and_figures_are_not() -> None:
     lines = text_of(view(replace(RUN, agents=fleet(4))), 64)
     assert max(map(len, lines)) <= 64

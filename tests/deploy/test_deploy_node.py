@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
 import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[2]
+PR_SET_CHILD_SUBREAPER = 36
+"""Of linux/prctl.h."""
 RAY = """#!/bin/bash
-[[ -e $(dirname "$0")/refuses ]] && { echo "no such option"; exit 1; }
-echo "auth=$RAY_AUTH_MODE options=$*"
+said=$(dirname "$0")/refuses
+[[ -e $said ]] && { cat "$said"; exit 1; }
+echo "auth=$RAY_AUTH_MODE drain=$RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S options=$*"
 echo "Ray runtime started."
 sleep 60
 """
@@ -79,7 +84,7 @@ def test_starts_in_the_background_with_the_token_on(node: Node) -> None:
     (line,) = node.processes()
     assert "start --block --node-ip-address=127.0.0.2 --head --port=6379 " in line
     log = node.folder / ".local/state/gemmcast/ray-127.0.0.2.log"
-    assert log.read_text().startswith("auth=token options=start --block")
+    assert log.read_text().startswith("auth=token drain=0 options=start --block")
 
 
 def test_address_is_the_one_that_ssh_reached(node: Node) -> None:
@@ -117,16 +122,56 @@ def test_stop_without_an_address_ends_all_of_this_checkout(node: Node) -> None:
     assert node.processes() == []
 
 
+@pytest.fixture
+def no_init() -> Iterator[None]:
+    """Orphans become ours, and nobody waits for them, as in a container without an init."""
+    libc = ctypes.CDLL(None)
+    libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    yield
+    libc.prctl(PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
+
+
+@pytest.mark.usefixtures("no_init")
+def test_stop_does_not_wait_for_whoever_should_look_at_what_has_ended(node: Node) -> None:
+    node.run("ray", "start", "--head")
+    result = node.run("ray", "stop", NODE_STOP_LIMIT_S="1000")
+    assert result.stdout.startswith("Ray has ended (process ")
+    group = int(result.stdout.split()[-1].rstrip(")"))
+    with suppress(ChildProcessError):
+        while True:
+            os.waitpid(-group, 0)
+
+
 def test_stop_where_nothing_runs_is_no_failure(node: Node) -> None:
     result = node.run("ray", "stop")
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
 
 
-def test_ray_that_does_not_start_is_shown(node: Node) -> None:
-    (node.bin / "refuses").touch()
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        ("Usage: ray start\n\nError: No such option: --nonsense\n\n", "No such option: --nonsense"),
+        (
+            "Traceback (most recent call last):\nray.exceptions.AuthenticationError: RPC error: "
+            "InvalidAuthToken: Authentication token is missing or incorrect. Ensure that\n",
+            "the head has another token: copy the head's to ",
+        ),
+        (
+            "Traceback (most recent call last):\nRuntimeError: Failed to connect to GCS. Last\n",
+            "no head answers there: start the head first",
+        ),
+    ],
+)
+def test_why_ray_does_not_start_is_said_in_one_line(node: Node, said: str, reason: str) -> None:
+    (node.bin / "refuses").write_text(said)
     result = node.run("ray", "start", "--nonsense")
     assert result.returncode == 1
-    assert result.stderr.startswith("no such option\nerror: Ray did not start at 127.0.0.2")
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("error: Ray did not start at 127.0.0.2: ")
+    assert reason in line
+    log = node.folder / ".local/state/gemmcast/ray-127.0.0.2.log"
+    assert line.endswith(f"; its log is {log}")
+    assert log.read_text() == said
 
 
 def test_packages_that_differ_keep_ray_from_starting(node: Node) -> None:

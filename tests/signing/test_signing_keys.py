@@ -51,7 +51,10 @@ def test_a_folder_that_takes_no_key_is_one_line(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("given", "message"),
-    [(None, f"is encrypted; set {PASSPHRASE}"), (b"wrong", f"{PASSPHRASE} does not open it")],
+    [
+        (None, f"is encrypted; set {PASSPHRASE}"),
+        (b"wrong", f"{PASSPHRASE} does not open it; set {PASSPHRASE}"),
+    ],
 )
 def test_an_encrypted_key_needs_its_passphrase(
     tmp_path: Path, given: bytes | None, message: str
@@ -103,7 +106,7 @@ def test_other_public_keys_are_refused(tmp_path: Path, data: bytes, message: str
 def test_a_folder_gives_all_its_keys_and_an_empty_one_accepts_nothing(
     tmp_path: Path, pair: Pair, other_pair: Pair
 ) -> None:
-    with pytest.raises(InputError, match=r"holds no \.pub file"):
+    with pytest.raises(InputError, match=r"holds no \.pub file; copy the \.pub file of the head"):
         public_keys(tmp_path)
     for one in (pair, other_pair):
         (tmp_path / one.public.name).write_bytes(one.public.read_bytes())
