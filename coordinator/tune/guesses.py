@@ -18,14 +18,14 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from coordinator.tune.objective import Objective
 from coordinator.tune.problem import Problem, Rival
 from gemmcast.config import KNOBS, KernelConfig
+from gemmcast.objective import Objective
 
 OF_FAMILY: Final = 0.1
 """Standard deviation of what a model errs by on all configurations of a family alike, in logs."""
 OF_KNOBS: Final = 0.1
-"""Of what it errs by on those with the same knobs: on Triton kernels that it never saw 6 to 18 %."""
+"""Of what it errs by on those with the same knobs; on layers that it never saw it is 6 to 18 %."""
 READING: Final = 0.013
 """Of a reading beside the default's."""
 REACH: Final = 1.5
@@ -100,7 +100,7 @@ class Knobs:
         reach = np.array([REACH_OF.get(name, REACH) for name in KNOBS])
         self._places = np.log2(1 + values) / reach
         self._families = np.array([one.family for one in configs])
-        self._has_knobs = values.any(axis=1)
+        self._has_knobs: npt.NDArray[np.bool_] = values.max(axis=1) > 0
 
     def correction(self, known: Sequence[int], errors: Values) -> Values:
         """[n_configs] What is to be added to predictions.
@@ -125,9 +125,9 @@ class Knobs:
         """[n_configs, n_known] Of the model's errors."""
         apart = self._places[:, None] - self._places[known]
         of_knobs = OF_KNOBS**2 * np.exp(-0.5 * (apart**2).sum(axis=2))
-        is_alike = self._families[:, None] == self._families[known]
-        is_alike &= self._has_knobs[:, None] & self._has_knobs[known]
-        covariance: Values = np.where(is_alike, OF_FAMILY**2 + of_knobs, 0.0)
+        is_alike = self._families[:, None] == self._families[None, known]
+        have_knobs = self._has_knobs[:, None] & self._has_knobs[None, known]
+        covariance: Values = np.where(is_alike & have_knobs, OF_FAMILY**2 + of_knobs, 0.0)
         return covariance
 
 

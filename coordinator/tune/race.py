@@ -18,9 +18,8 @@ from enum import Enum
 from math import expm1, inf
 
 from coordinator.tune.guesses import next_guesses
-from coordinator.tune.objective import Objective
 from coordinator.tune.paired import Difference, Noise
-from coordinator.tune.problem import Problem, Rival
+from coordinator.tune.problem import Problem, Rival, estimated_cost
 from coordinator.tune.readings import Reading
 from coordinator.tune.rules import (
     ESTIMATED,
@@ -36,8 +35,8 @@ from coordinator.tune.rules import (
 from coordinator.tune.track import Track
 from coordinator.tune.turns import Limits, Turn
 from gemmcast.config import KernelConfig
+from gemmcast.objective import Objective
 from gemmcast.tuned_entry import Cost
-
 
 REPLACED = 3
 """Configurations that may take the place of some that do not run, for each of the first turn."""
@@ -181,14 +180,14 @@ class Race:
     def _value(self, track: Track, cost: Cost) -> float | None:
         if self._is_metered:
             return self._objective.of(cost)
-        return self._objective.estimate(cost, track.rival.predicted)
+        return self._objective.of(estimated_cost(cost, track.rival.predicted))
 
     def _decide_race(self) -> None:
         is_last = self._begun >= self._limits.race
         self._note_raced()
         has_new = self._bring_in(self._replacements() + self._newcomers())
         self._drop_above_limit()
-        if self._objective.watts is None or self._is_metered:
+        if not self._objective.is_capped or self._is_metered:
             # Else a slower one may be the fastest that draws so little.
             self._drop_slower()
             self._drop_no_better()

@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from coordinator.tune.guesses import next_guesses
-from coordinator.tune.objective import Objective
 from coordinator.tune.paired import FIRST_NOISE, Noise
 from coordinator.tune.problem import Problem, Rival
 from coordinator.tune.race import Race
@@ -25,6 +24,7 @@ from coordinator.tune.turns import Limits, Turn
 from gemmcast.cell import Cell
 from gemmcast.config import KernelConfig
 from gemmcast.gemm_list import ListedGemm
+from gemmcast.objective import Objective
 
 BEYOND = "beyond the budget"
 ROUNDS_OF_ALL = 1.5
@@ -256,7 +256,7 @@ class Search:
 
 
 def most_of(top: int) -> int:
-    """Rivals that may take part where `top` begin: with the default two and a half times as many."""
+    """Rivals that may take part where `top` begin; with the default two and a half times `top`."""
     return max(top, 5 * top // 2 - 1)
 
 

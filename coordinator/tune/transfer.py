@@ -12,9 +12,9 @@ from math import inf
 from statistics import mean
 
 from coordinator.tune.guesses import predicted_log
-from coordinator.tune.objective import Objective
 from coordinator.tune.problem import Problem, Rival
 from gemmcast.config import KernelConfig
+from gemmcast.objective import Objective
 
 
 def reranked(

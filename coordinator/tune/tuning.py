@@ -132,7 +132,7 @@ class Tuning:
 def _check_power(request: Request, device: Device) -> None:
     if request.objective.is_metered and not device.has_power:
         rule = f"needs power, which can't be read on {device.name}"
-        raise InputError("--objective", request.objective.text, rule, "use time")
+        raise InputError("--objective", str(request.objective), rule, "use time")
 
 
 def run_rounds(search: Search, readings: Readings, measure: Measure, rows: Rows) -> bool:

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from coordinator.tune.objective import Objective
 from coordinator.tune.problem import Problem
 from gemmcast.cell import Cell
 from gemmcast.config import KernelConfig
+from gemmcast.objective import Objective
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ class Limits:
         """For an objective; a recording has one reading of each cell."""
         if is_replay:
             return Limits(is_race_metered=objective.is_metered, final=0, is_replay=True)
-        if objective.watts is not None:
+        if objective.is_capped:
             # Only a power window says who stays below the limit.
             return Limits(race=1, widenings=0, finalists=4, final=6, look=2)
         if objective.is_metered:
