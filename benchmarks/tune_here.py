@@ -37,7 +37,6 @@ from agent.supervisor import ChildSupervisor
 from coordinator.samples.answers import CONTENDED
 from coordinator.tune.devices import parse_devices
 from coordinator.tune.families import parse_families, runnable
-from coordinator.tune.objective import Objective
 from coordinator.tune.request import Request, parse_budget
 from coordinator.tune.result import TuneResult
 from coordinator.tune.tuning import Tuning
@@ -50,6 +49,7 @@ from gemmcast.draw import shuffled
 from gemmcast.gemm import Gemm
 from gemmcast.gemm_list import ListedGemm, read_gemms
 from gemmcast.modeldir import write_atomically
+from gemmcast.objective import Objective
 from gemmcast.predictor import Predictor
 from gemmcast.program import json_line, run_command, run_script
 from gemmcast.rows import Row

@@ -1,11 +1,13 @@
 """How much one configuration gains over another of the same GEMM on one device, and how surely.
 
     gain      = cost of the default / cost of the other        1.25 saves a fifth
-    low, high = gain x exp(-/+ SHARED x sqrt(a^2 + b^2))       a, b: half widths, in logarithms
+    low, high = gain x exp(-/+ left x sqrt(a^2 + b^2))         a, b: half widths, in logarithms
+    left      = NEAR + (FAR - NEAR) x min(1, |log gain| / APART)
 
 Both predictions are of one problem on one device, so a part of their errors is the same and cancels
-in the ratio: SHARED is what is left. Of the gains that a model promised on layers that it was not
-trained on, nine of ten lay within (docs/decisions/0026-cautious-picks.md).
+in the ratio. The more alike two configurations run, the more: what is left grows with the promised
+gain. Of the gains that a model promised on layers that it was not trained on, nine of ten lay above
+`low` (docs/decisions/0026-cautious-picks.md).
 """
 
 from __future__ import annotations
@@ -19,8 +21,12 @@ import numpy.typing as npt
 from gemmcast.modelfile import Answers
 from gemmcast.objective import Objective
 
-SHARED: Final = 0.75
-"""Half width of a gain's interval over that of two independent errors."""
+NEAR: Final = 0.3
+"""Half width of a gain's interval over that of two independent errors, where both cost the same."""
+FAR: Final = 0.6
+"""The same where their costs are APART, or further."""
+APART: Final = 0.2
+"""A difference of costs, in logarithms."""
 
 Values = npt.NDArray[np.float64]
 """[n_configs]"""
@@ -33,9 +39,9 @@ class Gain:
     ratio: float = 1.0
     """1.25 saves a fifth; 1 where the choice is the default."""
     low: float = 1.0
-    """Lower end of the interval that holds nine of ten measured gains."""
+    """Nine of ten measured gains are above it."""
     high: float = 1.0
-    """Upper end of it."""
+    """The upper end, as far away."""
 
     @property
     def is_sure(self) -> bool:
@@ -76,7 +82,8 @@ class Costs:
         logs = np.log(self.values[default] / self.values)
         both = np.hypot(self.half_widths, self.half_widths[default])
         both[default] = 0.0
-        return logs, SHARED * both
+        left = NEAR + (FAR - NEAR) * np.minimum(1.0, np.abs(logs) / APART)
+        return logs, left * both
 
     def gain(self, default: int, choice: int) -> Gain:
         """The gain of one configuration over the default."""

@@ -9,10 +9,11 @@ time-under-watts=W   sustained_runtime_us, of the configurations that draw at mo
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import inf, isfinite
+from math import inf, isfinite, prod
 from typing import Final
 
 from gemmcast.errors import InputError
+from gemmcast.tuned_entry import Cost
 
 MINIMISED: Final = {
     "time": ("runtime_us",),
@@ -50,6 +51,20 @@ class Objective:
     def has_prefilter(self) -> bool:
         """Whether a model's prefilter, which knows times only, can choose for it."""
         return self.name == "time"
+
+    @property
+    def is_metered(self) -> bool:
+        """Whether to measure it takes a power window, fifty times as long as a burst."""
+        return self.name != "time"
+
+    def of(self, cost: Cost) -> float | None:
+        """What is minimised; None where the cost lacks a part of it."""
+        parts = [getattr(cost, name) for name in self.outputs]
+        return None if None in parts else prod(parts)
+
+    def admits(self, cost: Cost) -> bool:
+        """Whether its power is within the limit; yes where none is known."""
+        return cost.power_w is None or cost.power_w <= self.most_watts
 
     @staticmethod
     def parse(text: str) -> Objective:

@@ -22,7 +22,7 @@ from gemmcast.config import library_config
 from gemmcast.contracts import device_for
 from gemmcast.device import Device
 from gemmcast.errors import InputError
-from gemmcast.gain import SHARED
+from gemmcast.gain import APART, FAR, NEAR
 from gemmcast.gemm import DTYPES, LAYOUTS, MAX_DIM, Gemm
 from gemmcast.gemm_list import COLUMNS, KERNELS
 from gemmcast.language_models import LanguageModel
@@ -80,7 +80,7 @@ def contract_facts() -> Json:
         "coverage": query.COVERAGE,
         "units": UNITS,
         "extrapolating": EXTRAPOLATING,
-        "shared": SHARED,
+        "gain": {"near": NEAR, "far": FAR, "apart": APART},
     }
 
 

@@ -84,10 +84,10 @@ def tune(
     from coordinator.progress import stages
     from coordinator.tune.devices import parse_devices
     from coordinator.tune.families import parse_families
-    from coordinator.tune.objective import Objective
     from coordinator.tune.request import Request, parse_budget
     from coordinator.tune.session import TuneSession
     from coordinator.workspace import Workspace
+    from gemmcast.objective import Objective
 
     rates = Rates(kwh_price=kwh_price, gco2_per_kwh=gco2_per_kwh)
     request = Request(

@@ -44,11 +44,11 @@ def write_results(
         outcomes = [outcome_of(races[place]) for place in sorted(races)]
         result = TypeResult(
             table=TunedTable(
-                _key(device, search.settings.objective.text, readings), _entries(outcomes)
+                _key(device, str(search.settings.objective), readings), _entries(outcomes)
             ),
             outcomes=outcomes,
             refused=[one for one in search.problems[name] if one.default is None],
-            path=out / f"{_file_name(device, search.settings.objective.text)}.json",
+            path=out / f"{_file_name(device, str(search.settings.objective))}.json",
             spent_s=0.0 if search.settings.is_replay else search.spent_s(name),
         )
         _write(result)

@@ -14,7 +14,6 @@ from math import inf
 from typing import Protocol
 
 from coordinator.tune.families import runnable
-from coordinator.tune.objective import Objective
 from coordinator.tune.problem import Problem, Rival, predicted_cost
 from gemmcast import ties
 from gemmcast.config import KernelConfig
@@ -22,6 +21,7 @@ from gemmcast.device import Device
 from gemmcast.errors import InputError
 from gemmcast.gemm import Gemm
 from gemmcast.gemm_list import ListedGemm
+from gemmcast.objective import Objective
 from gemmcast.predictor import Predictor, RankedConfig
 from gemmcast.triton_sets import distinct
 from gemmcast.tuned_entry import Cost
@@ -101,9 +101,10 @@ class Pools:
     ) -> list[RankedConfig]:
         """The best guesses; by time, where the model predicts no energy."""
         # Of a limit of power all are needed, because many may be above it.
-        top = self.count + 1 if self.objective.watts is None else None
+        top = None if self.objective.is_capped else self.count + 1
+        ranked_by = "time" if self.objective.is_capped else str(self.objective)
         try:
-            return predictor.rank(gemm, configs, self.objective.ranked_by, device, top=top)
+            return predictor.rank(gemm, configs, ranked_by, device, top=top)
         except InputError:
             return predictor.rank(gemm, configs, "time", device, top=top)
 

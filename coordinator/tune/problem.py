@@ -97,6 +97,19 @@ def predicted_cost(prediction: Prediction) -> Cost:
     )
 
 
+def estimated_cost(measured: Cost, predicted: Cost) -> Cost:
+    """What a launch costs by the time of a burst and the predicted power.
+
+    Rivals are first compared by this: a power window costs fifty times a burst. Where no power is
+    predicted, all draw the same.
+    """
+    time_us = measured.runtime_us
+    if time_us is None:
+        return Cost()
+    energy_mj = time_us * (predicted.power_w or 1.0) * 1e-3
+    return Cost(runtime_us=time_us, sustained_runtime_us=time_us, energy_mj=energy_mj)
+
+
 def _to_json(rival: Rival) -> dict[str, object]:
     return {"config": asdict(rival.config), "predicted": asdict(rival.predicted)}
 

@@ -1,7 +1,8 @@
 """One problem, from its first turn to its verdict.
 
     race    turns of the default and every rival; what is surely slower than the best one, or surely
-            no better than the default, drops out at once
+            no better than the default, drops out at once. After each of the first turns those come
+            in that the readings so far make promising (coordinator/tune/guesses.py)
     final   fresh turns of the default and the finalists. They alone decide: the best of many is
             the luckiest, too, and its readings from the race would flatter it
 
@@ -12,14 +13,13 @@ of the readings alone. Knows neither cells nor a fleet.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Mapping, Sequence
 from enum import Enum
 from math import expm1, inf
 
-from coordinator.tune.objective import Objective
+from coordinator.tune.guesses import next_guesses
 from coordinator.tune.paired import Difference, Noise
-from coordinator.tune.problem import Problem, Rival
+from coordinator.tune.problem import Problem, Rival, estimated_cost
 from coordinator.tune.readings import Reading
 from coordinator.tune.rules import (
     ESTIMATED,
@@ -35,7 +35,11 @@ from coordinator.tune.rules import (
 from coordinator.tune.track import Track
 from coordinator.tune.turns import Limits, Turn
 from gemmcast.config import KernelConfig
+from gemmcast.objective import Objective
 from gemmcast.tuned_entry import Cost
+
+REPLACED = 3
+"""Configurations that may take the place of some that do not run, for each of the first turn."""
 
 
 class Stage(Enum):
@@ -55,8 +59,8 @@ class Race:
 
     Args:
         problem: with a default.
-        rivals: some of the problem's, the best guess first.
-        top: how many of them take part; each that does not run is replaced by the next one.
+        rivals: of the problem, those that take part from the first turn on.
+        most: how many may take part in all, without those that replace what does not run.
         noises: of bursts, and of power windows: (False, True) -> what they have shown so far.
     """
 
@@ -64,7 +68,7 @@ class Race:
         self,
         problem: Problem,
         rivals: Sequence[Rival],
-        top: int,
+        most: int,
         objective: Objective,
         limits: Limits,
         noises: Mapping[bool, Noise],
@@ -72,10 +76,13 @@ class Race:
         assert problem.default is not None
         self.problem = problem
         self.default = Track(problem.default)
-        self.rivals = [Track(rival) for rival in rivals[:top]]
+        self.rivals = [Track(rival) for rival in rivals]
         self.verdict: Verdict | None = None
-        self._reserve = deque(rivals[top:])
+        self._first = len(rivals)
+        self.most = min(most, len(problem.rivals))
+        """Rivals that may take part, without those that replace others."""
         self._failed = 0
+        self._replaced = 0
         self._objective = objective
         self._limits = limits
         self._noises = noises
@@ -100,8 +107,12 @@ class Race:
             return []
         is_race = self._stage is Stage.RACE
         count = 1 if is_race else min(self._limits.look, self._limits.final - self._begun)
-        configs = (self.default.config, *(track.config for track in self.live))
-        first = self._turns
+        running = self.live
+        if self._limits.is_replay:
+            # A recording has one reading of each cell.
+            running = [track for track in running if not track.was_measured]
+        configs = (self.default.config, *(track.config for track in running))
+        first = 0 if self._limits.is_replay else self._turns
         return [Turn(first + i, configs, self._is_metered) for i in range(count)]
 
     def note(self, turn: Turn, readings: Mapping[KernelConfig, Reading]) -> None:
@@ -169,35 +180,49 @@ class Race:
     def _value(self, track: Track, cost: Cost) -> float | None:
         if self._is_metered:
             return self._objective.of(cost)
-        return self._objective.estimate(cost, track.rival.predicted)
+        return self._objective.of(estimated_cost(cost, track.rival.predicted))
 
     def _decide_race(self) -> None:
         is_last = self._begun >= self._limits.race
         self._note_raced()
-        has_new = self._replace_failed()
+        has_new = self._bring_in(self._replacements() + self._newcomers())
         self._drop_above_limit()
-        if self._objective.watts is None or self._is_metered:
+        if not self._objective.is_capped or self._is_metered:
             # Else a slower one may be the fastest that draws so little.
             self._drop_slower()
             self._drop_no_better()
         if not self.live:
             self._keep(self._why_none())
             return
-        if has_new or not (is_last or self._is_settled()):
+        if has_new or not (is_last or self._limits.is_replay or self._is_settled()):
             return
         if self._limits.final:
             self._begin_final()
         else:
             self._decide_by_race()
 
-    def _replace_failed(self) -> bool:
-        """Bring in the next best guesses for those that do not run; whether there are any."""
-        # A recording has no further turn.
-        can_go_on = self._limits.final > 0
-        count = min(self._failed, len(self._reserve)) if can_go_on else 0
-        self.rivals += [Track(self._reserve.popleft()) for _ in range(count)]
+    def _replacements(self) -> int:
+        """How many are to take the place of those that did not run."""
+        count = min(self._failed, REPLACED * self._first - self._replaced)
         self._failed = 0
-        return count > 0
+        self._replaced += count
+        return count
+
+    def _newcomers(self) -> int:
+        """How many more are to take part after this turn."""
+        if self._begun > self._limits.widenings:
+            return 0
+        room = self.most + self._replaced - len(self.rivals)
+        return max(0, min(-(-self._first // 2), room))
+
+    def _bring_in(self, count: int) -> bool:
+        """Bring in the best guesses by what was measured; whether there are any."""
+        if not count:
+            return False
+        tried = [track.config for track in self.rivals]
+        guesses = next_guesses(self.problem, self.raced, tried, count, self._objective)
+        self.rivals += map(Track, guesses)
+        return bool(guesses)
 
     def _decide_by_race(self) -> None:
         best = self._best()

@@ -8,10 +8,10 @@ from dataclasses import asdict, dataclass
 from coordinator.plan.budget import Budget
 from coordinator.plan.schema import Plan, parse_plan
 from coordinator.tune.devices import TunedOn
-from coordinator.tune.objective import Objective
 from gemmcast.device import Device
 from gemmcast.errors import InputError
 from gemmcast.gemm_list import ListedGemm
+from gemmcast.objective import Objective
 from gemmcast.sample import digest
 from gemmcast.triton_sets import TRITON_SETS
 
@@ -54,9 +54,7 @@ class Request:
         """The plan that a fleet is opened with; its sweeps only make it complete."""
         shape = {"list": [[16, 16, 16]]}
         sweeps = [{"family": family, "shapes": shape} for family in ("blas", "cublas")]
-        plan = parse_plan(
-            {"name": f"tune-{self.objective.text.partition('=')[0]}", "sweep": sweeps}
-        )
+        plan = parse_plan({"name": f"tune-{self.objective.name}", "sweep": sweeps})
         return plan.model_copy(update={"devices": self.devices})
 
     def digest(self, device: Device) -> str:
@@ -67,7 +65,7 @@ class Request:
         return digest(
             {
                 "gemms": [asdict(listed) for listed in self.gemms],
-                "objective": self.objective.text,
+                "objective": str(self.objective),
                 "families": list(self.families) if self.families else None,
                 "top": self.top,
                 "kernel_set": self.kernel_set,

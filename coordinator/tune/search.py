@@ -13,7 +13,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from coordinator.tune.objective import Objective
+from coordinator.tune.guesses import next_guesses
 from coordinator.tune.paired import FIRST_NOISE, Noise
 from coordinator.tune.problem import Problem, Rival
 from coordinator.tune.race import Race
@@ -24,6 +24,7 @@ from coordinator.tune.turns import Limits, Turn
 from gemmcast.cell import Cell
 from gemmcast.config import KernelConfig
 from gemmcast.gemm_list import ListedGemm
+from gemmcast.objective import Objective
 
 BEYOND = "beyond the budget"
 ROUNDS_OF_ALL = 1.5
@@ -40,7 +41,7 @@ class Settings:
     objective: Objective
     limits: Limits
     top: int
-    """Rivals that are measured of each problem."""
+    """Rivals in the first turn of each problem."""
     series: Mapping[str, int]
     """Type of device -> number of its first turn."""
     budget_s: float | None = None
@@ -54,9 +55,9 @@ class Chosen:
     """Who takes part in a race."""
 
     rivals: Sequence[Rival]
-    """The best guess first."""
-    top: int
-    """How many of them, at first."""
+    """From the first turn on."""
+    most: int
+    """How many may take part in all."""
 
 
 @dataclass(slots=True)
@@ -167,12 +168,15 @@ class Search:
 
     def _leaders(self) -> dict[str, dict[int, Chosen]]:
         """Type -> place -> rivals, of the problems that lead."""
-        names = sorted(self.problems)
-        top = self.settings.top
-        chosen: dict[str, dict[int, Chosen]] = {name: {} for name in names}
+        chosen: dict[str, dict[int, Chosen]] = {name: {} for name in sorted(self.problems)}
         for place, name in self._leading().items():
-            chosen[name][place] = Chosen(self.problems[name][place].rivals, top)
+            chosen[name][place] = self._alone(self.problems[name][place])
         return chosen
+
+    def _alone(self, problem: Problem) -> Chosen:
+        """Of a problem that nothing else was measured for."""
+        top, objective = self.settings.top, self.settings.objective
+        return Chosen(next_guesses(problem, {}, (), top, objective), most_of(top))
 
     def _leading(self) -> dict[int, str]:
         """Place -> the type that leads there: in turn, of those that can run it."""
@@ -201,12 +205,12 @@ class Search:
         shared = {rival.config for rival in problem.rivals} & set(race.raced if race else ())
         if race is None or 2 * len(shared) < len(race.raced) or not shared:
             # What was measured there says little of what is possible here.
-            return Chosen(problem.rivals, top)
+            return self._alone(problem)
         raced = {config: race.raced[config] for config in shared}
         ranked = reranked(problem, race.problem, raced, self.settings.objective)
-        count = max(FEWEST_FOLLOWING, -(-top // 2))
-        self.saved += max(0, min(top, len(ranked)) - count)
-        return Chosen(ranked, min(top, count))
+        count = min(top, max(FEWEST_FOLLOWING, -(-top // 2)))
+        self.saved += max(0, min(most_of(top), len(ranked)) - count)
+        return Chosen(ranked[:count], count)
 
     def _begin(self, chosen: Mapping[str, Mapping[int, Chosen]]) -> None:
         budget_s = self.settings.budget_s
@@ -225,7 +229,7 @@ class Search:
         return Race(
             self.problems[name][place],
             chosen.rivals,
-            chosen.top,
+            chosen.most,
             settings.objective,
             settings.limits,
             self._noises[name],
@@ -237,17 +241,23 @@ class Search:
         turns = race.next_turns()
         if not turns:
             return 0.0
-        everyone = turns[0].configs
-        finalists = everyone[: limits.finalists + 1]
+        first = turns[0].configs
+        finalists = first[: limits.finalists + 1]
         final = Turn(0, finalists, self.settings.objective.is_metered)
         first_s = sum(map(self._seconds_of, turns[0].cells(race.problem, 0)))
         final_s = sum(map(self._seconds_of, final.cells(race.problem, 0)))
-        return ROUNDS_OF_ALL * first_s + min(limits.look, limits.final) * final_s
+        everyone_s = first_s * (1 + race.most) / len(first)
+        return ROUNDS_OF_ALL * everyone_s + min(limits.look, limits.final) * final_s
 
     def _by_importance(self, name: str, places: Iterable[int]) -> list[int]:
         """The most time in the whole list first: what the budget lacks is missing at the end."""
         problems = self.problems[name]
         return sorted(places, key=lambda place: (-_importance(problems[place]), place))
+
+
+def most_of(top: int) -> int:
+    """Rivals that may take part where `top` begin; with the default two and a half times `top`."""
+    return max(top, 5 * top // 2 - 1)
 
 
 def _importance(problem: Problem) -> float:

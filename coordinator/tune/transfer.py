@@ -8,12 +8,13 @@ of those that were, since the best guesses are the luckiest. So fewer of them ne
 from __future__ import annotations
 
 from collections.abc import Mapping
-from math import inf, log
+from math import inf
 from statistics import mean
 
-from coordinator.tune.objective import Objective
+from coordinator.tune.guesses import predicted_log
 from coordinator.tune.problem import Problem, Rival
 from gemmcast.config import KernelConfig
+from gemmcast.objective import Objective
 
 
 def reranked(
@@ -27,13 +28,15 @@ def reranked(
         raced: configuration -> logarithm of its cost over the default's, there.
     """
     errors: dict[KernelConfig, float] = {}
-    for config, measured in raced.items():
-        errors[config] = measured - _predicted(leader, config, objective)
+    for rival in leader.rivals:
+        if rival.config in raced:
+            predicted = predicted_log(leader, rival, objective)
+            errors[rival.config] = raced[rival.config] - predicted
     common = mean(errors.values()) if errors else 0.0
     expected: dict[KernelConfig, float] = {}
     for rival in problem.rivals:
         error = errors.get(rival.config, common)
-        expected[rival.config] = _predicted(problem, rival.config, objective) + error
+        expected[rival.config] = predicted_log(problem, rival, objective) + error
     best = min(raced, key=lambda config: raced[config], default=None)
     return sorted(problem.rivals, key=lambda one: _order(one, best, expected))
 
@@ -42,11 +45,3 @@ def _order(
     rival: Rival, best: KernelConfig | None, expected: Mapping[KernelConfig, float]
 ) -> tuple[bool, float]:
     return rival.config != best, expected.get(rival.config, inf)
-
-
-def _predicted(problem: Problem, config: KernelConfig, objective: Objective) -> float:
-    """Logarithm of the predicted cost over the default's; 0 where the model says nothing."""
-    assert problem.default is not None
-    cost = objective.of(problem.predicted(config))
-    default = objective.of(problem.default.predicted)
-    return log(cost / default) if cost and default else 0.0

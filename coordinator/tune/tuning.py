@@ -33,9 +33,9 @@ from gemmcast.device import Device
 from gemmcast.errors import InputError
 from gemmcast.predictor import Predictor
 
-POOL = 4
-"""Rivals that are kept of a problem, for each that is measured: another type of device may rank
-others first."""
+POOL = 32
+"""Rivals that are kept of a problem, for each of the first turn: readings, and another type of
+device, may rank others first."""
 Measure = Callable[[Sequence[Cell], str], bool]
 """Measures cells until all are answered, under a label; False: it was stopped."""
 Rows = Callable[[], pa.Table]
@@ -133,7 +133,7 @@ class Tuning:
 def _check_power(request: Request, device: Device) -> None:
     if request.objective.is_metered and not device.has_power:
         rule = f"needs power, which can't be read on {device.name}"
-        raise InputError("--objective", request.objective.text, rule, "use time")
+        raise InputError("--objective", str(request.objective), rule, "use time")
 
 
 def _check_runnable(problems: Mapping[str, Sequence[Problem]]) -> None:

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from coordinator.tune.objective import Objective
 from coordinator.tune.problem import Problem
 from gemmcast.cell import Cell
 from gemmcast.config import KernelConfig
+from gemmcast.objective import Objective
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,22 +51,26 @@ class Limits:
     race: int = 5
     """Turns of the race, at most: the default and all rivals that may still be best."""
     is_race_metered: bool = False
+    widenings: int = 3
+    """Turns of the race after which more rivals come in."""
     finalists: int = 1
     """How many of the race are compared with the default on fresh readings."""
     final: int = 12
     """Turns of the final, at most; 0: the race decides."""
     look: int = 3
     """Turns of the final between two decisions."""
+    is_replay: bool = False
+    """Whether a recording answers, which has one reading of each cell."""
 
     @staticmethod
     def of(objective: Objective, *, is_replay: bool = False) -> Limits:
         """For an objective; a recording has one reading of each cell."""
         if is_replay:
-            return Limits(race=1, is_race_metered=objective.is_metered, final=0)
-        if objective.watts is not None:
+            return Limits(is_race_metered=objective.is_metered, final=0, is_replay=True)
+        if objective.is_capped:
             # Only a power window says who stays below the limit.
-            return Limits(race=1, finalists=4, final=6, look=2)
+            return Limits(race=1, widenings=0, finalists=4, final=6, look=2)
         if objective.is_metered:
             # The estimate in the race is by predicted power, so more than one stays in doubt.
-            return Limits(race=2, finalists=2, final=6, look=2)
+            return Limits(race=2, widenings=1, finalists=2, final=6, look=2)
         return Limits()

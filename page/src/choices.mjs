@@ -65,12 +65,15 @@ export function pareto(scored) {
 
 /**
  * Cost of the default over the cost of another configuration, with its interval (gemmcast/gain.py):
- * the errors of two predictions on one device are partly the same and cancel.
+ * the errors of two predictions on one device are partly the same and cancel, the more the closer
+ * they are.
  */
 export function gain(contract, byDefault, other, target) {
   const [from, to] = [byDefault.answer[target], other.answer[target]]
   const ratio = Math.log(from.value / to.value)
   const halfWidths = [from, to].map(({ value, high }) => Math.log(high / value))
-  const half = byDefault === other ? 0 : contract.shared * Math.hypot(...halfWidths)
+  const { near, far, apart } = contract.gain
+  const left = near + (far - near) * Math.min(1, Math.abs(ratio) / apart)
+  const half = byDefault === other ? 0 : left * Math.hypot(...halfWidths)
   return { value: Math.exp(ratio), low: Math.exp(ratio - half), high: Math.exp(ratio + half) }
 }

@@ -15,7 +15,6 @@ from benchmarks import tune_here
 from coordinator.tune.command import entry_line, listed_gemms
 from coordinator.tune.devices import parse_devices
 from coordinator.tune.families import parse_families, runnable
-from coordinator.tune.objective import Objective
 from coordinator.tune.outcome import outcome_of
 from coordinator.tune.pools import Pools
 from coordinator.tune.record import read_or_make
@@ -29,6 +28,7 @@ from gemmcast.device import Device
 from gemmcast.errors import InputError
 from gemmcast.gemm import Gemm
 from gemmcast.gemm_list import ListedGemm
+from gemmcast.objective import Objective
 from gemmcast.predictor import Predictor
 from gemmcast.rows import Row
 from gemmcast.tuned_entry import Cost

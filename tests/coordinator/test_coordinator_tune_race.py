@@ -86,7 +86,8 @@ def test_a_rival_that_fails_is_left_out_with_its_reason() -> None:
 
 
 def test_those_that_do_not_run_are_replaced_by_the_next_best_guesses() -> None:
-    search = make_search({TYPE: [problem(6, m=M)]}, top=3)
+    predicted = [100.0 * 2**i for i in range(7)]
+    search = make_search({TYPE: [problem(m=M, predicted=predicted)]}, top=3)
     failures = {config(i): ("unsupported", "not compiled") for i in (1, 2, 3, 4)}
     truths = Truths({(TYPE, M): [1.0, 0.3, 0.3, 0.3, 0.3, 0.9, 0.6]}, failures=failures)
     rounds = run(search, truths)

@@ -11,7 +11,6 @@ from zlib import crc32
 
 import numpy as np
 
-from coordinator.tune.objective import Objective
 from coordinator.tune.problem import Problem, Rival
 from coordinator.tune.readings import Reading, Readings
 from coordinator.tune.search import Search, Settings
@@ -21,6 +20,7 @@ from gemmcast.config import KernelConfig
 from gemmcast.device import Device
 from gemmcast.gemm import Gemm
 from gemmcast.gemm_list import ListedGemm
+from gemmcast.objective import Objective
 from gemmcast.rows import Row, blank
 from gemmcast.tuned_entry import Cost
 

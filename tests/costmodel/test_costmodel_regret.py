@@ -128,9 +128,9 @@ def test_the_ranking_is_of_what_the_prefilter_keeps() -> None:
     assert in_order.first(2).tolist() == [15, 14]
 
 
-@pytest.mark.parametrize(("width", "chosen"), [(0.0, 1), (0.6, 1), (0.7, 0)])
+@pytest.mark.parametrize(("width", "chosen"), [(0.0, 1), (0.8, 1), (0.85, 0)])
 def test_a_cautious_choice_leaves_the_default_for_a_sure_gain(width: float, chosen: int) -> None:
-    # ln 2 = 0.69 is beyond 0.75 sqrt(2) x 0.6 = 0.64 and within 0.75 sqrt(2) x 0.7 = 0.74
+    # ln 2 = 0.69 is beyond 0.6 sqrt(2) x 0.8 = 0.68 and within 0.6 sqrt(2) x 0.85 = 0.72
     assert ranked([2.0, 1.0, 1.5], width).cautious(0) == chosen
 
 

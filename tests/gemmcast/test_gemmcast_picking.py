@@ -10,7 +10,7 @@ import pytest
 from gemmcast import Gemm, KernelConfig, Predictor
 from gemmcast.device import Device
 from gemmcast.errors import InputError
-from gemmcast.gain import SHARED, Costs
+from gemmcast.gain import FAR, Costs
 from gemmcast.gemm_list import ListedGemm
 from gemmcast.list_pick import pick_list
 from gemmcast.modelfile import Answers, LoadedModel
@@ -59,7 +59,7 @@ def test_a_surely_better_one_is_chosen_and_a_maybe_better_one_not(
     answered |= {0: (10.0, 1.1, False), 4: (8.0, 1.1, False), 8: (7.0, 2.0, False)}
     answered[32] = (12.0, 1.1, False)
     choice = powered.pick(GEMM, [*TILES, DEFAULT], device=gpu)
-    half = SHARED * np.hypot(np.log(1.1), np.log(1.1))
+    half = FAR * np.hypot(np.log(1.1), np.log(1.1))
     assert choice.config == TILES[0]
     assert choice.gain.ratio == pytest.approx(1.25)
     assert choice.gain.low == pytest.approx(1.25 * np.exp(-half))
@@ -72,10 +72,19 @@ def test_a_surely_better_one_is_chosen_and_a_maybe_better_one_not(
     bold = powered.pick(GEMM, [*TILES, DEFAULT], device=gpu, bold=True)
     assert bold.config == TILES[1] and bold.gain == choice.best_gain
 
-    answered[4] = (9.9, 1.1, False)
+    answered[4] = (9.7, 1.1, False)
     stays = powered.pick(GEMM, [*TILES, DEFAULT], device=gpu)
     assert stays.config == DEFAULT and stays.keeps_default
     assert (stays.gain.low, stays.gain.ratio, stays.gain.high) == (1, 1, 1)
+
+
+def test_the_doubt_about_a_gain_grows_with_what_is_promised() -> None:
+    """Two errors of 10 % each: what they share cancels, and the closer two costs are, the more."""
+    costs = Costs(np.array([1.0, 0.99, 0.94, 0.5, 0.2]), np.full(5, np.log(1.1)))
+    _, half_widths = costs.gains(0)
+    left = half_widths[1:] / np.hypot(np.log(1.1), np.log(1.1))
+    assert left == pytest.approx([0.315, 0.393, 0.6, 0.6], abs=0.001)
+    assert [costs.gain(0, place).is_sure for place in range(5)] == [False, False, True, True, True]
 
 
 def test_nothing_is_sure_that_is_extrapolating(
