@@ -42,32 +42,26 @@ class Limits(NamedTuple):
     """[n, 1], NaN where the power limit is."""
     highest_w: Array
     """[n, 1], likewise."""
-    flops: Array
-    """[n, 1] of the problem."""
+    mflop: Array
+    """[n, 1] of the problem, in millions."""
 
     def interval(self, outputs: Sequence[str], low: Array, high: Array) -> tuple[Array, Array]:
         """low and high[n, n_outputs], cut where they are beyond the bounds; array-API code."""
         xp = low.__array_namespace__()
-        zero = 0.0 * self.flops
-        endless = zero + np.float32(np.inf)
         lowest = {
             "runtime_us": self.shortest_us,
-            "tflops": zero,
+            "tflops": 0.0 * self.mflop,
             "sustained_runtime_us": self.shortest_us,
             "power_w": self.lowest_w,
             "energy_mj": self.lowest_w * self.shortest_us * 1e-3,
         }
-        highest = {
-            "runtime_us": endless,
-            "tflops": self.flops / self.shortest_us * 1e-6,
-            "sustained_runtime_us": endless,
-            "power_w": self.highest_w,
-            # NaN where power is
-            "energy_mj": endless + 0.0 * self.highest_w,
-        }
+        highest = {"tflops": self.mflop / self.shortest_us, "power_w": self.highest_w}
         lowest_of_all = xp.concat([lowest[name] for name in outputs], axis=1)
-        highest_of_all = xp.concat([highest[name] for name in outputs], axis=1)
-        return xp.maximum(low, lowest_of_all), xp.minimum(high, highest_of_all)
+        ends = graph_ops.split(high, [1] * len(outputs))
+        for i, name in enumerate(outputs):
+            if name in highest:
+                ends[i] = xp.minimum(ends[i], highest[name])
+        return xp.maximum(low, lowest_of_all), xp.concat(ends, axis=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,5 +108,5 @@ class Bounds:
             shortest_us=graph_ops.reduce_max(times_us, axis=1),
             lowest_w=xp.minimum(idle_w, highest_w),
             highest_w=highest_w,
-            flops=terms.flops,
+            mflop=terms.mflop,
         )

@@ -5,8 +5,8 @@
 The mean over the networks of a target is the prediction. The mean distance of the networks from it,
 the spread, shows how much the data leave open at this point. The first target leads: its prediction
 is one more input of the networks of the others, which were fitted with the measured value there
-(what a board draws depends on how fast the work is done). Inputs are clamped to the range of the
-training rows, because a network extrapolates linearly in logarithms, which is off by powers.
+(what a board draws depends on how fast the work is done). Inputs are near 0 and no further than
+those of the training rows (costmodel/seen.py).
 """
 
 from __future__ import annotations
@@ -86,33 +86,29 @@ class Ensemble:
             prefilter: whether `prefilter` will be called.
             step: called after each network.
         """
-        self.lowest_ = inputs.min(axis=0)
-        self.highest_ = inputs.max(axis=0)
-        self.middle_ = inputs.mean(axis=0, dtype=np.float64).astype(np.float32)
-        centred = self._clamped(inputs)
-        with_leader = np.column_stack([centred, targets[self.leader].astype(np.float32)])
+        with_leader = np.column_stack([inputs, targets[self.leader].astype(np.float32)])
         tasks = []
         for target, size in self.sizes.items():
             measured = ~np.isnan(targets[target])
-            rows = (centred if target == self.leader else with_leader)[measured]
+            rows = (inputs if target == self.leader else with_leader)[measured]
             for seed in range(size.members):
                 tasks.append((rows, targets[target][measured], size.width, self.max_steps, seed))
         if prefilter:
             measured = ~np.isnan(targets[self.leader])
             leader = targets[self.leader][measured]
-            tasks.append((centred[measured], leader, PREFILTER_WIDTH, self.max_steps, 0))
+            tasks.append((inputs[measured], leader, PREFILTER_WIDTH, self.max_steps, 0))
         networks = _fit_all(tasks, step)
         if prefilter:
             small = networks.pop()
             self.prefilter_ = [Layer(*layer) for layer in zip(*small, strict=True)]
-        self._combine(networks)
+        self._combine(networks, inputs.shape[1])
         return self
 
     def predict(self, inputs: Array) -> Prediction:
         """Of inputs[n, n_inputs]; array-API code, traced into the graph."""
         xp = inputs.__array_namespace__()
         n_leaders = self.sizes[self.leader].members
-        first = self.first_(self._clamped(inputs))
+        first = self.first_(inputs)
         leading, following = first, None
         if self.follower_width_:
             leading, following = graph_ops.split(first, [self.leader_width_, self.follower_width_])
@@ -120,32 +116,23 @@ class Ensemble:
             graph_ops.silu(leading), [self.sizes[self.leader].width] * n_leaders
         )
         second = [layer(x) for layer, x in zip(self.second_, hidden, strict=True)]
-        last = graph_ops.silu(xp.concat(second, axis=1))
+        last = self.last_(graph_ops.silu(xp.concat(second, axis=1)))
         if self.follower_width_:
-            lead = self.lead_(last)
-            following = graph_ops.gemm(lead, xp.asarray(self.from_leader_), following)
+            following = graph_ops.gemm(last, xp.asarray(self.from_leader_), following)
             followers = graph_ops.silu(self.followers_second_(graph_ops.silu(following)))
-            last = xp.concat([last, followers], axis=1)
-        mean, distances = graph_ops.split(self.last_(last), [len(self.sizes), len(self.average_)])
+            last = graph_ops.gemm(followers, xp.asarray(self.followers_last_), last)
+        mean, distances = graph_ops.split(last, [len(self.sizes), len(self.average_)])
         spread = graph_ops.matmul(xp.abs(distances), xp.asarray(self.average_))
         return Prediction(mean, spread)
 
     def prefilter(self, inputs: Array) -> Array:
         """[n, 1] about the first target, by one small network; array-API code."""
         first, second, last = self.prefilter_
-        hidden = graph_ops.silu(first(self._clamped(inputs)))
+        hidden = graph_ops.silu(first(inputs))
         return last(graph_ops.silu(second(hidden)))
 
-    def _clamped(self, inputs: Array) -> Array:
-        """Within the range of the training rows, less the mean."""
-        xp = inputs.__array_namespace__()
-        low, high = xp.asarray(self.lowest_), xp.asarray(self.highest_)
-        clamped = xp.maximum(xp.minimum(inputs, high), low)
-        return clamped - xp.asarray(self.middle_)
-
-    def _combine(self, networks: list[Network]) -> None:
+    def _combine(self, networks: list[Network], n_inputs: int) -> None:
         """Layers of many networks side by side: a graph pays for nodes, hardly for arithmetic."""
-        n_inputs = len(self.middle_)
         leaders = networks[: self.sizes[self.leader].members]
         followers = networks[len(leaders) :]
         self.first_ = Layer(
@@ -155,7 +142,9 @@ class Ensemble:
         self.second_ = [Layer(network.weights[1], network.biases[1]) for network in leaders]
         self.leader_width_ = sum(len(network.biases[0]) for network in leaders)
         self.follower_width_ = sum(len(network.biases[0]) for network in followers)
-        self._combine_last(networks)
+        last = self._last(networks)
+        # the biases of all networks, and the weights of the leaders
+        self.last_ = Layer(last.weights[: self.leader_width_], last.biases)
         if not followers:
             return
         # small networks: one product with many zeros is faster than a product each
@@ -163,14 +152,13 @@ class Ensemble:
             block_diag(*(network.weights[1] for network in followers)),
             np.concatenate([network.biases[1] for network in followers]),
         )
+        self.followers_last_ = last.weights[self.leader_width_ :]
+        # of all that `last_` gives, followers see the mean of the leaders alone: its first column
         rows_of_leader = [network.weights[0][n_inputs:] for network in followers]
-        self.from_leader_ = np.concatenate(rows_of_leader, axis=1)
-        self.lead_ = Layer(
-            self.last_.weights[: self.leader_width_, :1],
-            self.last_.biases[:1],
-        )
+        self.from_leader_ = np.zeros((len(last.biases), self.follower_width_), dtype=np.float32)
+        self.from_leader_[:1] = np.concatenate(rows_of_leader, axis=1)
 
-    def _combine_last(self, networks: list[Network]) -> None:
+    def _last(self, networks: list[Network]) -> Layer:
         """One layer to the mean of every target, then each network's distance from its mean."""
         weights = block_diag(*(network.weights[2].astype(np.float64) for network in networks))
         biases = np.concatenate([network.biases[2].astype(np.float64) for network in networks])
@@ -179,7 +167,7 @@ class Ensemble:
         own_mean = average @ (average > 0).T
         to_outputs = np.concatenate([average, np.eye(len(networks)) - own_mean], axis=1)
         self.average_ = average.astype(np.float32)
-        self.last_ = Layer(
+        return Layer(
             (weights @ to_outputs).astype(np.float32),
             (biases @ to_outputs).astype(np.float32),
         )

@@ -7,8 +7,8 @@
     start      = a few empty kernels
 
 A query that does not name its tile is computed with the usual one. Arrays are [n, 1], or [n, 2] for
-both sides m and n. Only + - * / ceil min max where are used, which NumPy and ONNX Runtime round
-alike, bit for bit: a whole quotient stays whole.
+both sides m and n. Only + - * / ceil floor min max where are used, which NumPy and ONNX Runtime
+round alike, bit for bit: a whole quotient stays whole. Products with a matrix are exact.
 """
 
 from __future__ import annotations
@@ -17,10 +17,13 @@ from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from costmodel import graph_ops
 from costmodel.graph_ops import Array
 from gemmcast.query import FIELDS, L2_OVER_DRAM
+
+Matrix = npt.NDArray[np.float32]
 
 USUAL_TILE: Final = 128.0
 USUAL_TILE_K: Final = 64.0
@@ -47,17 +50,15 @@ STEP_US: Final = 0.3
 """Latency of one step along k, on recent NVIDIA GPUs."""
 START: Final = 4.0
 """What a GEMM takes besides its work, in empty kernels: pipelines fill, a last tile is written."""
-WIDEST_SWIZZLE: Final = 8
-SWIZZLE_LIMITS: Final = ((6, 4), (3, 2), (2, 1))
-"""(clusters, width): the widest swizzle with fewer clusters along the shorter side."""
+SWIZZLE_STEPS: Final = ((2, 1), (3, 2), (6, 4))
+"""(clusters, step): from so many along the shorter side, the widest swizzle is so much wider than
+1; it is 8 from 6 clusters on."""
 ALIGNMENTS: Final = (2, 4, 8, 16, 32, 64, 128)
 """In elements."""
 LOADS: Final = ALIGNMENTS[:4]
 """Elements that one instruction loads. Libraries have other kernels where a row forbids it."""
-FLOPS_PER_US: Final = 1e6
-"""Of 1 TFLOP/s."""
-PRODUCTS_PER_US: Final = FLOPS_PER_US / 2
-"""The same, of multiplications each with its addition."""
+PRODUCTS_PER_US: Final = 5e5
+"""Of 1 TFLOP/s: multiplications, each with its addition."""
 BYTES_PER_US: Final = 1e3
 """Of 1 GB/s."""
 MEASURED_L2: Final = 1e-4
@@ -188,9 +189,8 @@ def query_of(query: Array) -> Query:
 def tile_of(q: Query) -> Tile:
     """Where the query does not name its tile, its tile is the whole matrix."""
     xp = q.k.__array_namespace__()
-    same_side = graph_ops.reduce_min(xp.astype(q.tile == q.size, xp.float32), axis=1) > 0.0
     is_whole_k = q.tile_k == q.k
-    is_unknown = same_side & is_whole_k
+    is_unknown = graph_ops.is_all(q.tile == q.size, axis=1) & is_whole_k
     side = xp.where(is_unknown, USUAL_TILE, q.tile)
     return Tile(
         is_unknown=is_unknown,
@@ -235,11 +235,11 @@ def grid_of(q: Query, tile: Tile) -> Grid:
 def widest_swizzle(clusters: Array) -> Array:
     """[n, 1] the widest that the shorter side of the grid allows, of clusters[n, 2]."""
     xp = clusters.__array_namespace__()
+    limits, steps = np.array(SWIZZLE_STEPS, dtype=np.float32).T
     shorter = graph_ops.reduce_min(clusters, axis=1)
-    allowed = xp.asarray(np.float32(WIDEST_SWIZZLE))
-    for limit, width in SWIZZLE_LIMITS:
-        allowed = xp.where(shorter < limit, xp.asarray(np.float32(width)), allowed)
-    return allowed
+    is_reached = xp.astype(shorter >= xp.asarray(limits), xp.float32)
+    wider = xp.asarray(steps[:, np.newaxis])
+    return graph_ops.gemm(is_reached, wider, xp.asarray(np.ones(1, dtype=np.float32)))
 
 
 # time at each level
@@ -286,15 +286,16 @@ def floor_us(times: Times) -> Array:
     return times.compute + l2 + times.moved + times.steps + times.start
 
 
-def least_times_us(q: Query, rates: Rates, times: Times, flops: Array) -> Array:
+def least_times_us(q: Query, rates: Rates, times: Times, mflop: Array) -> Array:
     """[n, 2] of computing at the peak, and of moving every byte once at the bandwidth.
 
     Of warm operands L2 holds what fits, and reads from it are bounded too, where that was measured.
     """
     xp = q.k.__array_namespace__()
-    compute_us = flops / (q.peak_tflops * FLOPS_PER_US)
+    compute_us = mflop / q.peak_tflops
     # With beta, C is read and written
-    moved_us = times.moved + times.dram[:, 2:] * q.beta
+    _, c_us = graph_ops.split(times.dram, [2, 1])
+    moved_us = times.moved + c_us * q.beta
     kept_us = q.warm * q.l2_bytes / rates.dram_bytes_per_us
     l2_over_dram = q.l2_gbps / q.dram_gbps
     is_measured = xp.abs(l2_over_dram - L2_OVER_DRAM) > MEASURED_L2
@@ -310,39 +311,52 @@ def library_times_us(q: Query, rates: Rates, times: Times) -> Array:
     area = xp.asarray(sides.prod(axis=1))
     tiles = xp.ceil(q.m / tile_m) * xp.ceil(q.n / tile_n) * q.batch
     busiest_sm = xp.ceil(tiles / q.active_units)
-    compute_us = busiest_sm * area * (q.k / rates.products_per_us)
-    row_us = q.k * rates.l2_element_us
-    l2_us = tiles * (xp.minimum(tile_m, q.m) + xp.minimum(tile_n, q.n)) * row_us
-    steps_us = busiest_sm * (q.k * (STEP_US / USUAL_TILE_K))
-    return compute_us + l2_us + steps_us + (times.moved + times.start)
+    # of one element along k
+    busy_us = busiest_sm * (area / rates.products_per_us + STEP_US / USUAL_TILE_K)
+    l2_us = tiles * (xp.minimum(tile_m, q.m) + xp.minimum(tile_n, q.n)) * rates.l2_element_us
+    return (busy_us + l2_us) * q.k + (times.moved + times.start)
 
 
 # alignment
 
 
-def divisibility(q: Query) -> Array:
-    """[n, 3, n_alignments] whether ALIGNMENTS divide a row of A, B and C as it lies in memory."""
+def alignments(q: Query) -> Array:
+    """[n, 3 + 4 * n_loads] of A, B and C the largest of ALIGNMENTS that divides a row, or 1.
+
+    Then of A, B, C and both A and B: 2 where rows allow a load of LOADS, else 1.
+    """
     xp = q.k.__array_namespace__()
     row_of_a = xp.where(q.trans_a > 0.0, q.m, q.k)
     row_of_b = xp.where(q.trans_b > 0.0, q.k, q.n)
+    # as they lie in memory
     rows = xp.concat([row_of_a, row_of_b, q.n], axis=1)
-    multiples = xp.expand_dims(rows, axis=2) / xp.asarray(np.array(ALIGNMENTS, dtype=np.float32))
-    return xp.ceil(multiples) == multiples
+    multiples = graph_ops.matmul(rows, xp.asarray(TO_MULTIPLES))
+    divides = xp.astype(xp.ceil(multiples) == multiples, xp.float32)
+    together = graph_ops.gemm(divides, xp.asarray(TO_ALIGNMENTS), xp.asarray(LEAST_ALIGNMENTS))
+    return xp.maximum(together, xp.asarray(np.float32(1)))
 
 
-def alignments(divides: Array) -> Array:
-    """[n, 3] of A, B and C: the largest of ALIGNMENTS that divides a row, or 1."""
-    xp = divides.__array_namespace__()
-    divisors = xp.asarray(np.array(ALIGNMENTS, dtype=np.float32))
-    largest = graph_ops.reduce_max(xp.where(divides, divisors, 1.0), axis=2)
-    return xp.squeeze(largest, axis=2)
+def _to_multiples() -> Matrix:
+    """[3, 3 * n_alignments] each row over each of ALIGNMENTS: exact, for they are powers of 2."""
+    shares = 1 / np.array(ALIGNMENTS, dtype=np.float32)
+    return np.kron(np.eye(3, dtype=np.float32), shares)
 
 
-def possible_loads(divides: Array) -> Array:
-    """[n, 4 * n_loads] of A, B, C and both A and B: 2 where rows allow a load of LOADS, else 1."""
-    xp = divides.__array_namespace__()
-    is_possible = divides[:, :, : len(LOADS)]
-    of_each = xp.where(is_possible, xp.asarray(np.float32(2)), xp.asarray(np.float32(1)))
-    of_both = graph_ops.reduce_min(of_each[:, :2, :], axis=1)
-    together = xp.concat([of_each, of_both], axis=1)
-    return xp.reshape(together, (-1, 4 * len(LOADS)))
+def _to_alignments() -> Matrix:
+    """[3 * n_alignments, 3 + 4 * n_loads] what `alignments` gains where a row is divided.
+
+    What divides a row by 8 divides it by 4, so the alignment is the sum of the steps up to it. Both
+    A and B allow a load where two rows do: 1 for each.
+    """
+    steps = np.diff([1, *ALIGNMENTS])[:, np.newaxis]
+    loads = np.eye(len(ALIGNMENTS), len(LOADS))
+    of_each = np.eye(3)
+    of_both = np.array([[1], [1], [0]])
+    parts = [np.kron(of_each, steps), np.kron(of_each, loads), np.kron(of_both, loads)]
+    return np.concatenate(parts, axis=1).astype(np.float32)
+
+
+TO_MULTIPLES: Final = _to_multiples()
+TO_ALIGNMENTS: Final = _to_alignments()
+LEAST_ALIGNMENTS: Final = np.repeat(np.float32([1, 0]), [3 + 3 * len(LOADS), len(LOADS)])
+"""Of rows that nothing divides; both A and B count from 0."""

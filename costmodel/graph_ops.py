@@ -49,6 +49,24 @@ def reduce_min(x: Array, axis: int) -> Array:
     return _reduced(x, axis, np.min, onnx_ops.reduce_min)
 
 
+def is_all(x: Array, axis: int) -> Array:
+    """Whether every flag along an axis is set; the axis stays with length 1."""
+    return _reduced(x, axis, np.min, onnx_ops.reduce_min)
+
+
+def is_any(x: Array, axis: int) -> Array:
+    """Whether a flag along an axis is set; the axis stays with length 1."""
+    return _reduced(x, axis, np.max, onnx_ops.reduce_max)
+
+
+def clip(x: Array, lowest: float, highest: float) -> Array:
+    """Numbers from lowest to highest."""
+    if not is_traced(x):
+        return np.clip(x, np.float32(lowest), np.float32(highest))
+    ends = [onnx_ops.const(np.float32(end)) for end in (lowest, highest)]
+    return ndx.asarray(onnx_ops.clip(x.unwrap_spox(), *ends))
+
+
 def reduce_prod(x: Array, axis: int) -> Array:
     """The product along an axis, which stays with length 1."""
     return _reduced(x, axis, np.prod, onnx_ops.reduce_prod)

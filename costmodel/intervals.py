@@ -52,30 +52,23 @@ STEPS: Final = 1500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Seen:
-    """The inputs of some rows: networks see none beyond, and all of them less the mean.
-
-    Sums of large terms that cancel would differ between NumPy and ONNX Runtime.
-    """
+class Reach:
+    """The inputs of some rows: networks see none beyond."""
 
     lowest: Matrix
     """[n_inputs]"""
     highest: Matrix
     """[n_inputs]"""
-    mean: Matrix
-    """[n_inputs]"""
 
     @classmethod
     def of(cls, inputs: Matrix) -> Self:
         """Of inputs[n_rows, n_inputs]."""
-        mean = inputs.mean(axis=0, dtype=np.float64).astype(np.float32)
-        return cls(lowest=inputs.min(axis=0), highest=inputs.max(axis=0), mean=mean)
+        return cls(lowest=inputs.min(axis=0), highest=inputs.max(axis=0))
 
     def __call__(self, inputs: Array) -> Array:
-        """[n, n_inputs] within the range, less the mean; array-API code."""
+        """[n, n_inputs] within the range; array-API code."""
         xp = inputs.__array_namespace__()
-        clamped = xp.maximum(xp.minimum(inputs, xp.asarray(self.highest)), xp.asarray(self.lowest))
-        return clamped - xp.asarray(self.mean)
+        return xp.maximum(xp.minimum(inputs, xp.asarray(self.highest)), xp.asarray(self.lowest))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +81,7 @@ class Intervals:
     """(output, group) -> factor, of the groups with enough rows."""
     networks: Mapping[str, Network]
     """Output -> network of its correction, of the outputs with enough rows."""
-    seen: Seen
+    reach: Reach
     """The inputs that the networks were fitted on."""
 
     def margins(
@@ -105,7 +98,7 @@ class Intervals:
             outputs: their names, in the order of the columns.
             categories: what the columns of one_hot are.
             one_hot: [n, n_categories].
-            inputs: [n, n_inputs] the quantities in logarithms (costmodel/terms.py).
+            inputs: [n, n_inputs] the quantities as networks see them (costmodel/seen.py).
             spread: [n, n_outputs] of the model's networks.
         """
         xp = spread.__array_namespace__()
@@ -113,7 +106,7 @@ class Intervals:
         exponent = graph_ops.gemm(one_hot, xp.asarray(added), xp.asarray(pooled))
         if self.networks:
             first, second, last = self._layers(outputs)
-            hidden = graph_ops.silu(graph_ops.gemm(self.seen(inputs), *map(xp.asarray, first)))
+            hidden = graph_ops.silu(graph_ops.gemm(self.reach(inputs), *map(xp.asarray, first)))
             hidden = graph_ops.silu(graph_ops.gemm(hidden, *map(xp.asarray, second)))
             exponent = graph_ops.gemm(hidden, xp.asarray(last), exponent)
         return (spread + np.float32(LEAST_SPREAD)) * xp.exp(exponent)
@@ -176,13 +169,12 @@ def calibrated(
     Args:
         errors: output -> [n_rows] |log(measured / predicted)|, NaN where it was not measured.
         spreads: output -> [n_rows] spread of the model's networks.
-        inputs: [n_rows, n_inputs] the quantities in logarithms (costmodel/terms.py).
+        inputs: [n_rows, n_inputs] the quantities as networks see them (costmodel/seen.py).
         groups: [n_rows] the group of each row.
         folds: layers are in one fold as a whole. A factor is that of errors over difficulties
             which networks of the other folds give.
     """
-    seen = Seen.of(inputs)
-    inputs = seen(inputs)
+    reach = Reach.of(inputs)
     pooled: dict[str, float] = {}
     by_group: dict[tuple[str, float], float] = {}
     networks: dict[str, Network] = {}
@@ -203,7 +195,7 @@ def calibrated(
             of_group = scores[groups[rows] == group]
             if len(of_group) >= MIN_GROUP_ROWS:
                 by_group[name, group] = _conformal_quantile(of_group)
-    return Intervals(pooled=pooled, by_group=by_group, networks=networks, seen=seen)
+    return Intervals(pooled=pooled, by_group=by_group, networks=networks, reach=reach)
 
 
 def _fit(inputs: Matrix, ratio: Values) -> Network:

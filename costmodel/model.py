@@ -42,7 +42,8 @@ from costmodel.outputs import (
 )
 from costmodel.parts import FOLDS, parts
 from costmodel.progress import Step, no_step, on_trial
-from costmodel.terms import Terms, Typical, log_inputs, terms, tree_inputs
+from costmodel.seen import Seen, middle_of
+from costmodel.terms import Terms, Typical, terms, tree_inputs
 from costmodel.training_range import TrainingRange
 from costmodel.trees import TreeSettings, fit_trees, predict_trees
 from gemmcast.query import AT, Rows
@@ -73,7 +74,7 @@ class Composed(NamedTuple):
     one_hot: Array
     """[n, n_categories]."""
     inputs: Array
-    """[n, n_inputs] quantities in logarithms, as networks see them."""
+    """[n, n_inputs] the quantities as networks see them (costmodel/seen.py)."""
 
 
 class CostModel(RegressorMixin, BaseEstimator):  # type: ignore[misc]
@@ -122,6 +123,8 @@ class CostModel(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         training = _of_rows(measured, ~is_held_out)
         held_out = _of_rows(measured, is_held_out)
         weights = self.tree_weight or dict.fromkeys(OUTPUT_OF_TARGET, 0.5)
+        # the same for both fits: the intervals, which come from the first, are those of the second
+        self.middle_ = middle_of(terms(queries).quantities)
         self._fit_parts(queries[~is_held_out], training, weights, on_trial(step))
         if self.tree_weight is None:
             weights = self._best_tree_weights(queries[is_held_out], held_out)
@@ -154,6 +157,7 @@ class CostModel(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         one_hot = self.categories_.one_hot(queries)
         self.bounds_ = Bounds.of(known.least_us, self.categories_, one_hot, shortest_us(measured))
         self.range_ = TrainingRange.of(known)
+        self.seen_ = Seen.of(quantities, self.middle_)
         inputs = self._network_inputs(quantities, one_hot)
         ensemble = Ensemble(self._network_sizes(), self.steps)
         self.networks_ = ensemble.fit(inputs, targets, step=step)
@@ -271,7 +275,7 @@ class CostModel(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             limit_w = self.limits_.known(limit_w)
         one_hot = self.categories_.one_hot(query)
         limits = self.bounds_.limits(known, limit_w, one_hot)
-        inputs = log_inputs(quantities)
+        inputs = self.seen_(quantities)
         by_networks = self.networks_.predict(xp.concat([inputs, one_hot], axis=1))
         logs = self._with_trees(by_networks.mean, quantities)
         factors = graph_ops.split(xp.exp(logs), [1] * len(self.targets_))
@@ -292,7 +296,7 @@ class CostModel(RegressorMixin, BaseEstimator):  # type: ignore[misc]
 
     def _network_inputs(self, quantities: Array, one_hot: Array) -> Array:
         xp = quantities.__array_namespace__()
-        return xp.concat([log_inputs(quantities), one_hot], axis=1)
+        return xp.concat([self.seen_(quantities), one_hot], axis=1)
 
     def _with_trees(self, by_networks: Array, quantities: Array) -> Array:
         """[n, n_targets] corrections of the networks, mixed with those of the trees."""

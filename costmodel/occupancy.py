@@ -47,8 +47,7 @@ def blocks_per_sm(q: Query, tile: Tile, grid: Grid, smem_bytes: Array) -> Array:
     room = REGISTERS_PER_SM / REGISTERS_PER_SUM
     by_registers = tile.area + q.threads * (REGISTERS_BESIDE / REGISTERS_PER_SUM)
     taken = xp.maximum(by_registers, smem_bytes * (room / SMEM_PER_SM))
-    # -ceil(-x) is x rounded down
-    blocks = xp.clip(-xp.ceil(-room / taken), 1.0, BLOCKS_PER_SM)
+    blocks = graph_ops.clip(xp.floor(room / taken), 1.0, BLOCKS_PER_SM)
     return xp.where(grid.has_clusters | (q.threads == 0.0), 1.0, blocks)
 
 

@@ -45,6 +45,7 @@ def open_session(model: bytes) -> ort.InferenceSession:
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
+    options.enable_mem_reuse = False
     return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 

@@ -4,7 +4,7 @@
     sustained_runtime_us = runtime_us x exp(sustained)     likewise
     power_w              = power_limit_w x exp(power)      between idle power and the limit
     energy_mj            = power_w x sustained_runtime_us / 1000
-    tflops               = flops / (runtime_us x 1e6)
+    tflops               = mflop / runtime_us
 
 Energy and throughput are computed, never fitted, so that outputs cannot contradict each other.
 Without power in the samples the model has no power; without a sustained runtime (tables from
@@ -21,6 +21,7 @@ from typing import Final, Self
 import numpy as np
 import numpy.typing as npt
 
+from costmodel import graph_ops
 from costmodel.bounds import Limits
 from costmodel.graph_ops import Array
 from gemmcast.query import AT, OUTPUTS, Rows
@@ -73,8 +74,7 @@ class KnownLimits:
     def known(self, limit_w: Array) -> Array:
         """limit_w[n, 1], NaN where it is unknown or was never seen; array-API code."""
         xp = limit_w.__array_namespace__()
-        lowest_w, highest_w = np.float32(self.lowest_w), np.float32(self.highest_w)
-        is_known = (limit_w >= lowest_w) & (limit_w <= highest_w)
+        is_known = graph_ops.clip(limit_w, self.lowest_w, self.highest_w) == limit_w
         return xp.where(is_known, limit_w, xp.asarray(np.float32(np.nan)))
 
 
@@ -146,7 +146,7 @@ def compose(
     """
     xp = floor_us.__array_namespace__()
     runtime_us = xp.maximum(floor_us * corrections["runtime"], limits.shortest_us)
-    outputs = {"runtime_us": runtime_us, "tflops": limits.flops / runtime_us * 1e-6}
+    outputs = {"runtime_us": runtime_us, "tflops": limits.mflop / runtime_us}
     if "sustained" in corrections:
         sustained_us = runtime_us * corrections["sustained"]
         outputs["sustained_runtime_us"] = xp.maximum(sustained_us, limits.shortest_us)

@@ -5,7 +5,7 @@
 
 The floor is the time if nothing overlapped (costmodel/formulas.py); networks and trees learn the
 correction. Trees see most quantities as they are, with the same bits in NumPy and ONNX Runtime, and
-which powers of two divide a size; networks see logarithms.
+which powers of two divide a size; networks see logarithms (costmodel/seen.py).
 """
 
 from __future__ import annotations
@@ -22,12 +22,10 @@ from costmodel.formulas import (
     LIBRARY_TILES,
     LOADS,
     alignments,
-    divisibility,
     floor_us,
     grid_of,
     least_times_us,
     library_times_us,
-    possible_loads,
     query_of,
     rates_of,
     tile_of,
@@ -35,7 +33,7 @@ from costmodel.formulas import (
 )
 from costmodel.graph_ops import Array
 from costmodel.occupancy import blocks_per_sm, smem_bytes_of, waves_of
-from gemmcast.query import AT, FIELDS, KNOB_FIELDS, Rows
+from gemmcast.query import AT, FIELDS, Rows
 
 DERIVED_SCALES: Final[Mapping[str, float]] = {
     "tile_unknown": 1.0,
@@ -47,7 +45,7 @@ DERIVED_SCALES: Final[Mapping[str, float]] = {
     "dram_a_us": 10.0,
     "dram_b_us": 10.0,
     "dram_c_us": 10.0,
-    "flops": 1e9,
+    "mflop": 1e3,
     "floor_us": 10.0,
     "used_tile_m": 128.0,
     "used_tile_n": 128.0,
@@ -74,23 +72,6 @@ DERIVED_SCALES: Final[Mapping[str, float]] = {
     **{f"library_{m}x{n}_us": 10.0 for m, n in LIBRARY_TILES},
 }
 """Quantities beside the fields, in the order of `terms`, and typical values."""
-FIELD_SCALES: Final[Mapping[str, float]] = {
-    "m": 1e3,
-    "n": 1e3,
-    "k": 1e3,
-    "warp_m": 64.0,
-    "warp_n": 64.0,
-    "warp_k": 64.0,
-    "threads": 256.0,
-    "active_units": 100.0,
-    "peak_tflops": 300.0,
-    "dram_gbps": 3e3,
-    "l2_gbps": 6e3,
-    "empty_kernel_us": 2.0,
-    "power_limit_w": 700.0,
-    "idle_power_w": 100.0,
-}
-"""Typical values of fields, where not 1."""
 QUANTITIES: Final = (*FIELDS, *DERIVED_SCALES)
 """What is known of a query, in the order of the columns."""
 FOR_TREES: Final = tuple(name for name in QUANTITIES if not name.startswith("library_"))
@@ -98,27 +79,6 @@ FOR_TREES: Final = tuple(name for name in QUANTITIES if not name.startswith("lib
 among them learn their noise."""
 WHOLE: Final = (8, 64, 128)
 """Trees also see whether these divide m, n and k: then all tiles of such a side are whole."""
-NOT_FOR_NETWORKS: Final = (
-    # codes, which are categories
-    "dtype",
-    "family",
-    "algorithm",
-    # the whole matrix where the tile is not named
-    "tile_m",
-    "tile_n",
-    "tile_k",
-    # they brought nothing
-    "warm",
-    "l2_bytes",
-    "clock_max_mhz",
-    "flops",
-)
-INPUTS: Final = tuple(name for name in QUANTITIES if name not in NOT_FOR_NETWORKS)
-"""What the networks see, in logarithms."""
-SMALLEST: Final = 1e-4
-"""In place of less, over the typical value: a logarithm needs more than 0."""
-
-
 RESOURCES: Final = ("named_tile_k", "smem_bytes", "cluster_blocks")
 """What a kernel takes of an SM, as far as a query names it."""
 SIZES: Final = np.array([QUANTITIES.index(name) for name in ("m", "n", "k")])
@@ -132,8 +92,8 @@ class Terms(NamedTuple):
 
     floor_us: Array
     """[n, 1]."""
-    flops: Array
-    """[n, 1]."""
+    mflop: Array
+    """[n, 1] millions of floating-point operations: TFLOP/s x us."""
     power_limit_w: Array
     """[n, 1], 0 where it is unknown."""
     idle_power_w: Array
@@ -159,16 +119,14 @@ def terms(query: Array) -> Terms:
     waves = waves_of(q, grid, times, room)
     blocks_of_cluster = graph_ops.reduce_prod(q.cluster, axis=1)
     floor = floor_us(times)
-    divides = divisibility(q)
-    flops = 2.0 * q.elements * q.k * q.batch
+    mflop = 2e-6 * q.elements * q.k * q.batch
     # In the order of DERIVED_SCALES
     derived = [
         xp.astype(tile.is_unknown, xp.float32),
         room,
-        alignments(divides),
-        possible_loads(divides),
+        alignments(q),
         times.dram,
-        flops,
+        mflop,
         floor,
         tile.side,
         tile.k,
@@ -191,10 +149,10 @@ def terms(query: Array) -> Terms:
     quantities = xp.concat([query, *derived], axis=1)
     return Terms(
         floor_us=floor,
-        flops=flops,
+        mflop=mflop,
         power_limit_w=q.power_limit_w,
         idle_power_w=q.idle_power_w,
-        least_us=least_times_us(q, rates, times, flops),
+        least_us=least_times_us(q, rates, times, mflop),
         resources=xp.concat([tile.named_k, smem_bytes, blocks_of_cluster], axis=1),
         quantities=quantities,
     )
@@ -239,17 +197,3 @@ def tree_inputs(quantities: Array) -> Array:
     is_whole = xp.astype(xp.ceil(multiples) == multiples, xp.float32)
     chosen = xp.take(quantities, xp.asarray(columns), axis=1)
     return xp.concat([chosen, xp.reshape(is_whole, (-1, 3 * len(WHOLE)))], axis=1)
-
-
-def log_inputs(quantities: Array) -> Array:
-    """[n, len(INPUTS)] for the networks: logarithms near 0, where float32 rounds least."""
-    xp = quantities.__array_namespace__()
-    scales = {**dict.fromkeys(INPUTS, 1.0), **FIELD_SCALES, **DERIVED_SCALES}
-    typical = np.array([scales[name] for name in INPUTS], dtype=np.float32)
-    smallest = SMALLEST * typical
-    for name in KNOB_FIELDS:
-        # 0 means unknown: the logarithm is that of 1
-        smallest[INPUTS.index(name)] = 1
-    columns = [QUANTITIES.index(name) for name in INPUTS]
-    chosen = graph_ops.columns(quantities, columns, len(QUANTITIES))
-    return xp.log(xp.maximum(chosen, xp.asarray(smallest)) / xp.asarray(typical))

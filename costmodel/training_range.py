@@ -43,7 +43,7 @@ COMBINATIONS: Final = (ARITHMETIC, ALGORITHM, KERNEL)
 """What one training row must have had together."""
 
 CONDITIONS: Final = ("dtype", "beta", "warm")
-WORK: Final = ("flops", "dram_a_us", "dram_b_us", "dram_c_us")
+WORK: Final = ("mflop", "dram_a_us", "dram_b_us", "dram_c_us")
 """Compared with rows of the same CONDITIONS."""
 SIZES: Final = ("m", "n", "k", "batch")
 """Compared with rows of the same CONDITIONS and family."""
@@ -86,7 +86,6 @@ NUMBERS: Final = (*QUANTITIES, *RESOURCES)
 COLUMNS: Final = np.array([NUMBERS.index(name) for name in POOLS])
 
 MADE_OF: Final = tuple(dict.fromkeys(name for made_of in COMBINATIONS for name in made_of))
-MADE_OF_COLUMNS: Final = np.array([NUMBERS.index(name) for name in MADE_OF])
 ENDLESS: Final = float(np.finfo(np.float32).max)
 """The limit of a reading that no training row knows; not infinite, for 0 times it must be 0."""
 HEAVIEST: Final = 2**28
@@ -96,10 +95,13 @@ Keys = npt.NDArray[np.float64]
 
 
 def _weights() -> Keys:
-    """[len(MADE_OF), len(COMBINATIONS)] random whole numbers, 0 where a field is no part of it."""
+    """[len(NUMBERS), len(COMBINATIONS)] random whole numbers, 0 where a number is no part of it."""
     drawn = np.random.default_rng(0).integers(1, HEAVIEST, size=len(MADE_OF))
-    is_part = np.array([[name in made_of for made_of in COMBINATIONS] for name in MADE_OF])
-    return is_part * drawn[:, np.newaxis].astype(np.float64)
+    weights = np.zeros((len(NUMBERS), len(COMBINATIONS)))
+    for name, weight in zip(MADE_OF, drawn, strict=True):
+        is_part = [name in made_of for made_of in COMBINATIONS]
+        weights[NUMBERS.index(name)] = np.where(is_part, weight, 0)
+    return weights
 
 
 WEIGHTS: Final = _weights()
@@ -138,15 +140,13 @@ class TrainingRange:
         xp = numbers.__array_namespace__()
         arithmetic, algorithm, kernel = _keys(numbers)
         # 0 everywhere for a new arithmetic: then every number is beyond its limits
-        is_arithmetic = _is_equal(arithmetic, self.arithmetic)
+        is_arithmetic = xp.astype(arithmetic == xp.asarray(self.arithmetic), xp.float32)
         limits = graph_ops.matmul(is_arithmetic, xp.asarray(self.limits))
         lowest, highest = graph_ops.split(limits, [len(POOLS)] * 2)
         checked = xp.take(numbers, xp.asarray(COLUMNS), axis=1)
-        is_beyond = xp.astype((checked < lowest) | (checked > highest), xp.float32)
-        is_known = graph_ops.reduce_max(_is_equal(algorithm, self.algorithms), axis=1)
-        is_known = is_known * graph_ops.reduce_max(_is_equal(kernel, self.kernels), axis=1)
-        is_outside = (graph_ops.reduce_max(is_beyond, axis=1) > 0.0) | (is_known == 0.0)
-        return graph_ops.squeeze(is_outside)
+        is_within = graph_ops.is_all((checked >= lowest) & (checked <= highest), axis=1)
+        is_known = _is_one_of(algorithm, self.algorithms) & _is_one_of(kernel, self.kernels)
+        return graph_ops.squeeze(~(is_within & is_known))
 
 
 def _numbers(terms: Terms) -> Array:
@@ -158,15 +158,14 @@ def _numbers(terms: Terms) -> Array:
 def _keys(numbers: Array) -> list[Array]:
     """[n, 1] for each of COMBINATIONS; equal where all that makes it is equal."""
     xp = numbers.__array_namespace__()
-    made_of = xp.take(numbers, xp.asarray(MADE_OF_COLUMNS), axis=1)
-    keys = graph_ops.matmul(xp.astype(made_of, xp.float64), xp.asarray(WEIGHTS))
+    keys = graph_ops.matmul(xp.astype(numbers, xp.float64), xp.asarray(WEIGHTS))
     return graph_ops.split(keys, [1] * len(COMBINATIONS))
 
 
-def _is_equal(key: Array, known: Keys) -> Array:
-    """[n, n_known] 1 where the key[n, 1] is the known one, else 0."""
+def _is_one_of(key: Array, known: Keys) -> Array:
+    """[n, 1] whether the key[n, 1] is a known one."""
     xp = key.__array_namespace__()
-    return xp.astype(key == xp.asarray(known), xp.float32)
+    return graph_ops.is_any(key == xp.asarray(known), axis=1)
 
 
 def _limits(numbers: Matrix, like: Matrix) -> list[float]:

@@ -187,6 +187,8 @@ def _session(data: bytes, source: str) -> ort.InferenceSession:
     check_graph(data, source)
     options = ort.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
+    # Arrays of one query are small. To find out whose memory is free again takes longer.
+    options.enable_mem_reuse = False
     # 4 is "fatal only": whatever it would log is raised as an exception too.
     options.log_severity_level = 4
     providers = ["CPUExecutionProvider"]

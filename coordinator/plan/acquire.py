@@ -124,11 +124,13 @@ def model_inputs(queries: Rows) -> Matrix:
     """[n, n_inputs] What the model's networks see of these queries, each input of unit scale."""
     # They take a second to import, and most runs have no budget.
     from costmodel.categories import Categories
-    from costmodel.terms import log_inputs, terms
+    from costmodel.seen import Seen, middle_of
+    from costmodel.terms import terms
 
     quantities = terms(queries).quantities
     one_hot = Categories.of(queries).one_hot(queries)
-    inputs = np.concatenate([log_inputs(quantities), one_hot], axis=1)
+    seen = Seen.of(quantities, middle_of(quantities))
+    inputs = np.concatenate([seen(quantities), one_hot], axis=1)
     centred = inputs - inputs.mean(axis=0)
     scaled: Matrix = centred / np.maximum(centred.std(axis=0), LEAST_SCALE)
     return scaled.astype(np.float32)

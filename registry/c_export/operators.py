@@ -31,7 +31,9 @@ _EXPRESSIONS: Final = {
     "Neg": "-{0}",
     "Abs": "fabs{f}({0})",
     "Ceil": "ceil{f}({0})",
+    "Clip": "smaller{f}(larger{f}({0}, {1}), {2})",
     "Exp": "exp{f}({0})",
+    "Floor": "floor{f}({0})",
     "Log": "log{f}({0})",
     "Sigmoid": "sigmoid{f}({0})",
     "Equal": "{0} == {1}",
@@ -51,6 +53,7 @@ _REDUCTIONS: Final = {
     "ReduceProd": "{0} * {1}",
     "ReduceSum": "{0} + {1}",
 }
+_REDUCTIONS_OF_FLAGS: Final = {"ReduceMax": "{0} | {1}", "ReduceMin": "{0} & {1}"}
 
 
 def statements(arrays: Arrays, node: Node) -> Lines:
@@ -93,6 +96,8 @@ def _cast(arrays: Arrays, node: Node) -> Lines:
 def _reduced(step: str, arrays: Arrays, node: Node) -> Lines:
     """One axis to its sum, product, largest or smallest."""
     source, output = node.inputs[0], node.outputs[0]
+    if arrays.type(source).dtype == np.bool_:
+        step = _REDUCTIONS_OF_FLAGS[node.operator]
     shape = arrays.type(source).shape
     axis = _axis(arrays, node, len(shape))
     inner = prod(shape[axis + 1 :])

@@ -149,7 +149,7 @@ def test_beyond_the_rows_that_it_comes_from_a_correction_stays_the_same() -> Non
     rng = np.random.default_rng(0)
     inputs = rng.normal(size=(ROWS, 2)).astype(np.float32)
     intervals = _of_runtime(np.exp(inputs[:, 0]) * np.abs(rng.normal(size=ROWS)), inputs)
-    edge = intervals.seen.highest[None]
+    edge = intervals.reach.highest[None]
     assert np.array_equal(_margins(intervals, edge), _margins(intervals, edge + 100))
     assert not np.array_equal(_margins(intervals, edge), _margins(intervals, 0 * edge))
 

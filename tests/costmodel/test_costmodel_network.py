@@ -106,13 +106,6 @@ def test_an_input_that_hardly_varies_does_not_decide() -> None:
     assert _error(_fitted(inputs, target), new, expected) < 0.1
 
 
-def test_inputs_are_clamped_to_the_training_range() -> None:
-    inputs = _inputs(600)
-    of = _fitted(inputs, _bend(inputs), 50)
-    corner = inputs.max(axis=0, keepdims=True)
-    np.testing.assert_array_equal(_mean(of, 100 * corner), _mean(of, corner))
-
-
 def test_rows_that_are_all_alike_are_predicted() -> None:
     inputs = np.ones((30, 3), dtype=np.float32)
     mean, spread = _fitted(inputs, np.full(30, 2.5), 20).predict(inputs)

@@ -27,6 +27,7 @@ ROW = np.array([[1, 2, 4, 8, 0, -3, 0.5, 7, 7, NAN, 1e-3, -90]], dtype=np.float3
 Array = npt.NDArray[np.generic]
 CONSTANTS: dict[str, Array] = {
     "three": np.array(3, np.float32),
+    "least": np.array(-2, np.float32),
     "sevens": np.array([2, 4, 8, 16, 32, 64, 128], np.float32),
     "column": np.array([1], np.int64),
     "last": np.array([2], np.int64),
@@ -52,6 +53,7 @@ NODES = [
     ("Neg", ["x"], {}),
     ("Abs", ["x"], {}),
     ("Ceil", ["x"], {}),
+    ("Floor", ["x"], {}),
     ("Exp", ["x"], {}),
     ("Log", ["Abs"], {}),
     ("Sigmoid", ["x"], {}),
@@ -71,6 +73,7 @@ NODES = [
     ("Max:right", ["three", "x"], {}),
     ("Min:left", ["x", "three"], {}),
     ("Min:right", ["three", "x"], {}),
+    ("Equal:same", ["Where", "Where"], {}),
     # Without NaN, whose place in a reduction ONNX leaves open.
     ("Unsqueeze", ["Where", "last"], {}),
     ("Div:cube", ["Unsqueeze", "sevens"], {}),
@@ -79,6 +82,10 @@ NODES = [
     ("ReduceSum", ["Div:cube", "last"], {"keepdims": 1}),
     ("ReduceProd", ["Where", "column"], {"keepdims": 1}),
     ("Squeeze", ["ReduceMax", "last"], {}),
+    ("Clip", ["Where", "least", "three"], {}),
+    ("ReduceMax:flags", ["Greater", "column"], {"keepdims": 1}),
+    ("ReduceMin:flags", ["Not", "column"], {"keepdims": 1}),
+    ("ReduceMin:set", ["Equal:same", "column"], {"keepdims": 1}),
     ("Slice", ["Div:cube", "first_two", "end_two", "last", "one_step"], {}),
     ("Reshape", ["Div:cube", "flat"], {}),
     ("Concat", ["x", "ReduceProd", "x"], {"axis": 1}),

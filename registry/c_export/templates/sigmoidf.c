@@ -1,7 +1,7 @@
 /* 1 / (1 + e^-x), or e^x / (1 + e^x) for x below 0. expf would be computed one by one, this side by
- * side: e^y = 2^n e^r with n whole and |r| <= ln 2 / 2, and e^r by the first terms of its series.
- * The error is 2e-7 of the value. */
-static float sigmoidf(float x)
+ * side, if it is inlined: e^y = 2^n e^r with n whole and |r| <= ln 2 / 2, and e^r by the first terms of
+ * its series. The error is 2e-7 of the value. */
+static inline float sigmoidf(float x)
 {
     const float y = fabsf(x) < 87.0f ? -fabsf(x) : -87.0f;
     const int n = (int)(y * 1.44269504f - 0.5f);
