@@ -25,6 +25,7 @@ EXPECTED = json.loads((Path(__file__).parent / "plan_cells.json").read_text())
 PLANS = sorted([*ROOT.glob("datasets/plans/*.toml"), *ROOT.glob("examples/*.toml")])
 BY_NAME = {path.name: path for path in PLANS}
 NEWER = {
+    "broad.toml",
     "exam.toml",
     "holes.toml",
     "holes-more.toml",
