@@ -104,7 +104,7 @@ TRIED: Final = (PROCESS, NOTHING, TREES_ALONE, BOTH)
 """One after another; nothing at all needs no proof that it is worth it."""
 
 
-class Raw(NamedTuple):
+class Asked(NamedTuple):
     """What is computed of some queries before any correction."""
 
     terms: Terms
@@ -112,7 +112,7 @@ class Raw(NamedTuple):
     answers: Answers
     """Of the base."""
     points: Points
-    """Where the processes are evaluated."""
+    """Where the processes are asked."""
     shares: list[Array]
     """For each type of own device [n, 1] whether the query is about it."""
 
@@ -155,20 +155,18 @@ class AdaptedModel:
 
     def _calibrate(self, rows: TrainingSet) -> None:
         """Set the intervals from own rows that the corrections were not fitted on."""
-        raw = self._raw(rows.queries)
-        composed = self._composed(rows.queries, raw)
-        below, above = self._base_margins(raw)
+        asked = self._asked(rows.queries)
+        composed = self._composed(rows.queries, asked)
+        below, above = self._base_margins(asked)
         margins = np.maximum(0.5 * (below + above), LEAST_MARGIN)
         excess: dict[str, Values] = {}
         for i, name in enumerate(self.outputs_):
             # throughput is as uncertain as the runtime that it is computed from
             source = "runtime_us" if name == "tflops" else name
             measured = np.asarray(rows.measured[source], dtype=np.float64)
-            predicted = composed[source][:, 0]
-            error = np.abs(np.log(measured / predicted))
+            error = np.abs(np.log(measured / composed[source][:, 0]))
             excess[name] = error / margins[:, i]
-        groups = groups_of(rows.queries)[:, 0]
-        self.widths_ = Widths.of(excess, groups)
+        self.widths_ = Widths.of(excess, groups_of(rows.queries)[:, 0])
 
     def _start(self, queries: Rows, measured: Measured) -> None:
         """What own rows say besides corrections: outputs, devices, limits, range."""
@@ -180,18 +178,15 @@ class AdaptedModel:
         self.limits_ = self.base.limits
         if "power" in self.targets_:
             with_power = ~np.isnan(logs["power"])
-            limits_w = queries[with_power, AT["power_limit_w"]].astype(np.float64)
-            own = KnownLimits.of(limits_w)
+            own = KnownLimits.of(queries[with_power, AT["power_limit_w"]].astype(np.float64))
             self.limits_ = own.joined(self.base.limits)
         self.categories_ = Categories.of(queries)
         one_hot = self.categories_.one_hot(queries)
         self.bounds_ = Bounds.of(known.least_us, self.categories_, one_hot, shortest_us(measured))
-        points = points_of(queries, known.quantities)
-        rows = _of_frequent_kinds(points.kinds)
+        rows = _of_frequent_kinds(points_of(queries, known.quantities).kinds)
         self.range_: TrainingRange | None = None
         if rows.any():
-            of_rows = Terms(*(values[rows] for values in known))
-            self.range_ = TrainingRange.of(of_rows)
+            self.range_ = TrainingRange.of(Terms(*(values[rows] for values in known)))
 
     def _has(self, target: str, logs: Mapping[str, Values]) -> bool:
         """Whether the base has the target, or enough own rows have."""
@@ -216,41 +211,39 @@ class AdaptedModel:
 
     def _mean_errors(self, data: TrainingSet, targets: Sequence[str]) -> dict[str, float]:
         """Target -> mean absolute error in logarithms; NaN without a row."""
-        raw = self._raw(data.queries)
-        residuals = self._residuals(raw, data.queries, data.measured)
+        asked = self._asked(data.queries)
+        residuals = self._residuals(asked, data.queries, data.measured)
         errors: dict[str, float] = {}
         for name in targets:
-            correction = self._correction(raw, name)[:, 0]
-            left = residuals[name] - correction
+            left = residuals[name] - self._correction(asked, name)[:, 0]
             known = left[~np.isnan(left)]
             errors[name] = float(np.abs(known).mean()) if len(known) else np.nan
         return errors
 
     def _fit_corrections(self, data: TrainingSet, parts: Mapping[str, Parts]) -> None:
         """For each type of own device and each target."""
-        raw = self._raw(data.queries)
-        residuals = self._residuals(raw, data.queries, data.measured)
+        asked = self._asked(data.queries)
+        residuals = self._residuals(asked, data.queries, data.measured)
         self.corrections_: list[dict[str, Correction]] = []
-        for share in raw.shares:
+        for share in asked.shares:
             rows = np.flatnonzero(share[:, 0] > 0)
-            points = raw.points.take(rows)
-            quantities = raw.terms.quantities[rows]
+            points = asked.points.take(rows)
+            quantities = asked.terms.quantities[rows]
             of_type: dict[str, Correction] = {}
             for name, of_target in parts.items():
                 left = residuals[name][rows]
                 of_type[name] = _corrected(points, quantities, left, of_target)
             self.corrections_.append(of_type)
 
-    def _residuals(self, raw: Raw, queries: Rows, measured: Measured) -> dict[str, Values]:
+    def _residuals(self, asked: Asked, queries: Rows, measured: Measured) -> dict[str, Values]:
         """Target -> [n] logarithm of what was measured over what the base says."""
-        logs = log_targets(raw.terms.floor_us[:, 0], queries, measured)
-        factors = self._base_factors(raw)
+        logs = log_targets(asked.terms.floor_us[:, 0], queries, measured)
+        factors = self._base_factors(asked)
         residuals: dict[str, Values] = {}
         for name in self.targets_:
-            of_base = factors[name][:, 0].astype(np.float64)
-            residuals[name] = logs[name] - np.log(of_base)
+            residuals[name] = logs[name] - np.log(factors[name][:, 0].astype(np.float64))
         if "power" in residuals:
-            lead = self._lead(raw)[:, 0]
+            lead = self._lead(asked)[:, 0]
             residuals["power"] = residuals["power"] + lead * residuals["runtime"]
         return residuals
 
@@ -263,20 +256,20 @@ class AdaptedModel:
     def evaluate(self, query: Array) -> dict[str, Array]:
         """`predict` as array-API code, traced into the graph."""
         xp = query.__array_namespace__()
-        raw = self._raw(query)
-        composed = self._composed(query, raw)
-        is_own = self._is_own(raw)
+        asked = self._asked(query)
+        composed = self._composed(query, asked)
+        is_own = self._is_own(asked)
         widened = self.widths_.factors(self.outputs_, groups_of(query))
         widths = xp.where(is_own, widened, xp.asarray(np.float32(1)))
-        below, above = self._base_margins(raw)
+        below, above = self._base_margins(asked)
         values = xp.concat([composed[name] for name in self.outputs_], axis=1)
-        limits = self._limits(query, raw)
-        lowest = values / xp.exp(below * widths)
-        highest = values * xp.exp(above * widths)
-        low, high = limits.interval(self.outputs_, lowest, highest)
-        extrapolating = raw.answers.extrapolating
+        limits = self._limits(query, asked)
+        low, high = limits.interval(
+            self.outputs_, values / xp.exp(below * widths), values * xp.exp(above * widths)
+        )
+        extrapolating = asked.answers.extrapolating
         if self.range_ is not None:
-            is_beyond = self.range_.is_outside(raw.terms)
+            is_beyond = self.range_.is_outside(asked.terms)
             extrapolating = extrapolating & (~is_own | xp.reshape(is_beyond, (-1, 1)))
         return {
             **{name: graph_ops.squeeze(composed[name]) for name in self.outputs_},
@@ -297,58 +290,58 @@ class AdaptedModel:
                 correction = correction + share * xp.astype(process.value(points), xp.float32)
         return graph_ops.squeeze(self.base.prefilter(query) * xp.exp(correction))
 
-    def _raw(self, query: Array) -> Raw:
+    def _asked(self, query: Array) -> Asked:
         known = terms(query)
-        return Raw(
+        return Asked(
             terms=known,
             answers=self.base.answers(query, any_limit=self.limits_ != self.base.limits),
             points=points_of(query, known.quantities),
             shares=self.devices_.shares(query),
         )
 
-    def _composed(self, query: Array, raw: Raw) -> dict[str, Array]:
+    def _composed(self, query: Array, asked: Asked) -> dict[str, Array]:
         """Output -> [n, 1]."""
         xp = query.__array_namespace__()
-        logs = {name: self._correction(raw, name) for name in self.targets_}
+        logs = {name: self._correction(asked, name) for name in self.targets_}
         if "power" in logs:
-            logs["power"] = logs["power"] - self._lead(raw) * logs["runtime"]
-        factors = self._base_factors(raw)
+            logs["power"] = logs["power"] - self._lead(asked) * logs["runtime"]
+        factors = self._base_factors(asked)
         corrections = {name: factors[name] * xp.exp(logs[name]) for name in self.targets_}
-        limit_w = self._known_limit(raw)
-        return compose(raw.terms.floor_us, limit_w, self._limits(query, raw), corrections)
+        limit_w = self._known_limit(asked)
+        return compose(asked.terms.floor_us, limit_w, self._limits(query, asked), corrections)
 
-    def _limits(self, query: Array, raw: Raw) -> Limits:
+    def _limits(self, query: Array, asked: Asked) -> Limits:
         """What no output is beyond; the base's own answers never are."""
         xp = query.__array_namespace__()
         one_hot = self.categories_.one_hot(query)
-        limits = self.bounds_.limits(raw.terms, self._known_limit(raw), one_hot)
-        shortest_us = xp.minimum(limits.shortest_us, raw.answers.runtime_us)
+        limits = self.bounds_.limits(asked.terms, self._known_limit(asked), one_hot)
+        shortest_us = xp.minimum(limits.shortest_us, asked.answers.runtime_us)
         return limits._replace(shortest_us=shortest_us)
 
-    def _known_limit(self, raw: Raw) -> Array:
+    def _known_limit(self, asked: Asked) -> Array:
         """[n, 1] the power limit, NaN where power is unknown."""
-        limit_w = raw.terms.power_limit_w
+        limit_w = asked.terms.power_limit_w
         return self.limits_.known(limit_w) if "power" in self.targets_ else limit_w
 
-    def _lead(self, raw: Raw) -> Array:
+    def _lead(self, asked: Asked) -> Array:
         """[n, 1] by what power falls where the runtime rises, in logarithms."""
-        xp = raw.terms.floor_us.__array_namespace__()
-        idle_w = xp.take(raw.terms.quantities, xp.asarray(IDLE_COLUMN), axis=1)
-        base_w = raw.terms.power_limit_w * raw.answers.factors["power"]
+        xp = asked.terms.floor_us.__array_namespace__()
+        idle_w = xp.take(asked.terms.quantities, xp.asarray(IDLE_COLUMN), axis=1)
+        base_w = asked.terms.power_limit_w * asked.answers.factors["power"]
         above_idle = xp.maximum(1.0 - idle_w / base_w, 0.0 * idle_w)
         return xp.where(idle_w > 0.0, SLOWER_DRAWS_LESS * above_idle, 0.0 * idle_w)
 
-    def _base_factors(self, raw: Raw) -> dict[str, Array]:
+    def _base_factors(self, asked: Asked) -> dict[str, Array]:
         """Target -> [n, 1] what the base says, over floor, runtime or limit."""
-        runtime = raw.answers.runtime_us / raw.terms.floor_us
-        return {"runtime": runtime, **raw.answers.factors}
+        runtime = asked.answers.runtime_us / asked.terms.floor_us
+        return {"runtime": runtime, **asked.answers.factors}
 
-    def _base_margins(self, raw: Raw) -> tuple[Array, Array]:
+    def _base_margins(self, asked: Asked) -> tuple[Array, Array]:
         """Twice [n, n_outputs]: the base's interval below and above its answers, in logarithms."""
-        below, above = raw.answers.below, raw.answers.above
+        below, above = asked.answers.below, asked.answers.above
         if self.outputs_ == self.base.outputs:
             return below, above
-        usual = 0.0 * raw.terms.floor_us + USUAL_MARGIN
+        usual = 0.0 * asked.terms.floor_us + USUAL_MARGIN
         return self._columns(below, usual), self._columns(above, usual)
 
     def _columns(self, of_base: Array, otherwise: Array) -> Array:
@@ -358,18 +351,18 @@ class AdaptedModel:
         by_name = dict(zip(self.base.outputs, columns, strict=True))
         return xp.concat([by_name.get(name, otherwise) for name in self.outputs_], axis=1)
 
-    def _correction(self, raw: Raw, target: str) -> Array:
+    def _correction(self, asked: Asked, target: str) -> Array:
         """[n, 1] in logarithms; 0 for the devices that no own row is of."""
-        total = 0.0 * raw.terms.floor_us
-        for share, of_type in zip(raw.shares, self.corrections_, strict=True):
-            value = of_type[target].value(raw.points, raw.terms.quantities)
+        total = 0.0 * asked.terms.floor_us
+        for share, of_type in zip(asked.shares, self.corrections_, strict=True):
+            value = of_type[target].value(asked.points, asked.terms.quantities)
             total = total + share * value
         return total
 
-    def _is_own(self, raw: Raw) -> Array:
+    def _is_own(self, asked: Asked) -> Array:
         """[n, 1] bool: whether own rows are of the device."""
-        xp = raw.terms.floor_us.__array_namespace__()
-        return xp.sum(xp.concat(raw.shares, axis=1), axis=1, keepdims=True) > 0.0
+        xp = asked.terms.floor_us.__array_namespace__()
+        return xp.sum(xp.concat(asked.shares, axis=1), axis=1, keepdims=True) > 0.0
 
 
 def _corrected(
