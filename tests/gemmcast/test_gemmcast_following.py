@@ -63,12 +63,12 @@ def test_a_push_is_followed_at_the_next_look_of_five_a_second(
         assert follower is not None
         for version in ("2", "3"):
             looks = Looks(1)
-            monkeypatch.setattr(follower, "_stop", looks)
             modeldir.put_model(tmp_path, edit(power_model, faster=float(version)), version)
-            follower._watch()
+            with monkeypatch.context() as patched:
+                patched.setattr(follower, "_stop", looks)
+                follower._watch()
             assert predictor.version == version
             assert looks.pauses_s[0] <= 0.2
-        monkeypatch.undo()
 
 
 def test_it_follows_other_bytes_under_the_same_version(
