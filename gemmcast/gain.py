@@ -13,6 +13,7 @@ gain. Of the gains that a model promised on layers that it was not trained on, n
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import exp
 from typing import Final
 
 import numpy as np
@@ -77,25 +78,34 @@ class Costs:
             half_widths += np.log(high / of_output)
         return Costs(values, half_widths)
 
-    def gains(self, default: int) -> tuple[Values, Values]:
-        """Logarithms of every configuration's gain over the default, and their half widths."""
+    def gains(self, default: int) -> Gains:
+        """Of every configuration over the default."""
         logs = np.log(self.values[default] / self.values)
         both = np.hypot(self.half_widths, self.half_widths[default])
         both[default] = 0.0
         left = NEAR + (FAR - NEAR) * np.minimum(1.0, np.abs(logs) / APART)
-        return logs, left * both
+        return Gains(logs, left * both)
 
-    def gain(self, default: int, choice: int) -> Gain:
-        """The gain of one configuration over the default."""
-        logs, half_widths = self.gains(default)
-        log, half_width = float(logs[choice]), float(half_widths[choice])
-        low, high = log - half_width, log + half_width
-        return Gain(ratio=_exp(log), low=_exp(low), high=_exp(high))
+
+@dataclass(frozen=True, slots=True)
+class Gains:
+    """Of all configurations over the default."""
+
+    logs: Values
+    """Of the gains."""
+    half_widths: Values
+    """Of their intervals, in logarithms."""
+
+    @property
+    def are_sure(self) -> npt.NDArray[np.bool_]:
+        """[n_configs] Whether they are above 1 even at the lower end."""
+        return self.logs > self.half_widths
+
+    def of(self, choice: int) -> Gain:
+        """The gain of one configuration."""
+        log, half_width = float(self.logs[choice]), float(self.half_widths[choice])
+        return Gain(ratio=exp(log), low=exp(log - half_width), high=exp(log + half_width))
 
 
 NO_GAIN: Final = Gain()
 """Of the default over itself."""
-
-
-def _exp(log: float) -> float:
-    return float(np.exp(log))

@@ -20,7 +20,7 @@ from gemmcast.config_table import ConfigTable, config_table
 from gemmcast.device import Device
 from gemmcast.errors import InputError
 from gemmcast.feasible import check_knobs
-from gemmcast.gain import NO_GAIN, Costs, Gain
+from gemmcast.gain import NO_GAIN, Costs, Gain, Gains
 from gemmcast.gemm import Gemm
 from gemmcast.modelfile import Answer, Answers, LoadedModel
 from gemmcast.objective import Objective
@@ -107,33 +107,30 @@ class Ranking:
         """
         best = int(self.order[0])
         if default is None:
-            return self._choice(best, best, None)
+            return self._choice(best, best, best, None)
         at = int(np.flatnonzero(self.places == default)[0])
-        if bold or at not in self.order:
-            return self._choice(best, best, at)
-        return self._choice(self._surely_better(at), best, at)
+        gains = self.costs.gains(at)
+        keeps_best = bold or at not in self.order
+        chosen = best if keeps_best else self._surely_better(at, gains)
+        return self._choice(chosen, best, at, gains)
 
-    def _choice(self, chosen: int, best: int, default: int | None) -> Choice:
-        """Of three of the scored ones."""
-        (of_choice,) = self.ranked([chosen])
-        of_default = of_choice
-        if default is not None and default != chosen:
-            (of_default,) = self.ranked([default])
+    def _choice(self, chosen: int, best: int, default: int, gains: Gains | None) -> Choice:
+        """Of three of the scored ones; without gains there is no default."""
+        of_choice, of_default = self.ranked([chosen, default])
         return Choice(
             config=of_choice.config,
             prediction=of_choice.prediction,
             tied=of_choice.tied,
-            default=None if default is None else of_default,
-            gain=NO_GAIN if default is None else self.costs.gain(default, chosen),
+            default=None if gains is None else of_default,
+            gain=NO_GAIN if gains is None else gains.of(chosen),
             best=self.configs[self.places[best]],
-            best_gain=NO_GAIN if default is None else self.costs.gain(default, best),
+            best_gain=NO_GAIN if gains is None else gains.of(best),
             possible=len(self.configs),
         )
 
-    def _surely_better(self, default: int) -> int:
+    def _surely_better(self, default: int, gains: Gains) -> int:
         """The first of the order whose gain is above 1 at its lower end, else the default."""
-        logs, half_widths = self.costs.gains(default)
-        is_sure = (logs > half_widths) & ~self.answers[query.EXTRAPOLATING]
+        is_sure = gains.are_sure & ~self.answers[query.EXTRAPOLATING]
         if self.answers[query.EXTRAPOLATING][default]:
             return default
         sure = self.order[is_sure[self.order]]

@@ -56,24 +56,34 @@ def next_guesses(
     left = [rival for rival in problem.rivals if rival.config not in taken]
     if len(left) <= count:
         return left
-    everyone = (problem.default, *problem.rivals)
-    predicted = np.array([_guess(problem, one, objective) for one in everyone])
     # The default does not differ from itself.
     measured = {**differences, problem.default.config: 0.0}
-    logs = np.array([measured.get(one.config, np.nan) for one in everyone])
-    is_taken = np.array([one.config in taken for one in everyone])
+    everyone = (problem.default, *problem.rivals)
+    predicted = np.empty(len(everyone))
+    logs = np.empty(len(everyone))
+    is_taken = np.empty(len(everyone), dtype=bool)
+    for i, one in enumerate(everyone):
+        predicted[i] = _guess(problem, one, objective)
+        logs[i] = measured.get(one.config, np.nan)
+        is_taken[i] = one.config in taken
     knobs = Knobs([one.config for one in everyone])
     known = np.flatnonzero(np.isfinite(logs) & np.isfinite(predicted)).tolist()
     expected = predicted + knobs.correction(known, (logs - predicted)[known])
-    guessed: list[Rival] = []
+    return [everyone[place] for place in _apart(knobs, expected, known, is_taken, count)]
+
+
+def _apart(
+    knobs: Knobs, expected: Values, known: list[int], is_taken: npt.NDArray[np.bool_], count: int
+) -> list[int]:
+    """Places of the next ones: each lowers the doubt about those like it."""
+    places: list[int] = []
     for _ in range(count):
-        guesses = np.where(is_taken, inf, expected - knobs.doubt(known))
+        guesses = np.where(is_taken, inf, expected - knobs.doubt(known + places))
         # Without a finite guess, the first in the order of the list.
         best = int(guesses.argmin()) if np.isfinite(guesses).any() else int(is_taken.argmin())
-        guessed.append(everyone[best])
+        places.append(best)
         is_taken[best] = True
-        known.append(best)
-    return guessed
+    return places
 
 
 def predicted_log(problem: Problem, rival: Rival, objective: Objective) -> float:

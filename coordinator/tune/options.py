@@ -46,7 +46,7 @@ KernelSet = Annotated[
     str | None,
     typer.Option("--kernel-set", help="of Triton's configurations those of this set: short, usual"),
 ]
-Top = Annotated[int, typer.Option("--top", help="rivals of the default that are measured")]
+Top = Annotated[int, typer.Option("--top", help="rivals in the first turn; later up to 2.5 times")]
 BudgetText = Annotated[
     str | None,
     typer.Option(

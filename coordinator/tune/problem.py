@@ -111,7 +111,12 @@ def estimated_cost(measured: Cost, predicted: Cost) -> Cost:
 
 
 def _to_json(rival: Rival) -> dict[str, object]:
-    return {"config": asdict(rival.config), "predicted": asdict(rival.predicted)}
+    return {"config": _said(rival.config), "predicted": _said(rival.predicted)}
+
+
+def _said(values: KernelConfig | Cost) -> dict[str, object]:
+    """The fields that say something: a record has hundreds of rivals a problem."""
+    return {name: value for name, value in asdict(values).items() if value}
 
 
 def _from_json(values: Mapping[str, Any]) -> Rival:

@@ -28,7 +28,7 @@ class Request:
     families: Sequence[str] | None
     """FAMILY or FAMILY:KERNEL; None: all that can."""
     top: int
-    """Rivals that are measured beside the default."""
+    """Rivals that are measured beside the default in the first turn."""
     budget_s: float | None
     """Time of each type of device. [s]"""
     devices: TunedOn

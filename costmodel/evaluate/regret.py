@@ -111,8 +111,7 @@ class Ranked:
         """The cheapest whose gain on the default is sure, else the default, as `pick` chooses."""
         if self.is_unsure[default]:
             return default
-        gains, half_widths = self.costs.gains(default)
-        is_sure = (gains > half_widths) & ~self.is_unsure
+        is_sure = self.costs.gains(default).are_sure & ~self.is_unsure
         kept = self._kept(PICKED_FROM)
         sure = kept[is_sure[kept]]
         return int(sure[0]) if len(sure) else default

@@ -13,6 +13,7 @@ experts are batch = min(E, T·top-k) and m = ceil(T·top-k / batch), from which 
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from dataclasses import dataclass
 from typing import Final
@@ -84,14 +85,19 @@ def vllm_moe(table: TunedTable, options: ExportOptions) -> Export:
 
 
 def sglang_moe(table: TunedTable, options: ExportOptions) -> Export:
-    """The file of SGLang, in the folder of its version of Triton."""
+    """The file of SGLang, in the folder of its release of Triton.
+
+    SGLang finds it with any other Triton too, since it looks through all folders. It takes every
+    part of their names for a number, so what follows the release is left out.
+    """
     version = table.key.triton
-    if version is None:
+    release = re.match(r"\d+(\.\d+)*", version or "")
+    if release is None:
         rule = "SGLang looks in a folder of the Triton version, which the table does not have"
         raise InputError("triton", version, rule, "tune with the family triton")
     layer, notes = _layer(table, options)
     name = _file_name(layer, options, device_words(table.key.device), separator=", ")
-    folder = f"configs/triton_{version.replace('.', '_')}"
+    folder = f"configs/triton_{release[0].replace('.', '_')}"
     return Export(files={f"{folder}/{name}": engine_json(by_tokens(layer))}, notes=notes)
 
 

@@ -44,18 +44,31 @@ def vllm_moe(
 def sglang_moe(
     folder: Path, device: str, tokens: int, *, e: int, n: int, triton: str, dtype: str = ""
 ) -> Knobs | None:
-    """SGLang's fused MoE; the folder is $SGLANG_MOE_CONFIG_DIR."""
-    version = f"triton_{triton.replace('.', '_')}"
+    """SGLang's fused MoE; the folder is $SGLANG_MOE_CONFIG_DIR.
+
+    Without a file of its own Triton it looks through the folders of all others, the newest first.
+    """
+    own = f"triton_{triton.replace('.', '_')}"
     selector = f",dtype={dtype}" if dtype else ""
     file = f"E={e},N={n},device_name={device.replace(' ', '_')}{selector}.json"
-    return nearest(folder / "configs" / version / file, tokens)
+    configs = folder / "configs"
+    if (configs / own / file).exists():
+        return nearest(configs / own / file, tokens)
+    others = sorted(configs.glob("triton_*"), key=_version, reverse=True)
+    found = (nearest(other / file, tokens) for other in others)
+    return next((knobs for knobs in found if knobs), None)
+
+
+def _version(folder: Path) -> tuple[int, ...]:
+    """SGLang takes every part of every folder's version for a number, and ends where one is not."""
+    return tuple(map(int, folder.name.removeprefix("triton_").split("_")))
 
 
 def block_kernel(
     folder: Path, device: str, tokens: int, *, n: int, k: int, block: str
 ) -> Knobs | None:
-    """The w8a8 block kernel of an engine; `block` is as it writes [128, 128]."""
-    name = device.replace(" ", "_")
+    """The w8a8 block kernel of an engine; `block` is [128, 128] as SGLang writes it, or vLLM."""
+    name = device.replace(" ", "_") if " " in block else re.sub(r"[\s/]+", "_", device)
     file = f"N={n},K={k},device_name={name},dtype=fp8_w8a8,block_shape={block}.json"
     return nearest(folder / file, tokens)
 

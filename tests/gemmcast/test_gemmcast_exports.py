@@ -152,6 +152,46 @@ def test_sglang_takes_integer_keys_from_the_folder_of_its_triton(
     assert found is not None and found["BLOCK_SIZE_M"] == 16
 
 
+@pytest.mark.parametrize("triton", ["3.6.0+git9844da95", "3.6.0.dev20260801"])
+def test_sglang_can_order_the_folder_of_any_triton(files: Callable[..., Path], triton: str) -> None:
+    """A folder that it can't take for a version would end every look-up that finds no file."""
+    key = TableKey(device=H200, triton=triton)
+    folder = files(TunedTable(key, [experts(16, 16)]), "sglang-moe", MIXTURE)
+    found = runtime_readers.sglang_moe(folder, H200, 16, e=8, n=256, triton=triton)
+    assert found is not None and found["BLOCK_SIZE_M"] == 16
+    assert runtime_readers.sglang_moe(folder, H200, 16, e=9, n=256, triton=triton) is None
+
+
+H100 = "NVIDIA H100 80GB HBM3"
+VLLM_MOE = {
+    ("NVIDIA H200", "bf16", 384): "E=128,N=384,device_name=NVIDIA_H200.json",
+    (H100, "fp8_e4m3", 352): "E=128,N=352,device_name=NVIDIA_H100_80GB_HBM3,dtype=fp8_w8a8.json",
+    ("NVIDIA H100 PCIe", "fp8_e4m3", 176): (
+        "E=128,N=176,device_name=NVIDIA_H100_PCIe,dtype=fp8_w8a8.json"
+    ),
+    ("NVIDIA A100-SXM4-80GB", "bf16", 192): "E=128,N=192,device_name=NVIDIA_A100-SXM4-80GB.json",
+}
+"""Device, dtype and columns of an expert -> a file that vLLM itself ships for them."""
+
+
+@pytest.mark.parametrize(("device", "dtype", "n"), VLLM_MOE)
+def test_files_have_the_names_of_those_that_vllm_ships(device: str, dtype: str, n: int) -> None:
+    gemm = Gemm(m=1, n=2 * n, k=2048, batch=128, dtype=dtype, layout="nt")
+    options = ExportOptions(experts=128, top_k=8, intermediate=n)
+    (name,) = export_table(
+        table([entry(gemm, config("grouped", 16))], device), "vllm-moe", options
+    ).files
+    assert name == VLLM_MOE[device, dtype, n]
+
+
+def test_block_files_have_the_names_of_those_that_vllm_ships() -> None:
+    (name,) = export_table(table([block(16, 16, n=2112)]), "vllm-block", PLAIN).files
+    assert name == "N=2112,K=7168,device_name=NVIDIA_H200,dtype=fp8_w8a8,block_shape=[128,128].json"
+    (name,) = export_table(table([block(16, 16, n=12288)], H100), "vllm-block", PLAIN).files
+    words = "N=12288,K=7168,device_name=NVIDIA_H100_80GB_HBM3,dtype=fp8_w8a8"
+    assert name == f"{words},block_shape=[128,128].json"
+
+
 def test_one_gemm_may_be_several_token_counts(files: Callable[..., Path]) -> None:
     """24 and 32 tokens to 4 of 128 experts: one row for each expert in both."""
     gemm = Gemm(m=1, n=512, k=2048, batch=128, dtype="bf16", layout="nt")

@@ -81,10 +81,11 @@ def test_a_surely_better_one_is_chosen_and_a_maybe_better_one_not(
 def test_the_doubt_about_a_gain_grows_with_what_is_promised() -> None:
     """Two errors of 10 % each: what they share cancels, and the closer two costs are, the more."""
     costs = Costs(np.array([1.0, 0.99, 0.94, 0.5, 0.2]), np.full(5, np.log(1.1)))
-    _, half_widths = costs.gains(0)
-    left = half_widths[1:] / np.hypot(np.log(1.1), np.log(1.1))
+    gains = costs.gains(0)
+    left = gains.half_widths[1:] / np.hypot(np.log(1.1), np.log(1.1))
     assert left == pytest.approx([0.315, 0.393, 0.6, 0.6], abs=0.001)
-    assert [costs.gain(0, place).is_sure for place in range(5)] == [False, False, True, True, True]
+    assert [gains.of(place).is_sure for place in range(5)] == [False, False, True, True, True]
+    assert gains.are_sure.tolist() == [False, False, True, True, True]
 
 
 def test_nothing_is_sure_that_is_extrapolating(
