@@ -29,19 +29,33 @@ class Holder:
     pid: int
     workspace: str = ""
     """Its workspace, where that is not the place itself."""
+    started: int = 0
+    """When it started, in ticks since the boot of its host: numbers of processes come again. 0: the
+    system does not say, or the note is of an earlier version."""
 
     @staticmethod
     def here(workspace: Path | None = None) -> Holder:
         """This process."""
-        return Holder(host=socket.gethostname(), pid=os.getpid(), workspace=str(workspace or ""))
+        pid = os.getpid()
+        return Holder(
+            host=socket.gethostname(),
+            pid=pid,
+            workspace=str(workspace or ""),
+            started=_started(pid) or 0,
+        )
 
     @staticmethod
     def from_json(text: str) -> Holder | None:
         """None for a text that names no holder."""
         try:
             values = json.loads(text)
-            return Holder(host=values["host"], pid=values["pid"], workspace=values["workspace"])
-        except (ValueError, KeyError, TypeError, RecursionError):
+            return Holder(
+                host=values["host"],
+                pid=values["pid"],
+                workspace=values["workspace"],
+                started=values.get("started", 0),
+            )
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return None
 
     def to_json(self) -> str:
@@ -57,8 +71,10 @@ class Holder:
         except ProcessLookupError:
             return True
         except OSError:
-            return False
-        return False
+            # It is another user's.
+            pass
+        started = _started(self.pid)
+        return started is not None and self.started not in (0, started)
 
     def __str__(self) -> str:
         name = f"process {self.pid} on {self.host}"
@@ -95,6 +111,18 @@ def in_use(place: str, holder: Holder | None, way_out: str) -> WorkspaceError:
     """The refusal of a second writer."""
     name = holder or "a process that has not written its name"
     return WorkspaceError(f"{place} is in use by {name}: {way_out}")
+
+
+def _started(pid: int) -> int | None:
+    """When a process of this host started, in ticks since the boot (proc(5), field 22).
+
+    None: the system does not say; -1: it has ended, and nobody has waited for it yet.
+    """
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return -1 if fields[0] in "ZX" else int(fields[19])
 
 
 def _named(note: Path) -> Holder | None:

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -98,6 +99,30 @@ def test_a_holder_that_is_killed_lets_go(tmp_path: Path, holder: subprocess.Pope
     with Workspace(tmp_path / "workspace").locked():
         note = (tmp_path / "workspace" / "holder").read_text()
         assert Holder.from_json(note) == Holder.here()
+
+
+def test_a_note_that_is_left_names_no_other_process(
+    tmp_path: Path, holder: subprocess.Popen[str]
+) -> None:
+    place, note = Workspace(tmp_path / "workspace"), tmp_path / "workspace" / "holder"
+    named = Holder.from_json(note.read_text())
+    assert named is not None
+    assert named.pid == holder.pid
+    assert place.is_held()
+    # Its number has come again, for a process that writes nowhere.
+    note.write_text(replace(named, started=named.started - 1).to_json())
+    assert not place.is_held()
+    # A note of an earlier version says no start.
+    note.write_text(replace(named, started=0).to_json())
+    assert place.is_held()
+
+
+def test_a_holder_that_ended_holds_nothing_though_nobody_waits_for_it(
+    tmp_path: Path, holder: subprocess.Popen[str]
+) -> None:
+    holder.kill()
+    os.waitid(os.P_PID, holder.pid, os.WEXITED | os.WNOWAIT)
+    assert not Workspace(tmp_path / "workspace").is_held()
 
 
 def test_a_command_on_a_held_workspace_ends_with_exit_code_2(
