@@ -121,15 +121,10 @@ def train(
     training, test = _split(data, settings.holdout)
     if base is not None and not base.covers(training.queries).any():
         base = None
+    model, baselines = _fitted(training, test, base, step)
+    step("export", 0, 1)
     stamp = created_at or datetime.now(UTC).isoformat(timespec="seconds")
-    # The baselines need no model: they are fitted on another core meanwhile.
-    with ThreadPoolExecutor(1) as other:
-        fitting = other.submit(of_baselines, training, test)
-        model = _unfitted(training, base).fit_dataset(training, step)
-        step("export", 0, 1)
-        exported = export(model, _devices(data, base), stamp)
-        step("baselines", 0, 1)
-        baselines = fitting.result()
+    exported = export(model, _devices(data, base), stamp)
     evaluation = _evaluate(model, training, test, baselines, step)
     one_query = data.queries[:1]
     card = replace(
@@ -182,6 +177,17 @@ def _card(
         test_shapes=len(set(test.shapes)),
         tree_weight={target: model.tree_weight_[target] for target in model.targets_},
     )
+
+
+def _fitted(
+    training: TrainingSet, test: TrainingSet, base: Base | None, step: Step
+) -> tuple[Trainable, Predictions]:
+    """The model, and what the baselines predict, which need none: on another core meanwhile."""
+    with ThreadPoolExecutor(1) as other:
+        predicting = other.submit(of_baselines, training, test)
+        model = _unfitted(training, base).fit_dataset(training, step)
+        step("baselines", 0, 1)
+        return model, predicting.result()
 
 
 def _unfitted(training: TrainingSet, base: Base | None) -> Trainable:

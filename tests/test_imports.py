@@ -80,7 +80,7 @@ HEAVY = {
     },
     "nvmath": {"agent/kernels/cublaslt/__init__.py"},
     "sklearn": {
-        "costmodel/adapted.py",
+        "costmodel/corrections.py",
         "costmodel/evaluate/baselines.py",
         "costmodel/model.py",
         "costmodel/model_kinds.py",

@@ -60,7 +60,8 @@ class Answers:
         """Rows that are in the store now, in any order."""
         first: list[str] = []
         for cell_id, answer in answers_in(rows):
-            if answer.status == CONTENDED or self.of(cell_id):
+            is_known = cell_id in self._answers or cell_id in self._records
+            if is_known or answer.status == CONTENDED:
                 self._add_again(cell_id, answer)
                 continue
             # Most rows by far: the first one of their cell.

@@ -207,7 +207,7 @@ def test_a_training_says_how_far_it_is(
 ) -> None:
     stages = list(dict.fromkeys(stage for stage, _, _ in training_steps))
     assert stages[:4] == ["trial networks", "trial trees", "intervals", "networks"]
-    assert stages[-4:] == ["baselines", "ranking", "generalisation", "latency"]
+    assert stages[-5:] == ["baselines", "export", "ranking", "generalisation", "latency"]
     networks = [(done, total) for stage, done, total in training_steps if stage == "networks"]
     assert networks == [(done, 5) for done in range(6)]
     assert all(0 <= done <= total for _, done, total in training_steps)
