@@ -14,9 +14,10 @@
  *         && gemmcast_predict(&query, &answer) == GEMMCAST_OK)
  *         printf("%g us\n", answer.value.runtime_us);
  *
- * Compile ${source} with `cc -std=c99 -O3 -fno-trapping-math -c`, link with -lm. -ffast-math is
- * refused: a value that the model does not know is NaN. Nothing is allocated, nothing is shared: any
- * number of threads may call at once, each with ${stack_kib} KiB of stack.
+ * Compile ${source} with `cc -std=c99 -O3 -fno-trapping-math -c`, link with -lm; -march=native makes it
+ * faster on the machine that builds it. -ffast-math is refused: a value that the model does not know
+ * is NaN. Nothing is allocated, nothing is shared: any number of threads may call at once, each with
+ * ${stack_kib} KiB of stack.
  */
 #ifndef GEMMCAST_MODEL_H
 #define GEMMCAST_MODEL_H
