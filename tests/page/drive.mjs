@@ -6,6 +6,7 @@ import { readFileSync } from "node:fs"
 import { join } from "node:path"
 import { pathToFileURL } from "node:url"
 import { launched } from "./browser.mjs"
+import { looksOf, violations } from "./looks.mjs"
 
 const [modules, file, ofReport, screenshots, questions] = process.argv.slice(2)
 const asked = JSON.parse(readFileSync(questions))
@@ -62,39 +63,14 @@ const ask = async (page, hash) => {
   return read(page)
 }
 
-/** How the page looks at one width, in light or dark. */
-const look = async (page, scheme, width) => {
-  await page.emulateMedia({ colorScheme: scheme })
-  await page.setViewportSize({ width, height: 900 })
-  await page.screenshot({ path: join(screenshots, `${scheme}-${width}.png`), fullPage: true })
-  const found = await page.evaluate(() => globalThis.axe.run())
-  const sizes = await page.evaluate(() => {
-    const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT)
-    const sizes = []
-    while (texts.nextNode()) {
-      const { parentElement, textContent } = texts.currentNode
-      const isShown = textContent.trim() && parentElement.getClientRects().length
-      if (isShown) sizes.push(parseFloat(getComputedStyle(parentElement).fontSize))
-    }
-    return sizes
-  })
-  const overflow = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth)
-  const violations = found.violations.map(
-    ({ id, nodes }) => `${id}: ${nodes[0].html.slice(0, 160)}`,
-  )
-  return { scheme, width, violations, smallest_px: Math.min(...sizes), overflow }
-}
-
 const page = await opened(address)
 const first = await read(page)
 await page.evaluate(axe)
 const answers = {}
 for (const [name, hash] of Object.entries(asked.hashes)) answers[name] = await ask(page, hash)
 await ask(page, asked.looked_at)
-const looks = []
-for (const scheme of ["light", "dark"]) {
-  for (const width of [390, 1280]) looks.push(await look(page, scheme, width))
-}
+const picture = join(screenshots, "ask")
+const looks = await looksOf(page, picture, async () => ({ violations: await violations(page) }))
 
 // Typed by hand, shared, and opened again
 await page.getByLabel("GEMMs", { exact: true }).check({ force: true })
