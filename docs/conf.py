@@ -1,5 +1,6 @@
 """How `make docs` builds the site from these pages: Sphinx, MyST's Markdown, the theme Furo."""
 
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,8 @@ html_show_search_summary = False
 
 FIELDS = {"attribute", "property"}
 """Kinds of members whose docstring is plain text, colons and all."""
+SCROLLED = re.compile(r'<pre\b|<div(?= class="table-wrapper)')
+"""Where elements begin that a narrow screen does not show whole."""
 
 
 def sections_of(
@@ -68,9 +71,9 @@ def titles_for_files(app: Sphinx, page: nodes.document, name: str) -> None:
 def for_the_keyboard(
     _app: Sphinx, _name: str, _template: str, context: dict[str, Any], _page: nodes.document | None
 ) -> None:
-    """Code that is wider than the screen scrolls by keys; groups of the menu have a level."""
+    """Code and tables wider than the screen scroll by keys; groups of the menu have a level."""
     if "body" in context:
-        context["body"] = context["body"].replace("<pre>", '<pre tabindex="0">')
+        context["body"] = SCROLLED.sub(r'\g<0> tabindex="0"', context["body"])
     menu = context["furo_navigation_tree"]
     caption = 'role="heading"'
     context["furo_navigation_tree"] = menu.replace(caption, f'{caption} aria-level="2"')

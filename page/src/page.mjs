@@ -1,6 +1,7 @@
 // The page: fills the form, and answers whenever the question changes.
 
 import { answered, listedOf, weighed } from "./answers.mjs"
+import { ratesOf } from "./carbon.mjs"
 import { paretoChart, roofline } from "./charts.mjs"
 import { $, deviceName, html } from "./dom.mjs"
 import { describe, fillForm } from "./form.mjs"
@@ -80,7 +81,7 @@ class Page {
     this.say("")
     try {
       const posed = question(this.form)
-      const about = listedOf(this.model, posed)
+      const about = { ...listedOf(this.model, posed), rates: ratesOf(posed) }
       const results = await answered(this.model, posed, about)
       if (asked !== this.asked) return
       history.replaceState(null, "", `#${toHash(this.form)}`)
@@ -113,7 +114,7 @@ class Page {
       title ||
       (listed.length > 1 ? `${listed.length} GEMMs, one after the other` : nameOf(listed[0].gemm))
     $("status").textContent = remark
-    $("cards").replaceChildren(...cards(results, listed, about))
+    $("cards").replaceChildren(...cards(this.model.contract, results, about))
     $("compared").textContent = comparison(results)
     $("spoken").textContent = spoken($("answer").textContent, results)
     const isDoubtful = results.some(({ answers }) =>

@@ -2,7 +2,7 @@
 
 const OF_LIST = ["gemms", "dtype", "layout"]
 const OF_MODEL = ["lm", "tokens", "sequences", "tp", "lmdtype"]
-const OF_BOTH = ["kernels", "cache", "device", "shown"]
+const OF_BOTH = ["kernels", "cache", "kwh_price", "gco2_per_kwh", "device", "shown"]
 
 /** What stands in the form: {source, gemms, ..., device: [names]}. */
 export function question(form) {

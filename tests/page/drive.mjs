@@ -40,6 +40,7 @@ const read = (page) =>
       error: document.querySelector("#error").textContent,
       cards: [...document.querySelectorAll("#cards article")].map((card) => ({
         name: card.querySelector("h3").textContent,
+        names: [...card.querySelectorAll("dt")].map(({ textContent }) => textContent),
         values: values(card),
       })),
       rows: rows.map((row) => ({
@@ -75,6 +76,8 @@ const looks = await looksOf(page, picture, async () => ({ violations: await viol
 // Typed by hand, shared, and opened again
 await page.getByLabel("GEMMs", { exact: true }).check({ force: true })
 await page.getByLabel("GEMMs, one a line").fill(asked.typed)
+await page.getByLabel("Price of a kWh").fill(asked.rates.kwh_price)
+await page.getByLabel("gCO2e of a kWh").fill(asked.rates.gco2_per_kwh)
 await page.keyboard.press("Tab")
 await page.getByRole("button", { name: "Ask" }).click()
 await page.waitForFunction(

@@ -1,4 +1,4 @@
-"""Every page of the site in Chromium, from a disk: on a phone and a large screen, light and dark."""
+"""Every page of the site in Chromium: on a phone and a large screen, light and dark."""
 
 from __future__ import annotations
 
