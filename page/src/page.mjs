@@ -12,6 +12,8 @@ import { tick } from "./text.mjs"
 import { cards, comparison, frontTable, gemmTable, roofText, spoken } from "./view.mjs"
 
 const TYPING_MS = 300
+/** From this width on the question stands beside the answer (ask.css). */
+const WIDE_PX = 900
 
 /** Start the page. */
 export async function show() {
@@ -19,6 +21,7 @@ export async function show() {
     const facts = await embeddedFacts()
     const form = $("ask")
     fillForm(form, facts)
+    $("more").open = innerWidth >= WIDE_PX
     fromHash(form, location.hash.slice(1))
     showSource(form)
     describe(facts)
@@ -57,7 +60,7 @@ class Page {
     this.form.addEventListener("submit", (event) => {
       event.preventDefault()
       clearTimeout(timer)
-      this.answer()
+      this.answer(() => this.reveal())
     })
     addEventListener("hashchange", () => {
       if (location.hash.slice(1) === toHash(this.form)) return
@@ -75,8 +78,8 @@ class Page {
     this.answer()
   }
 
-  /** Answer the question of the form. */
-  async answer() {
+  /** Answer the question of the form; `then` is called when the answer is shown. */
+  async answer(then = () => {}) {
     const asked = ++this.asked
     this.say("")
     try {
@@ -93,12 +96,19 @@ class Page {
         series: null,
       }
       this.showAnswers()
+      then()
       await this.weigh(asked)
     } catch (error) {
       if (!(error instanceof InputError)) throw error
       if (asked !== this.asked) return
       this.say(error.message)
     }
+  }
+
+  /** Scroll to the answer if it is below the screen. */
+  reveal() {
+    const results = $("results")
+    if (results.getBoundingClientRect().top > innerHeight / 2) results.scrollIntoView()
   }
 
   /** Say what is wrong with the question; an empty text: nothing is. */

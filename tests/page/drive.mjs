@@ -19,8 +19,9 @@ const settled = async (page) => {
   await page.waitForFunction(() => document.querySelector("#pareto[aria-busy=false]"))
 }
 
-const opened = async (address) => {
+const opened = async (address, size = { width: 1280, height: 900 }) => {
   const page = await context.newPage()
+  await page.setViewportSize(size)
   page.on("console", (message) => seen.messages.push(message.text()))
   page.on("pageerror", (error) => seen.messages.push(error.message))
   page.on("request", (request) => seen.requests.push(request.url().slice(0, 200)))
@@ -98,5 +99,17 @@ await page.getByLabel("GEMMs, one a line").fill(asked.slip)
 await page.waitForFunction(() => document.querySelector("#error").textContent)
 const slip = await read(page)
 
+// A phone: the answer is below the question
+const onPhone = await opened(address, { width: 390, height: 844 })
+const place = () => ({
+  isFolded: !document.querySelector("#more").open,
+  answer_px: Math.round(document.querySelector("#results").getBoundingClientRect().top),
+})
+const before = await onPhone.evaluate(place)
+await onPhone.getByRole("button", { name: "Ask" }).click()
+await onPhone.waitForFunction(() => scrollY > 0)
+const phone = { before, after: await onPhone.evaluate(place) }
+
 await context.close()
-console.log(JSON.stringify({ first, answers, looks, shared, reopened, reported, slip, ...seen }))
+const found = { first, answers, looks, shared, reopened, reported, slip, phone, ...seen }
+console.log(JSON.stringify(found))

@@ -211,6 +211,13 @@ def test_the_page_of_a_report_asks_the_model_of_the_report(seen: Seen, older: Pa
             _same(card["values"][:3], _values(predictor.predict(gemm, None, device)))
 
 
+def test_on_a_phone_the_question_is_short_and_asking_leads_to_the_answer(seen: Seen) -> None:
+    before, after = seen["phone"]["before"], seen["phone"]["after"]
+    assert before["isFolded"]
+    assert 300 < before["answer_px"] < 844
+    assert after["answer_px"] == 0
+
+
 def test_a_slip_is_named_and_the_answer_stays(seen: Seen) -> None:
     slip = seen["slip"]
     assert slip["error"].startswith('line 1: k = "" must be a whole number from 1 to')

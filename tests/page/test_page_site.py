@@ -17,9 +17,8 @@ from tests.page.conftest import ROOT
 from tests.page.questions import Seen, run_node
 
 DOCS = ROOT / "docs"
-BUILT = ROOT / "build" / "site"
-"""Where `make check` has it; a later build takes a second."""
-COMMAND = (sys.executable, "-m", "sphinx", "--quiet", "--fail-on-warning", DOCS, BUILT)
+READ = ROOT / "build" / "site" / ".doctrees"
+"""The pages as `make check` has read them: they need not be read again."""
 SEARCH = "search.html?q=energy"
 MADE = ("genindex.html", "py-modindex.html", "search.html", SEARCH)
 """Pages without a source."""
@@ -47,15 +46,24 @@ ADDRESSES = tuple(_addresses())
 
 
 @pytest.fixture(scope="module")
-def visits(site: Path, screenshots: Path) -> Mapping[str, Seen]:
-    """Address -> what Chromium saw there."""
-    done = subprocess.run(COMMAND, capture_output=True, text=True, check=False)
+def built(site: Path) -> Path:
+    """The site as `make docs` builds it."""
+    folder = site / "docs"
+    options = ("--quiet", "--fail-on-warning", "--doctree-dir", READ)
+    command = (sys.executable, "-m", "sphinx", *options, DOCS, folder)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    shutil.copy(site / "ask.html", BUILT)
+    shutil.copy(site / "ask.html", folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def visits(site: Path, built: Path, screenshots: Path) -> Mapping[str, Seen]:
+    """Address -> what Chromium saw there."""
     listed = site / "pages.json"
     pages = [{"address": address, "picture": _picture(address)} for address in ADDRESSES]
     listed.write_text(json.dumps(pages))
-    visits = run_node("visit.mjs", ROOT / "page", BUILT, screenshots, listed)
+    visits = run_node("visit.mjs", ROOT / "page", built, screenshots, listed)
     return {visit["address"]: visit for visit in visits}
 
 
@@ -90,8 +98,8 @@ def test_a_page_has_words_where_they_belong(visits: Mapping[str, Seen], address:
     assert [mark for mark in MARKUP if mark in visit["prose"]] == []
 
 
-def test_links_lead_to_what_is_there(visits: Mapping[str, Seen]) -> None:
-    ids = {f"{BUILT.as_uri()}/{address}": visit["ids"] for address, visit in visits.items()}
+def test_links_lead_to_what_is_there(visits: Mapping[str, Seen], built: Path) -> None:
+    ids = {f"{built.as_uri()}/{address}": visit["ids"] for address, visit in visits.items()}
     wrong: set[tuple[str, str]] = set()
     for address, visit in visits.items():
         for link in visit["links"]:
