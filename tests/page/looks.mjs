@@ -18,6 +18,12 @@ const smallest = () => {
   return Math.min(...sizes)
 }
 
+/** How much wider than the screen the page is, or what the site's theme lets scroll in its place. */
+const beyond = () => {
+  const boxes = [document.documentElement, ...document.querySelectorAll(".content")]
+  return Math.max(...boxes.map(({ scrollWidth, clientWidth }) => scrollWidth - clientWidth))
+}
+
 /** What axe-core finds, by all its rules or some; the page must have evaluated its source before. */
 export const violations = async (page, rules) => {
   // to preload is to fetch style sheets, which a page from a disk may not
@@ -41,7 +47,7 @@ export const looksOf = async (page, picture, more = () => ({})) => {
       await page.setViewportSize({ width, height: HEIGHT })
       if (picture)
         await page.screenshot({ path: `${picture}-${scheme}-${width}.png`, fullPage: true })
-      const overflow = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth)
+      const overflow = await page.evaluate(beyond)
       const smallest_px = await page.evaluate(smallest)
       looks.push({ scheme, width, smallest_px, overflow, ...(await more(page)) })
     }
