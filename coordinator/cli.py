@@ -29,8 +29,10 @@ from coordinator.options import (
     DemoDataset,
     DemoDirectory,
     ExamFile,
+    GramsPerKwh,
     Holdout,
     KnownDevices,
+    KwhPrice,
     LanguageModelFile,
     LogFormat,
     MinRows,
@@ -50,6 +52,8 @@ from coordinator.options import (
     WorkspacePath,
 )
 from coordinator.tune.command import tune
+from gemmcast.carbon import Rates
+from gemmcast.errors import InputError
 from gemmcast.program import run_click
 
 app = typer.Typer(
@@ -257,6 +261,8 @@ def report(
     model: LanguageModelFile = None,
     tokens: TokenCounts = "1,16,256,4096",
     tp: TensorParallel = "1",
+    kwh_price: KwhPrice = None,
+    gco2_per_kwh: GramsPerKwh = None,
     json: AsJson = False,
 ) -> None:
     """Write one HTML file: predicted against measured, errors by size, the samples."""
@@ -266,6 +272,10 @@ def report(
     from coordinator.samples.export import refuse_unwritable
     from registry.registry import Registry
 
+    rates = Rates(kwh_price=kwh_price, gco2_per_kwh=gco2_per_kwh)
+    if rates.per_kwh and model is None:
+        rule = "--kwh-price and --gco2-per-kwh are of the GEMMs of a language model"
+        raise InputError("--model", model, rule, "add --model CONFIG.json")
     place, samples = open_samples(workspace, store)
     versions = Registry(registry or place.registry)
     path = out or place.report
@@ -278,7 +288,7 @@ def report(
         from coordinator.report_facts import around_report
 
         champion = versions.load("champion") if versions.champion() else None
-        case = LanguageModelCase.read(model, tokens, tp) if model else None
+        case = LanguageModelCase.read(model, tokens, tp, rates) if model else None
         page = write_beside(path, champion)
         around = around_report(place, page)
         write_report(path, samples.read(), champion, case, around=around, step=step)

@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from coordinator.report.page import PageTable, Section
+from coordinator.report.scores import score_table
 from costmodel.dataset import TrainingSet
 from gemmcast.card import Scores
 from gemmcast.rows import ReadRow, Row, config_of, gemm_of
-from gemmcast.score_table import SCORE_COLUMNS, score_rows
 
 Predictions = dict[str, dict[str, float]]
 """cell id -> output -> value"""
@@ -63,10 +63,8 @@ def demo_section(
         rows=examples(new, predicted, before),
         text_columns=2,
     )
-    scores = PageTable(header=SCORE_COLUMNS, rows=score_rows(errors), text_columns=2)
-    return Section(
-        title="Predicted, then measured", texts=texts, tables=[predicted_and_measured, scores]
-    )
+    tables = [predicted_and_measured, score_table(errors)]
+    return Section(title="Predicted, then measured", texts=texts, tables=tables)
 
 
 def _example(row: ReadRow, asked_us: Sequence[float]) -> tuple[str, ...]:

@@ -167,6 +167,24 @@ LanguageModelFile = Annotated[
 ]
 TokenCounts = Annotated[str, typer.Option("--tokens", help="rows of its forward passes")]
 TensorParallel = Annotated[str, typer.Option("--tp", help="GPUs that share each of its layers")]
+KwhPrice = Annotated[
+    float | None,
+    typer.Option(
+        "--kwh-price",
+        metavar="PRICE",
+        help="price of a kilowatt-hour, in any currency: adds what the boards' energy costs",
+        show_default=False,
+    ),
+]
+GramsPerKwh = Annotated[
+    float | None,
+    typer.Option(
+        "--gco2-per-kwh",
+        metavar="GRAMS",
+        help="gCO2e of a kilowatt-hour of the grid: adds what the boards' energy emits",
+        show_default=False,
+    ),
+]
 ReportFile = Annotated[
     Path | None, typer.Option(help="the HTML file", show_default="WORKSPACE/report.html")
 ]

@@ -39,6 +39,12 @@ class Interval(NamedTuple):
         """All three multiplied."""
         return Interval(*(factor * number for number in self))
 
+    @property
+    def text(self) -> str:
+        """`6.7 (6.1 to 7.4)`, with the digits that the interval allows."""
+        value, low, high = rounded(*self)
+        return f"{value} ({low} to {high})"
+
 
 def _check(option: str, value: float | None, way_out: str) -> None:
     if value is not None and not (isfinite(value) and value >= 0):
@@ -86,14 +92,16 @@ class Rates:
         }
         return {"carbon": {"times": TIMES, "rates": dict(self.per_kwh), **amounts}}
 
+    @staticmethod
+    def title(name: str, of: str) -> str:
+        """What an amount is called for people: `gCO2e of a million launches`."""
+        return f"{_SHOWN[name]} of a million {of}"
+
     def lines(self, energy: Interval | None, of: str) -> Iterator[str]:
         """For people: `gCO2e of a million launches: 6.7 (6.1 to 7.4)`."""
         for name, amount in self.amounts(energy).items():
-            text = "unknown, because no energy is predicted"
-            if amount is not None:
-                value, low, high = rounded(*amount)
-                text = f"{value} ({low} to {high})"
-            yield f"{_SHOWN[name]} of a million {of}: {text}"
+            text = amount.text if amount else "unknown, because no energy is predicted"
+            yield f"{self.title(name, of)}: {text}"
 
     def change_values(self, energy_mj: tuple[float, float] | None) -> dict[str, object]:
         """Keys of a command's JSON: `carbon`, of an energy before and after; None: unknown."""
@@ -114,7 +122,7 @@ class Rates:
             if energy_mj is not None:
                 before, after = (factor * number for number in energy_mj)
                 text = f"{before:.4g} -> {after:.4g}"
-            yield f"{_SHOWN[name]} of a million {of}: {text}"
+            yield f"{self.title(name, of)}: {text}"
 
 
 NO_RATES: Final = Rates()

@@ -15,7 +15,7 @@ from dataclasses import asdict, replace
 from typing import Any, Final
 
 from coordinator.report.ask_candidates import SIZE, Json, families_on, kernel_row
-from gemmcast import query
+from gemmcast import carbon, query
 from gemmcast.card import ModelCard
 from gemmcast.cli_text import EXTRAPOLATING, UNITS
 from gemmcast.config import library_config
@@ -81,6 +81,8 @@ def contract_facts() -> Json:
         "units": UNITS,
         "extrapolating": EXTRAPOLATING,
         "gain": {"near": NEAR, "far": FAR, "apart": APART},
+        "mj_per_kwh": carbon.MJ_PER_KWH,
+        "times": carbon.TIMES,
     }
 
 

@@ -29,6 +29,7 @@ from coordinator.report.model_sections import (
     tradeoff_section,
 )
 from coordinator.report.page import Page, PageTable, Picture, Section, render_page
+from coordinator.report.scores import methods_text, score_table
 from coordinator.report.svg import readable
 from coordinator.report.tile_study import (
     BASE_TILE,
@@ -39,15 +40,13 @@ from coordinator.report.tile_study import (
 from costmodel.dataset import TrainingSet, training_set
 from costmodel.evaluate.ranking import PROBLEM
 from costmodel.progress import Step, no_step
-from gemmcast.card import ModelCard, Scores
+from gemmcast.card import ModelCard
 from gemmcast.modeldir import write_atomically
 from gemmcast.query import CONTRACT
 from gemmcast.rows import Row
 from gemmcast.score_table import (
-    SCORE_COLUMNS,
     SPLITS,
     SUMMARY_TARGETS,
-    score_rows,
     split_rows,
     summary_rows,
 )
@@ -190,8 +189,8 @@ def _failures(table: pa.Table) -> str:
 
 def _model(card: ModelCard, version: Version, held: HeldOutRows) -> Section:
     texts = [
-        f"Trained on {card.train_rows} rows of {card.train_shapes} shapes, tested on "
-        f"{card.test_rows} rows of {card.test_shapes} held-out shapes ({card.split})."
+        f"Trained on {card.train_rows:,} rows of {card.train_shapes:,} shapes, tested on "
+        f"{card.test_rows:,} rows of {card.test_shapes:,} held-out shapes ({card.split})."
     ]
     if len(held.data) != card.test_rows:
         texts.append(
@@ -207,15 +206,12 @@ def _model(card: ModelCard, version: Version, held: HeldOutRows) -> Section:
             "machine that trained the model and while it was at work; a quiet one answers faster. "
             f"Their results agree within {card.parity_max_rel:.1e}."
         )
-    tables = [_score_table(card.scores)]
+    texts.append(methods_text(card.scores))
+    tables = [score_table(card.scores)]
     if card.exam:
         texts.insert(0, f"The first table is of the exam, {card.exam['split']}.")
-        tables.insert(0, _score_table(card.exam["scores"]))
+        tables.insert(0, score_table(card.exam["scores"]))
     return Section(title=f"Model version {version.number}", texts=texts, tables=tables)
-
-
-def _score_table(scores: Scores) -> PageTable:
-    return PageTable(header=SCORE_COLUMNS, rows=score_rows(scores), text_columns=2)
 
 
 def _generalisation(card: ModelCard) -> list[Section]:

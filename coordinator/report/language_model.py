@@ -21,6 +21,7 @@ from coordinator.report.winning_tiles import (
     shape_gains,
     tile_map,
 )
+from gemmcast.carbon import NO_RATES, Rates, energy_of
 from gemmcast.cli_llm import cost_text, named_devices, note_on
 from gemmcast.device import Device
 from gemmcast.errors import InputError
@@ -38,8 +39,9 @@ COLUMNS = (
     "pass, ms",
     "pass sustained, ms",
     "pass, J",
-    "on the front",
 )
+FRONT = "on the front"
+PASSES = "passes"
 MAX_DEVICES = 3
 """Devices of the figures by shape; the table has all."""
 _GIB = 2**30
@@ -55,9 +57,11 @@ class LanguageModelCase:
     """Rows of the forward passes."""
     tps: Sequence[int] = (1,)
     """GPUs that share each layer."""
+    rates: Rates = NO_RATES
+    """What a kilowatt-hour costs and emits."""
 
     @staticmethod
-    def read(path: Path, tokens: str, tp: str) -> LanguageModelCase:
+    def read(path: Path, tokens: str, tp: str, rates: Rates = NO_RATES) -> LanguageModelCase:
         """From a config.json and numbers with commas between them.
 
         Raises:
@@ -67,6 +71,7 @@ class LanguageModelCase:
             config=read_config(path),
             tokens=whole_numbers("--tokens", tokens),
             tps=whole_numbers("--tp", tp),
+            rates=rates,
         )
         case.models()
         case.steps()
@@ -115,12 +120,16 @@ def _sections(predictor: Predictor, case: LanguageModelCase) -> list[Section]:
     models = case.models()
     steps = case.steps()
     passes, reasons = costs_on_devices(predictor, devices, models, steps)
-    costs = _costs(models[0], passes, reasons, predictor.version)
+    costs = _costs(models[0], passes, reasons, predictor.version, case.rates)
     return [costs, _by_shape(predictor, devices, models[0], steps)]
 
 
 def _costs(
-    model: LanguageModel, passes: Sequence[PassCost], reasons: Mapping[str, str], version: str
+    model: LanguageModel,
+    passes: Sequence[PassCost],
+    reasons: Mapping[str, str],
+    version: str,
+    rates: Rates,
 ) -> Section:
     layers = sum(model.layers.values())
     texts = [
@@ -131,7 +140,11 @@ def _costs(
     ]
     for name, reason in reasons.items():
         texts.append(f"Left out: {name}: {reason}")
-    table = PageTable(header=COLUMNS, rows=_rows(passes), text_columns=2)
+    amounts = [rates.title(name, PASSES) for name in rates.per_kwh]
+    if amounts:
+        texts.append(_rates_text(rates))
+    header = [*COLUMNS, *amounts, FRONT]
+    table = PageTable(header=header, rows=_rows(passes, rates), text_columns=2)
     pictures: list[Picture] = []
     if any(one.total.energy_mj for one in passes):
         figure = language_figures.time_and_energy(passes)
@@ -140,21 +153,35 @@ def _costs(
     return Section(title="A language model", texts=texts, tables=[table], pictures=pictures)
 
 
-def _rows(passes: Sequence[PassCost]) -> list[list[str]]:
+def _rates_text(rates: Rates) -> str:
+    """At which rates the amounts were computed."""
+    shown: list[str] = []
+    if rates.kwh_price is not None:
+        shown.append(f"a price of {rates.kwh_price:g} a kWh, in whose currency the cost is")
+    if rates.gco2_per_kwh is not None:
+        shown.append(f"{rates.gco2_per_kwh:g} gCO2e a kWh")
+    return (
+        f"At {' and '.join(shown)}. Of the energy of the boards alone: no host, no cooling, "
+        "nothing that is idle. The interval is that of the energy."
+    )
+
+
+def _rows(passes: Sequence[PassCost], rates: Rates) -> list[list[str]]:
     rows: list[list[str]] = []
     for group in by_tokens(passes).values():
         front = set(map(id, pareto(group)))
         for one in group:
-            rows.append(_row(one, is_on_front=id(one) in front))
+            rows.append(_row(one, rates, is_on_front=id(one) in front))
     return rows
 
 
-def _row(one: PassCost, *, is_on_front: bool) -> list[str]:
+def _row(one: PassCost, rates: Rates, *, is_on_front: bool) -> list[str]:
     layer = max(one.layers, key=_count_of).cost
     place = "yes" if is_on_front else ""
     if not one.fits:
         gib = one.weight_bytes / _GIB
         place = f"does not fit ({gib:.0f} GiB)"
+    amounts = rates.amounts(energy_of(one.total)).values()
     return [
         str(one.tokens),
         one.device,
@@ -164,6 +191,7 @@ def _row(one: PassCost, *, is_on_front: bool) -> list[str]:
         _text(one.total, "runtime_us"),
         _text(one.total, "sustained_runtime_us"),
         _text(one.total, "energy_mj"),
+        *(amount.text if amount else ABSENT for amount in amounts),
         place,
     ]
 

@@ -59,6 +59,11 @@ th { vertical-align: bottom }
 th:first-child, td:first-child, .two :is(th, td):nth-child(2) { text-align: left }
 .two td:nth-child(2) { overflow-wrap: anywhere; min-width: 9rem }
 td:first-child { min-width: 7rem }
+@media (max-width: 599px) {
+  th, td { padding: .3rem .35rem; font-size: .875rem }
+  td:first-child { min-width: 4.5rem }
+  .two td:nth-child(2) { min-width: 6.5rem }
+}
 tr.strong { font-weight: 600; background: var(--tint) }
 figure { margin: 1rem 0; display: flex; flex-wrap: wrap; gap: 1rem }
 figure svg {

@@ -67,21 +67,3 @@ Out = Annotated[
 Again = Annotated[
     bool, typer.Option("--again", help="measure anew what an equal tuning has measured")
 ]
-KwhPrice = Annotated[
-    float | None,
-    typer.Option(
-        "--kwh-price",
-        metavar="PRICE",
-        help="price of a kilowatt-hour, in any currency: adds what the boards' energy costs",
-        show_default=False,
-    ),
-]
-GramsPerKwh = Annotated[
-    float | None,
-    typer.Option(
-        "--gco2-per-kwh",
-        metavar="GRAMS",
-        help="gCO2e of a kilowatt-hour of the grid: adds what the boards' energy emits",
-        show_default=False,
-    ),
-]

@@ -2,6 +2,7 @@
 
 import { show } from "./page.mjs"
 
+export { amounts, ratesOf } from "./carbon.mjs"
 export { candidates, gain, pareto, usual } from "./choices.mjs"
 export { passGemms, total } from "./language.mjs"
 export { readList } from "./list.mjs"

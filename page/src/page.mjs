@@ -1,6 +1,7 @@
 // The page: fills the form, and answers whenever the question changes.
 
 import { answered, listedOf, weighed } from "./answers.mjs"
+import { ratesOf } from "./carbon.mjs"
 import { paretoChart, roofline } from "./charts.mjs"
 import { $, deviceName, html } from "./dom.mjs"
 import { describe, fillForm } from "./form.mjs"
@@ -11,6 +12,8 @@ import { tick } from "./text.mjs"
 import { cards, comparison, frontTable, gemmTable, roofText, spoken } from "./view.mjs"
 
 const TYPING_MS = 300
+/** From this width on the question stands beside the answer (ask.css). */
+const WIDE_PX = 900
 
 /** Start the page. */
 export async function show() {
@@ -18,6 +21,7 @@ export async function show() {
     const facts = await embeddedFacts()
     const form = $("ask")
     fillForm(form, facts)
+    $("more").open = innerWidth >= WIDE_PX
     fromHash(form, location.hash.slice(1))
     showSource(form)
     describe(facts)
@@ -56,7 +60,7 @@ class Page {
     this.form.addEventListener("submit", (event) => {
       event.preventDefault()
       clearTimeout(timer)
-      this.answer()
+      this.answer(() => this.reveal())
     })
     addEventListener("hashchange", () => {
       if (location.hash.slice(1) === toHash(this.form)) return
@@ -74,13 +78,13 @@ class Page {
     this.answer()
   }
 
-  /** Answer the question of the form. */
-  async answer() {
+  /** Answer the question of the form; `then` is called when the answer is shown. */
+  async answer(then = () => {}) {
     const asked = ++this.asked
     this.say("")
     try {
       const posed = question(this.form)
-      const about = listedOf(this.model, posed)
+      const about = { ...listedOf(this.model, posed), rates: ratesOf(posed) }
       const results = await answered(this.model, posed, about)
       if (asked !== this.asked) return
       history.replaceState(null, "", `#${toHash(this.form)}`)
@@ -92,12 +96,19 @@ class Page {
         series: null,
       }
       this.showAnswers()
+      then()
       await this.weigh(asked)
     } catch (error) {
       if (!(error instanceof InputError)) throw error
       if (asked !== this.asked) return
       this.say(error.message)
     }
+  }
+
+  /** Scroll to the answer if it is below the screen. */
+  reveal() {
+    const results = $("results")
+    if (results.getBoundingClientRect().top > innerHeight / 2) results.scrollIntoView()
   }
 
   /** Say what is wrong with the question; an empty text: nothing is. */
@@ -113,7 +124,7 @@ class Page {
       title ||
       (listed.length > 1 ? `${listed.length} GEMMs, one after the other` : nameOf(listed[0].gemm))
     $("status").textContent = remark
-    $("cards").replaceChildren(...cards(results, listed, about))
+    $("cards").replaceChildren(...cards(this.model.contract, results, about))
     $("compared").textContent = comparison(results)
     $("spoken").textContent = spoken($("answer").textContent, results)
     const isDoubtful = results.some(({ answers }) =>

@@ -2,7 +2,9 @@
 
 const OF_LIST = ["gemms", "dtype", "layout"]
 const OF_MODEL = ["lm", "tokens", "sequences", "tp", "lmdtype"]
-const OF_BOTH = ["kernels", "cache", "device", "shown"]
+/** Fields that a small screen folds away, and what stands in them on a new page. */
+const FOLDED = { kernels: "library", cache: "cold", kwh_price: "", gco2_per_kwh: "" }
+const OF_BOTH = [...Object.keys(FOLDED), "device", "shown"]
 
 /** What stands in the form: {source, gemms, ..., device: [names]}. */
 export function question(form) {
@@ -39,6 +41,8 @@ export function fromHash(form, text) {
   const boxes = [...form.querySelectorAll("[name=device]")]
   const isKnown = boxes.some(({ value }) => devices.includes(value))
   for (const box of boxes) if (isKnown) box.checked = devices.includes(box.value)
+  const isOther = ([name, usual]) => form.elements[name].value !== usual
+  if (Object.entries(FOLDED).some(isOther)) form.querySelector("details").open = true
 }
 
 function fill(field, value) {

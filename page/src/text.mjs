@@ -18,6 +18,13 @@ const SCALES = {
   ],
   power_w: [["W", 1]],
   tflops: [["TFLOP/s", 1]],
+  // in the currency of the price
+  cost: [["", 1]],
+  gco2e: [
+    ["gCO2e", 1],
+    ["kgCO2e", 1e3],
+    ["tCO2e", 1e6],
+  ],
 }
 
 /** Outside, powers of ten are read more easily. */
@@ -34,7 +41,7 @@ export function shown(target, { value, low, high }) {
   const [unit, factor] = unitOf(target, value)
   const half = (high - low) / factor / 2
   const [middle, from, to] = [value, low, high].map((end) => rounded(end / factor, half))
-  return { value: `${middle} ${unit}`, interval: `${from}–${to}` }
+  return { value: `${middle} ${unit}`.trim(), interval: `${from}–${to}` }
 }
 
 /** A gain as {value: "1.08", interval: "1.01–1.15"}. */

@@ -1,5 +1,6 @@
 // What a question's answer looks like: cards, the table of a list, the table of a front.
 
+import { amounts } from "./carbon.mjs"
 import { gain } from "./choices.mjs"
 import { badge, colour, deviceName, html } from "./dom.mjs"
 import { nameOf } from "./query.mjs"
@@ -12,6 +13,7 @@ const NAMES = {
   power_w: "Power",
   sustained_runtime_us: "Sustained time",
 }
+const AMOUNTS = { cost: "Cost", gco2e: "CO2e" }
 
 /** A throughput of a sum: its work over its time. */
 function throughput(work, { value, low, high }) {
@@ -20,16 +22,25 @@ function throughput(work, { value, low, high }) {
 }
 
 /** The cards of all devices; strips of one value share a scale. */
-export function cards(results, listed, { tp, weightBytes }) {
+export function cards(contract, results, { listed, tp, title, rates, weightBytes }) {
   const single = listed.length === 1 && listed[0].weight === 1 && tp === 1
   const answering = results.filter(({ refusal }) => !refusal)
-  const values = new Map(
-    answering.map((result) => [result, single ? result.answers[0] : summed(result)]),
-  )
+  const valuesOf = (result) => {
+    const values = single ? result.answers[0] : summed(result)
+    return { ...values, ...amounts(contract, rates, values.energy_mj) }
+  }
+  const values = new Map(answering.map((result) => [result, valuesOf(result)]))
+  const names = { ...NAMES, ...amountNames(title ? "passes" : single ? "launches" : "lists") }
   return results.map((result) => {
     if (result.refusal) return refused(result)
-    return card(result, values.get(result), [...values.values()], weightBytes)
+    return card(result, names, values.get(result), [...values.values()], weightBytes)
   })
+}
+
+/** What amounts are called: those of one launch are too small to be read. */
+function amountNames(of) {
+  const named = Object.entries(AMOUNTS).map(([name, word]) => [name, `${word} of a million ${of}`])
+  return Object.fromEntries(named)
 }
 
 function summed(result) {
@@ -47,13 +58,13 @@ function refused({ place, device, refusal }) {
 
 const title = (place, device) => html("h3", {}, badge(place), fullName(device))
 
-function card(result, values, every, weightBytes) {
+function card(result, names, values, every, weightBytes) {
   const { place, device } = result
   const list = html("dl")
   // a sum has no power
-  for (const target of Object.keys(NAMES).filter((name) => name in values)) {
+  for (const target of Object.keys(names).filter((name) => name in values)) {
     const others = every.map((one) => one[target]).filter(Boolean)
-    list.append(entry(target, values[target], others))
+    list.append(entry(target, names[target], values[target], others))
   }
   const signs = html("p", {}, trust(result), " ", ...memory(device, weightBytes))
   const style = `--device: ${colour(place)}`
@@ -66,7 +77,7 @@ function computedBy({ choices }) {
   return html("small", { class: "config" }, `by ${choices[0].name}`)
 }
 
-function entry(target, value, others) {
+function entry(target, name, value, others) {
   const isMain = target === "runtime_us"
   const text = value ? shown(target, value) : null
   const definition = html(
@@ -76,7 +87,7 @@ function entry(target, value, others) {
   )
   if (text) definition.append(html("small", {}, text.interval))
   if (value && others.length > 1 && target !== "power_w") definition.append(strip(value, others))
-  return html("div", isMain ? { class: "main" } : {}, html("dt", {}, NAMES[target]), definition)
+  return html("div", isMain ? { class: "main" } : {}, html("dt", {}, name), definition)
 }
 
 /** An interval on the scale of all devices. */

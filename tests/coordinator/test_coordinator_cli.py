@@ -37,6 +37,7 @@ repeats = 2
 family = "cublas"
 shapes = { list = [[8, 8, 8]] }
 """
+LLAMA = Path(__file__).parents[2] / "examples" / "llama-3.1-8b.json"
 HERE = """
 name = "here"
 devices = { kind = "cpu" }
@@ -156,6 +157,33 @@ def test_a_workspace_without_a_model_has_a_status_and_a_report(
     assert "No model yet." in Path(report).read_text()
     # Looking creates nothing.
     assert not (tmp_path / "registry").exists()
+
+
+def test_a_report_prices_a_language_model(
+    coordinator: Coordinator, tmp_path: Path, cpu_samples: pa.Table
+) -> None:
+    SampleStore.open(tmp_path / "samples", create=True).append([cpu_samples.slice(0, 9)])
+    model = ["--model", LLAMA, "--tokens", "16"]
+    rates = ["--kwh-price", "0.25", "--gco2-per-kwh", "380"]
+    ended = coordinator("report", "--workspace", tmp_path, *model, *rates)
+    assert ended.returncode == 0, ended.stderr
+    html = (tmp_path / "report.html").read_text()
+    for title in ("cost of a million passes", "gCO2e of a million passes"):
+        assert title in html
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--kwh-price", "0.25"], "--model = None: --kwh-price and --gco2-per-kwh are of"),
+        (["--model", "config.json", "--gco2-per-kwh=-1"], "--gco2-per-kwh = -1.0: must be"),
+    ],
+)
+def test_rates_that_a_report_cannot_use_are_refused_at_once(
+    coordinator: Coordinator, tmp_path: Path, options: list[str], message: str
+) -> None:
+    line = _refused(coordinator("report", "--workspace", tmp_path / "nowhere", *options))
+    assert line.startswith(f"error: {message}")
 
 
 def test_too_few_samples_are_refused_and_nothing_is_published(

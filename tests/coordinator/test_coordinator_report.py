@@ -23,6 +23,7 @@ from coordinator.report.analysis import (
 from coordinator.report.html import write_report
 from coordinator.report.importance import importances
 from coordinator.report.partial_dependence import dependence_on_tile, tile_effects
+from coordinator.report.scores import methods_text, score_table
 from coordinator.report.tradeoffs import energy_saving, pareto, tradeoff
 from costmodel.dataset import TrainingSet, Values, held_out, training_set
 from costmodel.train import TrainedModel
@@ -115,6 +116,19 @@ def _page(path: Path, table: pa.Table, champion: PublishedModel | None) -> _Page
 
 def _missing(words: tuple[str, ...], page: _Page) -> list[str]:
     return [word for word in words if word not in page.text]
+
+
+def test_scores_begin_with_the_runtime_and_say_what_their_methods_are(
+    candidate: TrainedModel,
+) -> None:
+    scores = candidate.card.scores
+    backwards = dict(reversed(scores.items()))
+    for one in (scores, backwards):
+        targets = [row[0] for row in score_table(one).rows]
+        assert list(dict.fromkeys(targets)) == ["runtime", "throughput"]
+    text = methods_text(scores)
+    assert "lookup is the nearest measured shape" in text
+    assert "by_name" not in text
 
 
 def test_a_report_of_a_model_has_everything_inside(

@@ -15,7 +15,8 @@ from coordinator.report.winning_tiles import known_family, shape_gains, tile_map
 from gemmcast import Gemm, InputError, Predictor
 from gemmcast.arrow import SCHEMA
 from gemmcast.candidates import candidates, default_config
-from gemmcast.forward_pass import costs_on_devices
+from gemmcast.carbon import Rates, energy_of
+from gemmcast.forward_pass import costs_on_devices, pass_cost
 from gemmcast.language_models import LanguageModel, Step
 
 CONFIG = {
@@ -95,10 +96,26 @@ def test_the_report_has_a_table_and_three_pictures(tmp_path: Path) -> None:
     fronts = [row[-1] for row in table.rows if row[0] == "16"]
     assert "yes" in fronts
     assert "" in fronts
+    assert not [name for name in table.header if "million" in name]
     assert "GEMMs only" in costs.texts[0]
     assert len(costs.pictures) == 1
     assert len(choice.pictures) == 2
     assert "nothing was measured" in choice.texts[0]
+
+
+def test_a_pass_has_its_price_and_what_it_emits(predictor: Predictor) -> None:
+    rates = Rates(kwh_price=0.25, gco2_per_kwh=380)
+    case = LanguageModelCase(config=CONFIG, tokens=[16], tps=[2], rates=rates)
+    costs = language_model_sections(case, None)[0]
+    (table,) = costs.tables
+    assert table.header[-3:-1] == ["cost of a million passes", "gCO2e of a million passes"]
+    model = LanguageModel.of(CONFIG, tp=2)
+    for row in table.rows:
+        cost = pass_cost(predictor, predictor.device(row[1]), model, Step(16)).total
+        amounts = [amount.text for amount in rates.amounts(energy_of(cost)).values() if amount]
+        assert row[-3:-1] == amounts
+    assert "a price of 0.25 a kWh" in costs.texts[-1]
+    assert "380 gCO2e a kWh" in costs.texts[-1]
 
 
 def test_numbers_that_are_none(tmp_path: Path) -> None:

@@ -78,12 +78,18 @@ def shipped() -> PublishedModel:
 
 
 @pytest.fixture(scope="session")
-def seen(site: Path, older: Path) -> Seen:
-    """What Chromium saw. Screenshots lie in $PAGE_SCREENSHOTS, or beside the site."""
+def screenshots(site: Path) -> Path:
+    """The folder $PAGE_SCREENSHOTS, or one beside the site."""
     if CHROMIUM is None:
         pytest.skip("there is no Chromium")
-    screenshots = Path(os.environ.get("PAGE_SCREENSHOTS", site / "screenshots"))
-    screenshots.mkdir(parents=True, exist_ok=True)
+    folder = Path(os.environ.get("PAGE_SCREENSHOTS", site / "screenshots")).absolute()
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def seen(site: Path, older: Path, screenshots: Path) -> Seen:
+    """What Chromium saw of the page that asks the model."""
     asked = site / "questions.json"
     asked.write_text(json.dumps(questions()))
     pages = (site / "ask.html", site / "report" / "ask.html")

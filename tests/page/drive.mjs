@@ -6,6 +6,7 @@ import { readFileSync } from "node:fs"
 import { join } from "node:path"
 import { pathToFileURL } from "node:url"
 import { launched } from "./browser.mjs"
+import { looksOf, violations } from "./looks.mjs"
 
 const [modules, file, ofReport, screenshots, questions] = process.argv.slice(2)
 const asked = JSON.parse(readFileSync(questions))
@@ -18,8 +19,9 @@ const settled = async (page) => {
   await page.waitForFunction(() => document.querySelector("#pareto[aria-busy=false]"))
 }
 
-const opened = async (address) => {
+const opened = async (address, size = { width: 1280, height: 900 }) => {
   const page = await context.newPage()
+  await page.setViewportSize(size)
   page.on("console", (message) => seen.messages.push(message.text()))
   page.on("pageerror", (error) => seen.messages.push(error.message))
   page.on("request", (request) => seen.requests.push(request.url().slice(0, 200)))
@@ -39,6 +41,7 @@ const read = (page) =>
       error: document.querySelector("#error").textContent,
       cards: [...document.querySelectorAll("#cards article")].map((card) => ({
         name: card.querySelector("h3").textContent,
+        names: [...card.querySelectorAll("dt")].map(({ textContent }) => textContent),
         values: values(card),
       })),
       rows: rows.map((row) => ({
@@ -62,43 +65,20 @@ const ask = async (page, hash) => {
   return read(page)
 }
 
-/** How the page looks at one width, in light or dark. */
-const look = async (page, scheme, width) => {
-  await page.emulateMedia({ colorScheme: scheme })
-  await page.setViewportSize({ width, height: 900 })
-  await page.screenshot({ path: join(screenshots, `${scheme}-${width}.png`), fullPage: true })
-  const found = await page.evaluate(() => globalThis.axe.run())
-  const sizes = await page.evaluate(() => {
-    const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT)
-    const sizes = []
-    while (texts.nextNode()) {
-      const { parentElement, textContent } = texts.currentNode
-      const isShown = textContent.trim() && parentElement.getClientRects().length
-      if (isShown) sizes.push(parseFloat(getComputedStyle(parentElement).fontSize))
-    }
-    return sizes
-  })
-  const overflow = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth)
-  const violations = found.violations.map(
-    ({ id, nodes }) => `${id}: ${nodes[0].html.slice(0, 160)}`,
-  )
-  return { scheme, width, violations, smallest_px: Math.min(...sizes), overflow }
-}
-
 const page = await opened(address)
 const first = await read(page)
 await page.evaluate(axe)
 const answers = {}
 for (const [name, hash] of Object.entries(asked.hashes)) answers[name] = await ask(page, hash)
 await ask(page, asked.looked_at)
-const looks = []
-for (const scheme of ["light", "dark"]) {
-  for (const width of [390, 1280]) looks.push(await look(page, scheme, width))
-}
+const picture = join(screenshots, "ask")
+const looks = await looksOf(page, picture, async () => ({ violations: await violations(page) }))
 
 // Typed by hand, shared, and opened again
 await page.getByLabel("GEMMs", { exact: true }).check({ force: true })
 await page.getByLabel("GEMMs, one a line").fill(asked.typed)
+await page.getByLabel("Price of a kWh").fill(asked.rates.kwh_price)
+await page.getByLabel("gCO2e of a kWh").fill(asked.rates.gco2_per_kwh)
 await page.keyboard.press("Tab")
 await page.getByRole("button", { name: "Ask" }).click()
 await page.waitForFunction(
@@ -119,5 +99,17 @@ await page.getByLabel("GEMMs, one a line").fill(asked.slip)
 await page.waitForFunction(() => document.querySelector("#error").textContent)
 const slip = await read(page)
 
+// A phone: the answer is below the question
+const onPhone = await opened(address, { width: 390, height: 844 })
+const place = () => ({
+  isFolded: !document.querySelector("#more").open,
+  answer_px: Math.round(document.querySelector("#results").getBoundingClientRect().top),
+})
+const before = await onPhone.evaluate(place)
+await onPhone.getByRole("button", { name: "Ask" }).click()
+await onPhone.waitForFunction(() => scrollY > 0)
+const phone = { before, after: await onPhone.evaluate(place) }
+
 await context.close()
-console.log(JSON.stringify({ first, answers, looks, shared, reopened, reported, slip, ...seen }))
+const found = { first, answers, looks, shared, reopened, reported, slip, phone, ...seen }
+console.log(JSON.stringify(found))

@@ -53,7 +53,8 @@ WARM = GEMMS[:5]
 INTEGERS = [Gemm(m=1024, n=4096, k=512, dtype="int8", layout="nt")]
 EXPERTS = {"lm": "DeepSeek V3", "tokens": "512", "tp": "8", "lmdtype": "bf16"}
 PROMPTS = {"lm": "Mixtral 8x7B", "tokens": "2048", "sequences": "4", "tp": "2", "lmdtype": "bf16"}
-LOOKED_AT = {"lm": "Qwen3 32B", "tokens": "64", "tp": "1", "shown": "2"}
+RATES = {"kwh_price": "0.31", "gco2_per_kwh": "412.5"}
+LOOKED_AT = {"lm": "Qwen3 32B", "tokens": "64", "tp": "1", "shown": "2", **RATES}
 TYPED = "777 4096 1024 fp16\n512x512x4096"
 TYPED_TITLE = "2 GEMMs, one after the other"
 SLIP = "4096 4096\n"
@@ -79,6 +80,8 @@ def questions() -> Seen:
     hashes = {family: _listed(GEMMS, kernels=family) for family in FAMILIES}
     hashes["warm"] = _listed(WARM, cache="warm")
     hashes["int8"] = _listed(INTEGERS)
+    hashes["priced"] = _listed(WARM, **RATES)
+    hashes["priced pass"] = urlencode({**EXPERTS, **RATES})
     hashes["experts"] = urlencode(EXPERTS)
     hashes["prompts"] = urlencode({**PROMPTS, "kernels": "triton"})
     return {
@@ -86,6 +89,7 @@ def questions() -> Seen:
         "looked_at": urlencode(LOOKED_AT),
         "typed": TYPED,
         "typed_title": TYPED_TITLE,
+        "rates": RATES,
         "slip": SLIP,
     }
 

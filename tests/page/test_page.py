@@ -13,10 +13,12 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from urllib.parse import urlencode
 
 import pytest
 
 from gemmcast.candidates import default_config, predictable, refusal
+from gemmcast.carbon import Interval, Rates, energy_of, energy_of_list
 from gemmcast.config import KernelConfig, library_config
 from gemmcast.device import Device
 from gemmcast.errors import InputError
@@ -32,6 +34,7 @@ from tests.page.questions import (
     GEMMS,
     INTEGERS,
     PROMPTS,
+    RATES,
     TYPED_TITLE,
     WARM,
     Seen,
@@ -46,6 +49,7 @@ TARGETS = ("runtime_us", "energy_mj", "tflops")
 """Of a row of the table and of a card, in their order."""
 EVERY = 101
 """Of a GEMM's candidates, each EVERYth is compared."""
+PYTHON_RATES = Rates(**{field: float(text) for field, text in RATES.items()})
 EXAMPLE = Gemm(m=4096, n=4096, k=4096, dtype="bf16", layout="nt")
 
 
@@ -144,6 +148,36 @@ def test_a_language_model_costs_what_python_says(
         )
 
 
+def test_a_list_has_its_price_and_what_it_emits(seen: Seen, predictor: Predictor) -> None:
+    cards = seen["answers"]["priced"]["cards"]
+    for card, device in zip(cards, predictor.devices, strict=True):
+        costs = [(1.0, predictor.predict(gemm, None, device)) for gemm in WARM]
+        _same_amounts(card["values"], energy_of_list(costs))
+
+
+def test_a_pass_has_its_price_on_all_its_gpus(seen: Seen, predictor: Predictor) -> None:
+    config = json.loads(CONFIGS.read_text())[EXPERTS["lm"]]
+    model = LanguageModel.of(config, tp=int(EXPERTS["tp"]), dtype=EXPERTS["lmdtype"])
+    cards = seen["answers"]["priced pass"]["cards"]
+    for card, device in zip(cards, predictor.devices, strict=True):
+        cost = pass_cost(predictor, device, model, Step(int(EXPERTS["tokens"]))).total
+        _same_amounts(card["values"], energy_of(cost))
+
+
+def _same_amounts(found: Sequence[float], energy: Interval | None) -> None:
+    """A card's last two values."""
+    amounts = [amount for amount in PYTHON_RATES.amounts(energy).values() if amount]
+    assert len(amounts) == 2
+    _same(found[-2:], [amount.value for amount in amounts])
+
+
+def test_a_card_says_no_amount_that_nobody_wants(seen: Seen) -> None:
+    words = [card["names"] for card in seen["answers"]["experts"]["cards"]]
+    priced = [card["names"] for card in seen["answers"]["priced pass"]["cards"]]
+    more = ["Cost of a million passes", "CO2e of a million passes"]
+    assert [[*names, *more] for names in words] == priced
+
+
 def test_the_first_answer_is_there_without_a_question(seen: Seen, predictor: Predictor) -> None:
     first = seen["first"]
     assert first["title"] == str(EXAMPLE)
@@ -163,6 +197,7 @@ def test_the_front_has_the_configuration_of_least_energy(seen: Seen, predictor: 
 def test_a_link_opens_the_same_question(seen: Seen) -> None:
     assert seen["shared"]["title"] == TYPED_TITLE
     assert "777+4096+1024+fp16" in seen["shared"]["hash"]
+    assert urlencode(RATES) in seen["shared"]["hash"]
     assert seen["reopened"] == seen["shared"]
 
 
@@ -174,6 +209,13 @@ def test_the_page_of_a_report_asks_the_model_of_the_report(seen: Seen, older: Pa
     with Predictor(older) as predictor:
         for card, device in zip(cards, predictor.devices, strict=True):
             _same(card["values"][:3], _values(predictor.predict(gemm, None, device)))
+
+
+def test_on_a_phone_the_question_is_short_and_asking_leads_to_the_answer(seen: Seen) -> None:
+    before, after = seen["phone"]["before"], seen["phone"]["after"]
+    assert before["isFolded"]
+    assert 300 < before["answer_px"] < 844
+    assert after["answer_px"] == 0
 
 
 def test_a_slip_is_named_and_the_answer_stays(seen: Seen) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,7 @@ from coordinator.report.html import write_report
 from gemmcast.arrow import read_samples
 from registry.registry import PublishedModel
 from tests.page.conftest import ROOT
-from tests.page.questions import CHROMIUM, Seen, run_node
+from tests.page.questions import Seen, run_node
 
 DATASET = ROOT / "datasets" / "h200_demo_metered.parquet"
 LOOKS = [(scheme, width) for scheme in ("light", "dark") for width in (390, 1280)]
@@ -29,13 +28,9 @@ def report(site: Path, shipped: PublishedModel) -> Path:
 
 
 @pytest.fixture(scope="module")
-def looks(report: Path) -> Seen:
-    """What Chromium saw. Screenshots lie in $REPORT_SCREENSHOTS, or beside the report."""
-    if CHROMIUM is None:
-        pytest.skip("there is no Chromium")
-    screenshots = Path(os.environ.get("REPORT_SCREENSHOTS", report.parent))
-    screenshots.mkdir(parents=True, exist_ok=True)
-    seen: Seen = run_node("look.mjs", ROOT / "page", report, screenshots)
+def looks(report: Path, screenshots: Path) -> Seen:
+    """What Chromium saw."""
+    seen: Seen = run_node("look.mjs", ROOT / "page", report, screenshots / "report")
     return seen
 
 
