@@ -15,14 +15,13 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from time import sleep
-from typing import Any
 
 import pytest
 
-from tests.cluster.conftest import LIMIT_S, RAY, without_ray
+from tests.cluster.conftest import LIMIT_S, RAY, Run, without_ray
 
 pytestmark = [pytest.mark.cluster, pytest.mark.soak, pytest.mark.timeout(1200)]
-Start = Callable[..., Any]
+Start = Callable[..., Run]
 PORT = 6379
 SURVIVED_S = 20.0
 """Ray takes the node for alive still."""
@@ -137,7 +136,7 @@ def pair() -> Iterator[Pair]:
         yield made
 
 
-def start_on(pair: Pair, start: Start, cells: int) -> Any:
+def start_on(pair: Pair, start: Start, cells: int) -> Run:
     """A run on the head; both nodes measure."""
     run = start("--address", pair.address, env=pair.head.env, cells=cells, inside=pair.head.inside)
     run.wait_until(lambda: len(run.rows()) == 2)

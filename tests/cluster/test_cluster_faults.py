@@ -10,15 +10,15 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
 from ray.cluster_utils import Cluster
 
 from coordinator.samples.store import SampleStore
+from tests.cluster.conftest import Run
 
 pytestmark = [pytest.mark.cluster, pytest.mark.soak, pytest.mark.timeout(900)]
-Start = Callable[..., Any]
+Start = Callable[..., Run]
 LIMIT_S = 300.0
 RECONNECT = {"RAY_gcs_rpc_server_reconnect_timeout_s": "30"}
 """Ray's own limit for a head that is gone; a run ends before it."""
@@ -66,14 +66,14 @@ def agents(workspace: Path) -> Agents:
 
 
 @pytest.fixture
-def run(nodes: Cluster, start: Start) -> Any:
+def run(nodes: Cluster, start: Start) -> Run:
     """Both nodes measure."""
-    started = start("--address", nodes.address, env=RECONNECT, cells=400)
+    started = start("--address", nodes.address, "--without-token", env=RECONNECT, cells=400)
     started.wait_until(lambda: len(started.rows()) == 2)
     return started
 
 
-def test_an_agent_that_is_stopped_does_not_hold_the_run(run: Any, agents: Agents) -> None:
+def test_an_agent_that_is_stopped_does_not_hold_the_run(run: Run, agents: Agents) -> None:
     name, pid = next(iter(agents.pids().items()))
     os.kill(pid, signal.SIGSTOP)
     try:
@@ -84,7 +84,7 @@ def test_an_agent_that_is_stopped_does_not_hold_the_run(run: Any, agents: Agents
         os.kill(pid, signal.SIGKILL)
 
 
-def test_an_agent_that_is_continued_measures_again(run: Any, agents: Agents) -> None:
+def test_an_agent_that_is_continued_measures_again(run: Run, agents: Agents) -> None:
     name, pid = next(iter(agents.pids().items()))
     os.kill(pid, signal.SIGSTOP)
     run.wait_until(lambda: name in (run.workspace / "run.json").read_text())
@@ -93,7 +93,7 @@ def test_an_agent_that_is_continued_measures_again(run: Any, agents: Agents) -> 
     run.has_every_cell_once()
 
 
-def test_all_agents_are_killed_at_once_and_again(run: Any, agents: Agents) -> None:
+def test_all_agents_are_killed_at_once_and_again(run: Run, agents: Agents) -> None:
     for _ in range(3):
         before = run.committed()
         agents.signal_all(signal.SIGKILL)
@@ -101,7 +101,7 @@ def test_all_agents_are_killed_at_once_and_again(run: Any, agents: Agents) -> No
     run.has_every_cell_once()
 
 
-def test_a_node_leaves_and_another_one_joins(nodes: Cluster, run: Any, agents: Agents) -> None:
+def test_a_node_leaves_and_another_one_joins(nodes: Cluster, run: Run, agents: Agents) -> None:
     before = set(agents.pids())
     (second,) = nodes.worker_nodes
     nodes.remove_node(second, allow_graceful=False)
@@ -110,7 +110,7 @@ def test_a_node_leaves_and_another_one_joins(nodes: Cluster, run: Any, agents: A
     run.has_every_cell_once()
 
 
-def test_a_head_that_is_gone_ends_the_run_with_one_line(nodes: Cluster, run: Any) -> None:
+def test_a_head_that_is_gone_ends_the_run_with_one_line(nodes: Cluster, run: Run) -> None:
     nodes.head_node.kill_gcs_server(check_alive=False)
     _, err = run.process.communicate(timeout=LIMIT_S)
     assert run.process.returncode == 1

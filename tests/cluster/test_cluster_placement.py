@@ -31,7 +31,7 @@ def agents_of(workspace: Path) -> set[str]:
 
 
 def run_with(start: Start, nodes: Cluster, devices: str) -> dict[str, Any]:
-    run = start("--address", nodes.address, cells=CELLS, devices=devices)
+    run = start("--address", nodes.address, "--without-token", cells=CELLS, devices=devices)
     result: dict[str, Any] = run.result()
     return result
 
