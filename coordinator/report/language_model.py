@@ -157,12 +157,13 @@ def _rates_text(rates: Rates) -> str:
     """At which rates the amounts were computed."""
     shown: list[str] = []
     if rates.kwh_price is not None:
-        shown.append(f"a price of {rates.kwh_price:g} a kWh, in whose currency the cost is")
+        shown.append(f"a price of {rates.kwh_price:g} a kWh")
     if rates.gco2_per_kwh is not None:
         shown.append(f"{rates.gco2_per_kwh:g} gCO2e a kWh")
     return (
-        f"At {' and '.join(shown)}. Of the energy of the boards alone: no host, no cooling, "
-        "nothing that is idle. The interval is that of the energy."
+        f"At {' and '.join(shown)}, of the energy of the boards alone: no host, no cooling, "
+        "nothing that is idle. A cost has the currency of the price. Intervals are those of the "
+        "energy."
     )
 
 

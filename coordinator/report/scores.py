@@ -35,4 +35,4 @@ def methods_text(scores: Scores) -> str:
     """What the methods of a table are."""
     shown = {method for by_method in scores.values() for method in by_method}
     known = "; ".join(f"{name} is {text}" for name, text in METHODS.items() if name in shown)
-    return f"Errors are absolute, in per cent. Of the methods {known}."
+    return f"Errors are absolute, in per cent. Of the methods, {known}."
