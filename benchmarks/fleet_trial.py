@@ -29,7 +29,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from tempfile import mkdtemp
 from time import monotonic
@@ -41,9 +41,11 @@ import pyarrow.compute as pc
 from agent.devices.visible import visible_gpus
 from benchmarks.trial.figures import Figures
 from benchmarks.trial.head import (
+    Child,
     Head,
     TrialError,
     arguments_of,
+    children_of,
     last_lines,
     process_ids,
     wait_until,
@@ -66,15 +68,6 @@ STEP_LIMIT_S = 120.0
 """Until an agent measures again, or a model has arrived."""
 GRACE_S = 20.0
 """After the run its agents and children may take so long to end."""
-
-
-@dataclass(frozen=True)
-class Child:
-    """A measuring child, as its command line shows it."""
-
-    pid: int
-    agent_pid: int
-    agent: str
 
 
 class Trial:
@@ -237,13 +230,7 @@ class Trial:
         return is_everywhere and len(receipts) >= max(1, self.figures.gpus)
 
     def _children(self) -> dict[str, Child]:
-        """Agent -> its child: `... -m agent.child FD PARENT AGENT MODEL_DIR`."""
-        children = {}
-        for pid in process_ids():
-            words = arguments_of(pid)
-            if "agent.child" in words and words[-1].startswith(str(self._workspace)):
-                children[words[-2]] = Child(pid, int(words[-3]), words[-2])
-        return children
+        return children_of(self._workspace)
 
     def _coordinators(self) -> list[int]:
         return [pid for pid in process_ids() if self._is_coordinator(arguments_of(pid))]

@@ -1,4 +1,4 @@
-"""A Ray head of its own on loopback, and the processes of this host, for fleet_trial.py.
+"""A Ray head of its own on loopback, and the processes of this host, for trials of a fleet.
 
 Started and talked to by `python -m ray.scripts.scripts`, so no `ray` need be on the PATH. Its
 processes are known by its token, which no other process has. Knows nothing of runs.
@@ -16,6 +16,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import mkdtemp
 from time import monotonic, sleep
@@ -35,6 +36,15 @@ class TrialError(GemmcastError):
     """Something did not happen in time."""
 
 
+@dataclass(frozen=True)
+class Child:
+    """A measuring child, as its command line shows it."""
+
+    pid: int
+    agent_pid: int
+    agent: str
+
+
 class Head:
     """A Ray head of its own on loopback, with a token that only its processes have."""
 
@@ -43,14 +53,19 @@ class Head:
         self._port, self._dashboard = _free_port(), _free_port()
         # Ray's sockets need a short path.
         self._directory = Path(mkdtemp(prefix="trial-", dir="/tmp"))
-        self._env = {
+        self.address = f"127.0.0.1:{self._port}"
+        """For nodes, and for runs from outside a job."""
+        self.env = {
             **{name: value for name, value in os.environ.items() if not name.startswith("RAY_")},
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN": self._token,
+            # A busy host may take its time to start a node.
+            "RAY_raylet_start_wait_time_s": "100",
         }
+        """With the token."""
 
-    def start(self) -> None:
-        """Start it in the background."""
+    def start(self, *more: str) -> None:
+        """Start it in the background, with more options of `ray start`."""
         options = [
             f"--port={self._port}",
             "--node-ip-address=127.0.0.1",
@@ -61,7 +76,23 @@ class Head:
             "--object-store-memory=400000000",
             "--disable-usage-stats",
         ]
-        self._ray("start", "--head", *options)
+        self._ray("start", "--head", *options, *more)
+
+    def join(self) -> None:
+        """One more node with one CPU, on this host."""
+        options = [
+            f"--address={self.address}",
+            "--num-cpus=1",
+            "--object-store-memory=100000000",
+            f"--dashboard-agent-listen-port={_free_port()}",
+            "--disable-usage-stats",
+        ]
+        self._ray("start", *options)
+
+    def raylets(self) -> list[int]:
+        """The process of each node, in the order in which they were started."""
+        pids = [pid for pid in self.pids() if arguments_of(pid)[0].endswith("raylet/raylet")]
+        return sorted(pids)
 
     def submit(self, name: str, words: Sequence[str]) -> None:
         """Submit a job from these sources; again while the head is only about to take jobs."""
@@ -102,7 +133,7 @@ class Head:
         return [pid for pid in process_ids() if mark in _read(pid, "environ")]
 
     def _ray(self, *words: str) -> str:
-        env = {**self._env, "RAY_ADDRESS": f"http://127.0.0.1:{self._dashboard}"}
+        env = {**self.env, "RAY_ADDRESS": f"http://127.0.0.1:{self._dashboard}"}
         if words[0] == "start":
             del env["RAY_ADDRESS"]
         limited = ["timeout", str(CALL_LIMIT_S)]
@@ -112,6 +143,16 @@ class Head:
             said = last_lines(done.stdout + done.stderr)
             raise TrialError(f"ray {' '.join(words[:2])} ended with {done.returncode}: {said}")
         return done.stdout
+
+
+def children_of(workspace: Path) -> dict[str, Child]:
+    """Agent -> its child: `... -m agent.child FD PARENT AGENT MODEL_DIR`, of a workspace."""
+    children = {}
+    for pid in process_ids():
+        words = arguments_of(pid)
+        if "agent.child" in words and words[-1].startswith(str(workspace)):
+            children[words[-2]] = Child(pid, int(words[-3]), words[-2])
+    return children
 
 
 def last_lines(text: str) -> str:
