@@ -158,3 +158,11 @@ def test_what_the_library_can_not_multiply_is_doubted(shipped: Predictor) -> Non
         one = shipped.predict(gemm, device="h100")
         (batched,) = shipped.predict_batch([(gemm, config)], "h100")
         assert is_possible != one.extrapolating == batched.extrapolating
+
+
+def test_a_device_that_two_words_name_is_shown_once(capsys: pytest.CaptureFixture[str]) -> None:
+    config = str(Path(__file__).parents[2] / "examples" / "llama-3.1-8b.json")
+    devices = ["--device", "h100", "--device", "H100-SXM"]
+    assert main(["llm", config, "--tokens", "1", *devices, "--json"]) == 0
+    (one,) = json.loads(capsys.readouterr().out)["passes"]
+    assert one["device"] == "NVIDIA H100 80GB HBM3"
