@@ -358,5 +358,5 @@ def _to_alignments() -> Matrix:
 
 TO_MULTIPLES: Final = _to_multiples()
 TO_ALIGNMENTS: Final = _to_alignments()
-LEAST_ALIGNMENTS: Final = np.array([1.0, 0.0], np.float32).repeat([3 + 3 * len(LOADS), len(LOADS)])
+LEAST_ALIGNMENTS: Final = np.array([1] * 3 * (1 + len(LOADS)) + [0] * len(LOADS), np.float32)
 """Of rows that nothing divides; both A and B count from 0."""

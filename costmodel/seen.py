@@ -92,14 +92,14 @@ class Seen:
 def middle_of(quantities: Matrix) -> Matrix:
     """[n_inputs] the geometric means of rows[n, len(QUANTITIES)]."""
     logs = np.log(_positive(quantities))
-    means: npt.NDArray[np.float64] = logs.mean(axis=0, dtype=np.float64)
-    middle: Matrix = np.exp(means).astype(np.float32)
+    middle: Matrix = np.exp(logs.mean(axis=0, dtype=np.float64)).astype(np.float32)
     return middle
 
 
 def _positive(quantities: Matrix) -> Matrix:
     """[n, n_inputs]."""
-    return np.maximum(quantities[:, COLUMNS], LEAST)
+    rows: Matrix = np.maximum(quantities[:, COLUMNS], LEAST)
+    return rows
 
 
 def _least() -> Matrix:

@@ -6,6 +6,7 @@ import ctypes
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -45,7 +46,7 @@ CONSTANTS: dict[str, Array] = {
     "double": np.arange(10).reshape(5, 2) / 7.0,
     "many": np.array([1.0, 7.0, -3.0]),
 }
-NODES = [
+NODES: list[tuple[str, list[str], dict[str, Any]]] = [
     ("Add", ["x", "three"], {}),
     ("Sub", ["three", "x"], {}),
     ("Mul", ["x", "x"], {}),
