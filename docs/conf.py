@@ -4,7 +4,7 @@ import re
 import sys
 from pathlib import Path
 from typing import Any
-from urllib.parse import urljoin
+from urllib.parse import urldefrag, urljoin
 
 from docutils import nodes
 from sphinx.application import Sphinx
@@ -51,11 +51,17 @@ SCROLLED = re.compile(r'<pre\b|<div(?= class="table-wrapper)')
 
 
 def sections_of(
-    app: Sphinx, what: str, name: str, obj: object, options: Any, lines: list[str]
+    app: Sphinx,
+    what: str,
+    name: str,
+    obj: object,
+    options: Any,
+    lines: list[str],
 ) -> None:
     """Args, Returns and Raises of a docstring as lists."""
     if what not in FIELDS:
-        lines[:] = GoogleDocstring(lines, app.config, app, what, name, obj, options).lines()
+        read = GoogleDocstring(lines, app.config, app, what, name, obj, options)
+        lines[:] = read.lines()
 
 
 def titles_for_files(app: Sphinx, page: nodes.document, name: str) -> None:
@@ -63,13 +69,18 @@ def titles_for_files(app: Sphinx, page: nodes.document, name: str) -> None:
     for link in page.findall(nodes.reference):
         if not link.astext().endswith(".md") or not link.get("internal"):
             continue
-        target = urljoin(f"{name}.html", link["refuri"].partition("#")[0])
+        file, _ = urldefrag(link["refuri"])
+        target = urljoin(f"{name}.html", file)
         title = app.env.titles[target.removesuffix(".html")]
         link[:] = [nodes.Text(title.astext())]
 
 
 def for_the_keyboard(
-    _app: Sphinx, _name: str, _template: str, context: dict[str, Any], _page: nodes.document | None
+    _app: Sphinx,
+    _name: str,
+    _template: str,
+    context: dict[str, Any],
+    _page: nodes.document | None,
 ) -> None:
     """Code and tables wider than the screen scroll by keys; groups of the menu have a level."""
     if "body" in context:
