@@ -1,7 +1,7 @@
 """Targets are what is fitted, outputs what is published: from one to the other and back.
 
     runtime_us           = floor_us x exp(runtime)         not below the shortest possible
-    sustained_runtime_us = runtime_us x exp(sustained)     likewise
+    sustained_runtime_us = runtime_us x exp(sustained)     likewise, and as far as clocks can fall
     power_w              = power_limit_w x exp(power)      between idle power and the limit
     energy_mj            = power_w x sustained_runtime_us / 1000
     tflops               = mflop / runtime_us
@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from costmodel import graph_ops
-from costmodel.bounds import Limits
+from costmodel.bounds import THROTTLED, Limits
 from costmodel.graph_ops import Array
 from gemmcast.query import AT, OUTPUTS, Rows
 
@@ -148,8 +148,8 @@ def compose(
     runtime_us = xp.maximum(floor_us * corrections["runtime"], limits.shortest_us)
     outputs = {"runtime_us": runtime_us, "tflops": limits.mflop / runtime_us}
     if "sustained" in corrections:
-        sustained_us = runtime_us * corrections["sustained"]
-        outputs["sustained_runtime_us"] = xp.maximum(sustained_us, limits.shortest_us)
+        slowdown = graph_ops.clip(corrections["sustained"], 1 / THROTTLED, THROTTLED)
+        outputs["sustained_runtime_us"] = xp.maximum(runtime_us * slowdown, limits.shortest_us)
     if "power" in corrections:
         power_w = xp.maximum(limit_w * corrections["power"], limits.lowest_w)
         outputs["power_w"] = xp.minimum(power_w, limits.highest_w)

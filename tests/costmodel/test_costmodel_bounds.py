@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from costmodel.bounds import HIGHEST_POWER, LEAST_SPEED, Bounds, Limits
+from costmodel.bounds import HIGHEST_POWER, LEAST_SPEED, THROTTLED, Bounds, Limits
 from costmodel.categories import Categories
 from costmodel.dataset import training_set
 from costmodel.outputs import compose, shortest_us
@@ -92,6 +92,8 @@ def test_measured_rows_keep_the_bounds(name: str) -> None:
     assert is_faster.mean() < 0.003
     learned = _limits(data.queries, us)
     assert (us >= learned.shortest_us[:, 0] * (1 - 1e-6)).all()
+    ratio = data.measured["sustained_runtime_us"] / data.measured["runtime_us"]
+    assert 1 / THROTTLED < np.nanmin(ratio) < np.nanmax(ratio) < THROTTLED
     power_w = data.measured["power_w"]
     has_power = ~np.isnan(power_w)
     assert (power_w >= learned.lowest_w[:, 0])[has_power].all()
@@ -110,7 +112,7 @@ def test_no_output_is_beyond_whatever_was_predicted(gpu: Device, error: float) -
     assert out["sustained_runtime_us"] >= shortest
     assert 70.0 <= out["power_w"] <= 700.0 * HIGHEST_POWER
     assert out["energy_mj"] == out["power_w"] * out["sustained_runtime_us"] * 1e-3
-    assert out["tflops"] == limits.flops / out["runtime_us"] * 1e-6
+    assert out["tflops"] == limits.mflop / out["runtime_us"]
     values = np.concatenate([out[name] for name in OUTPUTS], axis=1)
     low, high = limits.interval(OUTPUTS, values / 3, values * 3)
     assert (low <= values).all()
@@ -120,6 +122,26 @@ def test_no_output_is_beyond_whatever_was_predicted(gpu: Device, error: float) -
     assert ends["tflops"][1] <= 660 * LEAST_SPEED * (1 + 1e-6)
     assert ends["power_w"][0] >= 70.0
     assert ends["power_w"][1] <= 700.0 * HIGHEST_POWER
+
+
+@pytest.mark.parametrize("margin", [1.2, 1e5])
+def test_a_sustained_runtime_is_as_doubtful_as_the_clocks(gpu: Device, margin: float) -> None:
+    """However wide its own interval is: where no row was metered it would have no end."""
+    queries = _row(Gemm(m=64, n=4096, k=4096, batch=8, dtype="bf16"), gpu)
+    known, limits = terms(queries), _limits(queries)
+    corrections = {name: np.array([[2.0]]) for name in ("runtime", "sustained", "power")}
+    out = compose(known.floor_us, known.power_limit_w, limits, corrections)
+    values = np.concatenate([out[name] for name in OUTPUTS], axis=1)
+    factors = np.array([[1.1 if name == "runtime_us" else margin for name in OUTPUTS]])
+    low, high = limits.interval(OUTPUTS, values / factors, values * factors)
+    at = {name: OUTPUTS.index(name) for name in OUTPUTS}
+    runtime, sustained, energy = at["runtime_us"], at["sustained_runtime_us"], at["energy_mj"]
+    assert (low <= values).all()
+    assert (values <= high).all()
+    assert high[0, sustained] <= THROTTLED * high[0, runtime] * (1 + 1e-6)
+    assert low[0, sustained] >= low[0, runtime] / THROTTLED * (1 - 1e-6)
+    dearest = HIGHEST_POWER * 700.0 * high[0, sustained] * 1e-3
+    assert high[0, energy] <= dearest * (1 + 1e-6)
 
 
 def test_unknown_power_stays_unknown(gpu: Device) -> None:
