@@ -55,7 +55,12 @@ class Limits(NamedTuple):
             "power_w": self.lowest_w,
             "energy_mj": self.lowest_w * self.shortest_us * 1e-3,
         }
-        highest = {"tflops": self.mflop / self.shortest_us, "power_w": self.highest_w}
+        highest = {
+            "tflops": self.mflop / self.shortest_us,
+            "power_w": self.highest_w,
+            # endless, and NaN where power is
+            "energy_mj": np.float32(np.inf) * self.highest_w,
+        }
         lowest_of_all = xp.concat([lowest[name] for name in outputs], axis=1)
         ends = graph_ops.split(high, [1] * len(outputs))
         for i, name in enumerate(outputs):
