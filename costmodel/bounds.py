@@ -59,7 +59,7 @@ class Limits(NamedTuple):
             "tflops": self.mflop / self.shortest_us,
             "power_w": self.highest_w,
             # endless, and NaN where power is
-            "energy_mj": np.float32(np.inf) * self.highest_w,
+            "energy_mj": 0.0 * self.highest_w + np.float32(np.inf),
         }
         lowest_of_all = xp.concat([lowest[name] for name in outputs], axis=1)
         ends = graph_ops.split(high, [1] * len(outputs))
