@@ -148,7 +148,7 @@ def compose(
     runtime_us = xp.maximum(floor_us * corrections["runtime"], limits.shortest_us)
     outputs = {"runtime_us": runtime_us, "tflops": limits.mflop / runtime_us}
     if "sustained" in corrections:
-        slowdown = graph_ops.clip(corrections["sustained"], 1 / THROTTLED, THROTTLED)
+        slowdown = graph_ops.clip(corrections["sustained"], float(1 / THROTTLED), float(THROTTLED))
         outputs["sustained_runtime_us"] = xp.maximum(runtime_us * slowdown, limits.shortest_us)
     if "power" in corrections:
         power_w = xp.maximum(limit_w * corrections["power"], limits.lowest_w)
