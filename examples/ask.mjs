@@ -24,8 +24,8 @@ try {
   const measured = model.devices.filter(({ peak_tflops }) => peak_tflops[one.gemm.dtype])
   for (const device of measured) {
     // What the vendor's library launches by itself; `candidates` has every other configuration.
-    const { row } = usual(model.about, device, one, "library")
-    const [answer] = await model.predict([{ gemm: one.gemm, row }], device)
+    const config = usual(model.about, device, one, "library")
+    const [answer] = await model.predict([{ gemm: one.gemm, ...config }], device)
     const { runtime_us, energy_mj, tflops } = answer
     console.log(device.name)
     console.log(`  ${written(runtime_us)} us, ${written(energy_mj)} mJ, ${written(tflops)} TFLOP/s`)

@@ -22,6 +22,7 @@ from gemmcast.config import library_config
 from gemmcast.contracts import device_for
 from gemmcast.device import Device
 from gemmcast.errors import InputError
+from gemmcast.feasible import LT_MULTIPLES
 from gemmcast.gain import APART, FAR, NEAR
 from gemmcast.gemm import DTYPES, LAYOUTS, MAX_DIM, Gemm
 from gemmcast.gemm_list import COLUMNS, KERNELS
@@ -80,6 +81,7 @@ def contract_facts() -> Json:
         "coverage": query.COVERAGE,
         "units": UNITS,
         "extrapolating": EXTRAPOLATING,
+        "lt_multiples": LT_MULTIPLES,
         "gain": {"near": NEAR, "far": FAR, "apart": APART},
         "mj_per_kwh": carbon.MJ_PER_KWH,
         "times": carbon.TIMES,

@@ -78,7 +78,7 @@ export async function answered(model, question, { listed, tp }) {
 
 async function onDevice(model, question, device, listed, tp) {
   const choices = listed.map((one) => usual(model.about, device, one, question.kernels))
-  const queries = listed.map(({ gemm }, i) => ({ gemm, row: choices[i].row }))
+  const queries = listed.map(({ gemm }, i) => ({ gemm, ...choices[i] }))
   const answers = await model.predict(queries, device, { isWarm: question.cache === "warm" })
   const work = listed.reduce((sum, { gemm, weight }) => sum + weight * flops(gemm), 0)
   return { choices, answers, sums: total(listed, answers, tp), flops: work }
@@ -93,7 +93,7 @@ export async function weighed(model, question, device, one, pause) {
   const found = candidates(model.about, device, one)
   const library = usual(model.about, device, one, "library")
   const known = found.some(({ name }) => name === library.name) ? found : [library, ...found]
-  const queries = known.map(({ row }) => ({ gemm: one.gemm, row }))
+  const queries = known.map((config) => ({ gemm: one.gemm, ...config }))
   const answers = await model.predict(queries, device, { isWarm: question.cache === "warm", pause })
   const all = known.map((config, i) => ({ ...config, answer: answers[i] }))
   const front = pareto([...all])

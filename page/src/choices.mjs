@@ -50,6 +50,16 @@ export function usual(model, device, listed, family) {
   return { name, family: name.split(":")[0], row }
 }
 
+/**
+ * Whether cuBLASLt does not multiply the GEMM, of the dtypes with 8 bits (gemmcast/feasible.py).
+ * Other families have no default then, and no candidate.
+ */
+export function isImpossible(contract, { gemm, family }) {
+  const multiple = contract.lt_multiples[gemm.dtype]
+  if (family !== "cublaslt" || !multiple) return false
+  return gemm.layout !== "nt" || gemm.n % multiple !== 0 || gemm.k % multiple !== 0
+}
+
 /** Those that no other beats in sustained time and energy, fastest first. */
 export function pareto(scored) {
   const comparable = scored.filter(({ answer }) => answer.energy_mj && answer.sustained_runtime_us)

@@ -3,6 +3,7 @@
 
 import * as ort from "onnxruntime-web/wasm"
 import runtimeGz from "../build/runtime.wasm.gz"
+import { isImpossible } from "./choices.mjs"
 import { encode } from "./query.mjs"
 
 const ROWS_AT_ONCE = 256
@@ -66,7 +67,7 @@ export class Model {
   /**
    * What GEMMs cost on a device, in their order.
    *
-   * @param queries [{gemm, row}]: the problem, and the kernel's numbers (choices.mjs).
+   * @param queries [{gemm, family, row}]: the problem, and a configuration (choices.mjs).
    * @param pause awaited between two parts of a long list.
    * @returns [{runtime_us: {value, low, high}, ..., extrapolating}]; null for an unknown value.
    */
@@ -85,12 +86,13 @@ export class Model {
     const data = Float32Array.from(rows.flat())
     const question = new ort.Tensor("float32", data, [rows.length, this.contract.fields.length])
     const found = await this.session.run({ question })
-    return rows.map((_, i) => this.#answer(found, i))
+    return queries.map((query, i) => this.#answer(found, i, query))
   }
 
-  #answer(found, i) {
+  #answer(found, i, query) {
     const { outputs } = this.about
-    const answer = { extrapolating: Boolean(found.extrapolating.data[i]) }
+    const isDoubted = Boolean(found.extrapolating.data[i]) || isImpossible(this.contract, query)
+    const answer = { extrapolating: isDoubted }
     outputs.forEach((name, column) => {
       const value = found[name].data[i]
       const [low, high] = INTERVALS.map((end) => found[end].data[i * outputs.length + column])

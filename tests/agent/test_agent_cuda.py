@@ -21,7 +21,7 @@ def _cell(
     m: int, *, family: str = "cublas", power: bool = False, cache: str = "cold", **gemm: Any
 ) -> Cell:
     return Cell(
-        gemm=Gemm(m=m, n=40, k=32, **gemm),
+        gemm=Gemm(m=m, n=48, k=32, **gemm),
         config=KernelConfig(family=family),
         device_key="here",
         power=power,

@@ -23,6 +23,8 @@ from gemmcast.triton_sets import configs, is_default
 MakePlan = Callable[..., Plan]
 PLANS = Path(__file__).parents[2] / "datasets" / "plans"
 EXAMPLE = "examples/kernels/w8a8_block.toml"
+SHARED = {"broad.toml": {(2816, 2048), (5120, 2048)}}
+"""Layers of experts that a later plan has, too."""
 ONE = {"list": [[64, 128, 128]]}
 FP8: dict[str, Any] = {"family": "triton", "dtypes": ["fp8_e4m3"], "layouts": ["nt"]}
 
@@ -129,7 +131,7 @@ def test_the_plans_to_record_have_layers_of_their_own() -> None:
     assert len(layers) >= 60
     for other in sorted(PLANS.glob("*.toml")):
         if not other.name.startswith("triton"):
-            assert not layers & layers_of(other), other.name
+            assert layers & layers_of(other) == SHARED.get(other.name, set()), other.name
 
 
 def test_the_plans_to_record_have_enough_cells_and_the_defaults(hopper: Device) -> None:

@@ -79,7 +79,7 @@ def test_words_that_do_not_fit(run: Run, layers: Path) -> None:
         (("pick", 16, 6144), "the following arguments are required: k (or --gemms FILE)"),
         (("rank", 16, "x", 4096), "argument n: invalid int value: 'x'"),
         (("pick", "--gemms", layers, "--families", "mkl", *WORDS[:2]), "families = 'mkl'"),
-        (("pick", "--gemms", layers, *WORDS, 16), "family = '16'"),
+        (("pick", "--gemms", layers, *WORDS, 16), "M N K = 16: --gemms has the sizes"),
         (("pick", 16, 6144, 4095, *WORDS), "no family can run it on NVIDIA H100 80GB HBM3"),
         (("pick", "--gemms", layers, *WORDS, "cublas"), "give one of the two"),
     ):

@@ -211,7 +211,10 @@ def test_a_listed_model_can_be_read_back(
 @pytest.mark.parametrize(
     ("words", "error"),
     [
-        (["--tokens", "1,x"], "--tokens = '1,x': must be whole numbers; write them as 1,16,256"),
+        (
+            ["--tokens", "1,x"],
+            "--tokens = '1,x': must be whole numbers of at most 8 digits; write them as 1,16,256",
+        ),
         (["--tokens", "0"], "tokens = 0: must be a whole number, 1 or more"),
         (["--tp", "3"], "num_attention_heads = 128 can't be divided by it"),
         (["--device", "v100"], "device = 'v100': is no known device"),

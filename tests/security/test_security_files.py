@@ -272,7 +272,7 @@ def test_hostile_json_is_refused_wherever_it_is_read(
         Device.from_json(JSON[case])
     shape, device = ["64", "64", "64"], ["--device", "h100"]
     readers = {
-        "device": ["predict", *shape, "--device", str(path)],
+        "--device": ["predict", *shape, "--device", str(path)],
         "--configs-file": ["pick", *shape, *device, "--configs-file", str(path)],
         "gemms": ["rank", "--gemms", str(path), *device],
         "config": ["llm", str(path), *device],
