@@ -177,10 +177,11 @@ class Soak:
             if now_s > fault_s and now_s < end_s:
                 self._do_fault()
                 fault_s = monotonic() + every_s
-            if self._committed() > committed:
+            now = self._committed()
+            if now > committed:
                 pause_s = now_s - changed_s
                 self.figures.longest_pause_s = max(self.figures.longest_pause_s, round(pause_s, 1))
-                committed, changed_s = self._committed(), now_s
+                committed, changed_s = now, now_s
             if now_s - changed_s > PROGRESS_LIMIT_S:
                 raise TrialError(f"no new cell in {PROGRESS_LIMIT_S:.0f} s; {self._last_lines()}")
         return fault_s
