@@ -24,6 +24,9 @@ from coordinator.options import (
     WorkspacePath,
 )
 from coordinator.tune.options import (
+    DTYPE,
+    TOKENS,
+    TP,
     Again,
     BudgetText,
     DevicesText,
@@ -50,16 +53,14 @@ if TYPE_CHECKING:
     from gemmcast.tuned_entry import TunedEntry
 
 TOP = 8
-DTYPE = "bf16"
-TOKENS = "1,16,64,256,1024,4096"
 
 
 def tune(
     gemms: GemmFile = None,
     model: ModelConfig = None,
-    tokens: Tokens = TOKENS,
-    tp: TensorParallel = 1,
-    dtype: ModelDType = DTYPE,
+    tokens: Tokens = None,
+    tp: TensorParallel = None,
+    dtype: ModelDType = None,
     objective: ObjectiveText = "time",
     families: FamilyNames = None,
     kernel_set: KernelSet = None,
@@ -111,12 +112,17 @@ def tune(
 
 
 def listed_gemms(
-    gemms: Path | None, model: Path | None, tokens: str, tp: int, dtype: str
+    gemms: Path | None,
+    model: Path | None,
+    tokens: str | None = None,
+    tp: int | None = None,
+    dtype: str | None = None,
 ) -> Sequence[ListedGemm]:
     """The list that the options name.
 
     Raises:
-        InputError: neither of the two is given, or both; or the file is refused.
+        InputError: neither of the two files is given, or both; an option that goes with the other
+            one; or the file is refused.
     """
     if (gemms is None) == (model is None):
         given = "none" if gemms is None else "both"
@@ -124,12 +130,21 @@ def listed_gemms(
     from gemmcast.gemm_list import read_gemms
 
     if gemms is not None:
+        for name, value in {"--tokens": tokens, "--tp": tp, "--dtype": dtype}.items():
+            if value is not None:
+                way_out = "leave it out: each line of the list says its own m and dtype"
+                raise InputError(name, str(value), "goes with --model, not with --gemms", way_out)
         return read_gemms(gemms)
     from gemmcast.language_models import gemms_of, read_config, whole_numbers
 
     assert model is not None
-    rows = whole_numbers("--tokens", tokens)
-    return gemms_of(read_config(model), tokens=rows, tp=tp, dtype=dtype)
+    rows = whole_numbers("--tokens", TOKENS if tokens is None else tokens)
+    return gemms_of(
+        read_config(model),
+        tokens=rows,
+        tp=TP if tp is None else tp,
+        dtype=DTYPE if dtype is None else dtype,
+    )
 
 
 class TuneDisplay:

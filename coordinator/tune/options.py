@@ -7,6 +7,10 @@ from typing import Annotated
 
 import typer
 
+TOKENS = "1,16,64,256,1024,4096"
+TP = 1
+DTYPE = "bf16"
+
 GemmFile = Annotated[
     Path | None,
     typer.Option(
@@ -22,13 +26,23 @@ ModelConfig = Annotated[
     ),
 ]
 Tokens = Annotated[
-    str, typer.Option("--tokens", metavar="N,N,...", help="with --model: tokens of a forward pass")
+    str | None,
+    typer.Option(
+        "--tokens",
+        metavar="N,N,...",
+        help="with --model: tokens of a forward pass",
+        show_default=TOKENS,
+    ),
 ]
 TensorParallel = Annotated[
-    int, typer.Option("--tp", help="with --model: GPUs that share each layer")
+    int | None,
+    typer.Option("--tp", help="with --model: GPUs that share each layer", show_default=str(TP)),
 ]
 ModelDType = Annotated[
-    str, typer.Option("--dtype", help="with --model: of what the file does not quantize")
+    str | None,
+    typer.Option(
+        "--dtype", help="with --model: of what the file does not quantize", show_default=DTYPE
+    ),
 ]
 ObjectiveText = Annotated[
     str, typer.Option("--objective", help="time, energy, edp or time-under-watts=W")

@@ -331,7 +331,13 @@ def test_two_recorded_types_are_tuned_at_once(
         (lambda: parse_budget("10"), "--budget = '10': is no time; give a time"),
         (lambda: parse_devices("tpu"), "--devices = 'tpu': 'tpu' is none of these; use auto"),
         (lambda: parse_devices("replay:no.parquet"), "no such file"),
-        (lambda: listed_gemms(None, None, "1", 1, "bf16"), "give one of the two"),
+        (lambda: listed_gemms(None, None), "give one of the two"),
+        (
+            lambda: listed_gemms(Path("list.csv"), None, tokens="1"),
+            "--tokens = '1': goes with --model, not with --gemms; leave it out",
+        ),
+        (lambda: listed_gemms(Path("list.csv"), None, tp=2), "--tp = '2': goes with --model"),
+        (lambda: listed_gemms(Path("list.csv"), None, dtype="fp16"), "--dtype = 'fp16': goes"),
         (lambda: request_of([PLAIN], top=0), "--top = 0: must be from 1 to 256"),
         (lambda: request_of([PLAIN], kernel_set="wide"), "no set of Triton kernels"),
     ],
@@ -354,6 +360,6 @@ def test_a_list_may_come_from_a_language_model(tmp_path: Path) -> None:
         '"num_attention_heads": 8, "num_key_value_heads": 2, "num_hidden_layers": 2, '
         '"vocab_size": 1000}'
     )
-    listed = listed_gemms(None, config, "1,16", 1, "bf16")
+    listed = listed_gemms(None, config, "1,16")
     assert {one.gemm.m for one in listed} == {1, 16}
     assert all(one.weight >= 1 for one in listed)
