@@ -53,11 +53,6 @@ PARALLEL_ROWS = 10_000
 """From this many rows on a training uses every core. With fewer rows the trees are small, and
 threads that wait for one another make it slower on a busy host."""
 
-PASSIVE = {"OMP_WAIT_POLICY": "passive"}
-"""OpenMP's threads sleep while they wait for one another. Where others use the cores too, those
-that spin keep the very thread from its core that they wait for: trees that two threads of a busy
-host fit in 3 s took over a minute."""
-
 
 def fit_and_judge(
     table: pa.Table,
@@ -230,7 +225,7 @@ class RayTrainer:
         if len(table) < PARALLEL_ROWS:
             threads = 1
         # Ray would give a task one OpenMP thread.
-        variables = {"OMP_NUM_THREADS": str(threads), **PASSIVE}
+        variables = {"OMP_NUM_THREADS": str(threads)}
         task = ray.remote(fit_and_judge).options(
             num_cpus=0,
             max_retries=1,
