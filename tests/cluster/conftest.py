@@ -94,6 +94,15 @@ class Run:
         assert len(ids) == len(set(ids)) == result["cells"]
         assert set(table["status"].to_pylist()) <= {"ok", "contended"}
 
+    def has_no_cell_twice_when_interrupted(self) -> None:
+        """Ctrl-C. For plans that are too long to wait for, on whatever machine."""
+        self.process.send_signal(signal.SIGINT)
+        _, err = self.process.communicate(timeout=LIMIT_S)
+        assert self.process.returncode == 130, err
+        ids = SampleStore.open(self.workspace / "samples", create=False).columns("cell_id")
+        cells = ids["cell_id"].to_pylist()
+        assert len(cells) == len(set(cells))
+
     def result(self, limit_s: float = LIMIT_S) -> dict[str, object]:
         out, err = self.process.communicate(timeout=limit_s)
         assert self.process.returncode == 0, err

@@ -154,11 +154,12 @@ def test_a_node_that_is_cut_off_for_a_moment_measures_again(pair: Pair, start: S
 
 
 def test_a_node_that_was_dead_to_ray_gets_new_agents(pair: Pair, start: Start) -> None:
-    run = start_on(pair, start, cells=3000)
+    # The head measures on meanwhile, on a fast machine thousands.
+    run = start_on(pair, start, cells=50_000)
     agents = set(run.rows())
     pair.cut(DEADLY_S)
     # Ray ends there by itself, and the agent with it.
     run.wait_until(lambda: not pair.node.agents())
     pair.join()
     run.wait_until(lambda: len(set(run.rows()) - agents) == 1)
-    run.has_every_cell_once()
+    run.has_no_cell_twice_when_interrupted()
