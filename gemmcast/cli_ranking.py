@@ -81,7 +81,7 @@ def pick(args: argparse.Namespace) -> Shown:
         **rates.values(energy_of(choice.prediction)),
     }
     first = f"{gemm} on {on.name}, lowest {args.objective}:  {choice.config}"
-    gain = _gain_lines(choice, args.objective)
+    gain = gain_lines(choice, args.objective)
     bill = rates.lines(energy_of(choice.prediction), "launches")
     lines = [first, *_ties(choice), show(choice.prediction), *gain, *bill]
     return values, "\n".join(lines)
@@ -129,7 +129,7 @@ def _ties(ranked: RankedConfig) -> Iterator[str]:
         yield f"     the model cannot tell it from {other}"
 
 
-def _gain_lines(choice: Choice, objective: str) -> Iterator[str]:
+def gain_lines(choice: Choice, objective: str) -> Iterator[str]:
     """What the choice gains over the default, or what might gain something."""
     if choice.default is None:
         return
@@ -139,7 +139,10 @@ def _gain_lines(choice: Choice, objective: str) -> Iterator[str]:
         return
     yield f"     the default, of {choice.possible} configurations"
     if choice.best != choice.config:
-        yield f"     not surely better: {choice.best}, {_times(choice.best_gain)} (--bold takes it)"
+        # A gain whose interval is above 1 is refused for one reason alone.
+        beyond = ", outside the training range" if choice.best_gain.low > 1 else ""
+        gain = f"{_times(choice.best_gain)}{beyond}"
+        yield f"     not surely better: {choice.best}, {gain} (--bold takes it)"
 
 
 def _too_much(default: RankedConfig, objective: str) -> str:
@@ -178,7 +181,7 @@ def _listed_lines(one: ListedChoice, objective: str) -> Iterator[str]:
         yield f"     no choice: {one.reason}"
         return
     yield f"     {choice.config}"
-    yield from _gain_lines(choice, objective)
+    yield from gain_lines(choice, objective)
 
 
 def _saving(saving: Saving, unit: str) -> str:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from gemmcast import Gemm, KernelConfig, Predictor
+from gemmcast.cli_ranking import gain_lines
 from gemmcast.device import Device
 from gemmcast.errors import InputError
 from gemmcast.gain import FAR, Costs
@@ -95,6 +96,18 @@ def test_nothing_is_sure_that_is_extrapolating(
     assert powered.pick(GEMM, [DEFAULT, *TILES[:2]], device=gpu).config == TILES[1]
     answered[0] = (10.0, 1.1, True)
     assert powered.pick(GEMM, [DEFAULT, *TILES[:2]], device=gpu).config == DEFAULT
+
+
+def test_the_text_says_why_a_large_gain_was_refused(
+    powered: Predictor, gpu: Device, answered: dict[float, tuple[float, float, bool]]
+) -> None:
+    answered |= {0: (10.0, 1.1, False), 4: (1.0, 1.1, True)}
+    refused = powered.pick(GEMM, [DEFAULT, TILES[0]], device=gpu)
+    assert "outside the training range (--bold takes it)" in "\n".join(gain_lines(refused, "time"))
+    answered[4] = (9.7, 1.1, False)
+    doubtful = powered.pick(GEMM, [DEFAULT, TILES[0]], device=gpu)
+    text = "\n".join(gain_lines(doubtful, "time"))
+    assert "not surely better" in text and "training range" not in text
 
 
 def test_which_one_is_the_default(
