@@ -172,8 +172,8 @@ class Times(NamedTuple):
     """[n, 3] traffic of A, B and C."""
     moved: Array
     """[n, 1] all of it."""
-    start: Array
-    """[n, 1] what is no work."""
+    any_tile: Array
+    """[n, 1] what is the same for every tile: moving, and what is no work."""
 
 
 def query_of(query: Array) -> Query:
@@ -261,13 +261,14 @@ def times_us(q: Query, rates: Rates, tile: Tile, grid: Grid, room: Array) -> Tim
     # Every tile loads so many rows of A and so many columns of B
     row_us = grid.tiles * depth * rates.l2_element_us
     dram = dram_us(q, rates)
+    moved = xp.sum(dram, axis=1, keepdims=True)
     return Times(
         compute=grid.busiest_sm * (tile.area * depth) / rates.products_per_us,
         l2=row_us * tile.inside,
         steps=grid.busiest_sm * grid.count_k * STEP_US / room,
         dram=dram,
-        moved=xp.sum(dram, axis=1, keepdims=True),
-        start=START * q.empty_kernel_us,
+        moved=moved,
+        any_tile=moved + START * q.empty_kernel_us,
     )
 
 
@@ -283,7 +284,7 @@ def floor_us(times: Times) -> Array:
     """[n, 1] the sum of all times: nothing overlaps."""
     xp = times.compute.__array_namespace__()
     l2 = xp.sum(times.l2, axis=1, keepdims=True)
-    return times.compute + l2 + times.moved + times.steps + times.start
+    return times.compute + l2 + times.steps + times.any_tile
 
 
 def least_times_us(q: Query, rates: Rates, times: Times, mflop: Array) -> Array:
@@ -314,7 +315,7 @@ def library_times_us(q: Query, rates: Rates, times: Times) -> Array:
     # of one element along k
     busy_us = busiest_sm * (area / rates.products_per_us + STEP_US / USUAL_TILE_K)
     l2_us = tiles * (xp.minimum(tile_m, q.m) + xp.minimum(tile_n, q.n)) * rates.l2_element_us
-    return (busy_us + l2_us) * q.k + (times.moved + times.start)
+    return (busy_us + l2_us) * q.k + times.any_tile
 
 
 # alignment

@@ -13,6 +13,7 @@ import pytest
 
 from costmodel import graph_ops
 from costmodel.formulas import LOADS, STEP_US
+from costmodel.occupancy import SPILLED
 from costmodel.onnx_session import open_session
 from costmodel.seen import INPUTS, Seen, middle_of
 from costmodel.terms import (
@@ -210,6 +211,14 @@ def test_blocks_that_run_together_share_what_they_load(gpu: Device) -> None:
     deeper = replace(config, stages=5)
     values = _quantities(Gemm(m=4096, n=4096, k=1024, dtype="bf16"), deeper, gpu)
     # 120 KiB of 227
+    assert values["blocks_per_sm"] == 1
+    wider = replace(config, tile_m=128, tile_n=256)
+    values = _quantities(Gemm(m=4096, n=4096, k=1024, dtype="bf16"), wider, gpu)
+    # 256 elements of C to a thread, which has 255 registers; 32 x 16 tiles
+    assert values["blocks_per_sm"] == SPILLED
+    assert values["waves"] == np.ceil(32 * 16 / (132 * SPILLED))
+    by_more = replace(wider, block_threads=256)
+    values = _quantities(Gemm(m=4096, n=4096, k=1024, dtype="bf16"), by_more, gpu)
     assert values["blocks_per_sm"] == 1
 
 
