@@ -17,7 +17,7 @@ With the package nvidia-matmul-heuristics installed (it needs no GPU), its first
 CUTLASS 3 kernels, as `nvidia8`: of each group the configurations that its first eight name.
 
 A table is a file of our own columns or one that `python -m coordinator import` reads; the default
-is every table that the shipped model is made from. Training on all of them takes hours.
+is every table that the shipped model is made from: ten minutes on two idle cores.
 """
 
 from __future__ import annotations
