@@ -32,6 +32,7 @@ NEWER = {
     "holes-warm.toml",
     "holes-power.toml",
     "holes-int8.toml",
+    "layer-power.toml",
     "short-power.toml",
     "triton.toml",
     "triton-again.toml",
