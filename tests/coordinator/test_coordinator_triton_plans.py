@@ -23,8 +23,11 @@ from gemmcast.triton_sets import configs, is_default
 MakePlan = Callable[..., Plan]
 PLANS = Path(__file__).parents[2] / "datasets" / "plans"
 EXAMPLE = "examples/kernels/w8a8_block.toml"
-SHARED = {"broad.toml": {(2816, 2048), (5120, 2048)}}
-"""Layers of experts that a later plan has, too."""
+SHARED = {
+    "broad.toml": {(2816, 2048), (5120, 2048)},
+    "layer-power.toml": {(6144, 2048)},
+}
+"""Layers that a later plan has, too: of experts, and of cuBLAS alone."""
 ONE = {"list": [[64, 128, 128]]}
 FP8: dict[str, Any] = {"family": "triton", "dtypes": ["fp8_e4m3"], "layouts": ["nt"]}
 
