@@ -139,10 +139,16 @@ def gain_lines(choice: Choice, objective: str) -> Iterator[str]:
         return
     yield f"     the default, of {choice.possible} configurations"
     if choice.best != choice.config:
-        # A gain whose interval is above 1 is refused for one reason alone.
-        beyond = ", outside the training range" if choice.best_gain.low > 1 else ""
-        gain = f"{_times(choice.best_gain)}{beyond}"
+        gain = f"{_times(choice.best_gain)}{_beyond(choice)}"
         yield f"     not surely better: {choice.best}, {gain} (--bold takes it)"
+
+
+def _beyond(choice: Choice) -> str:
+    """Why a gain is refused whose interval is above 1: one of the two is extrapolating."""
+    if choice.default is None or choice.best_gain.low <= 1:
+        return ""
+    which = "the default " if choice.default.prediction.extrapolating else ""
+    return f", {which}outside the training range"
 
 
 def _too_much(default: RankedConfig, objective: str) -> str:

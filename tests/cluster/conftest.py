@@ -307,6 +307,11 @@ def free_port() -> int:
         return port
 
 
+def head_options(**others: object) -> dict[str, object]:
+    """Of a head that this process starts; Ray leaves a socket open if its usual port is taken."""
+    return {"num_cpus": 1, "dashboard_port": free_port(), **others}
+
+
 @contextlib.contextmanager
 def running(kind: type[C]) -> Iterator[C]:
     """A cluster that has started, in a folder of its own; both are gone afterwards."""

@@ -15,7 +15,7 @@ import pytest
 from ray.cluster_utils import Cluster
 
 from coordinator.samples.store import SampleStore
-from tests.cluster.conftest import Run, free_port
+from tests.cluster.conftest import Run, head_options
 
 pytestmark = [pytest.mark.cluster, pytest.mark.soak, pytest.mark.timeout(900)]
 Start = Callable[..., Run]
@@ -27,9 +27,7 @@ RECONNECT = {"RAY_gcs_rpc_server_reconnect_timeout_s": "30"}
 @pytest.fixture
 def nodes() -> Iterator[Cluster]:
     """A head with a CPU, and a second node."""
-    # Where its usual port is taken Ray leaves a socket open.
-    options = {"num_cpus": 1, "dashboard_port": free_port()}
-    made = Cluster(initialize_head=True, head_node_args=options)
+    made = Cluster(initialize_head=True, head_node_args=head_options())
     made.add_node(num_cpus=1)
     try:
         yield made

@@ -10,7 +10,7 @@ import pytest
 from ray.cluster_utils import Cluster
 
 from coordinator.samples.store import SampleStore
-from tests.cluster.conftest import free_port
+from tests.cluster.conftest import head_options
 
 pytestmark = [pytest.mark.cluster, pytest.mark.soak, pytest.mark.timeout(900)]
 Start = Callable[..., Any]
@@ -20,8 +20,7 @@ CELLS = 20
 @pytest.fixture
 def nodes() -> Iterator[Cluster]:
     """A head in a region of its own."""
-    # Where its usual port is taken Ray leaves a socket open.
-    options = {"num_cpus": 1, "labels": {"region": "us"}, "dashboard_port": free_port()}
+    options = head_options(labels={"region": "us"})
     made = Cluster(initialize_head=True, head_node_args=options)
     yield made
     made.shutdown()

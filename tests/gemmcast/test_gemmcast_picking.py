@@ -104,7 +104,10 @@ def test_the_text_says_why_a_large_gain_was_refused(
     answered |= {0: (10.0, 1.1, False), 4: (1.0, 1.1, True)}
     refused = powered.pick(GEMM, [DEFAULT, TILES[0]], device=gpu)
     assert "outside the training range (--bold takes it)" in "\n".join(gain_lines(refused, "time"))
-    answered[4] = (9.7, 1.1, False)
+    answered |= {0: (10.0, 1.1, True), 4: (1.0, 1.1, False)}
+    kept = powered.pick(GEMM, [DEFAULT, TILES[0]], device=gpu)
+    assert "the default outside the training range" in "\n".join(gain_lines(kept, "time"))
+    answered |= {0: (10.0, 1.1, False), 4: (9.7, 1.1, False)}
     doubtful = powered.pick(GEMM, [DEFAULT, TILES[0]], device=gpu)
     text = "\n".join(gain_lines(doubtful, "time"))
     assert "not surely better" in text and "training range" not in text
